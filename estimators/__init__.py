@@ -1,0 +1,1 @@
+"""Mutual information and information emergence, in bits, from the states of a network."""

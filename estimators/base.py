@@ -1,0 +1,70 @@
+"""The contracts every estimator and every other package shares; imports nothing of the project."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+
+class EmergenceError(Exception):
+    """Base of every error this project raises on purpose; its text is one sentence for a person."""
+
+
+class InputError(EmergenceError, ValueError):
+    """What the caller gave cannot be used: says what was expected, what came and what to do."""
+
+
+class Progress(Protocol):
+    """Told by long work how far it is; the command line draws it, the library never prints."""
+
+    def __call__(self, done: int, total: int) -> None:
+        """Report that `done` of `total` steps are finished."""
+
+
+@dataclass(frozen=True, slots=True)
+class MIEstimate:
+    """One mutual information, with all that is needed to trust or reject it.
+
+    Attributes:
+        bits: the estimate in bits, never clipped.
+        std_error: its standard error in bits; None where the method offers none.
+        ceiling_bits: a provable upper bound, min(plug-in entropy, log2 of the samples); None where none is known.
+        samples: rows the estimate used.
+        method: name of the estimator, e.g. ``sample-propagation``.
+        resolution: noise level relative to the RMS norm of the centred state; None for methods without one.
+        flags: what a reader must know: ``above-ceiling``, ``saturated``, ``unreliable``, ``constant-input``.
+        pointwise_bits: (q,) information density of each query, in bits; its weighted mean is `bits`.
+        queries: (q,) row of each query in the input; None when every row is one.
+        details: further numbers of the method, e.g. ``max``, ``last`` and ``held_out`` bound of MINE, in bits.
+    """
+
+    bits: float
+    std_error: float | None
+    ceiling_bits: float | None
+    samples: int
+    method: str
+    resolution: float | None = None
+    flags: tuple[str, ...] = ()
+    pointwise_bits: torch.Tensor | None = None
+    queries: torch.Tensor | None = None
+    details: Mapping[str, float] = field(default_factory=dict)
+
+
+class Estimator(Protocol):
+    """Anything that turns paired samples into a mutual information."""
+
+    name: str
+
+    def estimate(self, x: torch.Tensor, y: torch.Tensor, *, seed: int = 0) -> list[MIEstimate]:
+        """Estimate I(X; Y) in bits from paired rows of `x` (n, dx) and `y` (n, dy).
+
+        Returns:
+            One estimate per resolution, or a single one where the method has none.
+
+        Raises:
+            InputError: if the samples cannot be used.
+        """

@@ -1,0 +1,1 @@
+"""Ten small causal language models and their tokenizer, shipped as package data."""

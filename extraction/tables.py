@@ -1,0 +1,159 @@
+"""Reading and writing the project's tables: parquet, CSV or JSON by ending, atomically, with a checked schema."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from estimators.base import InputError
+
+ENDINGS = (".parquet", ".csv", ".json")
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """Columns of one kind of table.
+
+    Attributes:
+        name: what the table is called in messages.
+        version: raised whenever the meaning of a column changes; stored in parquet files.
+        columns: column name to pandas dtype, in order.
+        required: columns without which a table from elsewhere cannot be used.
+    """
+
+    name: str
+    version: int
+    columns: dict[str, str]
+    required: tuple[str, ...]
+
+    def conform(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return `frame` with every column of the schema, typed and in order; further columns are kept behind.
+
+        Raises:
+            InputError: if a required column is missing or a value does not fit its type.
+        """
+        missing = [column for column in self.required if column not in frame.columns]
+        if missing:
+            raise InputError(
+                f"A {self.name} table needs the columns {', '.join(self.required)}; "
+                f"{', '.join(missing)} missing, found {', '.join(map(str, frame.columns)) or 'none'}."
+            )
+        typed = {}
+        for column, dtype in self.columns.items():
+            values = frame[column] if column in frame.columns else pd.Series(pd.NA, index=frame.index)
+            try:
+                typed[column] = values.astype(dtype)  # type: ignore[call-overload]
+            except (TypeError, ValueError) as error:
+                raise InputError(
+                    f"Column {column} of a {self.name} table holds {dtype}; it could not be read so: {error}."
+                ) from error
+        rest = [column for column in frame.columns if column not in self.columns]
+        return pd.concat([pd.DataFrame(typed, index=frame.index), frame[rest]], axis=1)
+
+
+# One row per answer of a model.
+RESPONSES = Schema(
+    name="responses",
+    version=1,
+    columns={
+        "model": "string",
+        "prompt_id": "string",
+        "sample": "Int64",
+        "prompt": "string",
+        "text": "string",
+        "finish_reason": "string",
+        "prompt_tokens": "Int64",
+        "completion_tokens": "Int64",
+        "logprobs": "string",  # JSON list of {"token", "logprob", "top": {token: logprob}}; null where not given
+        "latency_s": "Float64",
+        "system_fingerprint": "string",
+        "created": "string",  # ISO 8601, UTC
+    },
+    required=("model", "prompt_id", "text"),
+)
+
+
+def check_table_path(path: Path) -> None:
+    """Refuse a table path that could not be written, before any work is done.
+
+    Raises:
+        InputError: if the ending is unknown, or the folder is missing or cannot be written.
+    """
+    if path.suffix not in ENDINGS:
+        raise InputError(f"A table file ends in {', '.join(ENDINGS)}; {path} does not, so rename it.")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"The folder {folder} for {path.name} does not exist; create it first.")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"The folder {folder} cannot be written; choose another for {path.name}.")
+
+
+def write_table(frame: pd.DataFrame, path: Path, schema: Schema | None = None) -> None:
+    """Write `frame` to `path` so that a reader sees the old file or the whole new one, never a part.
+
+    Raises:
+        InputError: if the path cannot be used or the frame does not fit `schema`.
+    """
+    check_table_path(path)
+    if schema is not None:
+        frame = schema.conform(frame)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
+    os.close(handle)
+    try:
+        if path.suffix == ".parquet":
+            table = pa.Table.from_pandas(frame, preserve_index=False)
+            if schema is not None:
+                mark = {b"emergence.schema": f"{schema.name}/{schema.version}".encode()}
+                table = table.replace_schema_metadata({**(table.schema.metadata or {}), **mark})
+            pq.write_table(table, temporary)
+        elif path.suffix == ".csv":
+            frame.to_csv(temporary, index=False)
+        else:
+            frame.to_json(temporary, orient="records", indent=1)
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_table(path: Path, schema: Schema | None = None) -> pd.DataFrame:
+    """Read a table written here or elsewhere; `schema` checks and types it.
+
+    Raises:
+        InputError: if the file is missing, unreadable, of another schema version, or lacks columns.
+    """
+    if not path.is_file():
+        raise InputError(f"No table at {path}; check the path.")
+    if path.suffix not in ENDINGS:
+        raise InputError(f"A table file ends in {', '.join(ENDINGS)}; {path} does not.")
+    try:
+        if path.suffix == ".parquet":
+            if schema is not None:
+                mark = (pq.read_schema(path).metadata or {}).get(b"emergence.schema", b"").decode()
+                if mark and mark != f"{schema.name}/{schema.version}":
+                    raise InputError(
+                        f"{path} holds {mark}, but {schema.name}/{schema.version} was expected; write it again "
+                        "with this version."
+                    )
+            frame = pd.read_parquet(path)
+        elif path.suffix == ".csv":
+            frame = pd.read_csv(path)
+        else:
+            frame = pd.read_json(path, orient="records", convert_dates=False, dtype=schema is None)
+    except InputError:
+        raise
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = str(error).split("\n")[0].rstrip(".")
+        raise InputError(f"{path} could not be read as {path.suffix[1:]}: {reason}.") from error
+    return frame if schema is None else schema.conform(frame)

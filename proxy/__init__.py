@@ -1,0 +1,1 @@
+"""From bits and behaviour to an estimate of another model; the command line."""

@@ -1,0 +1,63 @@
+"""The `emergence` command: one module per subcommand, heavy imports only inside them."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+
+import typer
+
+from proxy.cli.console import screen
+
+# In the order of a user's work; each is a function of the same name in the module of that name.
+COMMANDS = (
+    "demo",
+    "measure",
+    "sweep",
+    "collect",
+    "features",
+    "fit",
+    "estimate",
+    "calibrate",
+    "track",
+    "compare",
+    "report",
+    "promote",
+    "ui",
+)
+
+app = typer.Typer(
+    name="emergence",
+    help="Estimate the information emergence of language models, also of those open only through an API.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+for _name in COMMANDS:
+    if importlib.util.find_spec(f"proxy.cli.{_name}") is None:  # FIXME: until all exist
+        continue
+    app.command(_name)(getattr(importlib.import_module(f"proxy.cli.{_name}"), _name))
+
+
+def main() -> None:
+    """Run the command line; exit 0 on full success, 1 if something failed, 2 on bad input."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except KeyboardInterrupt:
+        screen.print("Interrupted; what was finished is kept.", style="yellow")
+        sys.exit(130)
+    except Exception as error:
+        from estimators.base import EmergenceError, InputError  # late: --help need not pay for torch
+
+        if not isinstance(error, EmergenceError):
+            raise
+        bad_input = isinstance(error, InputError)
+        prefix = "Error" if bad_input else "Failed"
+        screen.print(f"{prefix}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2 if bad_input else 1)

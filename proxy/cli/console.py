@@ -1,0 +1,81 @@
+"""What every command shares: the screen, progress, and how results leave."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from estimators import base
+    from extraction.tables import Schema
+
+screen = Console(stderr=True)  # progress and remarks; results alone go to stdout
+
+
+@contextmanager
+def progress(description: str) -> Iterator[base.Progress]:
+    """Show a bar with time left on stderr; without a terminal, a plain line at each tenth of the way."""
+    if screen.is_terminal:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+        )
+        with Progress(*columns, console=screen) as bar:
+            task = bar.add_task(description, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return
+    tenths = -1
+
+    def plain(done: int, total: int) -> None:
+        nonlocal tenths
+        if total and 10 * done // total > tenths:
+            tenths = 10 * done // total
+            screen.print(f"{description}: {done} of {total}", highlight=False)
+
+    yield plain
+
+
+def emit(frame: pd.DataFrame, out: Path | None, *, as_json: bool = False, schema: Schema | None = None) -> None:
+    """Hand the result over: to the file `out`, as JSON on stdout, or as a table on stdout."""
+    from extraction.tables import write_table
+
+    if out is not None:
+        write_table(frame, out, schema)
+        screen.print(f"Wrote {len(frame)} rows to {out}", highlight=False, soft_wrap=True)
+    if as_json:
+        sys.stdout.write(json.dumps(json.loads(frame.to_json(orient="records")), indent=1) + "\n")
+    elif out is None:
+        show(frame)
+
+
+def show(frame: pd.DataFrame, title: str | None = None, *, to: Console | None = None) -> None:
+    """Print `frame` as a table on stdout, numbers to three decimals and missing values as a dash."""
+    import pandas as pd
+
+    table = Table(title=title, title_justify="left")
+    for name in frame.columns:
+        numeric = pd.api.types.is_numeric_dtype(frame[name])
+        table.add_column(str(name), justify="right" if numeric else "left", overflow="fold")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(_cell(value) for value in row))
+    (to or Console()).print(table, markup=False)
+
+
+def _cell(value: object) -> str:
+    import pandas as pd
+
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

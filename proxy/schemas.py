@@ -1,0 +1,44 @@
+"""The emergence and reference tables: what each column holds."""
+
+from __future__ import annotations
+
+from extraction.tables import Schema
+
+# One row per model x corpus x layer x position x resolution; layers and positions count from 0 and 1.
+EMERGENCE = Schema(
+    name="emergence",
+    version=1,
+    columns={
+        "model": "string",
+        "revision": "string",
+        "family": "string",
+        "parameters": "Int64",
+        "corpus": "string",
+        "corpus_hash": "string",
+        "layer": "Int64",
+        "position": "Int64",
+        "estimator": "string",
+        "resolution": "Float64",
+        "macro_bits": "Float64",
+        "micro_bits": "Float64",
+        "ie_bits": "Float64",
+        "ie_std_error": "Float64",
+        "ie_sample_std": "Float64",
+        "macro_ceiling_bits": "Float64",
+        "micro_ceiling_bits": "Float64",
+        "flags": "string",  # comma-separated, empty when nothing is to be said
+        "windows": "Int64",
+        "seed": "Int64",
+        "seconds": "Float64",
+    },
+    required=("model", "corpus", "layer", "position", "resolution", "ie_bits"),
+)
+
+# One row per reference model. Feature columns start with one of FEATURE_PREFIXES; missing is null, never 0.
+REFERENCES = Schema(
+    name="reference",
+    version=1,
+    columns={"model": "string", "family": "string"},
+    required=("model",),
+)
+FEATURE_PREFIXES = ("small.", "behaviour.", "meta.")

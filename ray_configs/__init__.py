@@ -1,0 +1,1 @@
+"""Cluster files and ready sweeps, shipped as package data."""
