@@ -1,0 +1,42 @@
+# One Makefile for people and CI. `make demo` runs the main job, `make test` the tests; both install what they need.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all check clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11 ...")'
+	@echo "Installing into $(VENV) (about 2 GB, a few minutes, once) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+install: $(STAMP)  ## create .venv and install the package
+
+demo: $(STAMP)  ## the whole path on the bundled models: no network, no key, no GPU
+	@$(BIN)/emergence demo
+
+test: $(STAMP)  ## the tests that fit in minutes
+	@$(BIN)/python -m pytest -q -m "not slow"
+
+test-all: $(STAMP)  ## the slow tests as well as the lint and type checks
+	@$(MAKE) --no-print-directory lint
+	@$(BIN)/python -m pytest -q -m slow
+
+.PHONY: lint
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+check: lint  ## lint, types, every test, coverage
+	@$(BIN)/python -m pytest -q --cov --cov-report=term-missing:skip-covered
+
+clean:  ## remove what the demo and the tests leave behind (the environment stays)
+	rm -rf demo-results mlflow.db mlartifacts build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
