@@ -148,9 +148,11 @@ def read_table(path: Path, schema: Schema | None = None) -> pd.DataFrame:
                     )
             frame = pd.read_parquet(path)
         elif path.suffix == ".csv":
-            frame = pd.read_csv(path)
+            # Only an empty cell is missing: an answer may well read "NA" or "null", an id "007".
+            text = {} if schema is None else {c: "string" for c, t in schema.columns.items() if t == "string"}
+            frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
         else:
-            frame = pd.read_json(path, orient="records", convert_dates=False, dtype=schema is None)
+            frame = pd.read_json(path, orient="records", dtype=False)
     except InputError:
         raise
     except (OSError, ValueError, pa.ArrowException) as error:

@@ -1,0 +1,78 @@
+"""`emergence measure`: the emergence table of one or more models, in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from proxy.cli.console import emit, progress, screen, show
+
+
+def measure(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Bundled name, folder or hub id.")],
+    corpus: Annotated[
+        str,
+        typer.Option(help="animal, country, color, python-docs, or a text file; see the manual for more."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Emergence table to write: .parquet, .csv or .json.")
+    ] = None,
+    estimator: Annotated[
+        str, typer.Option(help="sample-propagation, or a trained one: mine, mine-paper, infonce, smile, nwj.")
+    ] = "sample-propagation",
+    windows: Annotated[int, typer.Option(min=2, help="Windows of text to measure.")] = 2000,
+    tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per window.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Governs windows, projection and noise.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every row as JSON on stdout.")] = False,
+) -> None:
+    """Measure macro, micro and emergence of every block at every position, in bits.
+
+    Without `--out`, shows E(l) of every block at the last position and default resolution.
+
+    Example: `emergence measure gpt2-2m gemma-2m --corpus animal --out animal.parquet`
+    """
+    import pandas as pd
+
+    from extraction import load_model
+    from extraction import windows as make_windows
+    from extraction.tables import check_table_path
+    from proxy.measure import emergence_by_block
+    from proxy.measure import measure as measure_model
+    from proxy.schemas import EMERGENCE
+
+    if out is not None:
+        check_table_path(out)
+    tables = []
+    for name in models:
+        model = load_model(name, revision=revision, device=device)
+        chosen = make_windows(
+            corpus, model.tokenizer, tokens=tokens, count=windows, seed=seed, prefix=model.prefix
+        )
+        if chosen.dropped:
+            screen.print(
+                f"{name}: {len(chosen.dropped)} entities are not single tokens here and were left out: "
+                f"{', '.join(chosen.dropped)}",
+                highlight=False,
+                markup=False,
+            )
+        with progress(f"{name} on {chosen.corpus}") as told:
+            tables.append(measure_model(model, chosen, estimator=estimator, seed=seed, progress=told))
+    table = pd.concat(tables, ignore_index=True)
+    if not as_json:
+        columns = [
+            "model",
+            "layer",
+            "macro_bits",
+            "macro_ceiling_bits",
+            "micro_bits",
+            "ie_bits",
+            "ie_std_error",
+            "flags",
+        ]
+        show(emergence_by_block(table)[columns], f"E(l) on {chosen.corpus}, last position, bits")
+    if out is not None or as_json:
+        emit(table, out, as_json=as_json, schema=EMERGENCE)
