@@ -163,9 +163,7 @@ def _propagated_block(
         yield pd.DataFrame(records)
 
 
-def _trained_block(
-    states: States, windows: Windows, block: int, estimator: str, seed: int
-) -> Iterable[pd.DataFrame]:
+def _trained_block(states: States, windows: Windows, block: int, estimator: str, seed: int) -> Iterable[pd.DataFrame]:
     """Yield one frame per position, a single row each, all problems of the block trained together."""
     started = time.perf_counter()
     positions = range(1, states.positions + 1)
@@ -173,9 +171,7 @@ def _trained_block(
     _, token_of = windows.distinct_tokens()
     tokens = torch.from_numpy(token_of)[repeated]
     entering, leaving = states.micro_entering(block), states.micro_leaving(block)
-    macro_pairs = [
-        (states.entering(block, t)[repeated], states.leaving(block, t)[repeated]) for t in positions
-    ]
+    macro_pairs = [(states.entering(block, t)[repeated], states.leaving(block, t)[repeated]) for t in positions]
     micro_pairs = [(entering[tokens[:, t - 1]], leaving[tokens[:, t - 1]]) for t in positions]
     varied = [bool((pair[1] != pair[1][0]).any()) for pair in micro_pairs]  # a constant token carries 0 bits
     estimates = iter(
@@ -198,9 +194,7 @@ def _trained_block(
         errors = [one.std_error] + [None if m is None else m.std_error for m in micro[:t]]
         # Independent trainings: variances add, the t micro terms with weight 1/t.
         known = [e for e in errors[1:] if e is not None]
-        error = (
-            None if errors[0] is None else float(np.sqrt(errors[0] ** 2 + sum(e**2 for e in known) / t**2))
-        )
+        error = None if errors[0] is None else float(np.sqrt(errors[0] ** 2 + sum(e**2 for e in known) / t**2))
         _, _, weights = windows.prefixes(t)
         ceiling = plug_in_entropy(torch.from_numpy(weights))
         flags = set(one.flags) | ({"above-ceiling"} if one.bits > ceiling else set())
@@ -235,9 +229,7 @@ def _at(estimates: Sequence[MIEstimate], rows: np.ndarray) -> torch.Tensor:
     columns = []
     for one in estimates:
         if one.pointwise_bits is None:
-            raise InputError(
-                f"{one.method} gives no pointwise values, so no paired emergence; use another estimator."
-            )
+            raise InputError(f"{one.method} gives no pointwise values, so no paired emergence; use another estimator.")
         columns.append(one.pointwise_bits[index])
     return torch.stack(columns)
 
@@ -255,9 +247,7 @@ def emergence_by_block(table: pd.DataFrame, *, resolution: float = DEFAULT_RESOL
     chosen = table[table["resolution"].isna() | np.isclose(table["resolution"].astype(float), resolution)]
     if chosen.empty:
         known = ", ".join(f"{value:g}" for value in sorted(table["resolution"].dropna().unique()))
-        raise InputError(
-            f"The emergence table has no resolution {resolution:g}; it holds {known or 'no rows'}."
-        )
+        raise InputError(f"The emergence table has no resolution {resolution:g}; it holds {known or 'no rows'}.")
     return chosen[chosen["position"] == chosen.groupby(["model", "corpus"])["position"].transform("max")]
 
 

@@ -41,11 +41,7 @@ def test_packages_import_only_upstream(package: str) -> None:
 
 def test_estimators_need_only_torch_and_numpy() -> None:
     allowed = {"torch", "numpy", "estimators", *sys.stdlib_module_names}
-    bad = [
-        f"{path.name}: {module}"
-        for path, module in _imports("estimators")
-        if module.split(".")[0] not in allowed
-    ]
+    bad = [f"{path.name}: {module}" for path, module in _imports("estimators") if module.split(".")[0] not in allowed]
     assert not bad
 
 
@@ -58,7 +54,5 @@ def test_estimators_need_only_torch_and_numpy() -> None:
 )
 def test_import_stays_light(module: str, heavy: str) -> None:
     code = f"import sys, {module}; print(*sorted(set({heavy.split()}) & set(sys.modules)))"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert loaded.stdout.strip() == ""

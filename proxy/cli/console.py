@@ -47,9 +47,7 @@ def progress(description: str) -> Iterator[base.Progress]:
     yield plain
 
 
-def emit(
-    frame: pd.DataFrame, out: Path | None, *, as_json: bool = False, schema: Schema | None = None
-) -> None:
+def emit(frame: pd.DataFrame, out: Path | None, *, as_json: bool = False, schema: Schema | None = None) -> None:
     """Hand the result over: to the file `out`, as JSON on stdout, or as a table on stdout."""
     from extraction.tables import write_table
 

@@ -16,9 +16,7 @@ def measure(
         str,
         typer.Option(help="animal, country, color, python-docs, or a text file; see the manual for more."),
     ],
-    out: Annotated[
-        Path | None, typer.Option(help="Emergence table to write: .parquet, .csv or .json.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Emergence table to write: .parquet, .csv or .json.")] = None,
     estimator: Annotated[
         str, typer.Option(help="sample-propagation, or a trained one: mine, mine-paper, infonce, smile, nwj.")
     ] = "sample-propagation",
@@ -49,9 +47,7 @@ def measure(
     tables = []
     for name in models:
         model = load_model(name, revision=revision, device=device)
-        chosen = make_windows(
-            corpus, model.tokenizer, tokens=tokens, count=windows, seed=seed, prefix=model.prefix
-        )
+        chosen = make_windows(corpus, model.tokenizer, tokens=tokens, count=windows, seed=seed, prefix=model.prefix)
         if chosen.dropped:
             screen.print(
                 f"{name}: {len(chosen.dropped)} entities are not single tokens here and were left out: "
