@@ -1,0 +1,139 @@
+"""Prompts to ask a model: the built-in sets, and files of one's own."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from estimators.base import InputError
+from extraction.categories import CATEGORIES
+from extraction.prompt_texts import OPENINGS, QUESTIONS
+from extraction.tables import read_table
+
+DEMO_LISTS = 60
+SHOTS = range(1, 13)  # the paper's figure shows 1 to 12 demonstrations
+LISTS_PER_SHOT = 8
+LIST_LEAD = "The list is:"
+
+
+def prompts(source: str | Path) -> pd.DataFrame:
+    """Read prompts from a file, or take a built-in set.
+
+    Built in are ``demo`` (140 story openings and 60 entity lists), ``lists`` (each category of the paper with 1 to 12
+    entities shown, 288 prompts) and ``questions`` (60 open questions). A file is ``.txt`` (one prompt a line),
+    ``.jsonl`` or ``.json``, ``.csv`` or ``.parquet``, with a ``prompt`` column (or ``instruction``) and perhaps
+    ``prompt_id``; without ids, the number of the prompt is its id.
+
+    Returns:
+        Columns ``prompt_id`` and ``prompt``, both strings, ids unique.
+
+    Raises:
+        InputError: if the source is unknown or unreadable, a prompt is empty, or an id comes twice.
+
+    Example:
+        >>> prompts("demo").shape
+        (200, 2)
+    """
+    if str(source) == "demo":
+        return _named("opening", OPENINGS, [*_lists(DEMO_LISTS)])
+    if str(source) == "questions":
+        return _named("question", QUESTIONS, [])
+    if str(source) == "lists":
+        return _named("", (), [*_lists(len(CATEGORIES) * len(SHOTS) * LISTS_PER_SHOT)])
+    return check_prompts(_read(Path(source)), str(source))
+
+
+def check_prompts(frame: pd.DataFrame, source: str = "the table") -> pd.DataFrame:
+    """Return the prompts of `frame` with ids, refused unless each can be asked and told apart.
+
+    Raises:
+        InputError: if there is no prompt column or no prompt, a prompt is empty, or an id comes twice.
+    """
+    column = next((name for name in ("prompt", "instruction") if name in frame.columns), None)
+    if column is None:
+        raise InputError(f"Prompts need a column prompt; {source} has {', '.join(map(str, frame.columns)) or 'none'}.")
+    if frame.empty:
+        raise InputError(f"{source} holds no prompts; give at least one.")
+    ids = frame["prompt_id"] if "prompt_id" in frame.columns else pd.Series(range(len(frame)), index=frame.index)
+    result = pd.DataFrame({"prompt_id": ids.astype("string"), "prompt": frame[column].astype("string")})
+    result = result.reset_index(drop=True)
+    empty = result["prompt"].isna() | (result["prompt"].str.strip() == "")
+    if empty.any():
+        row = int(empty.to_numpy().argmax())
+        raise InputError(f"Prompt {row + 1} of {source} is empty; remove it or write one ({int(empty.sum())} in all).")
+    if result["prompt_id"].isna().any():
+        raise InputError(f"{source} has prompts without prompt_id; give all of them one, or none.")
+    twice = result.loc[result["prompt_id"].duplicated(), "prompt_id"]
+    if len(twice):
+        raise InputError(f"prompt_id {twice.iloc[0]!r} comes more than once in {source}; ids must tell prompts apart.")
+    return result
+
+
+def listed_entities(prompt: str) -> tuple[str, tuple[str, ...]] | None:
+    """Category and entities of a prompt that ends in a list such as ``Germany, France, Japan,``.
+
+    Example:
+        >>> listed_entities("The list is: dog, cat,")
+        ('animal', ('dog', 'cat'))
+        >>> listed_entities("The dog sat down,") is None
+        True
+    """
+    text = prompt.rstrip()
+    if not text.endswith(","):
+        return None
+    entities = tuple(part.strip() for part in re.split(r"[:\n]", text)[-1][:-1].split(","))
+    for category, members in CATEGORIES.items():
+        if set(entities) <= set(members):
+            return category, entities
+    return None
+
+
+def _lists(count: int) -> list[tuple[str, str]]:
+    """Ids and prompts of entity lists, categories and numbers of shots in turn, the same on every machine."""
+    rng = np.random.default_rng(0)
+    made = []
+    for number in range(count):
+        category = sorted(CATEGORIES)[number % len(CATEGORIES)]
+        shots = SHOTS[number // len(CATEGORIES) % len(SHOTS)]
+        shown = rng.permutation(np.array(CATEGORIES[category], dtype=object))[:shots]
+        made.append((f"list-{category}-{shots:02d}-{number:03d}", f"{LIST_LEAD} " + " ".join(f"{e}," for e in shown)))
+    return made
+
+
+def _named(kind: str, texts: tuple[str, ...], more: list[tuple[str, str]]) -> pd.DataFrame:
+    rows = [(f"{kind}-{number:03d}", text) for number, text in enumerate(texts)] + more
+    return pd.DataFrame(rows, columns=["prompt_id", "prompt"], dtype="string")
+
+
+def _read(path: Path) -> pd.DataFrame:
+    if path.suffix not in (".txt", ".jsonl", ".json", ".csv", ".parquet"):
+        raise InputError(
+            f"No built-in prompts called {path}, and prompt files end in .txt, .jsonl, .json, .csv or .parquet; "
+            "the built-in sets are demo, lists and questions."
+        )
+    if path.suffix in (".csv", ".parquet", ".json"):
+        return read_table(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise InputError(f"No prompts at {path}; check the path.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} could not be read as UTF-8 text: {error}.") from error
+    if path.suffix == ".txt":
+        return pd.DataFrame({"prompt": [line for line in lines if line.strip()]}, dtype="string")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"Line {number} of {path} is not JSON: {error.msg}.") from error
+        if not isinstance(row, dict):
+            raise InputError(f'Line {number} of {path} must be an object such as {{"prompt": "..."}}.')
+        rows.append(row)
+    return pd.DataFrame(rows)
