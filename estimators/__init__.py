@@ -1,1 +1,33 @@
-"""Mutual information and information emergence, in bits, from the states of a network."""
+"""Mutual information and information emergence, in bits, from the states of a network.
+
+Needs torch and numpy only. `estimate` is the one call; `sample_propagation` and `emergence` are what the rest of the
+project measures with.
+"""
+
+from estimators.base import EmergenceError, Estimator, InputError, MIEstimate, Progress
+from estimators.emergence import Emergence, emergence
+from estimators.entropy import plug_in_entropy
+from estimators.estimate import estimate, estimate_many, estimator, methods
+from estimators.sample_propagation import (
+    DEFAULT_RESOLUTION,
+    DEFAULT_RESOLUTIONS,
+    sample_propagation,
+)
+
+__all__ = [
+    "DEFAULT_RESOLUTION",
+    "DEFAULT_RESOLUTIONS",
+    "Emergence",
+    "EmergenceError",
+    "Estimator",
+    "InputError",
+    "MIEstimate",
+    "Progress",
+    "emergence",
+    "estimate",
+    "estimate_many",
+    "estimator",
+    "methods",
+    "plug_in_entropy",
+    "sample_propagation",
+]

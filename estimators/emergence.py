@@ -1,0 +1,89 @@
+"""Information emergence: macro information less the mean micro information, on the same windows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from estimators.base import InputError
+from estimators.entropy import probabilities
+
+
+@dataclass(frozen=True, slots=True)
+class Emergence:
+    """Information emergence of one block at one position.
+
+    Attributes:
+        ie_bits: macro_bits - micro_bits, never clipped.
+        std_error: standard error of `ie_bits`, macro and micro paired on each window; None for a single window.
+        sample_std: standard deviation over windows of the pointwise emergence, in bits.
+        macro_bits: mean pointwise macro information.
+        micro_bits: mean over windows and positions of the pointwise micro information.
+    """
+
+    ie_bits: float
+    std_error: float | None
+    sample_std: float
+    macro_bits: float
+    micro_bits: float
+
+
+def emergence(
+    macro_pointwise: torch.Tensor, micro_pointwise: torch.Tensor, weights: torch.Tensor | None = None
+) -> Emergence:
+    """Information emergence from pointwise values of the same windows (arXiv 2405.12617, definition of IE).
+
+    IE_i = macro_i - (1/t) sum_s micro_is for each window i, and IE is its weighted mean. Because macro and micro
+    share the window, their errors correlate; the spread of IE_i carries that correlation into `std_error`.
+
+    Args:
+        macro_pointwise: (q,) information density in bits of each window's macro pair at position t.
+        micro_pointwise: (q, t) information density in bits of each window's tokens 1..t run alone.
+        weights: (q,) how often each window counts; None counts all alike. Their unit does not matter.
+
+    Raises:
+        InputError: if shapes differ or values are not finite.
+    """
+    if macro_pointwise.ndim != 1 or macro_pointwise.shape[0] == 0:
+        raise InputError(f"macro_pointwise must have shape (windows,); got {tuple(macro_pointwise.shape)}.")
+    windows = macro_pointwise.shape[0]
+    if micro_pointwise.ndim != 2 or micro_pointwise.shape[0] != windows or micro_pointwise.shape[1] == 0:
+        raise InputError(
+            f"micro_pointwise must have shape (windows, positions) with {windows} windows like macro_pointwise; "
+            f"got {tuple(micro_pointwise.shape)}."
+        )
+    macro = macro_pointwise.detach().cpu().double()
+    micro = micro_pointwise.detach().cpu().double().mean(dim=1)
+    wrong = ~(torch.isfinite(macro) & torch.isfinite(micro))
+    if bool(wrong.any()):
+        raise InputError(
+            f"Pointwise values must be finite; {int(wrong.sum())} of {windows} windows are not, first in row "
+            f"{int(wrong.nonzero()[0, 0])}."
+        )
+    p = probabilities(weights, windows)
+    mean, error, spread = weighted_moments(macro - micro, p)
+    return Emergence(
+        ie_bits=mean,
+        std_error=error,
+        sample_std=spread,
+        macro_bits=float(p @ macro),
+        micro_bits=float(p @ micro),
+    )
+
+
+def weighted_moments(values: torch.Tensor, p: torch.Tensor) -> tuple[float, float | None, float]:
+    """Return weighted mean, its standard error (None for one value) and the standard deviation of `values`.
+
+    The standard error is that of a ratio estimator, sqrt(n/(n-1) sum p_i^2 (v_i - mean)^2): with equal weights the
+    usual s/sqrt(n), and unchanged when all weights are multiplied.
+
+    Args:
+        values: (n,) float64.
+        p: (n,) float64 weights that sum to 1.
+    """
+    mean = float(p @ values)
+    squares = (values - mean) ** 2
+    count = values.shape[0]
+    error = float((p**2 @ squares) * count / (count - 1)) ** 0.5 if count > 1 else None
+    return mean, error, float(p @ squares) ** 0.5

@@ -1,0 +1,101 @@
+"""Plug-in entropies: the ceilings that no mutual information can pass, at no cost."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from estimators.base import InputError, MIEstimate
+from estimators.checks import as_rows, paired
+
+# Closer than this share to its ceiling an estimate says "at least about this" and no longer tells models apart.
+SATURATION = 0.01
+
+
+def plug_in_entropy(weights: torch.Tensor) -> float:
+    """Entropy in bits of the distribution proportional to `weights`.
+
+    Args:
+        weights: (n,) counts or other non-negative numbers, not all zero.
+
+    Raises:
+        InputError: if `weights` is not such a vector.
+
+    >>> plug_in_entropy(torch.tensor([1.0, 1.0, 2.0]))
+    1.5
+    """
+    p = probabilities(weights, weights.numel(), zeros=True)
+    return max(0.0, float(-torch.special.xlogy(p, p).sum()) / math.log(2))
+
+
+def probabilities(weights: torch.Tensor | None, count: int, *, zeros: bool = False) -> torch.Tensor:
+    """Return `weights` normalised to sum 1, (count,) float64 on the CPU; None means equal weights.
+
+    Raises:
+        InputError: if they are not `count` finite numbers, all positive (with `zeros`: non-negative).
+    """
+    if weights is None:
+        return torch.full((count,), 1.0 / count, dtype=torch.float64)
+    if weights.ndim != 1 or weights.shape[0] != count or count == 0:
+        raise InputError(f"weights must be one number per row, ({count},); got {tuple(weights.shape)}.")
+    p = weights.detach().cpu().double()
+    wrong = ~torch.isfinite(p) | ((p < 0) if zeros else (p <= 0))
+    if bool(wrong.any()) or float(p.sum()) == 0:
+        row = int(wrong.nonzero()[0, 0]) if bool(wrong.any()) else 0
+        raise InputError(
+            f"weights must be finite and {'not negative' if zeros else 'positive'}; row {row} has {float(p[row])}, "
+            "so drop that row."
+        )
+    return p / p.sum()
+
+
+def distinct_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Find the distinct rows of `rows` (n, k).
+
+    Returns:
+        first: (u,) the first row that shows each distinct value; inverse: (n,) the distinct value of every row.
+    """
+    _, inverse = torch.unique(rows, dim=0, return_inverse=True)
+    count = int(inverse.max()) + 1
+    order = torch.arange(rows.shape[0], device=rows.device)
+    first = torch.full((count,), rows.shape[0], dtype=torch.int64, device=rows.device)
+    return first.scatter_reduce(0, inverse, order, reduce="amin"), inverse
+
+
+def row_entropy(rows: torch.Tensor) -> float:
+    """Plug-in entropy in bits of the rows of `rows` (n, k), equal rows being one symbol; at most log2 n."""
+    _, inverse = distinct_rows(rows)
+    return plug_in_entropy(torch.bincount(inverse))
+
+
+def ceiling_flags(bits: float, ceiling: float | None, std_error: float | None = None) -> tuple[str, ...]:
+    """Say where an estimate stands against its ceiling: ``above-ceiling``, ``saturated`` or nothing."""
+    if ceiling is None or ceiling <= 0:
+        return ()
+    if bits > ceiling + 1e-6 + 2 * (std_error or 0.0):
+        return ("above-ceiling",)
+    return ("saturated",) if bits >= (1 - SATURATION) * ceiling else ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entropy:
+    """The ceiling itself: min(H(x), H(y)) of the observed values, at most log2 n; needs no model of the data."""
+
+    name: ClassVar[str] = "entropy"
+
+    def estimate(self, x: torch.Tensor, y: torch.Tensor, *, seed: int = 0) -> list[MIEstimate]:
+        """Return the smaller plug-in entropy of the rows of `x` (n, dx) and `y` (n, dy) as an upper bound, in bits.
+
+        Raises:
+            InputError: if `x` and `y` are not rows of one sample.
+        """
+        x, y = as_rows(x, "x"), as_rows(y, "y")
+        paired(x, y)
+        if x.shape[0] < 1:
+            raise InputError("x and y need at least 1 sample; got 0.")
+        bits = min(row_entropy(x), row_entropy(y))
+        flags = ("constant-input",) if bits == 0 else ()
+        return [MIEstimate(bits, None, bits, x.shape[0], self.name, flags=flags)]

@@ -1,0 +1,139 @@
+"""One call for every estimator, by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Protocol
+
+import torch
+
+from estimators.base import InputError, MIEstimate
+from estimators.checks import paired, real_rows
+from estimators.entropy import Entropy
+from estimators.mine import mine_paper, stacked
+from estimators.sample_propagation import SamplePropagation
+
+
+class Method(Protocol):
+    """A frozen dataclass of options that estimates one problem."""
+
+    name: ClassVar[str]
+
+    def estimate(self, x: torch.Tensor, y: torch.Tensor, *, seed: int = 0) -> list[MIEstimate]:
+        """Estimate I(X; Y) in bits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mine:
+    """MINE; `preset` ``paper`` is the published setting (see `estimators.mine`)."""
+
+    name: ClassVar[str] = "mine"
+    preset: str = "paper"
+    epochs: int = 10_000
+    held_out: float = 0.2
+
+    def estimate(self, x: torch.Tensor, y: torch.Tensor, *, seed: int = 0) -> list[MIEstimate]:
+        """Estimate I(X; Y) in bits from paired rows of `x` (n, dx) and `y` (n, dy)."""
+        return self.estimate_many([(x, y)], seed=seed)
+
+    def estimate_many(
+        self, problems: Sequence[tuple[torch.Tensor, torch.Tensor]], *, seed: int = 0
+    ) -> list[MIEstimate]:
+        """Estimate every problem at once; see `estimate`."""
+        if self.preset != "paper":
+            raise InputError(f"The presets of mine are: paper; got {self.preset!r}.")
+        ready = []
+        for x, y in problems:
+            x, y = real_rows(x, "x"), real_rows(y, "y")
+            paired(x, y)
+            ready.append((x, y))
+        x, y = stacked(ready)
+        return mine_paper(x, y, epochs=self.epochs, held_out=self.held_out, seed=seed)
+
+
+_METHODS: dict[str, type[Method]] = {method.name: method for method in (SamplePropagation, Mine, Entropy)}
+
+
+def methods() -> tuple[str, ...]:
+    """Names of all estimators."""
+    return tuple(_METHODS)
+
+
+def estimator(method: str, **options: Any) -> Method:
+    """Build the estimator `method` with `options`, both checked.
+
+    Raises:
+        InputError: if the method or an option is unknown.
+    """
+    if method not in _METHODS:
+        raise InputError(f"Unknown estimator {method!r}{_nearest(method, _METHODS)}; known: {', '.join(_METHODS)}.")
+    kind = _METHODS[method]
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    for option in options:
+        if option not in known:
+            raise InputError(
+                f"{method} has no option {option!r}{_nearest(option, known)}; "
+                f"its options: {', '.join(known) or 'none'}."
+            )
+    return kind(**options)
+
+
+def estimate(
+    x: torch.Tensor, y: torch.Tensor, method: str = "sample-propagation", *, seed: int = 0, **options: Any
+) -> MIEstimate | list[MIEstimate]:
+    """Estimate the mutual information I(X; Y) in bits.
+
+    Args:
+        x: (n, dx) samples; for sample-propagation the integer symbols, (n,) or (n, t), that produced y.
+        y: (n, dy) samples paired with x.
+        method: one of `methods()`.
+        seed: governs all randomness; the same seed gives the same bits on a CPU.
+        options: options of the method, e.g. ``resolution=0.18`` or ``preset="paper"``.
+
+    Returns:
+        The estimate; a list of them where several resolutions were asked for.
+
+    Raises:
+        InputError: if the samples, the method or an option cannot be used.
+
+    >>> tokens = torch.arange(8)
+    >>> states = torch.eye(8)
+    >>> round(estimate(tokens, states, resolution=0.05).bits, 3)
+    3.0
+    """
+    found = estimator(method, **options).estimate(x, y, seed=seed)
+    return found[0] if len(found) == 1 else found
+
+
+def estimate_many(
+    problems: Sequence[tuple[torch.Tensor, torch.Tensor]], method: str = "mine", *, seed: int = 0, **options: Any
+) -> list[MIEstimate | list[MIEstimate]]:
+    """Estimate many problems of one shape (blocks x positions) at once; trained methods train them as one batch.
+
+    Args:
+        problems: pairs (x, y) as for `estimate`.
+        method: one of `methods()`.
+        seed: as for `estimate`; every problem is given the same.
+        options: as for `estimate`.
+
+    Returns:
+        What `estimate` would return, one entry per problem.
+
+    Raises:
+        InputError: as `estimate`, and if there is no problem.
+    """
+    if not problems:
+        raise InputError("estimate_many needs at least one problem (x, y); got none.")
+    chosen = estimator(method, **options)
+    together = getattr(chosen, "estimate_many", None)
+    if together is not None:
+        return list(together(problems, seed=seed))
+    each = [chosen.estimate(x, y, seed=seed) for x, y in problems]
+    return [found[0] if len(found) == 1 else found for found in each]
+
+
+def _nearest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

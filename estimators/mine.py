@@ -1,0 +1,132 @@
+"""MINE (Belghazi et al. 2018, arXiv 1801.04062) in the published setting of arXiv 2405.12617.
+
+Kept to compare with published values, not to be trusted: its value is the maximum over epochs of a bound evaluated on
+the very samples it was trained on, which passes provable ceilings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from estimators.base import InputError, MIEstimate, Progress
+from estimators.checks import seeded
+from estimators.critics import leaky_perceptron, linear_layers
+from estimators.entropy import ceiling_flags, row_entropy
+
+PAPER_WIDTHS = (768, 384, 192, 96, 48, 24, 12, 6, 3, 1)
+PAPER_FEATURES = 768  # the paper cuts every state to its first 768 features
+
+
+def donsker_varadhan(joint: torch.Tensor, marginal: torch.Tensor) -> torch.Tensor:
+    """Donsker-Varadhan bound E_p[T] - ln E_q[e^T] in nats (arXiv 1801.04062, equation 10).
+
+    Args:
+        joint: (..., n) critic values of true pairs.
+        marginal: (..., m) critic values of pairs drawn apart.
+    """
+    return joint.mean(dim=-1) - (torch.logsumexp(marginal, dim=-1) - math.log(marginal.shape[-1]))
+
+
+def mine_paper(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    *,
+    epochs: int = 10_000,
+    held_out: float = 0.2,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[MIEstimate]:
+    """Train the published critic on each of many problems, all samples in one batch, one shuffle an epoch.
+
+    Ten linear layers (in, 768, 384, 192, 96, 48, 24, 12, 6, 3, 1), LeakyReLU, Xavier-normal; Adam, 1e-4 falling
+    polynomially (power 3) to 1e-8 over `epochs`. The published code clips gradients before zeroing them, so never;
+    none are clipped here.
+
+    Args:
+        x: (problems, n, dx) or (n, dx) samples; only the first 768 features are used, as in the paper.
+        y: (problems, n, dy) or (n, dy) paired samples, likewise.
+        epochs: passes over the samples.
+        held_out: share of the samples never trained on, to report the bound on them.
+        seed: governs split, weights and shuffles.
+        progress: told after each epoch.
+
+    Returns:
+        One estimate per problem: `bits` is the published value (maximum over epochs); `details` has ``max``, ``last``
+        and ``held_out`` bound in bits, and the seconds are the caller's to take.
+
+    Raises:
+        InputError: if an option is out of range.
+    """
+    if epochs < 1:
+        raise InputError(f"epochs must be at least 1; got {epochs}.")
+    if not 0 < held_out < 1:
+        raise InputError(f"held_out must lie between 0 and 1; got {held_out}.")
+    if x.ndim == 2:
+        x, y = x[None], y[None]
+    x, y = x[:, :, :PAPER_FEATURES], y[:, :, :PAPER_FEATURES]
+    problems, count, _ = x.shape
+    train = count - max(1, round(held_out * count))
+    if train < 1:
+        raise InputError(f"held_out={held_out} leaves none of {count} samples to train on; give more samples.")
+    generator = seeded(seed, "mine")
+    order = torch.randperm(count, generator=generator).to(x.device)
+    x, y = x[:, order], y[:, order]
+    layers = linear_layers(problems, (x.shape[2] + y.shape[2], *PAPER_WIDTHS), seed=seed, like=x)
+
+    def bound(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        shuffled = b[:, torch.randperm(b.shape[1], generator=generator).to(b.device)]
+        joint = leaky_perceptron(layers, torch.cat((a, b), dim=2))[:, :, 0]
+        marginal = leaky_perceptron(layers, torch.cat((a, shuffled), dim=2))[:, :, 0]
+        return donsker_varadhan(joint, marginal)
+
+    optimiser = torch.optim.Adam([tensor for layer in layers for tensor in layer], lr=1e-4)
+    best = torch.full((problems,), -math.inf)
+    last = best
+    for epoch in range(epochs):
+        rate = (1e-4 - 1e-8) * (1 - epoch / epochs) ** 3 + 1e-8
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        value = bound(x[:, :train], y[:, :train])
+        optimiser.zero_grad()
+        torch.autograd.backward(-value.sum())
+        optimiser.step()
+        last = value.detach().cpu()
+        best = torch.maximum(best, last)
+        if progress is not None:
+            progress(epoch + 1, epochs)
+    with torch.no_grad():
+        outside = bound(x[:, train:], y[:, train:]).cpu()
+    return [
+        _paper_estimate(x[i], y[i], best=float(best[i]), last=float(last[i]), held_out=float(outside[i]))
+        for i in range(problems)
+    ]
+
+
+def _paper_estimate(x: torch.Tensor, y: torch.Tensor, *, best: float, last: float, held_out: float) -> MIEstimate:
+    in_bits = 1 / math.log(2)
+    ceiling = min(row_entropy(x), row_entropy(y))
+    bits = best * in_bits
+    return MIEstimate(
+        bits=bits,
+        std_error=None,
+        ceiling_bits=ceiling,
+        samples=x.shape[0],
+        method="mine",
+        flags=ceiling_flags(bits, ceiling),
+        details={"max": bits, "last": last * in_bits, "held_out": held_out * in_bits},
+    )
+
+
+def stacked(problems: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Stack problems of one shape into (problems, n, dx) and (problems, n, dy).
+
+    Raises:
+        InputError: if their shapes differ.
+    """
+    shapes = {(tuple(x.shape), tuple(y.shape)) for x, y in problems}
+    if len(shapes) > 1:
+        raise InputError(f"Problems of one batch must have one shape; got {sorted(shapes)}.")
+    return torch.stack([x for x, _ in problems]), torch.stack([y for _, y in problems])
