@@ -1,0 +1,40 @@
+"""`emergence track`: a results folder into MLflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from proxy.cli.console import progress, screen
+
+
+def track(
+    results: Annotated[Path, typer.Argument(help="Results folder of `emergence sweep`, finished or not.")],
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(help="MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."),
+    ] = None,
+    experiment: Annotated[str, typer.Option(help="MLflow experiment, made if it is not there.")] = "emergence",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the runs' ids as JSON.")] = False,
+) -> None:
+    """Log a sweep to MLflow: one run for the sweep, one below it per model and corpus.
+
+    What is tracked already is left alone: repeat it after the sweep was resumed or the server was down.
+
+    Example: `emergence track results/demo --tracking-uri http://127.0.0.1:5000`
+    """
+    import json
+    import sys
+
+    from tracking import track as replay
+
+    with progress("Tracking") as told:
+        found = replay(results, tracking_uri=tracking_uri, experiment=experiment, progress=told)
+    if as_json:
+        sys.stdout.write(json.dumps({"run_id": found.run_id, "children": found.children, "new": found.new}) + "\n")
+        return
+    was = f"{found.new} new" if found.new else "nothing new, all had been tracked"
+    screen.print(f"Tracked {results}: run {found.run_id} with {len(found.children)} runs below it ({was}).")
+    screen.print("Look at it: emergence ui", highlight=False)

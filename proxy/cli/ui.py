@@ -1,0 +1,45 @@
+"""`emergence ui`: MLflow's user interface."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from proxy.cli.console import screen
+
+
+def ui(
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(help="MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."),
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.")] = 5000,
+    experiment: Annotated[str, typer.Option(help="Experiment whose page is opened.")] = "emergence",
+    browser: Annotated[bool, typer.Option(help="Open the page in your browser.")] = True,
+) -> None:
+    """Open MLflow's user interface on your runs; Ctrl-C ends it.
+
+    It listens on this machine alone. Given a server's address it starts nothing and only opens the page.
+
+    Example: `emergence ui --tracking-uri postgresql://user@host/mlflow`
+    """
+    import signal
+    import webbrowser
+
+    from tracking.server import user_interface
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended by another program, it ends cleanly too
+    screen.print("Starting ...", highlight=False)
+    try:
+        with user_interface(tracking_uri, port=port, experiment=experiment) as shown:
+            screen.print(f"Your runs: {shown.page}", soft_wrap=True)
+            if browser and screen.is_terminal:
+                webbrowser.open(shown.page)
+            if shown.process is not None:
+                screen.print("Ctrl-C ends the server.", highlight=False)
+                if code := shown.process.wait():
+                    screen.print(f"MLflow's server ended by itself with code {code}.", style="red")
+                    raise typer.Exit(1)
+    except KeyboardInterrupt:
+        screen.print("Ended.", highlight=False)

@@ -1,0 +1,284 @@
+"""The figures of a sweep and of a proxy, as matplotlib figures that need no screen."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tracking.summary import at_end, at_peak, at_resolution, by_model, measured, peaks
+
+# Okabe & Ito's colours, distinguishable with colour blindness; one per family, sizes by line style and shade.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#7F7F7F")
+MARKERS = "osD^vP*X"
+INK = "#123456"  # stands for the reader's own text colour in SVG
+LEGEND = 12  # models that a legend can name
+TWIN = "+random-weights"  # ends the name of a model's twin with random weights
+
+STYLE: dict[str, Any] = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "figure.dpi": 120,
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4,
+    "text.parse_math": False,  # names are data: a $ in one is no formula
+    "svg.fonttype": "path",
+    "svg.hashsalt": "emergence",
+}
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with mpl.rc_context(STYLE):
+        yield
+
+
+def _panels(count: int, *, wide: bool = True) -> tuple[Figure, list[Axes]]:
+    """Make `count` panels, at most two beside each other."""
+    columns = min(count, 2) if wide else 1
+    rows = -(-count // columns)
+    figure = Figure(figsize=(4.8 * columns + 0.8, 3.3 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    for spare in axes[count:]:
+        spare.remove()
+    return figure, axes[:count]
+
+
+def _colours(table: pd.DataFrame) -> dict[str, Any]:
+    """One hue per family; within it the larger models are darker."""
+    families: dict[str, list[str]] = {}
+    for model, rows in by_model(table[~table["model"].map(is_twin)]):
+        families.setdefault(str(rows["family"].iloc[0]), []).append(model)
+    colours: dict[str, Any] = {}
+    for hue, models in zip(_cycle(COLOURS), families.values(), strict=False):
+        base = np.array(mpl.colors.to_rgb(hue))
+        for rank, model in enumerate(models):
+            fade = 0.6 * (1 - (rank + 1) / len(models))
+            colours[model] = tuple(base * (1 - fade) + fade)
+    for twin in table["model"][table["model"].map(is_twin)].unique():
+        colours[twin] = colours.get(twin.removesuffix(TWIN), "#7F7F7F")
+    return colours
+
+
+def _cycle(items: Any) -> Iterator[Any]:
+    while True:
+        yield from items
+
+
+def _lines(
+    table: pd.DataFrame,
+    x: str,
+    xlabel: str,
+    ylabel: str,
+    *,
+    band: bool = False,
+    logarithmic: bool = False,
+) -> Figure:
+    """Draw ie_bits against column `x`: one panel per corpus, one line per model."""
+    with _style():
+        corpora = sorted(table["corpus"].unique())
+        figure, panels = _panels(len(corpora))
+        colours = _colours(table)
+        for axes, corpus in zip(panels, corpora, strict=True):
+            for model, rows in by_model(table[table["corpus"] == corpus]):
+                rows = rows.sort_values(x)
+                xs, ys = _numbers(rows, x), _numbers(rows, "ie_bits")
+                line = "--" if is_twin(model) else "-"
+                axes.plot(xs, ys, line, marker="o", color=colours[model], label=model)
+                if band:
+                    error = 1.645 * _numbers(rows, "ie_std_error")
+                    axes.fill_between(xs, ys - error, ys + error, color=colours[model], alpha=0.18, lw=0)
+            if logarithmic:
+                axes.set_xscale("log")
+                ticks = sorted(set(_numbers(table, x)))
+                axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+                axes.minorticks_off()
+            axes.axhline(0, color="#888888", lw=0.8)
+            axes.set(title=corpus, xlabel=xlabel, ylabel=ylabel)
+        _legend(figure, panels, colours)
+    return figure
+
+
+def _numbers(rows: pd.DataFrame, column: str) -> np.ndarray:
+    if column not in rows:
+        return np.full(len(rows), np.nan)
+    return rows[column].to_numpy(dtype=float, na_value=np.nan)
+
+
+def _legend(figure: Figure, panels: list[Axes], colours: dict[str, Any]) -> None:
+    if len(colours) > LEGEND:
+        panels[0].set_title(f"{panels[0].get_title()}  ({len(colours)} models, larger ones darker)")
+        return
+    entries = {name: line for axes in panels for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    order = [name for name in colours if name in entries]
+    figure.legend([entries[name] for name in order], order, loc="outside right upper")
+
+
+def is_twin(model: str) -> bool:
+    """Whether a model is the random-weights twin of another."""
+    return model.endswith(TWIN)
+
+
+def by_depth(table: pd.DataFrame) -> Figure:
+    """E(l) against relative depth (l + 1) / L: all models of a sweep, one panel per corpus.
+
+    Args:
+        table: emergence table.
+    """
+    ends = at_end(at_resolution(measured(table)))
+    blocks = ends.groupby("model")["layer"].transform("max").astype(float) + 1
+    ends = ends.assign(depth=(ends["layer"].astype(float) + 1) / blocks)
+    return _lines(ends, "depth", "depth (block / blocks)", "E(l) [bits]", band=True)
+
+
+def by_position(table: pd.DataFrame) -> Figure:
+    """IE against position in the window, at the block where E(l) peaks, with 90 % bands."""
+    return _lines(at_resolution(at_peak(table)), "position", "position t [tokens]", "IE(t) [bits]", band=True)
+
+
+def by_resolution(table: pd.DataFrame) -> Figure:
+    """E at its peak block against the noise level; random-weights twins are dashed."""
+    rows = at_end(at_peak(table))
+    rows = rows[rows["resolution"].notna()]
+    return _lines(rows, "resolution", "resolution rho (noise / RMS norm)", "E [bits]", band=True, logarithmic=True)
+
+
+def size_law(rows: pd.DataFrame) -> tuple[float, float, float] | None:
+    """Fit E = a + b log10(parameters) by least squares.
+
+    Args:
+        rows: of `peaks`, one corpus.
+
+    Returns:
+        (a, b, R2), or None with fewer than three sizes.
+    """
+    x, y = np.log10(_numbers(rows, "parameters")), _numbers(rows, "emergence_bits")
+    keep = np.isfinite(x) & np.isfinite(y)
+    x, y = x[keep], y[keep]
+    if len(set(x)) < 3:
+        return None
+    slope, start = np.polyfit(x, y, 1)
+    spread = float(((y - y.mean()) ** 2).sum())
+    r2 = 1 - float(((y - start - slope * x) ** 2).sum()) / spread if spread else 1.0
+    return float(start), float(slope), r2
+
+
+def by_size(table: pd.DataFrame) -> Figure:
+    """Peak of E(l) against parameters, with 90 % error bars and the fitted law per corpus."""
+    summary = peaks(table)
+    summary = summary[summary["parameters"].notna() & ~summary["model"].map(is_twin)]
+    families = sorted(summary["family"].astype(str).unique())
+    with _style():
+        corpora = sorted(summary["corpus"].unique())
+        figure, panels = _panels(len(corpora))
+        for axes, corpus in zip(panels, corpora, strict=True):
+            rows = summary[summary["corpus"] == corpus]
+            for family, colour, marker in zip(families, _cycle(COLOURS), _cycle(MARKERS), strict=False):
+                some = rows[rows["family"].astype(str) == family]
+                error = 1.645 * np.nan_to_num(_numbers(some, "emergence_bits_std_error"))
+                axes.errorbar(
+                    _numbers(some, "parameters"),
+                    _numbers(some, "emergence_bits"),
+                    error,
+                    fmt=marker,
+                    color=colour,
+                    label=family,
+                    capsize=2,
+                )
+            law = size_law(rows)
+            if law:
+                xs = np.geomspace(rows["parameters"].min(), rows["parameters"].max(), 50)
+                label = f"E = {law[0]:.2f} {law[1]:+.2f} log10 N\nR² = {law[2]:.2f}"
+                axes.plot(xs, law[0] + law[1] * np.log10(xs), color="#888888", ls=":")
+                axes.annotate(label, (0.03, 0.97), xycoords="axes fraction", va="top", fontsize=8)
+            axes.set(title=corpus, xlabel="parameters N", ylabel="peak of E(l) [bits]", xscale="log")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
+    return figure
+
+
+def parity(frame: pd.DataFrame) -> Figure:
+    """Estimate against truth with intervals; the diagonal is perfection.
+
+    Args:
+        frame: columns truth, estimate, lower, upper; optional family, model.
+    """
+    frame = frame[frame["truth"].notna() & frame["estimate"].notna()]
+    families = frame["family"].astype(str) if "family" in frame else pd.Series("models", index=frame.index)
+    with _style():
+        figure = Figure(figsize=(4.8, 4.4), layout="constrained")
+        axes = figure.subplots()
+        names = sorted(families.unique())
+        for family, colour, marker in zip(names, _cycle(COLOURS), _cycle(MARKERS), strict=False):
+            rows = frame[families == family]
+            truth, estimate = _numbers(rows, "truth"), _numbers(rows, "estimate")
+            lower, upper = _numbers(rows, "lower"), _numbers(rows, "upper")
+            axes.vlines(truth, lower, upper, color=colour, alpha=0.5)
+            axes.plot(truth, estimate, marker, color=colour, label=family)
+        low, high = _range(frame, ["truth", "estimate", "lower", "upper"])
+        axes.plot([low, high], [low, high], color="#888888", ls=":")
+        axes.set(xlabel="measured", ylabel="estimated (bars: interval)", xlim=(low, high), ylim=(low, high))
+        if len(names) > 1:
+            axes.legend(loc="upper left")
+    return figure
+
+
+def _range(frame: pd.DataFrame, columns: list[str]) -> tuple[float, float]:
+    values = np.concatenate([_numbers(frame, column) for column in columns])
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return 0.0, 1.0
+    low, high = float(values.min()), float(values.max())
+    margin = 0.05 * (high - low) or 0.5
+    return low - margin, high + margin
+
+
+# Figures of a sweep: file name, title, what to see, and how to draw it.
+SWEEP_FIGURES: tuple[tuple[str, str, str, Callable[[pd.DataFrame], Figure]], ...] = (
+    (
+        "emergence_by_depth",
+        "Emergence by depth",
+        "E(l) = IE(l, T) of every block, at the default resolution. Bands: 90 %.",
+        by_depth,
+    ),
+    (
+        "emergence_by_position",
+        "Emergence by position",
+        "IE(l, t) as the window grows, at each model's peak block. In lists of entities a step up at each new "
+        "demonstration is what the paper reports. Bands: 90 %.",
+        by_position,
+    ),
+    (
+        "emergence_by_resolution",
+        "Emergence by resolution",
+        "The same peak at every noise level. Fine noise counts collisions and scores random networks high; a "
+        "number is evidence of learning only where a random-weights twin (dashed) lies below it.",
+        by_resolution,
+    ),
+    (
+        "emergence_by_size",
+        "Emergence by size",
+        "Peak of E(l) against parameters with the least-squares line E = a + b log10 N over all models of a "
+        "corpus. Bars: 90 %.",
+        by_size,
+    ),
+)
+
+
+def png(figure: Figure) -> bytes:
+    """Render as PNG, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,148 @@
+"""The MLflow adapter of `Tracker`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+from estimators.base import InputError
+from tracking.store import ARTIFACTS, DATABASES, masked, open_store, sqlite_path, store_uri, worded
+from tracking.tracker import Corpus, Known, Point
+
+KEY, SWEEP, DIGEST = "emergence.key", "emergence.sweep", "emergence.digest"
+METRICS_PER_BATCH, OTHERS_PER_BATCH = 1000, 100  # MLflow's limits of one log_batch
+LONGEST_PARAM, LONGEST_TAG = 6000, 8000  # MLflow's limits, in characters
+
+
+class MlflowTracker:
+    """Writes runs to an MLflow server or database.
+
+    Args:
+        uri: tracking URI; see `tracking.store.store_uri` for the default.
+        experiment: name of the experiment, made if it is not there.
+
+    Raises:
+        InputError: if the store or the experiment cannot be used.
+    """
+
+    def __init__(self, uri: str | None = None, experiment: str = "emergence") -> None:
+        self.uri = store_uri(uri)
+        self.client = open_store(self.uri)
+        self.experiment = experiment
+        with worded(self.uri, starting=True):
+            self.experiment_id = self._experiment_id(experiment)
+
+    def _experiment_id(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        if not name.strip():
+            raise InputError("An experiment needs a name; give one with --experiment.")
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return str(self.client.create_experiment(name, artifact_location=self._artifacts(name)))
+            except MlflowException:  # another driver made it meanwhile
+                found = self.client.get_experiment_by_name(name)
+                if found is None:
+                    raise
+        if found.lifecycle_stage == "deleted":
+            raise InputError(
+                f"The experiment {name} was deleted in {masked(self.uri)}; restore it there "
+                f"(mlflow experiments restore -x {found.experiment_id}) or choose another with --experiment."
+            )
+        if self._direct and found.artifact_location.startswith("mlflow-artifacts:"):
+            raise InputError(
+                f"The experiment {name} was made through a server, which alone can write its artifacts; give the "
+                "server's address with --tracking-uri, or choose another with --experiment."
+            )
+        return str(found.experiment_id)
+
+    @property
+    def _direct(self) -> bool:
+        return self.uri.startswith(DATABASES)
+
+    def _artifacts(self, name: str) -> str | None:
+        if not self._direct:
+            return None  # the server's own choice
+        path = sqlite_path(self.uri)
+        return ((path.parent if path else Path.cwd()) / ARTIFACTS).absolute().as_uri()
+
+    def known(self, sweep: str) -> dict[str, Known]:
+        """Return the runs of a sweep, by key; runs deleted in the UI are not there."""
+        found: dict[str, Known] = {}
+        token = None
+        with worded(self.uri):
+            while True:
+                page = self.client.search_runs(
+                    [self.experiment_id],
+                    f"tags.`{SWEEP}` = '{sweep}'",
+                    max_results=1000,
+                    order_by=["attributes.start_time ASC"],
+                    page_token=token,
+                )
+                for run in page:
+                    tags = run.data.tags
+                    found.setdefault(tags.get(KEY, ""), Known(run.info.run_id, tags.get(DIGEST)))
+                token = page.token
+                if not token:
+                    return found
+
+    def start(self, key: str, name: str, *, sweep: str, parent: str | None, started: int) -> str:
+        """Open a run."""
+        from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+        tags = {KEY: key, SWEEP: sweep} | ({MLFLOW_PARENT_RUN_ID: parent} if parent else {})
+        with worded(self.uri):
+            run = self.client.create_run(self.experiment_id, start_time=started or None, tags=tags, run_name=name)
+        return str(run.info.run_id)
+
+    def log(
+        self,
+        run_id: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        points: Sequence[Point] = (),
+        corpora: Sequence[Corpus] = (),
+        at: int = 0,
+    ) -> None:
+        """Add to a run, in as few requests as MLflow's limits allow."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+
+        metrics = iter([Metric(p.key, p.value, at, p.step) for p in points])
+        names = iter([Param(k, v[:LONGEST_PARAM]) for k, v in (params or {}).items()])
+        marks = iter([RunTag(k, v[:LONGEST_TAG]) for k, v in (tags or {}).items()])
+        with worded(self.uri):
+            while True:
+                some = list(islice(names, OTHERS_PER_BATCH)), list(islice(marks, OTHERS_PER_BATCH))
+                many = list(islice(metrics, METRICS_PER_BATCH - sum(map(len, some))))
+                if not any((*some, many)):
+                    break
+                self.client.log_batch(run_id, metrics=many, params=some[0], tags=some[1], synchronous=True)
+            if corpora:
+                inputs = [
+                    DatasetInput(
+                        Dataset(
+                            name=corpus.name[:500],
+                            digest=corpus.digest[:36],
+                            source_type="local",
+                            source=json.dumps({"uri": corpus.source}),
+                        ),
+                        [InputTag("mlflow.data.context", corpus.context)],
+                    )
+                    for corpus in corpora
+                ]
+                self.client.log_inputs(run_id, inputs)
+
+    def upload(self, run_id: str, folder: Path) -> None:
+        """Keep all files of `folder` with the run."""
+        with worded(self.uri):
+            self.client.log_artifacts(run_id, str(folder))
+
+    def end(self, run_id: str, *, digest: str, failed: bool, ended: int) -> None:
+        """Mark the run as complete."""
+        with worded(self.uri):
+            self.client.set_terminated(run_id, "FAILED" if failed else "FINISHED", end_time=ended or None)
+            self.client.set_tag(run_id, DIGEST, digest)

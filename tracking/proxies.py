@@ -1,0 +1,321 @@
+"""Fitted proxies in MLflow: one LoggedModel each, registered under an alias, fetched back by name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from estimators.base import EmergenceError, InputError
+from tracking.figures import parity, png
+from tracking.mlflow_tracker import MlflowTracker
+from tracking.results import digest, flatten
+from tracking.store import masked, open_store, store_uri, worded
+from tracking.summary import markdown
+from tracking.sweeps import NOTE
+from tracking.tracker import Corpus, Point, finite, metric_name
+
+CANDIDATE, CHAMPION = "candidate", "champion"
+# What serving needs, pinned as installed; given explicitly because MLflow's own inference takes half a minute.
+REQUIREMENTS = ("emergence-proxy", "mapie", "mlflow", "numpy", "pandas", "pyarrow", "scikit-learn", "skops", "torch")
+FILES = ("proxy.json", "model.skops", "references.parquet", "validation.parquet")
+
+
+@dataclass(frozen=True)
+class TrackedProxy:
+    """Where a proxy is tracked.
+
+    Attributes:
+        run_id: its run.
+        model_uri: the LoggedModel, `models:/<id>`.
+        version: version in the registry; None if it was not registered.
+    """
+
+    run_id: str
+    model_uri: str
+    version: str | None
+
+
+def track_proxy(
+    folder: Path,
+    *,
+    model_code: Path,
+    input_example: pd.DataFrame,
+    tracking_uri: str | None = None,
+    experiment: str = "emergence",
+    register: str | None = None,
+    alias: str = CANDIDATE,
+    parent_run_id: str | None = None,
+) -> TrackedProxy:
+    """Log a saved proxy as one LoggedModel with its scores, tables and figures, and register it if asked.
+
+    The same proxy is logged once however often this is called; registering it anew only moves the alias.
+
+    Args:
+        folder: a saved proxy: proxy.json, model.skops, references.parquet, validation.parquet.
+        model_code: script that serves the folder as MLflow "model from code"; it gets it as artifact `proxy`.
+        input_example: some rows of features, shown to those who want to call the model.
+        tracking_uri: MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db.
+        experiment: MLflow experiment.
+        register: name in the registry; None leaves it out.
+        alias: alias the version gets; `champion` is given by `promote` alone.
+        parent_run_id: run of the sweep the proxy was fitted on.
+
+    Raises:
+        InputError: if the folder is no saved proxy, or the store, name or alias cannot be used.
+    """
+    record, validation = _read_proxy(folder)
+    if alias == CHAMPION:
+        raise InputError(f"The alias {CHAMPION} is given by `emergence promote` alone; register as {CANDIDATE}.")
+    if register is not None and (not register.strip() or any(c in register for c in "/:.%\"'")):
+        raise InputError(
+            f"A registered model's name has no '/', ':', '.', '%' or quotes; {register!r} has, or is empty."
+        )
+    tracker = MlflowTracker(tracking_uri, experiment)
+    key = digest(b"".join((folder / name).read_bytes() for name in FILES))
+    known = tracker.known("proxy").get(key)
+    if known is not None and known.digest:
+        run_id = known.run_id
+        model_id = _model_of(tracker.client, tracker.uri, run_id)
+    else:
+        name = f"proxy of {record.get('target', 'target')}"
+        run_id = (
+            known.run_id if known else tracker.start(key, name, sweep="proxy", parent=parent_run_id, started=_now())
+        )
+        reference = Corpus("references", digest((folder / "references.parquet").read_bytes()), str(folder), "training")
+        model_id = _log_model(tracker, run_id, folder, model_code, input_example)
+        _log_scores(tracker, run_id, model_id, record, validation, reference)
+        with tempfile.TemporaryDirectory() as scratch:
+            copy = Path(scratch)
+            for path in folder.rglob("*"):
+                if path.is_file() and path.suffix in (".parquet", ".json", ".md", ".png"):
+                    (copy / path.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, copy / path.relative_to(folder))
+            (copy / "figures").mkdir(exist_ok=True)
+            (copy / "figures" / "parity.png").write_bytes(png(parity(validation)))
+            tracker.upload(run_id, copy)
+        tracker.end(run_id, digest=key, failed=False, ended=_now())
+    model_uri = f"models:/{model_id}"
+    number = None if register is None else _register(tracker, register, alias, model_id, run_id)
+    return TrackedProxy(run_id, model_uri, number)
+
+
+def _read_proxy(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{folder} is no saved proxy: {', '.join(missing)} missing; give a folder `emergence fit` wrote."
+        )
+    try:
+        record = json.loads((folder / "proxy.json").read_text(encoding="utf-8"))
+        validation = pd.read_parquet(folder / "validation.parquet")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} could not be read as a saved proxy: {error}; fit it again.") from error
+    wanted = {"model", "truth", "estimate", "lower", "upper"} - set(validation.columns)
+    if wanted:
+        raise InputError(f"{folder}/validation.parquet lacks {', '.join(sorted(wanted))}; fit the proxy again.")
+    return record, validation
+
+
+def scores(validation: pd.DataFrame) -> dict[str, float]:
+    """Score left-out predictions: errors, rank correlation, coverage and width of the intervals, and baselines.
+
+    Args:
+        validation: columns truth, estimate, lower, upper, and one more numeric column per baseline.
+    """
+    truth = validation["truth"].to_numpy(dtype=float, na_value=np.nan)
+
+    def error(column: str) -> np.ndarray:
+        return validation[column].to_numpy(dtype=float, na_value=np.nan) - truth
+
+    residual, spread = error("estimate"), truth - truth.mean()
+    ranks = validation[["truth", "estimate"]].astype(float).rank()
+    found = {
+        "mae": float(np.abs(residual).mean()),
+        "rmse": float(np.sqrt((residual**2).mean())),
+        "r2": float(1 - (residual**2).sum() / (spread**2).sum()) if (spread**2).sum() else float("nan"),
+        "spearman": float(ranks["truth"].corr(ranks["estimate"])),
+        "coverage": float(((error("lower") <= 0) & (error("upper") >= 0)).mean()),
+        "interval_width": float((error("upper") - error("lower")).mean()),
+    }
+    for column in validation.columns.difference(["model", "family", "truth", "estimate", "lower", "upper", "level"]):
+        if pd.api.types.is_numeric_dtype(validation[column]) and not pd.api.types.is_bool_dtype(validation[column]):
+            found[metric_name(f"baseline_mae/{column}")] = float(np.abs(error(column)).mean())
+    return found
+
+
+def _log_scores(
+    tracker: MlflowTracker,
+    run_id: str,
+    model_id: str,
+    record: dict[str, Any],
+    validation: pd.DataFrame,
+    reference: Corpus,
+) -> None:
+    from mlflow.entities import Metric
+
+    points, unfit = finite(Point(name, value) for name, value in scores(validation).items())
+    params = {k: v for k, v in flatten(record).items() if len(v) <= 500}  # long lists are in proxy.json
+    tracker.log(
+        run_id,
+        params={metric_name(name): value for name, value in params.items()},
+        tags={
+            "kind": "proxy",
+            "target": str(record.get("target", "")),
+            "flags": "; ".join(unfit),
+            NOTE: describe_proxy(record, validation),
+        },
+        corpora=[reference],
+    )
+    at = _now()
+    with worded(tracker.uri):
+        tracker.client.log_batch(
+            run_id,
+            metrics=[
+                Metric(
+                    p.key,
+                    p.value,
+                    at,
+                    0,
+                    model_id=model_id,
+                    dataset_name=reference.name,
+                    dataset_digest=reference.digest,
+                )
+                for p in points
+            ],
+        )
+
+
+def describe_proxy(record: dict[str, Any], validation: pd.DataFrame) -> str:
+    """Say in markdown how good a proxy is on models it had not seen."""
+    found = pd.DataFrame([{"score": name, "value": value} for name, value in scores(validation).items()])
+    shown = validation[["model", "truth", "estimate", "lower", "upper"]]
+    return (
+        f"Proxy of **{markdown_text(str(record.get('target', 'the target')))}**, checked on {len(validation)} models "
+        f"left out in turn.\n\n{markdown(found)}\n\n{markdown(shown)}"
+    )
+
+
+def markdown_text(text: str) -> str:
+    """Escape one piece of text for markdown."""
+    return markdown(pd.DataFrame({text: []})).splitlines()[0][2:-2]
+
+
+def _log_model(tracker: MlflowTracker, run_id: str, folder: Path, code: Path, example: pd.DataFrame) -> str:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    # The signature calls integers unable to be missing; features are measurements, so all are floats.
+    whole = dict.fromkeys(example.select_dtypes("number").columns, "float64")
+    example = example.head(3).astype(whole)
+    example = example.astype(dict.fromkeys(example.columns.difference(list(whole)), "object"))
+    with worded(tracker.uri), _as_current(tracker.uri):
+        mlflow.start_run(run_id=run_id)
+        try:
+            info = mlflow.pyfunc.log_model(
+                name="proxy",
+                python_model=str(code),
+                artifacts={"proxy": str(folder.absolute())},
+                input_example=example,
+                pip_requirements=requirements(),
+            )
+        except MlflowException:
+            raise
+        except (ValueError, TypeError, ImportError) as error:
+            raise EmergenceError(f"The proxy in {folder} could not be served for MLflow: {error}") from error
+        finally:
+            mlflow.end_run()
+    return str(info.model_id)
+
+
+@contextmanager
+def _as_current(uri: str) -> Iterator[None]:
+    """Let MLflow's fluent calls speak to `uri`, then to what they spoke to before."""
+    import mlflow
+
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before[0])
+        mlflow.set_registry_uri(before[1])
+
+
+def requirements() -> list[str]:
+    """Return what serving a proxy needs, pinned to what is installed here."""
+    pinned = []
+    for name in REQUIREMENTS:
+        try:
+            pinned.append(f"{name}=={version(name).split('+')[0]}")
+        except PackageNotFoundError:
+            continue
+    return pinned
+
+
+def _model_of(client: Any, uri: str, run_id: str) -> str:
+    with worded(uri):
+        outputs = client.get_run(run_id).outputs
+    models = outputs.model_outputs if outputs else []
+    if not models:
+        raise InputError(f"The run {run_id} in {masked(uri)} holds no proxy; give the run of `emergence fit`.")
+    return str(models[-1].model_id)
+
+
+def _register(tracker: MlflowTracker, name: str, alias: str, model_id: str, run_id: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    client = tracker.client
+    with worded(tracker.uri):
+        try:
+            client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        source = f"models:/{model_id}"
+        same = [v for v in client.search_model_versions(f"name = '{name}'") if v.run_id == run_id]
+        entry = same[0] if same else client.create_model_version(name, source, run_id=run_id, model_id=model_id)
+        client.set_registered_model_alias(name, alias, entry.version)
+    return str(entry.version)
+
+
+def download_proxy(uri: str, tracking_uri: str | None = None) -> Path:
+    """Fetch a proxy from MLflow and return the saved folder, as `emergence fit` wrote it.
+
+    Args:
+        uri: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `models:/ID` or `runs:/RUN_ID`.
+        tracking_uri: MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db.
+
+    Raises:
+        InputError: if there is no such proxy.
+    """
+    if not uri.startswith(("models:/", "runs:/")):
+        raise InputError(f"A proxy in MLflow is models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID; got {uri}.")
+    store = store_uri(tracking_uri)
+    client = open_store(store)
+    import mlflow
+
+    with worded(store, starting=True), _as_current(store):
+        if uri.startswith("runs:/"):
+            uri = f"models:/{_model_of(client, store, uri.removeprefix('runs:/').split('/')[0])}"
+        local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+    found = sorted(local.glob("artifacts/*/proxy.json"))
+    if not found:
+        raise InputError(f"{uri} is no proxy of this project: it holds no proxy.json.")
+    return found[0].parent
+
+
+def _now() -> int:
+    import time
+
+    return round(1000 * time.time())

@@ -1,0 +1,198 @@
+"""A sweep's results folder as read from disk: all that is needed to track, compare or report it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from estimators.base import InputError
+
+SCHEMA = 1  # of sweep.json
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model on one corpus.
+
+    Attributes:
+        key: hash of all that determines the result.
+        record: the job's JSON: status, model, corpus, configuration, times, error.
+        digest: hash of the record; another digest means that the job was run again.
+        path: parquet file of its rows of the emergence table; None if the job failed.
+    """
+
+    key: str
+    record: dict[str, Any]
+    digest: str
+    path: Path | None
+
+    @property
+    def name(self) -> str:
+        """What people call it: model and corpus."""
+        return f"{self.record['model']} on {self.record['corpus']}"
+
+    @property
+    def failed(self) -> bool:
+        """Whether the job has an error instead of rows."""
+        return self.path is None
+
+    @property
+    def started(self) -> int:
+        """Start in milliseconds since 1970, as MLflow counts."""
+        return milliseconds(self.record.get("started"))
+
+    @property
+    def ended(self) -> int:
+        """End in milliseconds since 1970."""
+        return self.started + round(1000 * float(self.record.get("seconds") or 0))
+
+    def rows(self) -> pd.DataFrame:
+        """Read the job's rows of the emergence table; empty if it failed.
+
+        Raises:
+            InputError: if the file cannot be read.
+        """
+        if self.path is None:
+            return pd.DataFrame()
+        try:
+            return pd.read_parquet(self.path)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{self.path} could not be read ({error}); delete it with its .json and run the sweep again."
+            ) from error
+
+
+@dataclass(frozen=True)
+class Results:
+    """A results folder.
+
+    Attributes:
+        folder: where it lies.
+        record: sweep.json: name, config, versions, git_revision, seed, hardware, created.
+        jobs: all jobs that ended, failed ones too, by model and corpus.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+    jobs: tuple[Job, ...]
+
+    @property
+    def name(self) -> str:
+        """The sweep's name."""
+        return str(self.record.get("name") or self.folder.name)
+
+    @property
+    def key(self) -> str:
+        """What makes this sweep the same one wherever and however often it is tracked (16 hex)."""
+        identity = {name: self.record.get(name) for name in ("name", "config", "created")}
+        return digest(json.dumps(identity, sort_keys=True).encode())
+
+    @property
+    def failures(self) -> tuple[Job, ...]:
+        """The jobs that failed."""
+        return tuple(job for job in self.jobs if job.failed)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The emergence table of the whole sweep; empty if nothing succeeded."""
+        parts = [job.rows() for job in self.jobs if not job.failed]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Let one process at a time on this machine track the folder; nothing is written for it."""
+        handle = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+
+def read_results(folder: Path) -> Results:
+    """Read a sweep's results folder, finished or not.
+
+    Raises:
+        InputError: if it is no results folder, was written by another version, or is damaged.
+    """
+    if not folder.is_dir():
+        raise InputError(f"No results folder at {folder}; give the folder that `emergence sweep` wrote.")
+    if not (folder / "sweep.json").is_file():
+        raise InputError(
+            f"{folder} holds no sweep.json, so it is no results folder; give one that `emergence sweep` wrote."
+        )
+    record = _read_json(folder / "sweep.json")
+    if record.get("schema") != SCHEMA:
+        raise InputError(
+            f"{folder} has results schema {record.get('schema')}, but this version reads {SCHEMA}; "
+            "run the sweep again with this version."
+        )
+    jobs = sorted(
+        (_read_job(path) for path in (folder / "jobs").glob("*.json") if not path.name.startswith(".")),
+        key=lambda job: (str(job.record["model"]), str(job.record["corpus"]), job.key),
+    )
+    return Results(folder, record, tuple(jobs))
+
+
+def _read_job(path: Path) -> Job:
+    record = _read_json(path)
+    missing = [name for name in ("key", "status", "model", "corpus") if name not in record]
+    if missing:
+        raise InputError(f"{path} lacks {', '.join(missing)}; delete it and run the sweep again.")
+    table = path.with_suffix(".parquet")
+    if record["status"] == "failed":
+        return Job(record["key"], record, digest(path.read_bytes()), None)
+    if not table.is_file():
+        raise InputError(f"{path} says done but {table.name} is missing; delete it and run the sweep again.")
+    return Job(record["key"], record, digest(path.read_bytes()), table)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} could not be read as JSON: {error}; run the sweep again.") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{path} should hold one JSON object, found {type(record).__name__}.")
+    return record
+
+
+def digest(data: bytes) -> str:
+    """Return 16 hex digits of sha256."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def milliseconds(moment: object) -> int:
+    """Turn an ISO 8601 text (UTC where no zone is given) or seconds since 1970 into milliseconds."""
+    if isinstance(moment, int | float):
+        return round(1000 * moment)
+    if not moment:
+        return 0
+    stamp = datetime.fromisoformat(str(moment))
+    return round(1000 * (stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)).timestamp())
+
+
+def flatten(record: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Flatten nested mappings to dotted names; lists and scalars become JSON.
+
+    >>> flatten({"a": {"b": 1, "c": [1, 2]}, "d": "x"})
+    {'a.b': '1', 'a.c': '[1, 2]', 'd': 'x'}
+    """
+    flat: dict[str, str] = {}
+    for name, value in record.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return flat

@@ -1,0 +1,173 @@
+"""Opening an MLflow store: which one, whether it answers, and keeping MLflow quiet."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from estimators.base import EmergenceError, InputError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+ARTIFACTS = "mlartifacts"  # beside a store that is opened without a server
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+# A server that is slow or gone must not hold up its driver for MLflow's own four minutes.
+PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+}
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+def store_uri(uri: str | None = None) -> str:
+    """Return the tracking URI in use: the one given, else MLFLOW_TRACKING_URI, else sqlite in the working folder.
+
+    Raises:
+        InputError: if it is of a kind that is not supported.
+    """
+    uri = (uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI).strip().rstrip("/")
+    scheme = uri.split("://")[0].split("+")[0] if "://" in uri else ""
+    if scheme in DATABASES:
+        path = sqlite_path(uri)
+        return uri if path is None else f"sqlite:///{path}"
+    if scheme in ("http", "https") or uri.startswith("databricks"):
+        return uri
+    raise InputError(
+        f"A tracking URI is sqlite:///FILE, postgresql://... or http(s)://HOST:PORT; {masked(uri)} is none of them."
+    )
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """Return the absolute path of a sqlite store, None for any other."""
+    return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
+
+
+def masked(uri: str) -> str:
+    """Hide the password in a URI.
+
+    >>> masked("postgresql://me:secret@host/db")
+    'postgresql://me:***@host/db'
+    """
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", uri)
+
+
+def open_store(uri: str | None = None) -> MlflowClient:
+    """Open an MLflow store, having checked that it answers.
+
+    A fresh sqlite file is initialised by one process at a time (several at once break MLflow's migrations).
+
+    Raises:
+        InputError: if the store cannot be reached or written.
+    """
+    uri = store_uri(uri)
+    if uri.startswith("http"):
+        _check_server(uri)
+    quieten()
+    from mlflow import MlflowClient
+
+    with worded(uri, starting=True), _initialising(sqlite_path(uri)):
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client.search_experiments(max_results=1)
+    return client
+
+
+def quieten() -> None:
+    """Keep MLflow's migrations, progress bars and telemetry off the screen; set the time it waits.
+
+    What the environment sets already is left as it is.
+    """
+    for name, value in {**PATIENCE, **QUIET}.items():
+        os.environ.setdefault(name, value)
+    # MLflow's own use of SQLAlchemy, no concern of a user.
+    warnings.filterwarnings("ignore", message=".*noload.* loader strategy", category=DeprecationWarning)
+    import mlflow  # noqa: F401  (its import sets its loggers' levels)
+
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # urllib3 announces each retry; the last failure is worded by us.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+
+
+@contextmanager
+def _initialising(path: Path | None) -> Iterator[None]:
+    if path is None:
+        yield
+        return
+    if not path.parent.is_dir():
+        raise InputError(f"The folder {path.parent} of the tracking store does not exist; create it first.")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InputError(f"The tracking store {path} cannot be written; choose another with --tracking-uri.")
+    handle = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _check_server(uri: str) -> None:
+    import requests
+
+    start = "start one with `emergence ui`, or leave --tracking-uri away to use sqlite in this folder"
+    try:
+        answer = requests.get(f"{uri}/health", timeout=(5, 20))
+    except requests.RequestException as error:
+        reason = "took too long to answer" if isinstance(error, requests.Timeout) else "did not answer"
+        raise InputError(f"The tracking server at {masked(uri)} {reason}; {start}.") from error
+    if answer.status_code == 403 and "host" in answer.text.lower():
+        raise InputError(
+            f"The tracking server at {masked(uri)} rejects this Host header; start it with "
+            f"`mlflow server --allowed-hosts {uri.split('://')[1].split('@')[-1].split('/')[0]}`, "
+            "or use a name it allows."
+        )
+    if answer.status_code != 200:
+        raise InputError(
+            f"{masked(uri)} answers, but not as an MLflow server (HTTP {answer.status_code} for /health); {start}."
+        )
+
+
+@contextmanager
+def worded(uri: str, *, starting: bool = False) -> Iterator[None]:
+    """Turn what MLflow, its transport and the disk raise into one clear sentence.
+
+    Raises:
+        InputError: if `starting`: the store cannot be used at all.
+        EmergenceError: if it failed later.
+    """
+    import requests
+    from mlflow.exceptions import MlflowException
+
+    kind = InputError if starting else EmergenceError
+    where = masked(uri)
+    try:
+        yield
+    except (MlflowException, requests.RequestException, OSError) as error:
+        text = " ".join(str(error).split())
+        if "No space left" in text or "database or disk is full" in text:
+            raise kind(f"The disk of the tracking store {where} is full; free some space and try again.") from error
+        if "Invalid Host header" in text:
+            raise kind(
+                f"The tracking server at {where} rejects this Host header; start it with --allowed-hosts."
+            ) from error
+        if isinstance(error, requests.RequestException) or any(
+            sign in text for sign in ("Max retries exceeded", "Connection", "timed out", "Read timeout")
+        ):
+            raise kind(f"The tracking server at {where} stopped answering; start it and try again.") from error
+        reason = re.split(r" \[SQL:| \(Background on", text)[0][:300].rstrip(".")
+        raise kind(f"The tracking store {where} refused: {masked(reason)}.") from error
