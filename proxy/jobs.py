@@ -1,0 +1,109 @@
+"""The jobs of a sweep: one model on one corpus each, keyed by all that determines the result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from estimators.base import InputError
+from proxy.config import Control, Corpus, Measurement, Model, SweepConfig
+from proxy.identity import corpus_version, model_versions
+from proxy.schemas import EMERGENCE
+
+# Raised whenever the same settings would give other numbers, so that no earlier result is taken for a new one.
+RESULT_VERSION = 1
+TWIN = "~random"  # as `extraction.twin` marks the random-weights twin of a model
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model on one corpus.
+
+    Attributes:
+        model: what to load.
+        model_version: hash of a local model's files, or the commit of a hub model; None where not known.
+        corpus: what to measure it on.
+        corpus_version: hash of the corpus' content.
+        measurement: how bits are estimated, with its resolutions filled in.
+        control: None for the model itself.
+        seed: the sweep's.
+    """
+
+    model: Model
+    model_version: str | None
+    corpus: Corpus
+    corpus_version: str
+    measurement: Measurement
+    control: Control | None = None
+    seed: int = 0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that determines the result, as JSON types; what only decides where it runs is left out."""
+        return {
+            "model": self.model.model_dump(mode="json", exclude={"parameters", "resources"}),
+            "model_version": self.model_version,
+            "corpus": self.corpus.model_dump(mode="json"),
+            "corpus_version": self.corpus_version,
+            "measurement": self.measurement.model_dump(mode="json"),
+            "control": self.control,
+            "seed": self.seed,
+            "versions": {"result": RESULT_VERSION, "table": EMERGENCE.version},
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """16 hex digits of the hash of `settings`: equal work has an equal key, changed work another."""
+        text = json.dumps(self.settings, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def model_name(self) -> str:
+        """The model's name in tables: its id, and for a control what was done to it."""
+        return self.model.id if self.control is None else f"{self.model.id}{TWIN}"
+
+    @property
+    def corpus_name(self) -> str:
+        """The corpus' name in tables: a file goes by its own name, without its folder."""
+        source = self.corpus.source
+        return source if source.startswith(("hf:", "list:")) else Path(source).name
+
+    @property
+    def label(self) -> str:
+        """What a person calls the job."""
+        return f"{self.model_name} on {self.corpus_name}"
+
+    @cached_property
+    def load_key(self) -> str:
+        """Equal for jobs that one loading of the model serves."""
+        return json.dumps([self.settings["model"], self.model_version, self.control, self.seed], sort_keys=True)
+
+
+def make_jobs(config: SweepConfig) -> list[Job]:
+    """Expand a config into its jobs, model by model in the order of the config.
+
+    Raises:
+        InputError: if a model or corpus does not exist, or two jobs would be the same work.
+    """
+    from estimators import DEFAULT_RESOLUTIONS
+
+    measurement = config.measurement
+    if measurement.estimator == "sample-propagation" and not measurement.resolutions:
+        measurement = measurement.model_copy(update={"resolutions": tuple(DEFAULT_RESOLUTIONS)})
+    corpora = [(corpus, corpus_version(corpus.source)) for corpus in config.corpora]
+    jobs = [
+        Job(model, version, corpus, content, measurement, control, config.seed)
+        for model, version in zip(config.models, model_versions(config.models), strict=True)
+        for control in (None, *config.controls)
+        for corpus, content in corpora
+    ]
+    by_key: dict[str, Job] = {}
+    for job in jobs:
+        if job.key in by_key:
+            raise InputError(f"{job.label} is listed twice in {config.name} with the same settings; remove one.")
+        by_key[job.key] = job
+    return jobs

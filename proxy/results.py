@@ -1,0 +1,159 @@
+"""The results of a sweep on disk: a record and a table per job, and the merged table of all."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from proxy.jobs import RESULT_VERSION, Job
+from proxy.schemas import EMERGENCE
+from proxy.storage import Storage, patiently
+
+FOLDER_SCHEMA = 1
+ORDER = ["model", "corpus", "layer", "position", "resolution"]
+MARK = {b"emergence.schema": f"{EMERGENCE.name}/{EMERGENCE.version}".encode()}
+
+
+@dataclass
+class Found:
+    """What a results folder already holds of a list of jobs.
+
+    Attributes:
+        done: keys whose result can be used.
+        rejected: keys with a result that cannot be used, and why; they are done again.
+    """
+
+    done: set[str] = field(default_factory=set)
+    rejected: dict[str, str] = field(default_factory=dict)
+
+
+class Results:
+    """Reads and writes a results folder; every file is in place whole or not at all."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    def __str__(self) -> str:
+        return str(self.storage)
+
+    def write_header(self, header: dict[str, Any]) -> None:
+        """Write sweep.json: what was asked for, with which versions, on what."""
+        content = json.dumps({**header, "schema": FOLDER_SCHEMA}, indent=1).encode()
+        patiently(lambda: self.storage.write("sweep.json", content))
+
+    def write_done(self, job: Job, table: bytes, record: dict[str, Any]) -> None:
+        """Write a job's table (see `to_parquet`), then the record that makes it count."""
+        patiently(lambda: self.storage.write(f"jobs/{job.key}.parquet", table))
+        self._write_record(job, {**record, "status": "done", "bytes": len(table)})
+
+    def write_failed(self, job: Job, record: dict[str, Any]) -> None:
+        """Write the record of a job that failed."""
+        self._write_record(job, {**record, "status": "failed"})
+
+    def _write_record(self, job: Job, record: dict[str, Any]) -> None:
+        versions = {"schema": FOLDER_SCHEMA, "result_version": RESULT_VERSION, "table_version": EMERGENCE.version}
+        content = json.dumps({"key": job.key, **record, **versions}, indent=1).encode()
+        patiently(lambda: self.storage.write(f"jobs/{job.key}.json", content))
+
+    def record(self, key: str) -> dict[str, Any] | None:
+        """Return a job's record, or None if there is no readable one."""
+        try:
+            return _parsed(patiently(lambda: self.storage.read(f"jobs/{key}.json")))
+        except FileNotFoundError:
+            return None
+
+    def find(self, keys: Iterable[str]) -> Found:
+        """Look which of `keys` are done, from one listing and the records, without opening a table."""
+        found = Found()
+        sizes = patiently(lambda: self.storage.sizes("jobs"))
+        present = [key for key in keys if f"jobs/{key}.json" in sizes]
+        for batch in _batched(present, 1000):
+            names = [f"jobs/{key}.json" for key in batch]
+            contents = patiently(lambda names=names: self.storage.read_many(names))  # type: ignore[misc]
+            for key in batch:
+                content = contents.get(f"jobs/{key}.json")
+                if content is not None:
+                    self._judge(key, _parsed(content), sizes.get(f"jobs/{key}.parquet"), found)
+        return found
+
+    def _judge(self, key: str, record: dict[str, Any] | None, size: int | None, found: Found) -> None:
+        if record is None:
+            found.rejected[key] = "its record is cut short"
+        elif (record.get("schema"), record.get("table_version")) != (FOLDER_SCHEMA, EMERGENCE.version):
+            found.rejected[key] = "its result is from another version of this program"
+        elif record.get("status") != "done":
+            return
+        elif size is None:
+            found.rejected[key] = "its table is missing"
+        elif size != record.get("bytes"):
+            found.rejected[key] = "its table is cut short"
+        else:
+            found.done.add(key)
+
+    def tables(self, jobs: Sequence[Job]) -> Iterator[pa.Table]:
+        """Yield the tables of `jobs` sorted by model, corpus, layer, position and resolution, few at a time."""
+        ordered = sorted(jobs, key=lambda job: (job.model_name, job.corpus_name, job.key))
+        for _, group in itertools.groupby(ordered, key=lambda job: (job.model_name, job.corpus_name)):
+            parts = [
+                pq.read_table(pa.BufferReader(patiently(lambda key=job.key: self.storage.read(f"jobs/{key}.parquet"))))  # type: ignore[misc]
+                for job in group
+            ]
+            yield pa.concat_tables(parts).sort_by([(column, "ascending") for column in ORDER])
+
+    def emergence(self) -> pd.DataFrame:
+        """Return the merged table; without rows when no job is done."""
+        try:
+            content = patiently(lambda: self.storage.read("emergence.parquet"))
+        except FileNotFoundError:
+            return EMERGENCE.conform(pd.DataFrame(columns=list(EMERGENCE.columns)))
+        return EMERGENCE.conform(pd.read_parquet(io.BytesIO(content)))
+
+    def merge(self, jobs: Sequence[Job]) -> int:
+        """Write emergence.parquet from the done `jobs`, a few tables in memory at a time; returns its rows."""
+        rows = 0
+        writer: pq.ParquetWriter | None = None
+        with tempfile.TemporaryDirectory(prefix="emergence-") as scratch:
+            merged = Path(scratch) / "emergence.parquet"
+            for table in self.tables(jobs):
+                if writer is None:
+                    writer = pq.ParquetWriter(merged, table.schema)
+                writer.write_table(table.cast(writer.schema))
+                rows += table.num_rows
+            if writer is not None:
+                writer.close()
+                patiently(lambda: self.storage.put("emergence.parquet", merged))
+        return rows
+
+
+def to_parquet(frame: pd.DataFrame) -> bytes:
+    """Return a job's rows of the emergence table, sorted, as parquet that carries the schema's version."""
+    ordered = EMERGENCE.conform(frame)[list(EMERGENCE.columns)]
+    ordered = ordered.sort_values(ORDER, kind="stable", ignore_index=True)
+    table = pa.Table.from_pandas(ordered, preserve_index=False)
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **MARK})
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
+
+
+def _parsed(content: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(content)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _batched(items: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
+    for start in range(0, len(items), size):
+        yield tuple(items[start : start + size])
