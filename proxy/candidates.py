@@ -1,0 +1,334 @@
+"""The candidates a proxy chooses from: small regressors on standardised features, simplest first.
+
+Each has `fit(rows)`, `eta(Z, families)` (its prediction on the link's scale) and `directions_`, the (p, k)
+projections of the features it looks at, which is the space its domain is judged in. Whatever a candidate has to
+choose (a penalty, a number of components) it chooses by leaving groups out of the rows it was given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+from sklearn.base import BaseEstimator
+
+from proxy.folds import fold_of
+from proxy.links import Link
+
+Array = NDArray[np.float64]
+Labels = NDArray[np.str_]
+
+PENALTIES = np.logspace(-5, 1, 13)  # of ridge, relative to the trace of the features' scatter matrix
+FAMILY_SCALES = (0.5, 1.5, 5.0)  # standard deviation of a family's shift, in units of one standardised feature
+VARIANCE_KEPT = 0.95
+MOST_COMPONENTS = 5
+LENGTHS = (0.5, 1.0, 2.0, 4.0, 8.0)  # of the Gaussian process, in units of the references' RMS distance from their mean
+NOISES = tuple(float(noise) for noise in np.logspace(-3, 1, 9))  # relative to the signal's variance
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Training rows: `Z` (n, p) standardised and complete, targets `y` (n,), `weights` (n,) positive.
+
+    `groups` (n,) are left out together; `families` (n,) may be wider, or the same.
+    """
+
+    Z: Array
+    y: Array
+    weights: Array
+    groups: Labels
+    families: Labels
+    link: Link
+
+    def take(self, kept: NDArray[np.bool_]) -> Rows:
+        """Return the rows where `kept` (n,) is true."""
+        return Rows(self.Z[kept], self.y[kept], self.weights[kept], self.groups[kept], self.families[kept], self.link)
+
+
+class Candidate(BaseEstimator):  # type: ignore[misc]
+    """What all candidates share: a linear form on the link's scale unless they override `eta`."""
+
+    intercept_: float
+    coef_: Array
+    directions_: Array
+
+    def fit(self, rows: Rows) -> Candidate:
+        """Learn from standardised features (n, p) and targets (n,)."""
+        raise NotImplementedError
+
+    def eta(self, Z: Array, families: Labels | None = None) -> Array:
+        """Predict (n,) values on the link's scale."""
+        return np.asarray(self.intercept_ + Z @ self.coef_)
+
+
+class Mean(Candidate):
+    """The weighted mean of the targets: what any proxy has to beat."""
+
+    def fit(self, rows: Rows) -> Mean:
+        """Learn the mean."""
+        self.intercept_ = rows.link.forward(np.array([np.average(rows.y, weights=rows.weights)])).item()
+        self.coef_ = np.zeros(rows.Z.shape[1])
+        self.directions_ = np.zeros((rows.Z.shape[1], 0))
+        return self
+
+
+class BestFeature(Candidate):
+    """A straight line on the feature that correlates most with the target."""
+
+    def fit(self, rows: Rows) -> BestFeature:
+        """Choose the feature and learn its line."""
+        Z, weights = rows.Z, rows.weights
+        centre, Zc, t, t_mean = _centred(Z, rows.link.forward(rows.y), weights)
+        scatter = weights @ Zc**2
+        gain = np.divide((weights * t) @ Zc, scatter, out=np.zeros(Z.shape[1]), where=scatter > 1e-12 * weights.sum())
+        best = int(np.argmax(np.round(gain**2 * scatter, 12)))
+        self.coef_ = np.zeros(Z.shape[1])
+        self.coef_[best] = gain[best]
+        self.intercept_ = float(t_mean - centre @ self.coef_)
+        self.directions_ = np.zeros((Z.shape[1], 1))
+        self.directions_[best] = 1.0
+        return self
+
+
+class PartialLeastSquares(Candidate):
+    """PLS-1 (Wold 1975) with weights; one to three components, by leaving groups out."""
+
+    def fit(self, rows: Rows) -> PartialLeastSquares:
+        """Choose the number of components and learn their coefficients."""
+        Z, weights, target = rows.Z, rows.weights, rows.link.forward(rows.y)
+        most = max(1, min(3, Z.shape[1], len(target) // 5))
+        self.components_ = 1
+        if most > 1:
+            folds = fold_of(rows.groups)
+            loss = np.zeros(most)
+            for fold in np.unique(folds):
+                kept, left = folds != fold, folds == fold
+                centre, mean, path, _ = _pls_path(Z[kept], target[kept], weights[kept], most)
+                error = target[left][:, None] - mean - (Z[left] - centre) @ path
+                loss += weights[left] @ error**2
+            # the fewest components within 1 % of the least loss
+            self.components_ = int(np.argmax(loss <= 1.01 * loss.min())) + 1
+        centre, mean, path, rotations = _pls_path(Z, target, weights, self.components_)
+        self.coef_ = path[:, -1]
+        self.intercept_ = float(mean - centre @ self.coef_)
+        self.directions_ = rotations
+        return self
+
+
+class Ridge(Candidate):
+    """Ridge regression whose penalty minimises the exact leave-group-out error, in closed form."""
+
+    def fit(self, rows: Rows) -> Ridge:
+        """Choose the penalty and learn the coefficients."""
+        target = rows.link.forward(rows.y)
+        loss, coef, intercept = _ridge_path(rows.Z, target, rows.weights, fold_of(rows.groups))
+        best = int(np.argmin(np.round(loss, 12)))
+        self.penalty_ = float(PENALTIES[best])
+        self.coef_, self.intercept_ = coef[:, best], float(intercept[best])
+        self.directions_ = _principal(rows.Z, rows.weights)
+        return self
+
+
+class FamilyPooled(Candidate):
+    """Ridge with a shrunken shift per family (a random intercept): slopes come mostly from within families.
+
+    A family met in training keeps its shift when predicting; one never met has none.
+    """
+
+    def fit(self, rows: Rows) -> FamilyPooled:
+        """Choose penalty and spread of the shifts, learn both."""
+        target, folds = rows.link.forward(rows.y), fold_of(rows.groups)
+        self.families_ = np.unique(rows.families)
+        shifts = (rows.families[:, None] == self.families_[None, :]).astype(np.float64)
+        best = np.inf
+        p = rows.Z.shape[1]
+        for scale in FAMILY_SCALES:
+            loss, coef, intercept = _ridge_path(np.hstack([rows.Z, scale * shifts]), target, rows.weights, folds)
+            at = int(np.argmin(np.round(loss, 12)))
+            if loss[at] < best:
+                best = float(loss[at])
+                self.coef_, self.shifts_, self.intercept_ = coef[:p, at], scale * coef[p:, at], float(intercept[at])
+        self.directions_ = _principal(rows.Z, rows.weights)
+        return self
+
+    def eta(self, Z: Array, families: Labels | None = None) -> Array:
+        """Predict (n,) values on the link's scale, with the shift of known families."""
+        eta = super().eta(Z)
+        if families is not None:
+            eta = eta + (families[:, None] == self.families_[None, :]) @ self.shifts_
+        return eta
+
+
+class PrincipalComponents(Candidate):
+    """Few principal components through the link, as Observational Scaling Laws do (Ruan et al. 2024, eq. 3 and 7).
+
+    Fitted by a Huber loss on the target's own scale (not on logits, where points near a bound would dominate); the
+    number of components is the fewest that keep 95 % of the features' variance, a choice that sees no target.
+    """
+
+    def fit(self, rows: Rows) -> PrincipalComponents:
+        """Learn the components and the curve over them."""
+        Z, y, weights, link = rows.Z, rows.y, rows.weights, rows.link
+        directions = _principal(Z, weights)
+        directions = directions[:, : max(1, (len(np.unique(rows.groups)) - 1) // 2)]
+        centre = np.average(Z, axis=0, weights=weights)
+        scores = (Z - centre) @ directions
+        spread = np.sqrt(np.average(scores**2, axis=0, weights=weights))  # positive: empty axes were not kept
+        scores, directions = scores / spread, directions / spread
+        design = np.column_stack([np.ones(len(y)), scores])
+        unit = float(np.ptp(y)) or 1.0
+        root = np.sqrt(weights / weights.mean())
+        start, *_ = np.linalg.lstsq(design * root[:, None], link.forward(y) * root, rcond=None)
+        beta = start
+        if link.name != "identity":
+            fitted = least_squares(
+                lambda b: root * (link.inverse(design @ b) - y) / unit,
+                start,
+                jac=lambda b: (root * link.slope(design @ b) / unit)[:, None] * design,
+                loss="huber",
+                max_nfev=100,
+            )
+            beta = fitted.x
+        self.directions_ = directions
+        self.coef_ = directions @ beta[1:]
+        self.intercept_ = float(beta[0] - centre @ self.coef_)
+        return self
+
+
+class GaussianProcess(Candidate):
+    """A Gaussian process on the principal components: the one candidate that can bend.
+
+    Squared-exponential kernel; length and noise maximise the marginal likelihood over a grid, the signal's variance
+    in closed form (Rasmussen & Williams 2006, eq. 5.8), which needs one eigendecomposition per length.
+    """
+
+    def fit(self, rows: Rows) -> GaussianProcess:
+        """Choose length and noise, learn the process."""
+        Z, weights, target = rows.Z, rows.weights, rows.link.forward(rows.y)
+        self.directions_ = _principal(Z, weights)
+        self.centre_ = np.average(Z, axis=0, weights=weights)
+        self.mean_ = float(np.average(target, weights=weights))
+        scores = (Z - self.centre_) @ self.directions_
+        self.unit_ = float(np.sqrt(np.mean(np.sum(scores**2, axis=1)))) or 1.0 if scores.size else 1.0
+        self.scores_ = scores / self.unit_
+        root = np.sqrt(weights)  # a row's noise is inverse to its weight
+        residual = root * (target - self.mean_)
+        best = -np.inf
+        for length in LENGTHS:
+            values, vectors = np.linalg.eigh(np.outer(root, root) * _kernel(self.scores_, self.scores_, length))
+            projected = (vectors.T @ residual) ** 2
+            for noise in NOISES:
+                spectrum = np.maximum(values, 0.0) + noise
+                likelihood = -len(target) * np.log(max(np.sum(projected / spectrum), 1e-300)) - np.log(spectrum).sum()
+                if likelihood > best + 1e-9:
+                    best = likelihood
+                    self.length_, self.noise_ = length, noise
+                    self.dual_ = root * (vectors @ ((vectors.T @ residual) / spectrum))
+        return self
+
+    def eta(self, Z: Array, families: Labels | None = None) -> Array:
+        """Predict (n,) values on the link's scale: the posterior mean."""
+        scores = (Z - self.centre_) @ self.directions_ / self.unit_
+        return np.asarray(self.mean_ + _kernel(scores, self.scores_, self.length_) @ self.dual_)
+
+
+# Simplest first: ties go to the earlier.
+CANDIDATES: dict[str, type[Candidate]] = {
+    "mean": Mean,
+    "log_parameters": BestFeature,  # on the one column of model sizes
+    "best_feature": BestFeature,
+    "pls": PartialLeastSquares,
+    "ridge": Ridge,
+    "principal_components": PrincipalComponents,
+    "family_pooled": FamilyPooled,
+    "gaussian_process": GaussianProcess,
+}
+
+
+def _centred(Z: Array, t: Array, weights: Array) -> tuple[Array, Array, Array, float]:
+    """Return the weighted mean of the features, features and target about their means, and the target's mean."""
+    centre = np.average(Z, axis=0, weights=weights)
+    mean = float(np.average(t, weights=weights))
+    return centre, Z - centre, t - mean, mean
+
+
+def _kernel(a: Array, b: Array, length: float) -> Array:
+    square = np.sum(a**2, axis=1)[:, None] + np.sum(b**2, axis=1)[None, :] - 2 * a @ b.T
+    return np.asarray(np.exp(-np.maximum(square, 0.0) / (2 * length**2)))
+
+
+def _principal(Z: Array, weights: Array) -> Array:
+    """Return the fewest principal axes (p, k) of `Z` that keep 95 % of its variance, at most five."""
+    root = np.sqrt(weights / weights.mean())[:, None]
+    _, singular, axes = np.linalg.svd((Z - np.average(Z, axis=0, weights=weights)) * root, full_matrices=False)
+    total = float(np.sum(singular**2))
+    if total <= 1e-12 * Z.size:
+        return np.zeros((Z.shape[1], 0))
+    kept = int(np.searchsorted(np.cumsum(singular**2) / total, VARIANCE_KEPT)) + 1
+    axes = axes[: min(kept, MOST_COMPONENTS)]
+    # the sign of an axis is arbitrary; fix it, so that the order of rows cannot turn it
+    axes = axes * np.sign(axes[np.arange(len(axes)), np.argmax(np.abs(axes), axis=1)])[:, None]
+    return np.asarray(axes.T)
+
+
+def _pls_path(Z: Array, t: Array, weights: Array, most: int) -> tuple[Array, float, Array, Array]:
+    """Return centre (p,), mean, coefficients (p, most) by number of components, and rotations (p, most) of PLS-1."""
+    centre, X, residual, mean = _centred(Z, t, weights)
+    directions: list[Array] = []
+    loadings: list[Array] = []
+    path: list[Array] = []
+    coef = np.zeros(Z.shape[1])
+    for _ in range(most):
+        direction = X.T @ (weights * residual)
+        norm = float(np.linalg.norm(direction))
+        if norm > 1e-10:
+            direction = direction / norm
+            score = X @ direction
+            size = float(weights @ score**2)
+            loading = X.T @ (weights * score) / size
+            # rotation r = W (P'W)^-1, one column at a time
+            rotation = direction.copy()
+            for earlier, rotated in zip(loadings, directions, strict=True):
+                rotation -= float(earlier @ direction) * rotated
+            slope = float((weights * score) @ residual) / size
+            coef = coef + slope * rotation
+            residual = residual - slope * score
+            X = X - np.outer(score, loading)
+            directions.append(rotation)
+            loadings.append(loading)
+        path.append(coef)
+    rotations = np.column_stack(directions) if directions else np.zeros((Z.shape[1], 0))
+    return centre, mean, np.column_stack(path), rotations
+
+
+def _ridge_path(Z: Array, t: Array, weights: Array, folds: NDArray[np.int64]) -> tuple[Array, Array, Array]:
+    """Return leave-group-out losses (a,), coefficients (p, a) and intercepts (a,) for every penalty.
+
+    With H the smoother of a quadratically penalised least-squares fit, the residuals of a left-out group g are
+    (I - H_gg)^-1 r_g exactly (the unpenalised intercept included), so no refitting is needed.
+    """
+    root = np.sqrt(weights)
+    centre, Zc, tc, mean = _centred(Z, t, weights)
+    U, singular, Vt = np.linalg.svd(Zc * root[:, None], full_matrices=False)
+    trace = float(np.sum(singular**2))
+    if trace <= 1e-12 * Z.size:  # constant features: the mean is all there is
+        singular = np.zeros_like(singular)
+        trace = 1.0
+    projected = U.T @ (root * tc)
+    average = np.outer(root, root) / weights.sum()
+    groups = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
+    losses, coefs = [], []
+    for penalty in PENALTIES * trace:
+        shrink = singular**2 / (singular**2 + penalty)
+        smoother = (U * shrink) @ U.T + average  # acts on root * t
+        residual = root * t - smoother @ (root * t)
+        loss = 0.0
+        for rows in groups:
+            block = np.eye(len(rows)) - smoother[np.ix_(rows, rows)]
+            loss += float(np.sum(np.linalg.solve(block + 1e-12 * np.eye(len(rows)), residual[rows]) ** 2))
+        losses.append(loss)
+        coefs.append(Vt.T @ (singular / (singular**2 + penalty) * projected))
+    coef = np.column_stack(coefs)
+    return np.array(losses), coef, mean - centre @ coef

@@ -1,0 +1,96 @@
+"""`emergence fit`: from a reference table to a proxy with honest errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from proxy.cli.console import progress, screen, show
+
+
+def fit(
+    references: Annotated[Path, typer.Argument(help="Reference table: model, family, features, target.")],
+    target: Annotated[str, typer.Option(help="Column to estimate.")],
+    out: Annotated[Path, typer.Option(help="New folder for the proxy and its card.")],
+    mode: Annotated[
+        str, typer.Option(help="`outputs`: from answers (closed models); `scale`: from smaller siblings and size.")
+    ] = "outputs",
+    groups: Annotated[str, typer.Option(help="Column whose rows are left out together.")] = "family",
+    level: Annotated[float, typer.Option(help="Confidence of the intervals, between 0 and 1.")] = 0.9,
+    bounds: Annotated[
+        str | None, typer.Option(help="Bounds of the target: `0,1` (logit), `0,` (logarithm); none by default.")
+    ] = None,
+    register: Annotated[str | None, typer.Option(help="Log to MLflow and register under this name.")] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="MLflow store; sqlite in the working folder by default.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Recorded with the proxy; the fit itself draws no random numbers.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
+) -> None:
+    """Learn TARGET from reference models, leaving families out, and save the proxy with its card.
+
+    At least 9 reference models are needed: with fewer no 90 % interval exists.
+
+    Example: `emergence fit references.parquet --target emergence_bits --out proxy`
+    """
+    from extraction.tables import read_table
+    from proxy.fitting import fit_proxy
+    from proxy.saving import check_new_folder
+
+    check_new_folder(out)
+    table = read_table(references)
+    with progress("fitting without each group") as told:
+        proxy = fit_proxy(
+            table,
+            target=target,
+            groups=groups,
+            mode=mode,
+            level=level,
+            bounds=parsed_bounds(bounds),
+            seed=seed,
+            progress=told,
+        )
+    proxy.save(out)
+    for remark in proxy.remarks:
+        screen.print(f"Note: {remark}.", highlight=False, soft_wrap=True)
+    screen.print(f"Chosen: {proxy.chosen}. Wrote {out} (card: {out / 'card.md'})", highlight=False, soft_wrap=True)
+    if as_json:
+        typer.echo(proxy.scores.to_json(orient="records", indent=1))
+    else:
+        show(proxy.scores, title=f"{target} of left-out references, by {proxy.unit}")
+    if register is not None:
+        from proxy import served
+        from tracking import track_proxy
+
+        tracked = track_proxy(
+            out,
+            model_code=Path(served.__file__),
+            tracking_uri=tracking_uri,
+            register=register,
+            input_example=proxy.references[list(proxy.features)].head(2),
+        )
+        screen.print(f"Registered {register} version {tracked.version}: {tracked.model_uri}", highlight=False)
+
+
+def parsed_bounds(text: str | None) -> tuple[float | None, float | None]:
+    """Read ``LOWER,UPPER`` where either may be empty.
+
+    Raises:
+        InputError: if it is anything else.
+
+    >>> parsed_bounds("0,"), parsed_bounds(None)
+    ((0.0, None), (None, None))
+    """
+    from estimators.base import InputError
+
+    if text is None:
+        return None, None
+    try:
+        lower, upper = (float(part) if part.strip() else None for part in text.split(","))
+    except ValueError as error:
+        raise InputError(
+            f"Bounds are two numbers with a comma, such as 0,1 or 0, (no upper); {text!r} came."
+        ) from error
+    return lower, upper

@@ -1,0 +1,89 @@
+"""The scale a proxy is linear on: chosen by the bounds of the target, nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from estimators.base import InputError
+
+Array = NDArray[np.float64]
+Bounds = tuple[float | None, float | None]
+
+EDGE = 0.005  # share of the range within which a value counts as lying on its bound: a link is infinite there
+
+
+class Link:
+    """Maps the target to an unbounded scale and back: identity, log (one bound) or logit (two bounds).
+
+    Intervals are made on that scale (jackknife+ on logit residuals kept its coverage when extrapolating where it lost
+    it on the plain scale), so that none leaves the bounds.
+
+    Args:
+        bounds: (lower, upper) of the target; None where there is none.
+
+    Raises:
+        InputError: if the bounds are not two numbers in ascending order, or only an upper one is given.
+
+    >>> Link((0.0, 1.0)).inverse(np.array([0.0])).item()
+    0.5
+    """
+
+    def __init__(self, bounds: Bounds = (None, None)) -> None:
+        lower, upper = bounds
+        if lower is None and upper is not None:
+            raise InputError(
+                f"Bounds are (lower, upper), (lower, None) or (None, None), not (None, {upper}); negate the target or "
+                "give a lower bound."
+            )
+        if lower is not None and upper is not None and not lower < upper:
+            raise InputError(f"The lower bound must lie below the upper one, but {lower} and {upper} came.")
+        self.lower = lower
+        self.upper = upper
+
+    @property
+    def name(self) -> str:
+        """``identity``, ``log`` or ``logit``."""
+        if self.lower is None:
+            return "identity"
+        return "log" if self.upper is None else "logit"
+
+    def check(self, y: Array) -> None:
+        """Refuse targets outside the bounds.
+
+        Raises:
+            InputError: naming the range that came.
+        """
+        low = -np.inf if self.lower is None else self.lower
+        high = np.inf if self.upper is None else self.upper
+        if np.any(y < low) or np.any(y > high) or (self.name == "log" and np.any(y <= low)):
+            raise InputError(
+                f"The target lies between {y.min():.6g} and {y.max():.6g}, but its bounds are {low} and {high}"
+                f"{' (exclusive: the scale is its logarithm)' if self.name == 'log' else ''}; correct one of them."
+            )
+
+    def forward(self, y: Array) -> Array:
+        """Map targets (n,) to the linear scale; values on a bound are first moved off it."""
+        if self.lower is None:
+            return y
+        if self.upper is None:
+            return np.asarray(np.log(np.maximum(y - self.lower, np.finfo(np.float64).tiny)))
+        share = np.clip((y - self.lower) / (self.upper - self.lower), EDGE, 1 - EDGE)
+        return np.asarray(np.log(share / (1 - share)))
+
+    def inverse(self, eta: Array) -> Array:
+        """Map values (n,) of the linear scale back to targets."""
+        if self.lower is None:
+            return eta
+        if self.upper is None:
+            return np.asarray(self.lower + np.exp(np.minimum(eta, 700.0)))
+        return np.asarray(self.lower + (self.upper - self.lower) / (1 + np.exp(-np.clip(eta, -700.0, 700.0))))
+
+    def slope(self, eta: Array) -> Array:
+        """Derivative of `inverse` at values (n,) of the linear scale."""
+        if self.lower is None:
+            return np.ones_like(eta)
+        if self.upper is None:
+            return np.asarray(np.exp(np.minimum(eta, 700.0)))
+        share = 1 / (1 + np.exp(-np.clip(eta, -700.0, 700.0)))
+        return np.asarray((self.upper - self.lower) * share * (1 - share))

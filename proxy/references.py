@@ -1,0 +1,170 @@
+"""Reading a reference table: which columns a proxy may learn from, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from estimators.base import InputError
+from proxy.schemas import REFERENCES
+
+Array = NDArray[np.float64]
+
+# What is known of the models to be estimated decides what may be learned from.
+PREFIXES = {"outputs": ("small.", "behaviour."), "scale": ("small.", "meta.")}
+SIZE = "meta.log_parameters"
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """A checked reference table, rows in order of family and model, columns in order of name.
+
+    Attributes:
+        frame: the whole table.
+        X: (n, p) features of the mode, missing as NaN.
+        y: (n,) targets.
+        weights: (n,) mean 1, lower where the target's standard error is high.
+        models: (n,) names.
+        families: (n,) names.
+        log_parameters: (n, 1) sizes for the baseline, None where not all are known.
+        remarks: what a reader must know.
+    """
+
+    frame: pd.DataFrame
+    X: pd.DataFrame
+    y: Array
+    weights: Array
+    models: NDArray[np.str_]
+    families: NDArray[np.str_]
+    log_parameters: pd.DataFrame | None
+    remarks: tuple[str, ...]
+
+
+def read_references(references: pd.DataFrame, *, target: str, groups: str | None, mode: str) -> References:
+    """Check and order a reference table.
+
+    Raises:
+        InputError: unknown mode, no or missing or constant target, no features of the mode, features that are no
+            numbers.
+    """
+    if mode not in PREFIXES:
+        raise InputError(f"A proxy's mode is one of {', '.join(PREFIXES)}; {mode!r} came.")
+    if references.empty:
+        raise InputError("The reference table has no rows; give one row per reference model.")
+    frame = REFERENCES.conform(references)
+    remarks = []
+    if frame["model"].isna().any():
+        raise InputError("Every reference row needs a model name; some are empty.")
+    if target not in frame.columns:
+        candidates = [
+            c for c in frame.columns if c not in ("model", "family") and not c.startswith(("small.", "behaviour."))
+        ]
+        raise InputError(
+            f"There is no target column {target}; the table has {', '.join(candidates) or 'no other column'}."
+        )
+    if groups not in references.columns:
+        families = frame["model"]
+        if groups is not None:
+            remarks.append(f"no column {groups}: each model counts as its own family")
+    else:
+        families = references[groups].astype("string").fillna(frame["model"])
+    frame = frame.assign(family=families.astype("string")).sort_values(["family", "model"], kind="stable")
+    frame = frame.reset_index(drop=True)
+    names = sorted(
+        c for c in frame.columns if c.startswith(PREFIXES[mode]) and c != target and not c.startswith(f"{target}_")
+    )
+    X = numeric(frame, names)
+    y = numeric(frame, [target])[target].to_numpy()
+    _check_target(frame, target, y)
+    dropped = [name for name in names if X[name].nunique() < 2 and not (X[name].notna().any() and X[name].isna().any())]
+    X = X.drop(columns=dropped)
+    if dropped:
+        remarks.append(f"left out as constant or empty: {listed(dropped)}")
+    if X.columns.empty:
+        raise InputError(
+            f"In mode {mode} a proxy learns from columns that start with {' or '.join(PREFIXES[mode])} and vary "
+            f"between models; none of the {len(frame.columns)} columns does."
+        )
+    repeated = int(frame["model"].duplicated().sum())
+    if repeated:
+        remarks.append(f"{repeated} rows repeat a model; rows of one model were always left out together")
+    sizes = _sizes(frame)
+    if sizes is None:
+        remarks.append("parameters are not known for all references: no baseline log_parameters")
+    return References(
+        frame=frame,
+        X=X,
+        y=y,
+        weights=_weights(frame, target),
+        models=frame["model"].to_numpy(dtype=str),
+        families=frame["family"].to_numpy(dtype=str),
+        log_parameters=sizes,
+        remarks=tuple(remarks),
+    )
+
+
+def numeric(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Return the columns as float64, missing as NaN.
+
+    Raises:
+        InputError: naming a column that is not numeric or not finite.
+    """
+    parts = {}
+    for name in columns:
+        try:
+            values = frame[name].astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"Column {name} must hold numbers; it holds {frame[name].dropna().iloc[0]!r}.") from error
+        if np.any(np.isinf(values)):
+            raise InputError(f"Column {name} holds an infinite value; leave it empty where it could not be measured.")
+        parts[name] = values
+    return pd.DataFrame(parts, index=frame.index)
+
+
+def listed(names: Sequence[object], most: int = 6) -> str:
+    """Return the names with commas, cut after `most`.
+
+    >>> listed(["a", "b", "c"], 2)
+    'a, b, ...'
+    """
+    return ", ".join([*map(str, names[:most]), *(["..."] if len(names) > most else [])])
+
+
+def _check_target(frame: pd.DataFrame, target: str, y: Array) -> None:
+    missing = frame["model"][np.isnan(y)].tolist()
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(y)} reference models have no {target} ({listed(missing)}); "
+            "measure them or take their rows out."
+        )
+    if np.ptp(y) <= 1e-12 * np.abs(y).max() and len(y) > 1:
+        raise InputError(f"All reference models have the same {target}, {y[0]:.6g}: there is nothing to learn.")
+
+
+def _weights(frame: pd.DataFrame, target: str) -> Array:
+    """Weigh rows by 1 / (1 + s^2 / m), m the median square: noisy rows count less, no precise one dominates."""
+    name = f"{target}_std_error"
+    if name not in frame.columns:
+        return np.ones(len(frame))
+    square = numeric(frame, [name])[name].to_numpy() ** 2
+    if np.all(np.isnan(square)) or np.nanmedian(square) == 0:
+        return np.ones(len(frame))
+    typical = float(np.nanmedian(square))
+    weights = 1 / (1 + np.where(np.isnan(square), typical, square) / typical)
+    return np.asarray(weights / weights.mean())
+
+
+def _sizes(frame: pd.DataFrame) -> pd.DataFrame | None:
+    """Return log10 of the parameters, from whichever column holds them, or None unless all are known and positive."""
+    for name in (SIZE, "meta.parameters", "parameters"):
+        if name in frame.columns:
+            values = numeric(frame, [name])[name].to_numpy()
+            if name != SIZE:
+                values = np.log10(values, out=np.full(len(values), np.nan), where=values > 0)
+            if not np.any(np.isnan(values)):
+                return pd.DataFrame({SIZE: values}, index=frame.index)
+    return None

@@ -1,0 +1,195 @@
+"""One scikit-learn estimator behind every proxy: prepare the features, choose a candidate, predict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from sklearn import config_context
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from proxy.candidates import CANDIDATES, Candidate, Rows
+from proxy.folds import fold_of
+from proxy.links import Bounds, Link
+
+Array = NDArray[np.float64]
+TIE = 0.5  # standard errors of the paired difference within which two candidates count as tied
+
+
+class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """Median imputation with missing indicators, scaling, one candidate, link.
+
+    With ``candidate="auto"`` the candidate is chosen inside the rows given to `fit`: each is scored by leaving their
+    groups out, and the simplest wins among those within half a standard error of the best (paired over groups).
+    Everything that sees a target is refitted for each group left out.
+
+    Args:
+        candidate: a name of `proxy.candidates.CANDIDATES`, or ``"auto"``.
+        bounds: (lower, upper) of the target; choose the link (`proxy.links.Link`).
+        group_column: column of `X` whose rows are left out together; without one, every row stands alone.
+        family_column: column of `X` with the families that ``family_pooled`` pools over.
+        size_column: column of `X` for ``log_parameters``; without one that candidate is not offered.
+
+    Attributes:
+        chosen_: name of the candidate in use.
+        scores_: leave-group-out mean squared error of each candidate, on the target's scale ("auto" only).
+    """
+
+    def __init__(
+        self,
+        candidate: str = "auto",
+        bounds: Bounds = (None, None),
+        group_column: str | None = None,
+        family_column: str | None = None,
+        size_column: str | None = None,
+    ) -> None:
+        self.candidate = candidate
+        self.bounds = bounds
+        self.group_column = group_column
+        self.family_column = family_column
+        self.size_column = size_column
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> ProxyRegressor:
+        """Learn from features `X` (n, p), where missing values are NaN, and targets `y` (n,).
+
+        Raises:
+            ValueError: if shapes, types or values cannot be used, or no candidate has the name.
+        """
+        features, groups, families = self._parted(X)
+        Z, target = validate_data(self, features, y, dtype=np.float64, ensure_all_finite="allow-nan", y_numeric=True)
+        target = np.asarray(target, dtype=np.float64)
+        weights = np.ones(len(target)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+        if weights.shape != target.shape or not np.all(weights >= 0) or not weights.sum() > 0:
+            raise ValueError(
+                f"sample_weight needs {len(target)} numbers of at least 0, but these weights are negative, missing or "
+                "all zero."
+            )
+        used = weights > 0
+        self.link_ = Link(self.bounds)
+        self.link_.check(target)
+        with config_context(assume_finite=True, skip_parameter_validation=True):
+            self.preparation_ = _preparation().fit(Z[used])
+            rows = Rows(
+                self.preparation_.transform(Z[used]),
+                target[used],
+                weights[used] / weights[used].mean(),
+                _labels(groups, len(target))[used],
+                _labels(families if families is not None else groups, len(target))[used],
+                self.link_,
+            )
+            self.chosen_ = self._choose(rows) if self.candidate == "auto" else self.candidate
+            if self.chosen_ not in CANDIDATES:
+                raise ValueError(f"No candidate {self.chosen_!r}; there are auto, {', '.join(CANDIDATES)}.")
+            self.head_ = self._fitted(self.chosen_, rows)
+        return self
+
+    def predict(self, X: ArrayLike) -> Array:
+        """Predict targets (n,) for features `X` (n, p)."""
+        check_is_fitted(self)
+        return self.link_.inverse(self.predict_eta(X))
+
+    def predict_eta(self, X: ArrayLike) -> Array:
+        """Predict (n,) on the scale of the link."""
+        Z, families = self.standardised(X)
+        return self.eta(Z, families)
+
+    def eta(self, Z: Array, families: NDArray[np.str_] | None = None) -> Array:
+        """Predict (n,) on the scale of the link from standardised features (n, p')."""
+        with config_context(assume_finite=True, skip_parameter_validation=True):
+            return self.head_.eta(Z[:, self._columns(self.chosen_)], families)
+
+    def standardised(self, X: ArrayLike) -> tuple[Array, NDArray[np.str_] | None]:
+        """Return the prepared features (n, p') and, where `X` has them, the families."""
+        check_is_fitted(self)
+        features, _, families = self._parted(X)
+        Z = validate_data(self, features, dtype=np.float64, ensure_all_finite="allow-nan", reset=False)
+        with config_context(assume_finite=True):
+            return self.preparation_.transform(Z), None if families is None else _labels(families, len(Z))
+
+    def directions(self) -> Array:
+        """Return the projections (p', k) of the standardised features that the candidate looks at."""
+        check_is_fitted(self)
+        columns = self._columns(self.chosen_)
+        full = np.zeros((self.preparation_[-1].n_features_in_, self.head_.directions_.shape[1]))
+        full[columns] = self.head_.directions_
+        return full
+
+    def prepared_names(self) -> list[str]:
+        """Return the input feature behind each standardised column; indicators carry their feature's name."""
+        check_is_fitted(self)
+        names = list(getattr(self, "feature_names_in_", [f"x{i}" for i in range(self.n_features_in_)]))
+        indicator = self.preparation_[0].indicator_
+        return [str(name) for name in names] + [str(names[i]) for i in indicator.features_]
+
+    def candidates(self) -> list[str]:
+        """Return the names among which "auto" chooses."""
+        without_size = self.size_column is None
+        return [name for name in CANDIDATES if not (name == "log_parameters" and without_size)]
+
+    def _choose(self, rows: Rows) -> str:
+        self.scores_: dict[str, float] = {}
+        folds = fold_of(rows.groups)
+        if len(np.unique(folds)) < 3 or np.ptp(rows.y) <= 1e-12 * np.abs(rows.y).max():
+            return "mean"  # nothing to choose by
+        losses: dict[str, Array] = {}
+        for name in self.candidates():
+            error = np.empty(len(rows.y))
+            for fold in np.unique(folds):
+                left = folds == fold
+                head = self._fitted(name, rows.take(~left))
+                eta = head.eta(rows.Z[left][:, self._columns(name)], rows.families[left])
+                error[left] = rows.link.inverse(eta) - rows.y[left]
+            losses[name] = np.array([np.sum((rows.weights * error**2)[folds == fold]) for fold in np.unique(folds)])
+            self.scores_[name] = float(losses[name].sum() / rows.weights.sum())
+        best = min(losses, key=lambda name: losses[name].sum())
+        for name, loss in losses.items():  # simplest first
+            behind = loss - losses[best]
+            if behind.sum() <= TIE * np.sqrt(len(behind)) * behind.std(ddof=1):
+                return name
+        return best
+
+    def _fitted(self, name: str, rows: Rows) -> Candidate:
+        columns = self._columns(name)
+        return CANDIDATES[name]().fit(
+            Rows(rows.Z[:, columns], rows.y, rows.weights, rows.groups, rows.families, rows.link)
+        )
+
+    def _columns(self, name: str) -> slice | list[int]:
+        if name != "log_parameters":
+            return slice(None)
+        names = list(getattr(self, "feature_names_in_", []))
+        if self.size_column not in names:
+            raise ValueError("log_parameters needs size_column, and that column in X.")
+        return [names.index(self.size_column)]
+
+    def _parted(self, X: Any) -> tuple[Any, pd.Series | None, pd.Series | None]:
+        """Part the identity columns from the features."""
+        if not isinstance(X, pd.DataFrame):
+            return X, None, None
+        identity = {name for name in (self.group_column, self.family_column) if name is not None}
+        groups = X.get(self.group_column) if self.group_column else None
+        families = X.get(self.family_column) if self.family_column else None
+        return X.drop(columns=list(identity), errors="ignore"), groups, families
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+
+def _preparation() -> Pipeline:
+    return make_pipeline(
+        SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True), StandardScaler()
+    )
+
+
+def _labels(values: pd.Series | None, rows: int) -> NDArray[np.str_]:
+    if values is None:
+        return np.array([f"{row:09d}" for row in range(rows)])
+    return np.asarray(values.astype("string").fillna("").to_numpy(dtype=str))
