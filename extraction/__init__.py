@@ -1,1 +1,51 @@
-"""From models and text to states and behaviour."""
+"""From models and text to states and behaviour.
+
+Names are loaded when first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from extraction.categories import CATEGORIES
+    from extraction.corpora import Windows, list_windows, text_windows, windows
+    from extraction.generation import generate_answers
+    from extraction.models import LanguageModel, load_model
+    from extraction.states import States, extract
+    from extraction.statistics import Statistics
+
+_HOMES = {
+    "CATEGORIES": "categories",
+    "LanguageModel": "models",
+    "States": "states",
+    "Statistics": "statistics",
+    "Windows": "corpora",
+    "extract": "states",
+    "generate_answers": "generation",
+    "list_windows": "corpora",
+    "load_model": "models",
+    "text_windows": "corpora",
+    "windows": "corpora",
+}
+
+__all__ = [
+    "CATEGORIES",
+    "LanguageModel",
+    "States",
+    "Statistics",
+    "Windows",
+    "extract",
+    "generate_answers",
+    "list_windows",
+    "load_model",
+    "text_windows",
+    "windows",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'extraction' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"extraction.{_HOMES[name]}"), name)

@@ -1,0 +1,121 @@
+"""The blocks of a causal language model, and what passes between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from estimators.base import InputError
+
+
+def find_blocks(model: nn.Module, name: str) -> list[nn.Module]:
+    """Return the blocks of a transformers model in the order in which the residual stream passes them.
+
+    They are the outermost module list of the decoder with as many members as the configuration counts layers.
+
+    Raises:
+        InputError: if there is no such list.
+    """
+    config: Any = model.config
+    decoder: Any = model.get_decoder()  # type: ignore[operator]
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    lists = [
+        (path.count("."), list(module))
+        for path, module in decoder.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == layers
+    ]
+    if not lists:
+        raise InputError(
+            f"{name} ({config.model_type}) holds no list of {layers} blocks, so its states cannot be read; "
+            "give a decoder-only model whose layers are a torch ModuleList."
+        )
+    return min(lists, key=lambda found: found[0])[1]
+
+
+@contextmanager
+def watch(blocks: list[nn.Module], receive: Callable[[int, Tensor], None]) -> Iterator[None]:
+    """Hand every state to `receive` while the model runs inside the context.
+
+    `receive(0, h)` gets what enters the first block and `receive(l + 1, h)` what leaves block l, each of shape
+    (batch, tokens, width). What enters block l > 0 is what leaves block l - 1; `check_stream` makes sure of it.
+    """
+
+    def leaving(point: int) -> Callable[..., None]:
+        return lambda module, args, kwargs, output: receive(point, _state(output))
+
+    def entering(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        receive(0, _input(args, kwargs))
+
+    handles = [blocks[0].register_forward_pre_hook(entering, with_kwargs=True)]
+    handles += [block.register_forward_hook(leaving(i + 1), with_kwargs=True) for i, block in enumerate(blocks)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def run_decoder(model: nn.Module, ids: Tensor, *, head: bool = False) -> Any:
+    """Run `ids` (batch, tokens) through the model without its head (with it if `head`), keeping no cache."""
+    target: Any = model if head else model.get_decoder()  # type: ignore[operator]
+    return target(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+
+
+def check_stream(model: nn.Module, blocks: list[nn.Module], device: torch.device, name: str) -> int:
+    """Run three tokens through the model to make sure that its states mean what this package takes them for.
+
+    Returns:
+        The width of the residual stream.
+
+    Raises:
+        InputError: if the states are not one vector per token, if the blocks do not pass one stream on from each to
+            the next, or if a token changes the states of those before it.
+    """
+    entered: list[Tensor] = []
+    left: list[Tensor] = []
+    handles = []
+    for block in blocks:
+        handles.append(
+            block.register_forward_pre_hook(
+                lambda module, args, kwargs: entered.append(_input(args, kwargs).cpu()), with_kwargs=True
+            )
+        )
+        handles.append(block.register_forward_hook(lambda module, args, output: left.append(_state(output).cpu())))
+    try:
+        with torch.inference_mode():
+            run_decoder(model, torch.tensor([[1, 2, 3], [1, 2, 4]], device=device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    what = f"{name} ({model.config.model_type})"  # type: ignore[union-attr]
+    if len(left) != len(blocks) or any(state.dim() != 3 or state.shape[:2] != (2, 3) for state in left):
+        raise InputError(
+            f"The blocks of {what} do not each pass one vector per token, so they have no entering and leaving "
+            "states; such models cannot be measured."
+        )
+    if any(not torch.equal(a, b) for a, b in zip(left[:-1], entered[1:], strict=True)):
+        raise InputError(
+            f"{what} changes its states between blocks, so what leaves a block is not what enters the next; such "
+            "models cannot be measured."
+        )
+    before = left[-1][:, :2].float()
+    if float((before[0] - before[1]).norm() / before[0].norm()) > 8 * torch.finfo(left[-1].dtype).eps:
+        raise InputError(
+            f"{what} reads text in both directions (a later token changes earlier states); information emergence "
+            "needs a causal, decoder-only model."
+        )
+    return left[0].shape[-1]
+
+
+def _state(output: Any) -> Tensor:
+    state: Tensor = output[0] if isinstance(output, tuple) else output
+    return state
+
+
+def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    state: Tensor = args[0] if args else kwargs["hidden_states"]
+    return state

@@ -1,0 +1,172 @@
+"""Natural text: documents from files, tables and data sets, and where windows start in them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from estimators.base import InputError
+
+ENDINGS = (".txt", ".jsonl", ".csv", ".parquet")
+TEXT_COLUMNS = ("text", "output", "response", "content")
+BATCH = 256  # documents tokenized at a time
+
+# Where a sentence starts: at the beginning of a document or paragraph, or after . ! ? with closing quotes and a space
+# if what follows does not look like the middle of one (a lower-case letter); after CJK full stops without a space.
+_CLOSING = "[\"'\u201d\u2019\u300d\u300f)\\]]*"
+_BREAK = re.compile(rf"\A\s*|\n\s*\n\s*|(?<=[.!?]){_CLOSING}\s+(?![a-z\s])|(?<=[\u3002\uff01\uff1f]){_CLOSING}\s*")
+
+
+def documents(source: str, *, column: str | None = None, seed: int = 0) -> Iterator[str]:
+    """Yield the documents of ``python-docs``, a file, a folder of files or ``hf:NAME``.
+
+    A .txt file is one document, a row of a table one each.
+
+    Raises:
+        InputError: if a file cannot be read, is not UTF-8, has no text column, or there is nothing in it.
+    """
+    if source == "python-docs":
+        from pydoc_data.topics import topics
+
+        yield from (topics[name] for name in sorted(topics))
+        return
+    path = Path(source)
+    files = sorted(p for p in path.rglob("*") if p.suffix in ENDINGS) if path.is_dir() else [path]
+    if not files:
+        raise InputError(f"The folder {path} holds no {', '.join(ENDINGS)} file.")
+    for file in files:
+        yield from _file(file, column)
+
+
+def sentence_starts(text: str) -> np.ndarray:
+    """Return the characters at which sentences start, ascending."""
+    return np.unique([match.end() for match in _BREAK.finditer(text) if match.end() < len(text)]).astype(np.int64)
+
+
+def sample_text(
+    texts: Iterable[str], tokenizer: Any, tokens: int, *, count: int | None, seed: int, at: str, name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw windows from `texts` uniformly and without replacement.
+
+    Returns:
+        Token ids (n, `tokens`) and the number of each window's document (n,), n = min(`count`, all there are).
+
+    Raises:
+        InputError: if there is no text, or none long enough.
+    """
+    ids: list[np.ndarray] = []
+    starts: list[np.ndarray] = []
+    owners: list[np.ndarray] = []
+    seen = longest = total = 0
+    for batch in _batched(text for text in texts if text.strip()):
+        encoded = tokenizer(
+            batch, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False, verbose=False
+        )
+        for text, row, offsets in zip(batch, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            longest = max(longest, len(row))
+            first = _starts(text, np.asarray(offsets, np.int64).reshape(-1, 2), at)
+            first = first[first + tokens <= len(row)]
+            ids.append(np.asarray(row, np.int32))
+            starts.append(first + total)
+            owners.append(np.full(len(first), seen, np.int64))
+            total += len(row)
+            seen += 1
+    if not seen:
+        raise InputError(f"{name} is empty; give a text of at least {tokens} tokens.")
+    start, owner = np.concatenate(starts), np.concatenate(owners)
+    if not len(start):
+        raise InputError(
+            f"The longest text of {name} has {longest} tokens, or no sentence that long before its end; a window needs "
+            f"{tokens}. Give a longer text or fewer tokens."
+        )
+    if count is not None and count < len(start):
+        chosen = np.sort(np.random.default_rng(seed).choice(len(start), size=count, replace=False))
+        start, owner = start[chosen], owner[chosen]
+    stream = np.concatenate(ids)
+    return stream[start[:, None] + np.arange(tokens)].astype(np.int64), owner
+
+
+def _starts(text: str, offsets: np.ndarray, at: str) -> np.ndarray:
+    """Tokens of a document at which a window may start."""
+    if at == "anywhere":
+        return np.arange(len(offsets))
+    chars = sentence_starts(text)
+    first = np.searchsorted(offsets[:, 1], chars, side="right")  # the first token that ends after the character
+    inside = first < len(offsets)
+    chars, first = chars[inside], first[inside]
+    # A token may take in the space before its word, but not the end of the sentence before.
+    clean = [not text[offsets[token, 0] : char].strip() for token, char in zip(first, chars, strict=True)]
+    return np.unique(first[np.array(clean, bool)])
+
+
+def _batched(texts: Iterable[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    for text in texts:
+        batch.append(text)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _file(path: Path, column: str | None) -> Iterator[str]:
+    if path.suffix == ".jsonl":
+        yield from _json_lines(path, column)
+    elif path.suffix in (".csv", ".parquet"):
+        yield from _table(path, column)
+    else:
+        yield _read(path)
+
+
+def _read(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} could not be read: {error.strerror}.") from error
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not UTF-8: byte {data[error.start]:#04x} at position {error.start}; convert it first."
+        ) from error
+
+
+def _json_lines(path: Path, column: str | None) -> Iterator[str]:
+    for number, line in enumerate(_read(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"Line {number} of {path} is not JSON ({error.msg}).") from error
+        if not isinstance(row, dict):
+            raise InputError(f"Line {number} of {path} is no JSON object; each line holds one, with a text.")
+        value = row.get(_text_column(list(row), path, column))
+        if value is not None:
+            yield str(value)
+
+
+def _table(path: Path, column: str | None) -> Iterator[str]:
+    try:
+        frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} could not be read: {str(error).splitlines()[0]}") from error
+    yield from frame[_text_column(list(frame.columns), path, column)].dropna().astype(str)
+
+
+def _text_column(columns: list[Any], path: Path, column: str | None) -> Any:
+    wanted = TEXT_COLUMNS if column is None else (column,)
+    for name in wanted:
+        if name in columns:
+            return name
+    raise InputError(
+        f"{path} has no column {' or '.join(wanted)}; it has {', '.join(map(str, columns)) or 'none'}. "
+        "Name the one with the text."
+    )
