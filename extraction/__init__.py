@@ -1,12 +1,16 @@
-"""From models and text to states and behaviour.
+"""From models and text to states, behaviour and answers.
 
-Names are loaded when first used, so that importing the package costs nothing.
+What needs transformers is loaded when it is first used.
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+# At once, since each is a function in a module of the same name, which the name would mean otherwise.
+from extraction.collect import collect
+from extraction.prompts import prompts
 
 if TYPE_CHECKING:
     from extraction.categories import CATEGORIES
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
     from extraction.models import LanguageModel, load_model
     from extraction.states import States, extract
     from extraction.statistics import Statistics
+    from extraction.twin import random_twin
 
 _HOMES = {
     "CATEGORIES": "categories",
@@ -26,6 +31,7 @@ _HOMES = {
     "generate_answers": "generation",
     "list_windows": "corpora",
     "load_model": "models",
+    "random_twin": "twin",
     "text_windows": "corpora",
     "windows": "corpora",
 }
@@ -36,10 +42,13 @@ __all__ = [
     "States",
     "Statistics",
     "Windows",
+    "collect",
     "extract",
     "generate_answers",
     "list_windows",
     "load_model",
+    "prompts",
+    "random_twin",
     "text_windows",
     "windows",
 ]

@@ -125,7 +125,8 @@ def projection(width: int, features: int, seed: int) -> Tensor:
     """A uniformly random matrix (width, features) with orthonormal columns."""
     normal = torch.randn(width, features, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     q, r = torch.linalg.qr(normal)
-    return (q * r.diagonal().sign()).float()
+    basis: Tensor = q * r.diagonal().sign()
+    return basis.float()
 
 
 class Normaliser:
