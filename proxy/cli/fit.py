@@ -61,15 +61,14 @@ def fit(
     else:
         show(proxy.scores, title=f"{target} of left-out references, by {proxy.unit}")
     if register is not None:
-        from proxy import served
         from tracking import track_proxy
 
         tracked = track_proxy(
             out,
-            model_code=Path(served.__file__),
+            model_code=Path(__file__).parents[1] / "served.py",
             tracking_uri=tracking_uri,
             register=register,
-            input_example=proxy.references[list(proxy.features)].head(2),
+            input_example=proxy.references[["model", *proxy.features]].head(2),
         )
         screen.print(f"Registered {register} version {tracked.version}: {tracked.model_uri}", highlight=False)
 
