@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from estimators import (
     plug_in_entropy,
     sample_propagation,
 )
+from estimators import estimator as known_estimator
 from estimators.base import InputError, Progress
 from extraction import LanguageModel, States, Windows, extract
 from proxy.schemas import EMERGENCE
@@ -39,6 +41,7 @@ def measure(
     windows: Windows,
     *,
     estimator: str = "sample-propagation",
+    options: Mapping[str, Any] | None = None,
     resolutions: Sequence[float] = DEFAULT_RESOLUTIONS,
     queries: int = QUERIES,
     project: int | None = 256,
@@ -53,6 +56,7 @@ def measure(
         model: the language model.
         windows: N distinct windows of T tokens with their counts.
         estimator: `sample-propagation`, or a trained one (`mine`, `infonce`, ...), which has no resolution.
+        options: of a trained estimator, e.g. ``{"preset": "paper", "epochs": 200}``.
         resolutions: noise levels relative to the RMS norm of the layer's states; the whole curve is kept.
         queries: windows drawn (by their weight, seeded) to read the information of; all when N is not larger.
         project: dimensions that states are projected to when the model is wider.
@@ -66,12 +70,14 @@ def measure(
         InputError: if an argument or the windows cannot be used.
     """
     trained = estimator != "sample-propagation"
-    with extract(model, windows, project=project, entering=trained, seed=seed) as states:
+    if trained:
+        known_estimator(estimator, **(options or {}))  # a wrong name is said before any work
+    with extract(model, windows, project=project, entering=trained, behaviour=False, seed=seed) as states:
         total = states.blocks * states.positions
         parts: list[pd.DataFrame] = []
         for block in range(states.blocks):
             rows = (
-                _trained_block(states, windows, block, estimator, seed)
+                _trained_block(states, windows, block, estimator, options or {}, seed)
                 if trained
                 else _propagated_block(states, windows, block, resolutions, queries, seed)
             )
@@ -163,7 +169,9 @@ def _propagated_block(
         yield pd.DataFrame(records)
 
 
-def _trained_block(states: States, windows: Windows, block: int, estimator: str, seed: int) -> Iterable[pd.DataFrame]:
+def _trained_block(
+    states: States, windows: Windows, block: int, estimator: str, options: Mapping[str, Any], seed: int
+) -> Iterable[pd.DataFrame]:
     """Yield one frame per position, a single row each, all problems of the block trained together."""
     started = time.perf_counter()
     positions = range(1, states.positions + 1)
@@ -179,6 +187,7 @@ def _trained_block(states: States, windows: Windows, block: int, estimator: str,
             macro_pairs + [pair for pair, varies in zip(micro_pairs, varied, strict=True) if varies],
             method=estimator,
             seed=seed,
+            **options,
         )
     )
     macro = [next(estimates) for _ in positions]

@@ -17,6 +17,7 @@ COMMANDS = (
     "measure",
     "sweep",
     "collect",
+    "answer",
     "features",
     "fit",
     "estimate",

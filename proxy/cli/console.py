@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
     from estimators import base
     from extraction.tables import Schema
 
+WIDE = 160
+QUIET_S = 10.0  # without a terminal, at most one line of progress in so long
 screen = Console(stderr=True)  # progress and remarks; results alone go to stdout
 
 
 @contextmanager
 def progress(description: str) -> Iterator[base.Progress]:
-    """Show a bar with time left on stderr; without a terminal, a plain line at each tenth of the way."""
+    """Show a bar with time left on stderr; without a terminal, a plain line now and then."""
     if screen.is_terminal:
         columns = (
             TextColumn("{task.description}"),
@@ -36,13 +39,15 @@ def progress(description: str) -> Iterator[base.Progress]:
             task = bar.add_task(description, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
         return
-    tenths = -1
+    started = said = time.monotonic()
 
     def plain(done: int, total: int) -> None:
-        nonlocal tenths
-        if total and 10 * done // total > tenths:
-            tenths = 10 * done // total
-            screen.print(f"{description}: {done} of {total}", highlight=False)
+        nonlocal said
+        now = time.monotonic()
+        if now - said >= QUIET_S and 0 < done < total:
+            said = now
+            left = (now - started) * (total - done) / done
+            screen.print(f"{description}: {done} of {total}, about {left:.0f} s left", highlight=False)
 
     yield plain
 
@@ -70,7 +75,10 @@ def show(frame: pd.DataFrame, title: str | None = None, *, to: Console | None = 
         table.add_column(str(name), justify="right" if numeric else "left", overflow="fold")
     for row in frame.itertuples(index=False):
         table.add_row(*(_cell(value) for value in row))
-    (to or Console()).print(table, markup=False)
+    console = to or Console()
+    if not console.is_terminal:
+        console.width = max(console.width, WIDE)  # a file has no edge to wrap at
+    console.print(table, markup=False)
 
 
 def _cell(value: object) -> str:

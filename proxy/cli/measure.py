@@ -18,8 +18,11 @@ def measure(
     ],
     out: Annotated[Path | None, typer.Option(help="Emergence table to write: .parquet, .csv or .json.")] = None,
     estimator: Annotated[
-        str, typer.Option(help="sample-propagation, or a trained one: mine, mine-paper, infonce, smile, nwj.")
+        str, typer.Option(help="sample-propagation, or a trained one: mine, infonce, smile, nwj.")
     ] = "sample-propagation",
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Option of a trained estimator; may be repeated.")
+    ] = None,
     windows: Annotated[int, typer.Option(min=2, help="Windows of text to measure.")] = 2000,
     tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per window.")] = None,
     revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
@@ -32,6 +35,9 @@ def measure(
     Without `--out`, shows E(l) of every block at the last position and default resolution.
 
     Example: `emergence measure gpt2-2m gemma-2m --corpus animal --out animal.parquet`
+
+    With the paper's estimator, in a small budget:
+    `emergence measure gpt2-30k --corpus color --windows 500 --estimator mine --option preset=paper --option epochs=50`
     """
     import pandas as pd
 
@@ -44,6 +50,7 @@ def measure(
 
     if out is not None:
         check_table_path(out)
+    options = parse_options(option or [])
     tables = []
     for name in models:
         model = load_model(name, revision=revision, device=device)
@@ -56,7 +63,7 @@ def measure(
                 markup=False,
             )
         with progress(f"{name} on {chosen.corpus}") as told:
-            tables.append(measure_model(model, chosen, estimator=estimator, seed=seed, progress=told))
+            tables.append(measure_model(model, chosen, estimator=estimator, options=options, seed=seed, progress=told))
     table = pd.concat(tables, ignore_index=True)
     if not as_json:
         columns = [
@@ -72,3 +79,22 @@ def measure(
         show(emergence_by_block(table)[columns], f"E(l) on {chosen.corpus}, last position, bits")
     if out is not None or as_json:
         emit(table, out, as_json=as_json, schema=EMERGENCE)
+
+
+def parse_options(given: list[str]) -> dict[str, object]:
+    """Read NAME=VALUE pairs, values as YAML reads them: numbers, true and false, else text.
+
+    >>> parse_options(["preset=paper", "epochs=50"])
+    {'preset': 'paper', 'epochs': 50}
+    """
+    import yaml
+
+    from estimators.base import InputError
+
+    options = {}
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise InputError(f"An option is NAME=VALUE, such as epochs=50; got {pair!r}.")
+        options[name] = yaml.safe_load(value)
+    return options

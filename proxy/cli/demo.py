@@ -1,0 +1,121 @@
+"""`emergence demo`: the whole path on the bundled models, as the very commands a user would type."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from proxy.cli.console import show
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STAND_IN = "gemma-2m"  # the largest bundled model of one architecture plays the model behind an API
+READER = "gpt2-2m"
+CORPUS = "python-docs"
+
+
+def demo(
+    results: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo-results"),
+    seed: Annotated[int, typer.Option(help="Governs every step.")] = 0,
+) -> None:
+    """Run the whole path on the bundled models: no network, no key, no GPU, a few minutes on two cores.
+
+    Ten small models are measured; one of them then plays a model that is open only through an API, and its
+    emergence is estimated from its answers alone. As its weights are here, the truth stands beside the estimate.
+
+    Example: `emergence demo --results demo-results`
+    """
+    from estimators.base import InputError
+    from extraction import reference_models
+    from extraction.serving import serve
+    from extraction.tables import read_table
+    from proxy.measure import peak_emergence
+    from proxy.schemas import EMERGENCE
+
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{results} cannot be a folder ({error.strerror}); choose another by --results.") from error
+    started = time.perf_counter()
+    say = Console(highlight=False)
+    here = shlex.quote(str(results))
+    emergence_table = results / "sweep" / "emergence.parquet"
+    open_models = [name for name in reference_models.names() if name != STAND_IN]
+
+    say.rule("[bold]1. Measure ten open models: macro, micro and emergence of every block, on Ray", align="left")
+    run(f"sweep demo --results {here}/sweep")
+    run(f"track {here}/sweep")
+    say.rule("[bold]2. Let nine of them answer 200 prompts", align="left")
+    run(f"answer {' '.join(open_models)} --prompts demo --seed {seed} --out {here}/open.parquet")
+    say.rule(f"[bold]3. Ask the tenth, {STAND_IN}, through an API: nothing but its answers is used", align="left")
+    with serve(reference_models.path(STAND_IN)) as base_url:
+        run(f"collect {STAND_IN} --base-url {base_url} --prompts demo --seed {seed} --out {here}/closed.parquet")
+    say.rule("[bold]4. Turn answers into features: how a small model reads them, how they behave", align="left")
+    run(
+        f"features {here}/open.parquet --readers {READER} --emergence {here}/sweep/emergence.parquet "
+        f"--corpus {CORPUS} --out {here}/references.parquet"
+    )
+    run(f"features {here}/closed.parquet --readers {READER} --out {here}/closed-features.parquet")
+    say.rule("[bold]5. Learn the map from answers to emergence, and estimate the closed model", align="left")
+    run(f"fit {here}/references.parquet --target emergence_bits --out {here}/proxy --register emergence-demo")
+    run(f"estimate {here}/proxy {here}/closed-features.parquet --out {here}/estimate.csv")
+    say.rule("[bold]6. The truth, which only a stand-in can tell", align="left")
+    peaks = peak_emergence(read_table(emergence_table, EMERGENCE))
+    peaks = peaks[peaks["corpus"] == CORPUS].set_index("model")
+    verdict(read_table(results / "estimate.csv"), read_table(results / "references.parquet"), peaks.loc[STAND_IN])
+    say.print(
+        f"\nDone in {time.perf_counter() - started:.0f} s. Tables, figures and the proxy with its card: {results}/\n"
+        "Curves and the registered proxy, in MLflow's own pages: [bold]emergence ui[/bold]"
+    )
+
+
+def run(command: str) -> None:
+    """Print a command as a user would type it, and run it in this process.
+
+    Raises:
+        EmergenceError: if a part of it failed (it has listed what).
+    """
+    from estimators.base import EmergenceError
+    from proxy.cli import app
+
+    Console(highlight=False).print(f"[dim]$[/dim] [cyan]emergence {command}[/cyan]", soft_wrap=True)
+    code = app(shlex.split(command), standalone_mode=False)
+    if code:
+        raise EmergenceError(f"The demo stopped because emergence {shlex.split(command)[0]} did not fully succeed.")
+
+
+def verdict(estimate: pd.DataFrame, references: pd.DataFrame, truth: pd.Series) -> None:
+    """Print truth, estimate and the trivial baselines side by side, in bits.
+
+    Args:
+        estimate: one row of `emergence estimate`.
+        references: the reference table the proxy was fitted on.
+        truth: the stand-in's row of `peak_emergence`.
+    """
+    import numpy as np
+    import pandas as pd
+
+    measured = float(truth["emergence_bits"])
+    target = references["emergence_bits"].astype(float)
+    slope, intercept = np.polyfit(np.log10(references["meta.parameters"].astype(float)), target, 1)
+    row = estimate.iloc[0]
+    rows = [
+        ("truth, from its weights", measured, None),
+        ("proxy, from its answers alone", row["estimate"], f"{row['lower']:.2f} to {row['upper']:.2f}"),
+        ("baseline: mean of the references", target.mean(), None),
+        ("baseline: log parameters, which an API hides", intercept + slope * np.log10(truth["parameters"]), None),
+    ]
+    table = pd.DataFrame(rows, columns=["emergence of the closed model", "bits", f"{row['level']:.0%} interval"])
+    table["error"] = table["bits"] - measured
+    show(table)
+    inside = row["lower"] <= measured <= row["upper"]
+    Console(highlight=False).print(
+        f"The truth lies {'inside' if inside else 'outside'} the interval; the proxy says the model is "
+        f"{'within' if row['in_domain'] else 'outside'} the range of its references."
+    )

@@ -1,0 +1,192 @@
+"""The emergence table against a slow, readable twin, and what its summaries say."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.special import logsumexp
+from transformers import AutoModelForCausalLM
+
+from estimators.base import InputError
+from extraction import LanguageModel, Windows, load_model, reference_models, windows
+from extraction.twin import random_twin
+from proxy.measure import emergence_by_block, measure, peak_emergence
+from proxy.schemas import EMERGENCE
+
+NAME = "gpt2-30k"
+
+
+@pytest.fixture(scope="module")
+def model() -> LanguageModel:
+    return load_model(NAME, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def animals(model: LanguageModel) -> Windows:
+    return windows("animal", model.tokenizer, count=150, seed=3, prefix=model.prefix)
+
+
+@pytest.fixture(scope="module")
+def table(model: LanguageModel, animals: Windows) -> pd.DataFrame:
+    return measure(model, animals, resolutions=(0.12, 0.25), seed=0)
+
+
+def _information(states: np.ndarray, p: np.ndarray, sigma: float, rng: np.random.Generator, draws: int) -> np.ndarray:
+    """Pointwise I(S; Y + sigma Z) in bits of every row, by the definition in float64, mean over noise draws."""
+    values = []
+    for _ in range(draws):
+        seen = states + sigma * rng.standard_normal(states.shape)
+        log_density = -((seen[:, None] - states[None]) ** 2).sum(-1) / (2 * sigma**2)
+        own = np.diagonal(log_density)
+        values.append((own - logsumexp(log_density + np.log(p), axis=1)) / np.log(2))
+    return np.mean(values, axis=0)
+
+
+def test_agrees_with_the_definition(table: pd.DataFrame, animals: Windows) -> None:
+    """One block and position, from raw hooks to bits, with nothing of the project in between."""
+    block, t, rho, draws = 2, 6, 0.25, 60
+    raw = AutoModelForCausalLM.from_pretrained(reference_models.path(NAME)).eval()
+    kept: list[torch.Tensor] = []
+    handle = raw.transformer.h[block].register_forward_hook(
+        lambda module, args, out: kept.append(out[0] if isinstance(out, tuple) else out)
+    )
+    ids, token_of = np.unique(animals.tokens, return_inverse=True)
+    token_of = token_of.reshape(animals.tokens.shape)
+    with torch.no_grad():
+        raw(torch.from_numpy(animals.tokens))
+        raw(torch.from_numpy(ids)[:, None])
+    handle.remove()
+    macro, micro = kept[0].double().numpy(), kept[1][:, 0].double().numpy()
+
+    p = animals.weights / animals.weights.sum()
+    usage = np.bincount(token_of.ravel(), weights=np.repeat(p, animals.tokens.shape[1])) / animals.tokens.shape[1]
+    each = macro.reshape(-1, macro.shape[-1])
+    share = np.repeat(p, animals.tokens.shape[1]) / animals.tokens.shape[1]
+    mean = (share @ each + usage @ micro) / 2
+    std = np.sqrt((share @ (each - mean) ** 2 + usage @ (micro - mean) ** 2) / 2)
+    macro, micro = (macro - mean) / std, (micro - mean) / std
+    sigma = rho * np.sqrt(macro.shape[-1])  # RMS norm of z-scored states
+
+    rng = np.random.default_rng(0)
+    _, first, prefix_of = np.unique(animals.tokens[:, :t], axis=0, return_index=True, return_inverse=True)
+    prefix_p = np.bincount(prefix_of, weights=p)
+    pointwise = _information(macro[first, t - 1], prefix_p, sigma, rng, draws)[prefix_of]
+    micro_bits = []
+    for s in range(t):
+        present, row = np.unique(token_of[:, s], return_inverse=True)
+        one = _information(micro[present], np.bincount(row, weights=p), sigma, rng, draws)
+        micro_bits.append(p @ one[row])
+    expected = p @ pointwise - np.mean(micro_bits)
+
+    found = table.query("layer == @block and position == @t and resolution == @rho").iloc[0]
+    # One noise draw per window there, 60 here: four standard errors of the stated kind, plus a tenth of one of ours.
+    assert found["ie_bits"] == pytest.approx(expected, abs=4.1 * found["ie_std_error"])
+    assert found["macro_bits"] == pytest.approx(p @ pointwise, abs=4.1 * found["ie_std_error"])
+    assert found["ie_std_error"] < 0.2
+    assert found["macro_ceiling_bits"] == pytest.approx(-(prefix_p @ np.log2(prefix_p)), abs=1e-9)
+
+
+def test_table_is_whole_and_within_its_ceilings(table: pd.DataFrame, model: LanguageModel, animals: Windows) -> None:
+    assert len(table) == len(model.blocks) * animals.tokens.shape[1] * 2
+    assert list(table.columns) == list(EMERGENCE.columns)
+    assert (table["macro_bits"] <= table["macro_ceiling_bits"] + 1e-9).all()
+    assert (table["micro_bits"] <= table["micro_ceiling_bits"] + 1e-9).all()
+    np.testing.assert_allclose(table["ie_bits"], table["macro_bits"] - table["micro_bits"], atol=1e-9)
+    assert (table["windows"] == animals.weights.sum()).all()
+    finer, coarser = (table[table["resolution"] == rho].reset_index(drop=True) for rho in (0.12, 0.25))
+    # More noise, less information, by the data-processing inequality; both use the same noise draws.
+    assert (finer["macro_bits"] >= coarser["macro_bits"] - 4 * coarser["ie_std_error"]).all()
+
+
+def test_first_position_has_no_emergence(table: pd.DataFrame) -> None:
+    """Without a prefix the first token run in a window is that token run alone."""
+    first = table[table["position"] == 1]
+    assert (first["ie_bits"].abs() <= 4 * first["ie_std_error"] + 1e-6).all()
+
+
+def test_same_seed_same_numbers(table: pd.DataFrame, model: LanguageModel, animals: Windows) -> None:
+    again = measure(model, animals, resolutions=(0.12, 0.25), seed=0)
+    pd.testing.assert_frame_equal(again.drop(columns="seconds"), table.drop(columns="seconds"))
+
+
+def test_sampled_queries_agree_with_all(table: pd.DataFrame, model: LanguageModel, animals: Windows) -> None:
+    some = measure(model, animals, resolutions=(0.12, 0.25), queries=80, seed=0)
+    difference = (some["ie_bits"] - table["ie_bits"]).abs()
+    # 64 comparisons of two estimates with the stated errors: 4.5 errors leave a chance below 0.1 %.
+    assert (difference <= 4.5 * np.hypot(some["ie_std_error"], table["ie_std_error"]) + 1e-6).all()
+
+
+def test_twin_is_marked_and_differs(table: pd.DataFrame, model: LanguageModel, animals: Windows) -> None:
+    twin = measure(random_twin(model, seed=1), animals, resolutions=(0.25,))
+    assert (twin["model"] == f"{NAME}~random").all()
+    trained = emergence_by_block(table, resolution=0.25)["ie_bits"].to_numpy()
+    assert not np.allclose(trained, emergence_by_block(twin, resolution=0.25)["ie_bits"])
+    again = random_twin(model, seed=1).model.state_dict()
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(again.values(), random_twin(model, seed=1).model.state_dict().values(), strict=True)
+    )
+
+
+def test_peak_takes_the_highest_block_at_the_last_position(table: pd.DataFrame) -> None:
+    peak = peak_emergence(table, resolution=0.25)
+    last = table[(table["position"] == 10) & (table["resolution"] == 0.25)]
+    assert len(peak) == 1
+    assert peak["emergence_bits"].iloc[0] == last["ie_bits"].max()
+    assert peak["peak_layer"].iloc[0] == last.loc[last["ie_bits"].idxmax(), "layer"]
+    with pytest.raises(InputError, match=r"no resolution 0\.4; it holds 0\.12, 0\.25"):
+        peak_emergence(table, resolution=0.4)
+
+
+def test_trained_estimator_gives_the_same_kind_of_table(model: LanguageModel) -> None:
+    few = windows("color", model.tokenizer, count=60, tokens=2, prefix=model.prefix)
+    found = measure(model, few, estimator="mine", options={"preset": "paper", "epochs": 20})
+    assert len(found) == len(model.blocks) * 2
+    assert found["resolution"].isna().all()
+    np.testing.assert_allclose(found["ie_bits"], found["macro_bits"] - found["micro_bits"], atol=1e-9)
+    assert len(peak_emergence(found)) == 1
+
+
+def test_command_writes_the_table(emergence: Callable[..., Any], tmp_path: Path) -> None:
+    path = tmp_path / "animal.parquet"
+    done = emergence("measure", NAME, "--corpus", "animal", "--windows", 100, "--out", path)
+    assert done.code == 0, done.err
+    assert len(pd.read_parquet(path)) == 4 * 10 * 7
+    assert "E(l) on animal" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gpt2-30x", "--corpus", "animal"], "gpt2-30x"),
+        (["no/such/folder", "--corpus", "animal"], "No model folder"),
+        ([NAME, "--corpus", "animals"], "animal"),
+        ([NAME, "--corpus", "EMPTY.txt"], "empty"),
+        ([NAME, "--corpus", "SHORT.txt"], "a window needs 8"),
+        ([NAME, "--corpus", "animal", "--out", "missing/folder/table.csv"], "does not exist"),
+        ([NAME, "--corpus", "animal", "--out", "table.xls"], "ends in"),
+        ([NAME, "--corpus", "animal", "--estimator", "mne"], "mine"),
+        ([NAME, "--corpus", "animal", "--device", "tpu9"], "tpu9"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    emergence: Callable[..., object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "EMPTY.txt").write_text("")
+    (tmp_path / "SHORT.txt").write_text("Too few.")
+    before = sorted(tmp_path.iterdir())
+    done = emergence("measure", *arguments)
+    assert done.code == 2, done
+    assert message in done.err
+    assert len(done.err.strip().splitlines()) == 1
+    assert done.out == ""
+    assert sorted(tmp_path.iterdir()) == before
