@@ -9,6 +9,17 @@ import typer
 
 from proxy.cli.console import emit, progress, screen, show
 
+SHOWN = {
+    "model": "model",
+    "layer": "block",
+    "macro_bits": "macro",
+    "macro_ceiling_bits": "ceiling",
+    "micro_bits": "micro",
+    "ie_bits": "E(l)",
+    "ie_std_error": "std error",
+    "flags": "flags",
+}
+
 
 def measure(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Bundled name, folder or hub id.")],
@@ -66,17 +77,8 @@ def measure(
             tables.append(measure_model(model, chosen, estimator=estimator, options=options, seed=seed, progress=told))
     table = pd.concat(tables, ignore_index=True)
     if not as_json:
-        columns = [
-            "model",
-            "layer",
-            "macro_bits",
-            "macro_ceiling_bits",
-            "micro_bits",
-            "ie_bits",
-            "ie_std_error",
-            "flags",
-        ]
-        show(emergence_by_block(table)[columns], f"E(l) on {chosen.corpus}, last position, bits")
+        shown = emergence_by_block(table)[list(SHOWN)].rename(columns=SHOWN)
+        show(shown, f"E(l) on {chosen.corpus}, last position, bits")
     if out is not None or as_json:
         emit(table, out, as_json=as_json, schema=EMERGENCE)
 
