@@ -13,35 +13,41 @@ from extraction.collect import collect
 from extraction.prompts import prompts
 
 if TYPE_CHECKING:
+    from extraction.behaviour import Behaviour, accuracy_by_shots
     from extraction.categories import CATEGORIES
     from extraction.corpora import Windows, list_windows, text_windows, windows
     from extraction.generation import generate_answers
     from extraction.models import LanguageModel, load_model
-    from extraction.states import States, extract
+    from extraction.states import States, extract, spilled_bytes
     from extraction.statistics import Statistics
     from extraction.twin import random_twin
 
 _HOMES = {
+    "Behaviour": "behaviour",
     "CATEGORIES": "categories",
     "LanguageModel": "models",
     "States": "states",
     "Statistics": "statistics",
     "Windows": "corpora",
+    "accuracy_by_shots": "behaviour",
     "extract": "states",
     "generate_answers": "generation",
     "list_windows": "corpora",
     "load_model": "models",
     "random_twin": "twin",
+    "spilled_bytes": "states",
     "text_windows": "corpora",
     "windows": "corpora",
 }
 
 __all__ = [
     "CATEGORIES",
+    "Behaviour",
     "LanguageModel",
     "States",
     "Statistics",
     "Windows",
+    "accuracy_by_shots",
     "collect",
     "extract",
     "generate_answers",
@@ -49,6 +55,7 @@ __all__ = [
     "load_model",
     "prompts",
     "random_twin",
+    "spilled_bytes",
     "text_windows",
     "windows",
 ]

@@ -81,10 +81,12 @@ def check_stream(model: nn.Module, blocks: list[nn.Module], device: torch.device
     for block in blocks:
         handles.append(
             block.register_forward_pre_hook(
-                lambda module, args, kwargs: entered.append(_input(args, kwargs).cpu()), with_kwargs=True
+                lambda module, args, kwargs: entered.append(_input(args, kwargs).cpu().clone()), with_kwargs=True
             )
         )
-        handles.append(block.register_forward_hook(lambda module, args, output: left.append(_state(output).cpu())))
+        handles.append(
+            block.register_forward_hook(lambda module, args, output: left.append(_state(output).cpu().clone()))
+        )
     try:
         with torch.inference_mode():
             run_decoder(model, torch.tensor([[1, 2, 3], [1, 2, 4]], device=device))

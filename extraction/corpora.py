@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from extraction.text import documents, sample_text
 
 PAPER_ENTITIES = {"country": 4, "animal": 5, "color": 5}  # entities per window in arXiv 2405.12617
 TEXT_TOKENS = 8
+STREAMED = 4  # windows to draw from that are read of a streamed data set, per window drawn
 LARGEST_ENUMERATION = 20_000_000
 CORPORA = (*CATEGORIES, "python-docs")
 
@@ -49,7 +52,7 @@ class Windows:
     dropped: tuple[str, ...] = ()
     documents: np.ndarray | None = None
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """16 hexadecimal digits of the windows, their weights and their prefix; the order does not matter."""
         order = np.lexsort(self.tokens.T[::-1])
@@ -121,8 +124,9 @@ def windows(
 
     Args:
         corpus: ``country``, ``animal`` or ``color``; ``list:FILE``, a category of one's own, one entity per line;
-            ``python-docs``, the reference texts in every Python; a .txt, .jsonl, .csv or .parquet file or a folder of
-            them; or ``hf:NAME``, a data set of the hub (``hf:openorca``, ``hf:openhermes``: those of the paper).
+            ``python-docs``, the reference texts in every Python; a .txt, .jsonl, .json, .csv or .parquet file or a
+            folder of them; or ``hf:NAME``, a data set of the hub (``hf:openorca``, ``hf:openhermes``: the paper's), of
+            which no more is read than gives four times `count` windows to draw from.
         tokenizer: fast tokenizer of the model.
         tokens: T. Default: the paper's for its categories (8, 10, 10), 4 demonstrations for others, 8 for text.
         count: how many windows to draw; fewer are returned where there are fewer or some come twice; None: all.
@@ -141,13 +145,11 @@ def windows(
     front = added_prefix(tokenizer) if prefix is None else tuple(int(i) for i in prefix)
     if name in CATEGORIES or name.startswith("list:"):
         entities = CATEGORIES[name] if name in CATEGORIES else _entities(Path(name.removeprefix("list:")))
-        length = tokens or demonstration * PAPER_ENTITIES.get(name, 4)
+        length = demonstration * PAPER_ENTITIES.get(name, 4) if tokens is None else tokens
         return list_windows(
             name, entities, tokenizer, tokens=length, count=count, seed=seed, demonstration=demonstration, prefix=front
         )
-    if at not in ("sentence", "anywhere"):
-        raise InputError(f"at says where windows start, sentence or anywhere; got {at}.")
-    if not (name == "python-docs" or name.startswith("hf:") or Path(name).exists()):
+    if not (name == "python-docs" or name.startswith("hf:") or os.path.exists(name)):  # Path would raise on a long text
         near = difflib.get_close_matches(name.lower(), CORPORA, n=1, cutoff=0.4)
         raise InputError(
             f"Unknown corpus {name}: it is neither a file or folder nor one of {', '.join(CORPORA)}"
@@ -156,7 +158,15 @@ def windows(
     label = name if name == "python-docs" or name.startswith("hf:") else Path(name).name
     texts = documents(name, column=column, seed=seed)
     return text_windows(
-        texts, tokenizer, tokens=tokens or TEXT_TOKENS, count=count, seed=seed, at=at, prefix=front, name=label
+        texts,
+        tokenizer,
+        tokens=TEXT_TOKENS if tokens is None else tokens,
+        count=count,
+        seed=seed,
+        at=at,
+        prefix=front,
+        name=label,
+        enough=STREAMED * count if count and name.startswith("hf:") else None,
     )
 
 
@@ -170,6 +180,7 @@ def text_windows(
     at: str = "sentence",
     prefix: Sequence[int] | None = None,
     name: str = "text",
+    enough: int | None = None,
 ) -> Windows:
     """Make windows of `tokens` tokens of natural text, none crossing from one document to the next.
 
@@ -182,13 +193,16 @@ def text_windows(
         at: ``sentence`` or ``anywhere``, see `windows`.
         prefix: token ids before every window; default: what the tokenizer adds.
         name: what the corpus is called.
+        enough: read no further once there are so many windows to draw from; None: read all.
 
     Raises:
         InputError: if no document is long enough for one window.
     """
     if tokens < 1:
         raise InputError(f"A window holds at least 1 token; got {tokens}.")
-    rows, document = sample_text(texts, tokenizer, tokens, count=count, seed=seed, at=at, name=name)
+    if at not in ("sentence", "anywhere"):
+        raise InputError(f"at says where windows start, sentence or anywhere; got {at}.")
+    rows, document = sample_text(texts, tokenizer, tokens, count=count, seed=seed, at=at, name=name, enough=enough)
     distinct, first, counts = np.unique(rows, axis=0, return_index=True, return_counts=True)
     order = np.random.default_rng([seed, 1]).permutation(len(distinct))
     return Windows(

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
-from typing import Self
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from estimators.base import EmergenceError
+from extraction.behaviour import Behaviour
 from extraction.blocks import run_decoder, watch
 from extraction.models import LanguageModel
 
 Reduce = Callable[[int, Tensor], Tensor | None]
-LN2 = 0.6931471805599453
+HEAD_BYTES = 2**26  # logits looked at at a time
 
 
 @dataclass(frozen=True)
@@ -24,34 +25,14 @@ class Batch:
     Attributes:
         start: first row.
         stop: row after the last.
-        states: one per point, what `reduce` made of (rows, T, width) there, unless None.
-        behaviour: see `Behaviour`; None unless asked for.
+        states: what `reduce` made of (rows, T, width) at each point, unless None.
+        behaviour: what the head said; None unless asked for.
     """
 
     start: int
     stop: int
     states: list[Tensor]
     behaviour: Behaviour | None
-
-
-@dataclass(frozen=True)
-class Behaviour:
-    """What the model's head says along windows.
-
-    Attributes:
-        nll_bits: (N, T) negative log2 likelihood of each token given those before; NaN where nothing is before.
-        entropy_bits: (N, T) entropy of the distribution over the token that follows the first t.
-        predicted: (N, T) the likeliest token to follow the first t, int64.
-    """
-
-    nll_bits: Tensor
-    entropy_bits: Tensor
-    predicted: Tensor
-
-    @classmethod
-    def concatenated(cls, parts: Sequence[Self]) -> Self:
-        """Put the behaviours of consecutive rows together."""
-        return cls(*(torch.cat([getattr(part, item.name) for part in parts]) for item in fields(cls)))
 
 
 def run_batches(
@@ -66,15 +47,18 @@ def run_batches(
 ) -> Iterator[Batch]:
     """Run `prefix` + each row of `ids` (n, T) from row `start` on, `batch` rows at a time.
 
-    When memory runs out the batch is halved, for good, and its rows are run again.
+    `reduce` may end in `to_host`, since a batch is yielded only when its copies have arrived; on CUDA the next batch
+    is under way by then. When memory runs out the batch is halved, for good, and its rows are run again.
 
     Raises:
         EmergenceError: if memory runs out with a single row.
     """
     front = torch.tensor(prefix, dtype=torch.int64)
+    pending: tuple[Batch, list[torch.cuda.Event]] | None = None
     while start < len(ids):
         stop = min(start + batch, len(ids))
         rows = torch.cat([front.expand(stop - start, -1), ids[start:stop]], dim=1).to(model.device)
+        result = None
         try:
             result = _run(model, rows, reduce, len(prefix), start, behaviour)
         except (MemoryError, RuntimeError) as error:
@@ -85,14 +69,22 @@ def run_batches(
                     f"{model.name} runs out of memory on {model.device} with a single sequence of {rows.shape[1]} "
                     "tokens; take a smaller dtype, a quantization, device_map='auto' or shorter windows."
                 ) from error
-            result = None
         if result is None:  # outside the handler, whose traceback holds on to the tensors
             batch = (stop - start) // 2
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             continue
-        yield result
+        if pending is not None:
+            yield _arrived(*pending)
+        pending = result, _events(model)
         start = stop
+    if pending is not None:
+        yield _arrived(*pending)
+
+
+def to_host(tensor: Tensor) -> Tensor:
+    """Copy to the CPU; from CUDA without waiting, see `run_batches`."""
+    return tensor.to("cpu", non_blocking=tensor.is_cuda)
 
 
 def _run(model: LanguageModel, rows: Tensor, reduce: Reduce, skip: int, start: int, behaviour: bool) -> Batch:
@@ -110,16 +102,34 @@ def _run(model: LanguageModel, rows: Tensor, reduce: Reduce, skip: int, start: i
 
 
 def _behaviour(logits: Tensor, rows: Tensor, skip: int) -> Behaviour:
-    said = torch.log_softmax(logits.float(), dim=-1)
-    entropy = -(said.exp() * said.clamp_min(torch.finfo(said.dtype).min)).sum(-1)[:, skip:] / LN2
-    nll = torch.full(rows.shape, torch.nan)
-    following = rows[:, 1:, None].to(said.device)
-    nll[:, 1:] = (-said[:, :-1].gather(-1, following)[..., 0] / LN2).cpu()
-    return Behaviour(nll[:, skip:], entropy.cpu(), said[:, skip:].argmax(-1).cpu())
+    sequences = max(1, HEAD_BYTES // (4 * logits[0].numel()))  # float32 copies of few rows at a time
+    nll, entropy, predicted = [], [], []
+    for part, ids in zip(torch.split(logits, sequences), torch.split(rows.to(logits.device), sequences), strict=True):
+        said = torch.log_softmax(part.float(), dim=-1)
+        given = torch.full(ids.shape, torch.nan, device=said.device)
+        given[:, 1:] = said[:, :-1].gather(-1, ids[:, 1:, None])[..., 0]
+        nll.append(-given[:, skip:] / math.log(2))
+        predicted.append(said[:, skip:].argmax(-1))
+        entropy.append(torch.special.entr(said.exp_())[:, skip:].sum(-1) / math.log(2))
+    return Behaviour(*(to_host(torch.cat(parts)) for parts in (nll, entropy, predicted)))
+
+
+def _events(model: LanguageModel) -> list[torch.cuda.Event]:
+    """Marks in the streams of all CUDA devices the model is on."""
+    devices = {parameter.device for parameter in model.model.parameters() if parameter.is_cuda}
+    return [torch.cuda.current_stream(device).record_event() for device in devices]
+
+
+def _arrived(batch: Batch, events: list[torch.cuda.Event]) -> Batch:
+    for event in events:
+        event.synchronize()
+    return batch
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
     text = str(error)
-    return "DefaultCPUAllocator" in text or "out of memory" in text
+    return (
+        isinstance(error, torch.OutOfMemoryError | MemoryError)
+        or "DefaultCPUAllocator" in text
+        or "out of memory" in text
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -153,11 +154,11 @@ def _locate(name: str) -> tuple[str, str | None]:
     if name in reference_models.names():
         return str(reference_models.path(name)), name.rsplit("-", 1)[0]
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if os.path.isdir(folder):  # Path.is_dir would raise on an overlong name
         if not (folder / "config.json").is_file():
             raise InputError(f"The folder {name} holds no config.json; give the folder that save_pretrained wrote.")
         return str(folder), None
-    if folder.is_file():
+    if os.path.isfile(folder):
         raise InputError(f"{name} is a file; give the folder that holds the model's config.json.")
     if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or not name.strip():
         raise InputError(f"No model folder at {name!r}; check the path. {_bundled(name)}")

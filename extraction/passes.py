@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from estimators.base import Progress
+from extraction.behaviour import Behaviour
 from extraction.corpora import Windows
-from extraction.forward import Batch, Behaviour, run_batches
+from extraction.forward import Batch, Reduce, run_batches, to_host
 from extraction.models import LanguageModel
 from extraction.spill import StateStore
 from extraction.statistics import Moments, Normaliser, Statistics
 
-PILOT = 2048  # windows the statistics come from when there are more
+PILOT = 1024  # windows the statistics come from when there are more
 BATCH_TOKENS = 4096
 
 
@@ -60,12 +61,16 @@ class Passes:
     total: int = 0
 
     def measure(self, sources: tuple[Source, ...], *, behaviour: bool) -> list[Moments]:
-        """Run each pilot for the moments of its states, which are kept if a quarter of the budget holds them."""
-        size = sum(4 * self.points * self.model.width * source.ids[: source.pilot].numel() for source in sources)
-        keep = size <= self.budget // 4
-        self.total = sum(len(source.ids) + (0 if keep else source.pilot) for source in sources)
-        moments = []
+        """Run each pilot for the moments of its states; these are kept if a quarter of the budget holds them."""
+        room = self.budget // 4
+        kept = []
         for source in sources:
+            size = 4 * self.points * self.model.width * source.ids[: source.pilot].numel()
+            kept.append(size <= room)
+            room -= size if kept[-1] else 0
+            self.total += len(source.ids) + (0 if kept[-1] else source.pilot)
+        moments = []
+        for source, keep in zip(sources, kept, strict=True):
             found = Moments(self.points, self.model.width)
             with_head = behaviour and keep and source is sources[0]
             for batch in self._run(source.ids[: source.pilot], _raw, self.model.width, behaviour=with_head):
@@ -89,7 +94,7 @@ class Passes:
             for batch in self._normalised(source, normaliser, statistics.features, with_head):
                 for point, states in enumerate(batch.states):
                     found.add(point, states, source.weights[batch.start : batch.stop])
-                    store.write(point, batch.start, states.transpose(0, 1).cpu())
+                    store.write(point, batch.start, states.transpose(0, 1))
                 if batch.behaviour is not None:
                     said.append(batch.behaviour)
             moments.append(found)
@@ -101,15 +106,19 @@ class Passes:
         source.raw.reverse()
         while source.raw:
             raw = source.raw.pop()
-            states = [normaliser(point, state) for point, state in enumerate(raw.states)]
+            states = [normaliser(point, state).cpu() for point, state in enumerate(raw.states)]
             start = raw.stop
             yield Batch(raw.start, raw.stop, states, raw.behaviour)
-        yield from self._run(source.ids, normaliser, features, behaviour=behaviour, start=start)
+
+        def reduce(point: int, states: Tensor) -> Tensor:
+            return to_host(normaliser(point, states))
+
+        yield from self._run(source.ids, reduce, features, behaviour=behaviour, start=start)
 
     def _run(
         self,
         ids: Tensor,
-        reduce: Callable[[int, Tensor], Tensor],
+        reduce: Reduce,
         features: int,
         *,
         behaviour: bool,
@@ -137,4 +146,4 @@ class Passes:
 
 
 def _raw(point: int, states: Tensor) -> Tensor:
-    return states.detach()
+    return states.clone()  # what a block handed on may be changed in place by the next

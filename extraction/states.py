@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import tempfile
 from contextlib import ExitStack, closing
@@ -12,12 +13,14 @@ from typing import Self
 from torch import Tensor
 
 from estimators.base import InputError, Progress
+from extraction.behaviour import Behaviour
 from extraction.corpora import Windows
-from extraction.forward import Behaviour
 from extraction.models import LanguageModel
 from extraction.passes import Passes, sources
 from extraction.spill import StateStore
 from extraction.statistics import Statistics, pooled_statistics, with_scale
+
+logger = logging.getLogger(__name__)
 
 
 class States:
@@ -109,6 +112,7 @@ def extract(
     seed: int = 0,
     memory_gb: float = 2.0,
     spill_dir: Path | None = None,
+    spill_gb: float = 50.0,
     progress: Progress | None = None,
 ) -> States:
     """Run a model over windows, and over each of their distinct tokens alone, and keep its normalised states.
@@ -116,8 +120,8 @@ def extract(
     A state is z-scored per feature, by mean and standard deviation pooled over the layer: all positions of the
     windows (by their weights) and the tokens run alone (by how often they occur) have half the weight each, so that
     macro and micro share one scale. If the model is wider than `project`, a seeded orthogonal projection follows, the
-    same for all blocks. With at most 2,048 windows the statistics come from all of them, with more from the first
-    2,048 (windows are in random order); of the tokens always from all. `Statistics.windows` records it.
+    same for all blocks. With at most 1,024 windows the statistics come from all of them, with more from the first
+    1,024 (windows are in random order); of the tokens always from all. `Statistics.windows` records it.
 
     Args:
         model: from `load_model`.
@@ -127,13 +131,14 @@ def extract(
         behaviour: also run the head: likelihoods, entropies and predictions along the windows.
         statistics: of another run of this model, to normalise by instead of those of these windows.
         seed: of the projection.
-        memory_gb: bound on the states held in memory at a time; larger results are spilled to disk.
+        memory_gb: bound on the states held in memory at a time; results of more than half of it are spilled to disk.
         spill_dir: where to spill; default the system's temporary folder.
+        spill_gb: most that may be spilled; `spilled_bytes` says beforehand how much will be.
         progress: told how many sequences have run.
 
     Raises:
         InputError: if a window is longer than the context, ids are not the model's, statistics are of another model, or
-            the disk has no room for what must be spilled.
+            more than `spill_gb`, or than the disk has room for, must be spilled.
         EmergenceError: if memory runs out even with single sequences.
     """
     _check(model, windows, project, memory_gb)
@@ -148,8 +153,15 @@ def extract(
     budget = int(memory_gb * 1e9)
     both = sources(windows)
     shapes = [(points, source.ids.shape[1], len(source.ids), features) for source in both]
-    size = sum(4 * math.prod(shape) for shape in shapes)
-    folder = None if size <= budget // 2 else spill_dir or Path(tempfile.gettempdir())
+    spilled = _spilled(shapes, budget)
+    folder = spill_dir or Path(tempfile.gettempdir()) if spilled else None
+    if spilled > spill_gb * 1e9:
+        raise InputError(
+            f"States of {spilled / 1e9:.1f} GB are to be spilled to {folder}, more than the {spill_gb:g} GB allowed; "
+            "raise spill_gb or memory_gb, or take fewer windows or a smaller project."
+        )
+    if spilled:
+        logger.info("Spilling %.1f GB of states of %s to %s", spilled / 1e9, model.name, folder)
     with ExitStack() as undo:
         stores = [undo.enter_context(closing(StateStore(shape, folder))) for shape in shapes]
         passes = Passes(model, windows.prefix, points, 0 if entering else 1, budget, progress)
@@ -161,7 +173,28 @@ def extract(
         if statistics is None:
             norm = with_scale(norm, *moments)
         undo.pop_all()
-    return States(stores[0], stores[1], norm, said, size if folder else 0)
+    return States(stores[0], stores[1], norm, said, spilled)
+
+
+def spilled_bytes(
+    model: LanguageModel,
+    windows: Windows,
+    *,
+    project: int | None = 256,
+    entering: bool = False,
+    memory_gb: float = 2.0,
+) -> int:
+    """Return how many bytes `extract` will spill to disk with these arguments; 0 where memory holds all."""
+    features = model.width if project is None else min(project, model.width)
+    points = len(model.blocks) + entering
+    tokens = len(windows.distinct_tokens()[0])
+    shapes = [(points, windows.tokens.shape[1], len(windows), features), (points, 1, tokens, features)]
+    return _spilled(shapes, int(memory_gb * 1e9))
+
+
+def _spilled(shapes: list[tuple[int, int, int, int]], budget: int) -> int:
+    size = sum(4 * math.prod(shape) for shape in shapes)
+    return 0 if size <= budget // 2 else size
 
 
 def _check(model: LanguageModel, windows: Windows, project: int | None, memory_gb: float) -> None:

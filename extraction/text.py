@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -10,11 +11,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from estimators.base import InputError
 
-ENDINGS = (".txt", ".jsonl", ".csv", ".parquet")
+ENDINGS = (".txt", ".jsonl", ".json", ".csv", ".parquet")
 TEXT_COLUMNS = ("text", "output", "response", "content")
+DATA_SETS = {"openorca": ("Open-Orca/OpenOrca", "response"), "openhermes": ("teknium/openhermes", "output")}
+SHUFFLED = 10_000  # rows of a streamed data set among which the next one is drawn
 BATCH = 256  # documents tokenized at a time
 
 # Where a sentence starts: at the beginning of a document or paragraph, or after . ! ? with closing quotes and a space
@@ -26,7 +31,8 @@ _BREAK = re.compile(rf"\A\s*|\n\s*\n\s*|(?<=[.!?]){_CLOSING}\s+(?![a-z\s])|(?<=[
 def documents(source: str, *, column: str | None = None, seed: int = 0) -> Iterator[str]:
     """Yield the documents of ``python-docs``, a file, a folder of files or ``hf:NAME``.
 
-    A .txt file is one document, a row of a table one each.
+    A .txt file is one document (as is any with an ending of its own), a row of a table one each. A data set of the hub
+    is streamed in seeded random order, from its split train.
 
     Raises:
         InputError: if a file cannot be read, is not UTF-8, has no text column, or there is nothing in it.
@@ -35,6 +41,9 @@ def documents(source: str, *, column: str | None = None, seed: int = 0) -> Itera
         from pydoc_data.topics import topics
 
         yield from (topics[name] for name in sorted(topics))
+        return
+    if source.startswith("hf:"):
+        yield from _data_set(source, column, seed)
         return
     path = Path(source)
     files = sorted(p for p in path.rglob("*") if p.suffix in ENDINGS) if path.is_dir() else [path]
@@ -50,9 +59,17 @@ def sentence_starts(text: str) -> np.ndarray:
 
 
 def sample_text(
-    texts: Iterable[str], tokenizer: Any, tokens: int, *, count: int | None, seed: int, at: str, name: str
+    texts: Iterable[str],
+    tokenizer: Any,
+    tokens: int,
+    *,
+    count: int | None,
+    seed: int,
+    at: str,
+    name: str,
+    enough: int | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw windows from `texts` uniformly and without replacement.
+    """Draw windows from `texts` uniformly and without replacement; stop reading at `enough` to draw from.
 
     Returns:
         Token ids (n, `tokens`) and the number of each window's document (n,), n = min(`count`, all there are).
@@ -63,7 +80,7 @@ def sample_text(
     ids: list[np.ndarray] = []
     starts: list[np.ndarray] = []
     owners: list[np.ndarray] = []
-    seen = longest = total = 0
+    seen = longest = total = found = 0
     for batch in _batched(text for text in texts if text.strip()):
         encoded = tokenizer(
             batch, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False, verbose=False
@@ -77,6 +94,9 @@ def sample_text(
             owners.append(np.full(len(first), seen, np.int64))
             total += len(row)
             seen += 1
+            found += len(first)
+        if enough is not None and found >= enough:
+            break
     if not seen:
         raise InputError(f"{name} is empty; give a text of at least {tokens} tokens.")
     start, owner = np.concatenate(starts), np.concatenate(owners)
@@ -119,7 +139,9 @@ def _batched(texts: Iterable[str]) -> Iterator[list[str]]:
 def _file(path: Path, column: str | None) -> Iterator[str]:
     if path.suffix == ".jsonl":
         yield from _json_lines(path, column)
-    elif path.suffix in (".csv", ".parquet"):
+    elif path.suffix == ".parquet":
+        yield from _parquet(path, column)
+    elif path.suffix in (".csv", ".json"):
         yield from _table(path, column)
     else:
         yield _read(path)
@@ -148,25 +170,62 @@ def _json_lines(path: Path, column: str | None) -> Iterator[str]:
             raise InputError(f"Line {number} of {path} is not JSON ({error.msg}).") from error
         if not isinstance(row, dict):
             raise InputError(f"Line {number} of {path} is no JSON object; each line holds one, with a text.")
-        value = row.get(_text_column(list(row), path, column))
+        value = row.get(_text_column(list(row), str(path), column))
         if value is not None:
             yield str(value)
 
 
 def _table(path: Path, column: str | None) -> Iterator[str]:
+    text = io.StringIO(_read(path))
     try:
-        frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} could not be read: {str(error).splitlines()[0]}") from error
-    yield from frame[_text_column(list(frame.columns), path, column)].dropna().astype(str)
+        frame = pd.read_csv(text, dtype=str) if path.suffix == ".csv" else pd.read_json(text, dtype=False)
+    except ValueError as error:
+        raise InputError(f"{path} could not be read as a table: {str(error).splitlines()[0].rstrip('.')}.") from error
+    yield from frame[_text_column(list(frame.columns), str(path), column)].dropna().astype(str)
 
 
-def _text_column(columns: list[Any], path: Path, column: str | None) -> Any:
+def _parquet(path: Path, column: str | None) -> Iterator[str]:
+    try:
+        file = pq.ParquetFile(path)
+        name = _text_column(file.schema_arrow.names, str(path), column)
+        for batch in file.iter_batches(columns=[name]):
+            yield from (str(value) for value in batch.column(0).to_pylist() if value is not None)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} could not be read as parquet: {str(error).splitlines()[0].rstrip('.')}.") from error
+
+
+def _data_set(source: str, column: str | None, seed: int) -> Iterator[str]:
+    try:
+        import datasets
+    except ImportError as error:
+        raise InputError(
+            f"{source} needs the library datasets; pip install 'emergence-proxy[datasets]', or give a file."
+        ) from error
+    name = source.removeprefix("hf:")
+    name, usual = DATA_SETS.get(name.lower(), (name, None))
+    try:
+        rows = datasets.load_dataset(name, split="train", streaming=True).shuffle(seed=seed, buffer_size=SHUFFLED)
+        chosen = None
+        for row in rows:
+            chosen = chosen or _text_column(list(row), source, column or usual)
+            if row[chosen] is not None:
+                yield str(row[chosen])
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(
+            f"The data set {source} could not be read: {reason}. Check its name and the connection, or download it and "
+            "give its folder."
+        ) from error
+
+
+def _text_column(columns: list[Any], source: str, column: str | None) -> Any:
     wanted = TEXT_COLUMNS if column is None else (column,)
     for name in wanted:
         if name in columns:
             return name
     raise InputError(
-        f"{path} has no column {' or '.join(wanted)}; it has {', '.join(map(str, columns)) or 'none'}. "
+        f"{source} has no column {' or '.join(wanted)}; it has {', '.join(map(str, columns)) or 'none'}. "
         "Name the one with the text."
     )
