@@ -1,6 +1,6 @@
 """The candidates a proxy chooses from: small regressors on standardised features, simplest first.
 
-Each has `fit(rows)`, `eta(Z, families)` (its prediction on the link's scale) and `directions_`, the (p, k)
+Each has `fit(rows)`, `eta(Z, families)` (its prediction on the link's scale) and `directions(Z)`, the (p, k)
 projections of the features it looks at, which is the space its domain is judged in. Whatever a candidate has to
 choose (a penalty, a number of components) it chooses by leaving groups out of the rows it was given.
 """
@@ -52,7 +52,6 @@ class Candidate(BaseEstimator):  # type: ignore[misc]
 
     intercept_: float
     coef_: Array
-    directions_: Array
 
     def fit(self, rows: Rows) -> Candidate:
         """Learn from standardised features (n, p) and targets (n,)."""
@@ -62,6 +61,10 @@ class Candidate(BaseEstimator):  # type: ignore[misc]
         """Predict (n,) values on the link's scale."""
         return np.asarray(self.intercept_ + Z @ self.coef_)
 
+    def directions(self, Z: Array) -> Array:
+        """Return the projections (p, k) of the training features `Z` (n, p) that the prediction depends on."""
+        return _principal(Z, np.ones(len(Z)))
+
 
 class Mean(Candidate):
     """The weighted mean of the targets: what any proxy has to beat."""
@@ -70,8 +73,11 @@ class Mean(Candidate):
         """Learn the mean."""
         self.intercept_ = rows.link.forward(np.array([np.average(rows.y, weights=rows.weights)])).item()
         self.coef_ = np.zeros(rows.Z.shape[1])
-        self.directions_ = np.zeros((rows.Z.shape[1], 0))
         return self
+
+    def directions(self, Z: Array) -> Array:
+        """Return no direction (p, 0): the mean looks at nothing."""
+        return np.zeros((Z.shape[1], 0))
 
 
 class BestFeature(Candidate):
@@ -87,9 +93,11 @@ class BestFeature(Candidate):
         self.coef_ = np.zeros(Z.shape[1])
         self.coef_[best] = gain[best]
         self.intercept_ = float(t_mean - centre @ self.coef_)
-        self.directions_ = np.zeros((Z.shape[1], 1))
-        self.directions_[best] = 1.0
         return self
+
+    def directions(self, Z: Array) -> Array:
+        """Return the one feature (p, 1)."""
+        return np.asarray(self.coef_ != 0, dtype=np.float64)[:, None]
 
 
 class PartialLeastSquares(Candidate):
@@ -113,8 +121,12 @@ class PartialLeastSquares(Candidate):
         centre, mean, path, rotations = _pls_path(Z, target, weights, self.components_)
         self.coef_ = path[:, -1]
         self.intercept_ = float(mean - centre @ self.coef_)
-        self.directions_ = rotations
+        self.rotations_ = rotations
         return self
+
+    def directions(self, Z: Array) -> Array:
+        """Return the components (p, k)."""
+        return self.rotations_
 
 
 class Ridge(Candidate):
@@ -127,7 +139,6 @@ class Ridge(Candidate):
         best = int(np.argmin(np.round(loss, 12)))
         self.penalty_ = float(PENALTIES[best])
         self.coef_, self.intercept_ = coef[:, best], float(intercept[best])
-        self.directions_ = _principal(rows.Z, rows.weights)
         return self
 
 
@@ -150,7 +161,6 @@ class FamilyPooled(Candidate):
             if loss[at] < best:
                 best = float(loss[at])
                 self.coef_, self.shifts_, self.intercept_ = coef[:p, at], scale * coef[p:, at], float(intercept[at])
-        self.directions_ = _principal(rows.Z, rows.weights)
         return self
 
     def eta(self, Z: Array, families: Labels | None = None) -> Array:
@@ -191,10 +201,14 @@ class PrincipalComponents(Candidate):
                 max_nfev=100,
             )
             beta = fitted.x
-        self.directions_ = directions
+        self.axes_ = directions
         self.coef_ = directions @ beta[1:]
         self.intercept_ = float(beta[0] - centre @ self.coef_)
         return self
+
+    def directions(self, Z: Array) -> Array:
+        """Return the components (p, k)."""
+        return self.axes_
 
 
 class GaussianProcess(Candidate):
@@ -207,10 +221,10 @@ class GaussianProcess(Candidate):
     def fit(self, rows: Rows) -> GaussianProcess:
         """Choose length and noise, learn the process."""
         Z, weights, target = rows.Z, rows.weights, rows.link.forward(rows.y)
-        self.directions_ = _principal(Z, weights)
+        self.axes_ = _principal(Z, weights)
         self.centre_ = np.average(Z, axis=0, weights=weights)
         self.mean_ = float(np.average(target, weights=weights))
-        scores = (Z - self.centre_) @ self.directions_
+        scores = (Z - self.centre_) @ self.axes_
         self.unit_ = float(np.sqrt(np.mean(np.sum(scores**2, axis=1)))) or 1.0 if scores.size else 1.0
         self.scores_ = scores / self.unit_
         root = np.sqrt(weights)  # a row's noise is inverse to its weight
@@ -230,8 +244,12 @@ class GaussianProcess(Candidate):
 
     def eta(self, Z: Array, families: Labels | None = None) -> Array:
         """Predict (n,) values on the link's scale: the posterior mean."""
-        scores = (Z - self.centre_) @ self.directions_ / self.unit_
+        scores = (Z - self.centre_) @ self.axes_ / self.unit_
         return np.asarray(self.mean_ + _kernel(scores, self.scores_, self.length_) @ self.dual_)
+
+    def directions(self, Z: Array) -> Array:
+        """Return the components (p, k)."""
+        return self.axes_
 
 
 # Simplest first: ties go to the earlier.
@@ -314,21 +332,22 @@ def _ridge_path(Z: Array, t: Array, weights: Array, folds: NDArray[np.int64]) ->
     U, singular, Vt = np.linalg.svd(Zc * root[:, None], full_matrices=False)
     trace = float(np.sum(singular**2))
     if trace <= 1e-12 * Z.size:  # constant features: the mean is all there is
-        singular = np.zeros_like(singular)
-        trace = 1.0
+        singular, trace = np.zeros_like(singular), 1.0
+    penalties = trace * PENALTIES[:, None]
     projected = U.T @ (root * tc)
-    average = np.outer(root, root) / weights.sum()
-    groups = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
-    losses, coefs = [], []
-    for penalty in PENALTIES * trace:
-        shrink = singular**2 / (singular**2 + penalty)
-        smoother = (U * shrink) @ U.T + average  # acts on root * t
-        residual = root * t - smoother @ (root * t)
-        loss = 0.0
-        for rows in groups:
-            block = np.eye(len(rows)) - smoother[np.ix_(rows, rows)]
-            loss += float(np.sum(np.linalg.solve(block + 1e-12 * np.eye(len(rows)), residual[rows]) ** 2))
-        losses.append(loss)
-        coefs.append(Vt.T @ (singular / (singular**2 + penalty) * projected))
-    coef = np.column_stack(coefs)
-    return np.array(losses), coef, mean - centre @ coef
+    shrink = singular**2 / (singular**2 + penalties)  # (a, r): the smoother of root * t is U shrink U' + its mean's
+    residual = root * tc - (shrink * projected) @ U.T
+    labels, sizes = np.unique(folds, return_counts=True)
+    if np.all(sizes == 1):
+        losses = np.sum((residual / (1 + 1e-12 - shrink @ (U**2).T - weights / weights.sum())) ** 2, axis=1)
+    else:
+        losses = np.zeros(len(PENALTIES))
+        for label in labels:
+            rows = np.flatnonzero(folds == label)
+            own = (
+                np.einsum("ir,ar,jr->aij", U[rows], shrink, U[rows]) + np.outer(root[rows], root[rows]) / weights.sum()
+            )
+            left = np.linalg.solve((1 + 1e-12) * np.eye(len(rows)) - own, residual[:, rows, None])
+            losses += np.sum(left[:, :, 0] ** 2, axis=1)
+    coef = Vt.T @ (singular / (singular**2 + penalties) * projected).T
+    return losses, coef, mean - centre @ coef

@@ -74,9 +74,9 @@ def card(proxy: Proxy) -> str:
         "",
         "## Domain",
         "",
-        "A model's novelty is its leverage (square root) or its distance to the nearest reference, as a multiple of "
-        f"the farthest reference's. At most 1: inside. Up to {WITHHELD:g}: the interval is widened by that factor. Beyond: "
-        "no interval is given.",
+        "A model's novelty is its leverage (square root) or its distance to the nearest reference, as a multiple "
+        f"of the farthest reference's. At most 1: inside. Up to {WITHHELD:g}: the interval is widened by that factor. "
+        "Beyond: no interval is given.",
         "",
         "## Must not be used",
         "",

@@ -36,7 +36,8 @@ class Domain:
     @classmethod
     def of(cls, regressor: ProxyRegressor, X: pd.DataFrame) -> Domain:
         """Return the domain of a fitted regressor and its training features."""
-        return cls(regressor.standardised(X)[0], regressor.directions())
+        Z, _ = regressor.standardised(X)
+        return cls(Z, regressor.directions(Z))
 
     def leverage(self, Z: Array) -> Array:
         """Return the leverage (m,) of standardised features (m, p') in the model's own space."""

@@ -153,10 +153,7 @@ class Proxy:
             parts.append(f"{novelty:.1f} times as far out as any reference: interval widened as much")
         known = set(self.references["family"])
         if self.unit == "model" and (pd.isna(row["family"]) or row["family"] not in known):
-            parts.append(
-                f"interval holds for another model of {listed(sorted(known), 4)}: with fewer than "
-                f"{FAMILIES_NEEDED} families none can be given for a new one"
-            )
+            parts.append(f"interval holds for further models of {listed(sorted(known), 4)}, not of a new family")
         empty = [name for name in self.features if pd.isna(row[name])]
         if empty:
             parts.append(f"missing, taken as typical: {listed(empty, 3)}")

@@ -112,12 +112,13 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         with config_context(assume_finite=True):
             return self.preparation_.transform(Z), None if families is None else _labels(families, len(Z))
 
-    def directions(self) -> Array:
-        """Return the projections (p', k) of the standardised features that the candidate looks at."""
+    def directions(self, Z: Array) -> Array:
+        """Return the projections (p', k) of the standardised features `Z` (n, p') that the candidate looks at."""
         check_is_fitted(self)
         columns = self._columns(self.chosen_)
-        full = np.zeros((self.preparation_[-1].n_features_in_, self.head_.directions_.shape[1]))
-        full[columns] = self.head_.directions_
+        looked_at = self.head_.directions(Z[:, columns])
+        full = np.zeros((Z.shape[1], looked_at.shape[1]))
+        full[columns] = looked_at
         return full
 
     def prepared_names(self) -> list[str]:

@@ -143,7 +143,7 @@ def load_proxy(folder: Path) -> Proxy:
         bounds=(lower, upper),
         unit=description["unit"],
         intervals=intervals,
-        domain=Domain(stored["references"], intervals.regressor.directions()),
+        domain=Domain(stored["references"], intervals.regressor.directions(stored["references"])),
         references=references,
         validation=read_table(folder / "validation.parquet"),
         scores=pd.DataFrame(description["scores"]).astype({"coverage": float, "spearman": float}),
@@ -174,8 +174,8 @@ def _check_description(folder: Path, description: dict[str, Any]) -> None:
         stored, here = description["versions"][name], importlib.metadata.version(name)
         if stored.split(".")[:2] != here.split(".")[:2]:
             raise InputError(
-                f"The proxy in {folder} was made with {name} {stored}, but {here} is installed; install {stored} or fit "
-                "it again."
+                f"The proxy in {folder} was made with {name} {stored}, but {here} is installed; install {stored} or "
+                "fit it again."
             )
     for name, digest in description["sha256"].items():
         path = folder / name

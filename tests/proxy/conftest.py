@@ -1,0 +1,49 @@
+"""Synthetic reference models whose law is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+
+if TYPE_CHECKING:
+    from proxy import Proxy
+
+
+@pytest.fixture(scope="session")
+def families() -> Callable[..., pd.DataFrame]:
+    """Make reference tables: `bits` = 2 + 0.5 x ability + noise, features = loadings x ability + noise."""
+
+    def make(count: int = 2, each: int = 5, *, features: int = 12, noise: float = 0.05, seed: int = 0) -> pd.DataFrame:
+        rng = np.random.default_rng(seed)
+        loadings = rng.normal(size=features)
+        rows = []
+        for family in range(count):
+            shift = rng.normal() * 0.2
+            for member in range(each):
+                log_size = 4.5 + 2.5 * member / max(each - 1, 1)
+                ability = log_size - 5.5 + shift
+                values = loadings * ability + rng.normal(size=features) * 0.2
+                rows.append(
+                    {
+                        "model": f"family{family}-{member}",
+                        "family": f"family{family}",
+                        "parameters": round(10**log_size),
+                        **{f"behaviour.b{i}": value for i, value in enumerate(values)},
+                        "bits": 2 + 0.5 * ability + rng.normal() * noise,
+                    }
+                )
+        return pd.DataFrame(rows)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def fitted(families: Callable[..., pd.DataFrame]) -> Proxy:
+    """A proxy fitted on ten models of two families."""
+    from proxy import fit_proxy
+
+    return fit_proxy(families(features=6), target="bits")

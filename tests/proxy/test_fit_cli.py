@@ -1,0 +1,64 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from extraction.tables import read_table
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def tables(families: Callable[..., pd.DataFrame], tmp_path: Path) -> tuple[Path, Path]:
+    table = families()
+    table.iloc[:-1].to_parquet(tmp_path / "references.parquet")
+    table.iloc[-1:].drop(columns=["bits", "family", "parameters"]).to_parquet(tmp_path / "closed.parquet")
+    return tmp_path / "references.parquet", tmp_path / "closed.parquet"
+
+
+@pytest.mark.filterwarnings("default")  # MLflow's own
+def test_fit_register_and_estimate(emergence: Run, tables: tuple[Path, Path], tmp_path: Path) -> None:
+    references, closed = tables
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    done = emergence(
+        "fit", references, "--target", "bits", "--out", tmp_path / "proxy", "--register", "bits", "--tracking-uri", uri
+    )
+    assert done.code == 0, done.err
+    assert "log_parameters" in done.out
+    assert "Registered bits" in done.err
+    from_folder = emergence("estimate", tmp_path / "proxy", closed, "--json")
+    assert from_folder.code == 0, from_folder.err
+    row = json.loads(from_folder.out)[0]
+    assert row["model"] == "family1-4"
+    assert row["lower"] <= row["estimate"] <= row["upper"]
+    named = emergence(
+        "estimate", "models:/bits@candidate", closed, "--tracking-uri", uri, "--out", tmp_path / "estimate.csv"
+    )
+    assert named.code == 0, named.err
+    assert read_table(tmp_path / "estimate.csv")["estimate"].item() == pytest.approx(row["estimate"])
+
+
+def test_too_few_models_exit_with_two_and_leave_nothing(
+    emergence: Run, tables: tuple[Path, Path], tmp_path: Path
+) -> None:
+    pd.read_parquet(tables[0]).head(8).to_parquet(tmp_path / "few.parquet")
+    done = emergence("fit", tmp_path / "few.parquet", "--target", "bits", "--out", tmp_path / "proxy")
+    assert done.code == 2
+    assert "at least 9 reference models, but 8 came" in done.err
+    assert not (tmp_path / "proxy").exists()
+
+
+@pytest.mark.parametrize("bounds", ["0;1", "a,b", "1", "0,1,2"])
+def test_bad_bounds_exit_with_two(emergence: Run, tables: tuple[Path, Path], tmp_path: Path, bounds: str) -> None:
+    done = emergence("fit", tables[0], "--target", "bits", "--out", tmp_path / "proxy", "--bounds", bounds)
+    assert done.code == 2
+    assert "two numbers with a comma" in done.err
+
+
+def test_a_used_folder_is_refused_before_any_work(emergence: Run, tables: tuple[Path, Path], tmp_path: Path) -> None:
+    done = emergence("fit", tables[0], "--target", "bits", "--out", tmp_path)
+    assert done.code == 2
+    assert "holds something already" in done.err
