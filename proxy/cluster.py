@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
 from estimators.base import InputError
-from proxy.placement import Demand
+from proxy.jobs import Job
+from proxy.placement import GPU_MEMORY_GB, UNKNOWN_GPU_GB, Demand, Node
 from proxy.worker import Worker
 
 OBJECT_STORE_BYTES = 128 * 2**20  # only jobs and their small tables pass through it
+RAY_SHARE = 0.9  # of the available memory that Ray lends to workers, the rest is for objects and itself
+KIND = "accelerator_type:"  # begins the resource by which a node names its kind of GPU
+WATCH = "watch"  # concurrency group in which a worker answers while it is at a job
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # workers without GPUs keep the user's variables
@@ -22,18 +26,35 @@ QUIET = {
 }
 
 
+def this_machine() -> Node:
+    """Return what a cluster started here would have."""
+    import psutil
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    gpus = torch.cuda.device_count()
+    gpu_gb = torch.cuda.get_device_properties(0).total_memory / 2**30 if gpus else UNKNOWN_GPU_GB
+    return Node(Demand(float(gpus), int(psutil.virtual_memory().available * RAY_SHARE), cores), gpu_gb)
+
+
 class Cluster:
     """A running Ray cluster; a local one starts and ends with this context.
 
     Args:
         address: of a cluster to join (`auto`: one that runs on this machine); None starts one here.
         worker: the class whose instances do the jobs.
+        tell: told the address of the dashboard, if there is one.
     """
 
-    def __init__(self, address: str | None = None, worker: type[Worker] = Worker) -> None:
+    def __init__(
+        self,
+        address: str | None = None,
+        worker: type[Worker] = Worker,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
         self.address = address
         self.worker = worker
-        self.dashboard: str | None = None
+        self.tell = tell
 
     def __enter__(self) -> Cluster:
         """Join or start the cluster.
@@ -63,7 +84,8 @@ class Cluster:
                 f"No Ray cluster answers at {self.address}: {reason}; start one with `ray start --head`, "
                 "or leave --address out to run on this machine."
             ) from error
-        self.dashboard = context.dashboard_url or None
+        if self.tell is not None and context.dashboard_url:
+            self.tell(context.dashboard_url)
         return self
 
     def __exit__(
@@ -72,21 +94,41 @@ class Cluster:
         """Leave the cluster; a local one ends with all its processes."""
         self._ray.shutdown()
 
-    def nodes(self) -> dict[str, Demand]:
-        """Return what each living node has in all, by node id."""
-        rooms = {}
+    def nodes(self) -> dict[str, Node]:
+        """Return the living nodes by id."""
+        found = {}
         for node in self._ray.nodes():
             if node["Alive"]:
                 has = node["Resources"]
-                rooms[node["NodeID"]] = Demand(has.get("GPU", 0), int(has.get("memory", 0)), int(has.get("CPU", 0)))
-        return rooms
+                kinds = [name.removeprefix(KIND) for name in has if name.startswith(KIND)]
+                gpu_gb = max((GPU_MEMORY_GB.get(kind, UNKNOWN_GPU_GB) for kind in kinds), default=UNKNOWN_GPU_GB)
+                total = Demand(has.get("GPU", 0.0), int(has.get("memory", 0)), int(has.get("CPU", 0)))
+                found[node["NodeID"]] = Node(total, gpu_gb)
+        return found
 
     def start_worker(self, demand: Demand) -> Any:
         """Ask for a worker that holds `demand`; Ray places it when there is room."""
         remote = self._ray.remote(
-            num_cpus=demand.cpus, num_gpus=demand.gpus, memory=demand.memory, max_restarts=0, max_task_retries=0
+            num_cpus=demand.cpus,
+            num_gpus=demand.gpus,
+            memory=demand.memory,
+            max_restarts=0,  # the driver starts another and decides what it does
+            max_task_retries=0,
+            concurrency_groups={WATCH: 1},
         )
         return remote(self.worker).remote(threads=demand.cpus, gpus=demand.gpus)
+
+    def where(self, handle: Any) -> Any:
+        """Ask a worker where it runs; the answer comes when it has started."""
+        return handle.where.remote()
+
+    def run(self, handle: Any, job: Job) -> Any:
+        """Give a worker a job."""
+        return handle.run.remote(job)
+
+    def steps(self, handle: Any) -> Any:
+        """Ask a worker how far it is, beside its job."""
+        return handle.steps.options(concurrency_group=WATCH).remote()
 
     def stop_worker(self, handle: Any) -> None:
         """End a worker now."""
@@ -105,8 +147,18 @@ class Cluster:
         try:
             return self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            raise WorkerLostError(str(error).strip()) from error
+            reason = str(error).strip()
+            memory = isinstance(error, self._ray.exceptions.OutOfMemoryError) or "OOM" in reason
+            raise WorkerLostError(reason, memory=memory) from error
 
 
 class WorkerLostError(Exception):
-    """A worker died, was killed for memory, or its node went."""
+    """A worker died, was killed for memory, or its node went.
+
+    Attributes:
+        memory: whether it was killed for taking too much memory.
+    """
+
+    def __init__(self, reason: str, *, memory: bool = False) -> None:
+        super().__init__(reason)
+        self.memory = memory

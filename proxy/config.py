@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from estimators.base import InputError
 
-Estimator = Literal["sample-propagation", "mine", "mine-paper", "infonce", "smile", "nwj"]
 Control = Literal["random-weights"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -47,12 +46,12 @@ class Resources(Strict):
     """What one worker holds while a model is measured; what is left out is estimated from the model's size.
 
     Attributes:
-        cpus: processor cores, also the number of torch threads.
+        cpus: processor cores, also the number of torch threads; 1 by default.
         gpus: 0, a fraction of one GPU (workers then share it), or a whole number of GPUs.
         memory_gb: main memory in GiB.
     """
 
-    cpus: Annotated[int, Field(ge=1)] = 1
+    cpus: Annotated[int, Field(ge=1)] | None = None
     gpus: Annotated[float, Field(ge=0)] | None = None
     memory_gb: Annotated[float, Field(gt=0)] | None = None
 
@@ -124,12 +123,14 @@ class Measurement(Strict):
 
     Attributes:
         estimator: see `emergence calibrate` for what each can do.
+        options: of a trained estimator, such as `{preset: paper, epochs: 200}`.
         resolutions: noise levels relative to the RMS norm of the layer's states; empty: the default curve.
         queries: windows whose information is read; every window is still a reference.
         project: dimensions that wider models are projected to; null keeps all.
     """
 
-    estimator: Estimator = "sample-propagation"
+    estimator: str = "sample-propagation"
+    options: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     resolutions: tuple[Annotated[float, Field(gt=0)], ...] = ()
     queries: Annotated[int, Field(ge=2)] = 4000
     project: Annotated[int, Field(ge=1)] | None = 256
@@ -204,7 +205,7 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key '{key}' is given twice", key_node.start_mark

@@ -89,11 +89,7 @@ def make_jobs(config: SweepConfig) -> list[Job]:
     Raises:
         InputError: if a model or corpus does not exist, or two jobs would be the same work.
     """
-    from estimators import DEFAULT_RESOLUTIONS
-
-    measurement = config.measurement
-    if measurement.estimator == "sample-propagation" and not measurement.resolutions:
-        measurement = measurement.model_copy(update={"resolutions": tuple(DEFAULT_RESOLUTIONS)})
+    measurement = _resolved(config.measurement)
     corpora = [(corpus, corpus_version(corpus.source)) for corpus in config.corpora]
     jobs = [
         Job(model, version, corpus, content, measurement, control, config.seed)
@@ -107,3 +103,22 @@ def make_jobs(config: SweepConfig) -> list[Job]:
             raise InputError(f"{job.label} is listed twice in {config.name} with the same settings; remove one.")
         by_key[job.key] = job
     return jobs
+
+
+def _resolved(measurement: Measurement) -> Measurement:
+    """Fill in what is left to the default, so that a later default gives another key.
+
+    Raises:
+        InputError: if there is no such estimator or it does not take such options.
+    """
+    from estimators import DEFAULT_RESOLUTIONS
+    from estimators import estimator as known_estimator
+
+    if measurement.estimator == "sample-propagation":
+        if measurement.options:
+            raise InputError("measurement.options are for trained estimators; sample-propagation takes none.")
+        return measurement.model_copy(update={"resolutions": measurement.resolutions or tuple(DEFAULT_RESOLUTIONS)})
+    known_estimator(measurement.estimator, **measurement.options)
+    if measurement.resolutions:
+        raise InputError(f"{measurement.estimator} has no resolutions; leave measurement.resolutions out.")
+    return measurement

@@ -1,30 +1,47 @@
-"""What a model needs of a machine, and how many workers a cluster has room for."""
+"""What a model needs of a machine, and which node of a cluster has room for it."""
 
 from __future__ import annotations
 
-import json
 import math
-import re
-import struct
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from proxy.config import Model, Resources
-from proxy.identity import local_model
+from proxy.sizes import count_parameters
 
 GIB = 2**30
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-PROCESS_GB = 1.0  # a Python process with torch and transformers, and the states of one layer
+BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
+QUANTIZED_BYTES = {"8": 1.0, "4": 0.6}  # per parameter, by the bits in the quantization's name
+PROCESS_GB = 0.9  # a Python process with torch and transformers: 0.7 GiB measured, and what one block's states take
+STATES_GB = 2.0  # states that extraction keeps in memory before it spills to disk
 LOADING = 1.2  # weights while they are loaded, relative to weights at rest
-SIZE_IN_NAME = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)(k|m|b)(?![a-z0-9])", re.IGNORECASE)
-UNIT = {"k": 1e3, "m": 1e6, "b": 1e9}
+CONTEXT_GB = 0.6  # what CUDA takes per process
+ACTIVATIONS = 1.15  # weights and the activations of a batch of short windows, relative to weights
+MEASURED = 1.1  # margin over a measured peak
+SMALLEST_FRACTION = 1 / 8  # of a GPU
+
+# Main memory of one GPU in GiB, by Ray's name of the accelerator.
+GPU_MEMORY_GB = {
+    "B200": 180,
+    "H200": 140,
+    "H100": 80,
+    "H20": 96,
+    "A100-80G": 80,
+    "A100-40G": 40,
+    "A100": 40,
+    "L40S": 48,
+    "L4": 23,
+    "A10G": 23,
+    "A10": 23,
+    "V100": 16,
+    "T4": 15,
+}
+UNKNOWN_GPU_GB = 16.0
 
 
 @dataclass(frozen=True, order=True)
 class Demand:
-    """What one worker holds while it measures a model: GPUs, main memory in bytes, cores."""
+    """What one worker holds: GPUs, main memory in bytes, cores; also what a node has."""
 
     gpus: float
     memory: int
@@ -38,61 +55,95 @@ class Demand:
         """Return what is left of this when `other` is taken."""
         return Demand(self.gpus - other.gpus, self.memory - other.memory, self.cpus - other.cpus)
 
+    def more(self) -> Demand:
+        """Return the next larger demand, for a worker that ran out of memory."""
+        return replace(self, gpus=2 * self.gpus if self.gpus else 0.0, memory=2 * self.memory)
+
     def __str__(self) -> str:
         gpus = f", {self.gpus:g} GPU" if self.gpus else ""
         return f"{self.cpus} CPU{gpus}, {self.memory / GIB:.1f} GiB"
 
 
-def demand(model: Model, default: Resources) -> Demand:
-    """Return what a worker for `model` asks for: what the config says, the rest from the model's size."""
-    own = model.resources or default
-    gpus = own.gpus if own.gpus is not None else default.gpus or 0
-    memory_gb = own.memory_gb or default.memory_gb or _rounded_up(main_memory_gb(model, gpus))
-    return Demand(gpus, int(memory_gb * GIB), own.cpus)
+@dataclass(frozen=True)
+class Node:
+    """One machine of a cluster.
+
+    Attributes:
+        total: what it has in all.
+        gpu_gb: memory of one of its GPUs in GiB.
+    """
+
+    total: Demand
+    gpu_gb: float = UNKNOWN_GPU_GB
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """What a model took at most when it was measured before, in GiB; None where it was not."""
+
+    main_gb: float | None = None
+    gpu_gb: float | None = None
+
+
+def demand(model: Model, default: Resources, nodes: Sequence[Node] = (), measured: Peaks | None = None) -> Demand:
+    """Return what a worker for `model` asks for: what the config says, else what was measured, else an estimate.
+
+    Fractions of a GPU and memory are powers of two, so that models of like size can take each other's workers and
+    fractions fill a GPU without gaps.
+    """
+    own = model.resources or Resources()
+    measured = measured or Peaks()
+    given = own.gpus if own.gpus is not None else default.gpus
+    with_gpus = [node for node in nodes if node.total.gpus]
+    gpus = (_gpus(model, with_gpus, measured) if with_gpus else 0.0) if given is None else given
+    memory_gb = own.memory_gb or default.memory_gb
+    if memory_gb is None:
+        needed = MEASURED * measured.main_gb if measured.main_gb and not gpus else main_memory_gb(model, gpus)
+        memory_gb = _power_of_two(needed)
+    return Demand(gpus, int(memory_gb * GIB), own.cpus or default.cpus or 1)
+
+
+def weights_gb(model: Model, *, on_gpu: bool) -> float:
+    """Return the size of the weights in GiB; 0 where the number of parameters is not known."""
+    size = BYTES.get(model.dtype, 2.0 if on_gpu else 4.0)  # `auto` is float32 on CPU, the checkpoint's own elsewhere
+    for bits, quantized in QUANTIZED_BYTES.items():
+        if model.quantization is not None and bits in model.quantization.rsplit("-", 1)[-1]:
+            size = quantized
+    return (count_parameters(model) or 0) * size / GIB
 
 
 def main_memory_gb(model: Model, gpus: float) -> float:
-    """Estimate the main memory that measuring `model` takes, in GiB."""
-    parameters = count_parameters(model) or 0
-    # On CPU `auto` is float32; with a GPU the weights only pass through main memory in their own type.
-    size = BYTES.get(model.dtype, 2 if gpus else 4)
-    return PROCESS_GB + LOADING * parameters * size / GIB
+    """Estimate the main memory in GiB; with a GPU the weights only pass through it, shard by shard."""
+    if gpus:
+        return PROCESS_GB + STATES_GB + min(10.0, weights_gb(model, on_gpu=True))
+    weights = weights_gb(model, on_gpu=False)
+    return PROCESS_GB + LOADING * weights + min(STATES_GB, weights)  # small models have small states
 
 
-def _rounded_up(gigabytes: float) -> float:
-    """Round up to a power of two, so that models of like size can take each other's workers."""
-    return float(2 ** math.ceil(math.log2(gigabytes)))
+def gpu_memory_gb(model: Model) -> float:
+    """Estimate the GPU memory in GiB."""
+    return CONTEXT_GB + ACTIVATIONS * weights_gb(model, on_gpu=True)
 
 
-@cache
-def count_parameters(model: Model) -> int | None:
-    """Return the number of parameters: as configured, from the weights' header, or from a size in the name."""
-    if model.parameters is not None:
-        return model.parameters
-    folder = local_model(model.id)
-    if folder is not None:
-        return _counted(folder)
-    found = SIZE_IN_NAME.findall(model.id.rsplit("/", 1)[-1])
-    return int(float(found[-1][0]) * UNIT[found[-1][1].lower()]) if found else None
+def _gpus(model: Model, nodes: Sequence[Node], measured: Peaks) -> float:
+    """Return the fraction or number of GPUs that holds the model, on the nodes' largest kind of GPU."""
+    needed = MEASURED * measured.gpu_gb + CONTEXT_GB if measured.gpu_gb else gpu_memory_gb(model)
+    return max(SMALLEST_FRACTION, _power_of_two(needed / max(node.gpu_gb for node in nodes)))
 
 
-def _counted(folder: Path) -> int | None:
-    """Count the numbers in a folder's safetensors files by their headers alone."""
-    total = 0
-    for path in folder.glob("*.safetensors"):
-        with open(path, "rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(length))
-        total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
-    return total or None
+def _power_of_two(value: float) -> float:
+    return float(2.0 ** math.ceil(math.log2(value)))
 
 
-def place(wanted: Demand, rooms: Sequence[Demand]) -> int | None:
-    """Return which of `rooms` to put a worker in: the fullest that still has room; None if none has."""
-    fitting = [index for index, room in enumerate(rooms) if wanted.fits(room)]
-    return min(fitting, key=lambda index: rooms[index], default=None)
+def place(wanted: Demand, rooms: Mapping[str, Demand]) -> str | None:
+    """Return which of `rooms` to put a worker in: the fullest that still has room; None if none has.
+
+    A worker without GPU goes where there are none, if it can.
+    """
+    fitting = [name for name, room in rooms.items() if wanted.fits(room)]
+    return min(fitting, key=lambda name: rooms[name], default=None)
 
 
-def fits_somewhere(wanted: Demand, totals: Iterable[Demand]) -> bool:
-    """Whether an empty cluster would have room for `wanted`."""
-    return any(wanted.fits(total) for total in totals)
+def misfits(wanted: Demand, nodes: Sequence[Node]) -> bool:
+    """Whether not even an empty node has room for `wanted`."""
+    return not any(wanted.fits(node.total) for node in nodes)

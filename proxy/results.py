@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from proxy.jobs import RESULT_VERSION, Job
+from proxy.placement import Peaks
 from proxy.schemas import EMERGENCE
 from proxy.storage import Storage, patiently
 
@@ -31,10 +32,16 @@ class Found:
     Attributes:
         done: keys whose result can be used.
         rejected: keys with a result that cannot be used, and why; they are done again.
+        failed: keys whose record says that they failed, and when that attempt started.
+        seconds: how long each done job took.
+        peaks: what each model took at most.
     """
 
     done: set[str] = field(default_factory=set)
     rejected: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    peaks: dict[str, Peaks] = field(default_factory=dict)
 
 
 class Results:
@@ -91,14 +98,19 @@ class Results:
             found.rejected[key] = "its record is cut short"
         elif (record.get("schema"), record.get("table_version")) != (FOLDER_SCHEMA, EMERGENCE.version):
             found.rejected[key] = "its result is from another version of this program"
-        elif record.get("status") != "done":
-            return
+        elif record.get("status") == "failed":
+            found.failed[key] = str(record.get("started"))
         elif size is None:
             found.rejected[key] = "its table is missing"
         elif size != record.get("bytes"):
             found.rejected[key] = "its table is cut short"
         else:
             found.done.add(key)
+            found.seconds[key] = float(record.get("seconds") or 0)
+            known = found.peaks.get(record["model"], Peaks())
+            found.peaks[record["model"]] = Peaks(
+                _larger(known.main_gb, record.get("peak_memory_gb")), _larger(known.gpu_gb, record.get("peak_gpu_gb"))
+            )
 
     def tables(self, jobs: Sequence[Job]) -> Iterator[pa.Table]:
         """Yield the tables of `jobs` sorted by model, corpus, layer, position and resolution, few at a time."""
@@ -144,6 +156,10 @@ def to_parquet(frame: pd.DataFrame) -> bytes:
     sink = io.BytesIO()
     pq.write_table(table, sink)
     return sink.getvalue()
+
+
+def _larger(one: float | None, other: float | None) -> float | None:
+    return max((value for value in (one, other) if value is not None), default=None)
 
 
 def _parsed(content: bytes) -> dict[str, Any] | None:

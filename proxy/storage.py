@@ -201,14 +201,16 @@ class Remote:
         self.filesystem.makedirs(self._path(name).rsplit("/", 1)[0], exist_ok=True)
 
 
-def open_storage(location: str | Path) -> Storage:
-    """Open a results folder or URL and make sure that it can be written.
+def open_storage(location: str | Path, *, writable: bool = True) -> Storage:
+    """Open a results folder or URL; if `writable`, make sure that it can be written.
 
     Raises:
         InputError: if it cannot be opened or written.
     """
     try:
         storage = _remote(str(location)) if "://" in str(location) else Folder(Path(location).expanduser().absolute())
+        if not writable:
+            return storage
         probe = f"jobs/.probe-{uuid.uuid4().hex}"
         storage.write(probe, b"writable?")
         storage.delete(probe)
@@ -221,12 +223,12 @@ def open_storage(location: str | Path) -> Storage:
 
 
 def _remote(url: str) -> Remote:
-    import fsspec
+    import fsspec  # type: ignore[import-untyped]
 
     try:
         filesystem, root = fsspec.core.url_to_fs(url)
     except ImportError:
-        from fsspec.implementations.arrow import ArrowFSWrapper
+        from fsspec.implementations.arrow import ArrowFSWrapper  # type: ignore[import-untyped]
         from pyarrow import fs
 
         try:

@@ -14,7 +14,8 @@ import time
 import traceback
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from estimators.base import EmergenceError
 from proxy.identity import COMMIT
@@ -24,6 +25,7 @@ from proxy.results import to_parquet
 if TYPE_CHECKING:
     from extraction import LanguageModel
 
+Trouble = Literal["memory", "again", None]
 LOG_CHARACTERS = 20_000  # of a job's output, kept in its record
 
 
@@ -34,12 +36,12 @@ class Outcome:
     Attributes:
         table: its rows of the emergence table as parquet; None if it failed.
         record: what is written beside the table, see `proxy.results`.
-        passing: whether a failure may pass when tried again (memory, network, storage).
+        trouble: why a failure may pass when tried again: more `memory`, or just `again` (network, files).
     """
 
     table: bytes | None
     record: dict[str, Any]
-    passing: bool = False
+    trouble: Trouble = None
 
 
 class Worker:
@@ -48,42 +50,37 @@ class Worker:
     def __init__(self, threads: int = 1, gpus: float = 0) -> None:
         self.threads = threads
         self.gpus = gpus
-        self.progress = (0, 0)  # steps of the running job: done, total
+        self._steps = (0, 0)
         self._loaded_key: str | None = None
         self._model: LanguageModel | None = None
 
     def where(self) -> dict[str, Any]:
-        """Say on which machine and as which process this worker runs."""
-        return {"host": socket.gethostname(), "pid": os.getpid()}
+        """Say on which node, machine and as which process this worker runs."""
+        ray = sys.modules.get("ray")
+        node = ray.get_runtime_context().get_node_id() if ray is not None and ray.is_initialized() else None
+        return {"node": node, "host": socket.gethostname(), "pid": os.getpid()}
+
+    def steps(self) -> tuple[int, int]:
+        """Say how far the running job is: steps done, and in all (0 while it is loading)."""
+        return self._steps
 
     def run(self, job: Job) -> Outcome:
         """Measure one job; a failure is an outcome with its traceback, not an exception."""
         started = datetime.now(UTC)
         clock = time.perf_counter()
-        record: dict[str, Any] = {
-            "model": job.model_name,
-            "revision": job.model.revision,
-            "family": None,
-            "parameters": job.model.parameters,
-            "corpus": job.corpus_name,
-            "corpus_hash": None,
-            "config": job.settings,
-            "windows": None,
-            "seconds": None,
+        record = blank_record(job) | {
             "started": started.isoformat(timespec="seconds"),
             "host": socket.gethostname(),
-            "error_type": None,
-            "error": None,
-            "traceback": None,
         }
         output = io.StringIO()
         table: bytes | None = None
-        passing = False
+        trouble: Trouble = None
+        forget_peaks()
         try:
             with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
                 table = self._measure(job, record)
         except Exception as error:  # the sweep goes on; the record says what happened
-            passing = is_passing(error)
+            trouble = trouble_of(error)
             record |= {
                 "error_type": type(error).__name__,
                 "error": str(error) or type(error).__name__,
@@ -92,8 +89,8 @@ class Worker:
             self._unload()
         record["seconds"] = round(time.perf_counter() - clock, 3)
         record["log"] = output.getvalue()[-LOG_CHARACTERS:]
-        record["peak_memory_gb"] = peak_memory_gb()
-        return Outcome(table, record, passing)
+        record |= peaks()
+        return Outcome(table, record, trouble)
 
     def _measure(self, job: Job, record: dict[str, Any]) -> bytes:
         import torch
@@ -102,7 +99,7 @@ class Worker:
         from proxy.measure import measure
 
         torch.set_num_threads(self.threads)
-        self.progress = (0, 0)
+        self._steps = (0, 0)
         model = self._load(job)
         record |= {"revision": model.revision, "family": model.family, "parameters": model.parameters}
         record["device"] = str(model.device)
@@ -123,16 +120,17 @@ class Worker:
             model,
             chosen,
             estimator=settings.estimator,
+            options=settings.options,
+            resolutions=settings.resolutions,
             queries=settings.queries,
             project=settings.project,
             seed=job.seed,
             progress=self._told,
-            **({"resolutions": settings.resolutions} if settings.resolutions else {}),
         )
         return to_parquet(frame.assign(model=job.model_name))
 
     def _told(self, done: int, total: int) -> None:
-        self.progress = (done, total)
+        self._steps = (done, total)
 
     def _load(self, job: Job) -> LanguageModel:
         from extraction import load_model
@@ -167,18 +165,71 @@ class Worker:
             torch.cuda.empty_cache()
 
 
-def is_passing(error: BaseException) -> bool:
-    """Whether trying again may help: memory, network and files can recover, wrong input cannot."""
-    if isinstance(error, EmergenceError):
-        return False
-    if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)):
-        return False
-    if isinstance(error, (OSError, MemoryError)):
-        return True
-    return type(error).__name__ in {"OutOfMemoryError", "HfHubHTTPError", "AcceleratorError"}
+def blank_record(job: Job) -> dict[str, Any]:
+    """Return the record of a job of which nothing else is known yet."""
+    return {
+        "model": job.model_name,
+        "revision": job.model.revision,
+        "family": None,
+        "parameters": job.model.parameters,
+        "corpus": job.corpus_name,
+        "corpus_hash": None,
+        "config": job.settings,
+        "windows": None,
+        "seconds": None,
+        "started": None,
+        "host": None,
+        "error_type": None,
+        "error": None,
+        "traceback": None,
+    }
 
 
-def peak_memory_gb() -> float:
-    """Largest resident memory of this process so far, in GiB (Linux counts in KiB, macOS in bytes)."""
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 3)
+def failure(job: Job, kind: str, reason: str) -> dict[str, Any]:
+    """Return the record of a job whose worker could not write one."""
+    return blank_record(job) | {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "error_type": kind,
+        "error": reason.split("\n")[0],
+        "traceback": reason,
+    }
+
+
+def trouble_of(error: BaseException) -> Trouble:
+    """Say whether trying again may help: memory, network and files can recover, wrong input cannot."""
+    chain: BaseException | None = error
+    while chain is not None:  # a loader may have put it into words
+        if isinstance(chain, MemoryError) or type(chain).__name__ == "OutOfMemoryError":
+            return "memory"
+        chain = chain.__cause__
+    if isinstance(error, (EmergenceError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)):
+        return None
+    return "again" if isinstance(error, OSError) or type(error).__name__ == "HfHubHTTPError" else None
+
+
+def forget_peaks() -> None:
+    """Let the next `peaks` start from now, where the system can."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peaks() -> dict[str, float | None]:
+    """Return the largest main memory, and GPU memory where there is one, since `forget_peaks`, in GiB."""
+    torch = sys.modules.get("torch")
+    on_gpu = torch is not None and torch.cuda.is_available()
+    return {
+        "peak_memory_gb": round(_peak_resident() / 2**30, 3),
+        "peak_gpu_gb": round(torch.cuda.max_memory_allocated() / 2**30, 3) if torch is not None and on_gpu else None,
+    }
+
+
+def _peak_resident() -> int:
+    """Return the peak in bytes: since the last reset on Linux, of the process' life elsewhere."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
+    unit = 1 if platform.system() == "Darwin" else 1024  # macOS counts in bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

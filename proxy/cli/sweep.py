@@ -2,48 +2,161 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from proxy.cli.console import emit, screen, show
+
+if TYPE_CHECKING:
+    from proxy.config import SweepConfig
 
 
 def sweep(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or a shipped sweep such as `demo`.")],
     results: Annotated[
-        str | None, typer.Option(help="Folder or URL (s3://...) for results; default: results/NAME.")
+        str | None, typer.Option(help="Folder or URL (s3://...) of the results; default: the config's, results/NAME.")
     ] = None,
     address: Annotated[
         str | None, typer.Option(help="Ray cluster to join (`auto`: the one on this machine); default: start one.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan: jobs, memory, time, what does not fit; start nothing.")
+    ] = False,
+    log: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Print what a job said and its traceback, by its key.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary, or the plan, as JSON on stdout.")] = False,
 ) -> None:
     """Measure all models of a config on all its corpora; run again, it does only what is missing.
 
+    Results are written as they are finished, one record and table per model and corpus, and merged into
+    emergence.parquet. A job that fails is recorded with its traceback and listed at the end (exit code 1).
+
     Example: `emergence sweep demo --results results/demo`
     """
-    from proxy.cli.console import emit, screen
-    from proxy.cli.watching import Watch
     from proxy.config import load_config
+
+    settings = load_config(config)
+    where = results or settings.storage or f"results/{settings.name}"
+    if log is not None:
+        _show_log(where, log)
+    elif dry_run:
+        _show_plan(settings, where, address, as_json)
+    else:
+        _run(settings, where, address, as_json)
+
+
+def _run(settings: SweepConfig, where: str, address: str | None, as_json: bool) -> None:
+    import signal
+
+    from estimators import DEFAULT_RESOLUTION, DEFAULT_RESOLUTIONS
+    from proxy.cli.watching import Watch
+    from proxy.cluster import Cluster
     from proxy.measure import peak_emergence
     from proxy.sweep import sweep as run_sweep
 
-    settings = load_config(config)
-    where = results or settings.storage or str(Path("results") / settings.name)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # batch systems end jobs so: like Ctrl-C
     with Watch(settings.name) as watch:
-        outcome = run_sweep(settings, where, address=address, progress=watch.progress, watch=watch.event)
+        outcome = run_sweep(
+            settings, where, cluster=Cluster(address, tell=watch.dashboard), progress=watch.progress, watch=watch.event
+        )
     table = outcome.table
     if len(table):
-        emit(peak_emergence(table), None, as_json=as_json)
-    screen.print(f"{len(outcome.done)} done, {len(outcome.failed)} failed; results in {where}", highlight=False)
+        known = settings.measurement.resolutions or DEFAULT_RESOLUTIONS
+        nearest = min(known, key=lambda resolution: abs(resolution - DEFAULT_RESOLUTION))
+        emit(peak_emergence(table, resolution=nearest), None, as_json=as_json)
+    screen.print(
+        f"{len(outcome.done)} jobs done, {len(outcome.failed)} failed, {len(table)} rows; results in {where}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    tracked = _track(settings, where)
     for record in outcome.failed:
         screen.print(
-            f"Failed: {record['model']} on {record['corpus']} ({record['key']}): "
-            f"{record['error_type']}: {record['error']}",
+            f"Failed: {record['model']} on {record['corpus']}: {record['error_type']}: {record['error']} "
+            f"(emergence sweep {settings.name} --results {where} --log {record['key']})",
             style="red",
             markup=False,
             highlight=False,
             soft_wrap=True,
         )
-    if outcome.failed:
+    if outcome.failed or not tracked:
         raise typer.Exit(1)
+
+
+def _track(settings: SweepConfig, where: str) -> bool:
+    """Log the results if the config says so; False if that failed, which costs no result."""
+    if settings.tracking is None:
+        return True
+    from pathlib import Path
+
+    from estimators.base import EmergenceError
+    from tracking import track
+
+    try:
+        track(Path(where), tracking_uri=settings.tracking.uri, experiment=settings.tracking.experiment)
+    except EmergenceError as error:
+        screen.print(
+            f"Not tracked: {error} The results are complete; later: emergence track {where}",
+            style="red",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        return False
+    return True
+
+
+def _show_plan(settings: SweepConfig, where: str, address: str | None, as_json: bool) -> None:
+    import json
+    import sys
+
+    from proxy.plan import plan
+
+    planned = plan(settings, where, address=address)
+    if as_json:
+        summary = {
+            "jobs": planned.jobs,
+            "done": planned.done,
+            "rejected": planned.rejected,
+            "workers": planned.workers,
+            "seconds": planned.seconds,
+            "remarks": planned.remarks,
+            "models": json.loads(planned.models.to_json(orient="records")),
+        }
+        sys.stdout.write(json.dumps(summary, indent=1) + "\n")
+        return
+    show(planned.models)
+    basis = "from the jobs done" if planned.measured else "a rough estimate from sizes"
+    redo = f", {planned.rejected} to do again" if planned.rejected else ""
+    screen.print(
+        f"{planned.jobs} jobs, {planned.done} done{redo}; {planned.workers} workers at once; about "
+        f"{_duration(planned.seconds)} ({basis}); results in {where}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for remark in planned.remarks:
+        screen.print(remark, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_log(where: str, key: str) -> None:
+    from estimators.base import InputError
+    from proxy.results import Results
+    from proxy.storage import open_storage
+
+    record = Results(open_storage(where, writable=False)).record(key)
+    if record is None:
+        raise InputError(
+            f"No record of a job {key} in {where}; the keys are the names of the files in its jobs folder."
+        )
+    typer.echo(f"{record['model']} on {record['corpus']}: {record['status']} on {record['host']}, {record['started']}")
+    for part in ("log", "traceback"):
+        if record.get(part):
+            typer.echo(record[part].rstrip())
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -6,12 +6,12 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from proxy.cli.console import screen
 
 if TYPE_CHECKING:
-    from proxy.sweep import Event
+    from proxy.driver import Event
 
 
 class Watch:
@@ -19,13 +19,11 @@ class Watch:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.failures = 0
-        self.over = 0
-        self.total = 0
-        self.began = time.monotonic()
-        self.first: int | None = None
+        self._over = self._total = self._failures = 0
+        self._first: int | None = None
+        self._began = time.monotonic()
+        self._jobs: dict[str, TaskID] = {}
         self._bars: Progress | None = None
-        self._jobs: dict[str, object] = {}
 
     def __enter__(self) -> Watch:
         """Start drawing, on a terminal."""
@@ -39,7 +37,7 @@ class Watch:
                 console=screen,
             )
             self._bars.start()
-            self._overall = self._bars.add_task(f"{self.name}: starting", total=None, note="")
+            self._overall = self._bars.add_task(self.name, total=None, note="starting")
         return self
 
     def __exit__(
@@ -47,34 +45,65 @@ class Watch:
     ) -> None:
         """Stop drawing."""
         if self._bars is not None:
+            for task in self._jobs.values():
+                self._bars.remove_task(task)
             self._bars.stop()
+
+    def dashboard(self, address: str) -> None:
+        """Show where Ray's dashboard is."""
+        self._say(f"Ray dashboard: http://{address}")
 
     def progress(self, done: int, total: int) -> None:
         """Show that `done` of `total` jobs are over."""
-        if self.first is None:
-            self.first, self.began = done, time.monotonic()
-        self.over, self.total = done, total
+        if self._first is None:
+            self._first, self._began = done, time.monotonic()
+            if done:
+                self._say(f"{done} of {total} jobs are done already")
+        self._over, self._total = done, total
         if self._bars is not None:
-            self._bars.update(self._overall, description=self.name, completed=done, total=total, note=self._note())
+            self._bars.update(self._overall, completed=done, total=total, note=self._note())
 
     def event(self, event: Event) -> None:
         """Show one event."""
         job = event.job
         if event.kind == "fail":
-            self.failures += 1
-        text = {
-            "redo": f"again: {job.label}: {event.detail}",
-            "retry": f"again: {job.label}: {event.detail}",
-            "fail": f"failed: {job.label} ({job.key}): {event.detail}",
-        }.get(event.kind)
-        if text is None and event.kind == "done" and not screen.is_terminal:
-            text = f"{self.over + 1}/{self.total} {job.label}: {event.seconds:.1f} s; {self._note()}"
-        if text is not None:
-            screen.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._failures += 1
+        if event.kind in ("redo", "retry"):
+            self._say(f"Again: {job.label}: {event.detail}")
+        elif event.kind == "fail":
+            self._say(f"Failed: {job.label} ({job.key}): {event.detail}")
+        elif event.kind == "elsewhere":
+            self._say(f"Another driver works on {job.label}")
+        elif event.kind == "done" and self._bars is None:
+            count = f"{self._over + 1}/{self._total}"
+            self._say(f"{count} {job.label}: {event.seconds:.1f} s{self._left()}")
+        if self._bars is not None:
+            self._draw(self._bars, event)
+
+    def _draw(self, bars: Progress, event: Event) -> None:
+        key = event.job.key
+        if event.kind == "start":
+            self._jobs[key] = bars.add_task(f"  {event.job.label}", total=None, note="")
+        elif event.kind == "steps" and key in self._jobs and event.steps[1]:
+            bars.update(self._jobs[key], completed=event.steps[0], total=event.steps[1])
+        elif event.kind in ("done", "retry", "fail") and key in self._jobs:
+            bars.remove_task(self._jobs.pop(key))
+
+    def _say(self, line: str) -> None:
+        screen.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _rate(self) -> float:
+        """Return jobs per minute since the start."""
+        minutes = (time.monotonic() - self._began) / 60
+        return (self._over - (self._first or 0)) / minutes if minutes > 0 else 0.0
 
     def _note(self) -> str:
-        """Return rate and failures."""
-        finished = self.over - (self.first or 0)
-        minutes = (time.monotonic() - self.began) / 60
-        rate = f"{finished / minutes:.1f} jobs/min" if finished and minutes > 0 else "starting"
-        return rate + (f", {self.failures} failed" if self.failures else "")
+        rate = self._rate()
+        failures = f", {self._failures} failed" if self._failures else ""
+        return (f"{rate:.1f} jobs/min" if rate else "starting") + failures
+
+    def _left(self) -> str:
+        """Return the rate and the time left in words, once a job has shown it."""
+        rate = self._rate()
+        left = self._total - self._over - 1
+        return f"; {rate:.1f} jobs/min, about {left / rate:.0f} min left" if rate and left else ""

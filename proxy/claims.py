@@ -1,0 +1,114 @@
+"""Claims on jobs, so that two drivers on one results folder share the work instead of doing it twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from proxy.storage import Storage, patiently
+
+LEASE = 120.0  # seconds that a claim holds without being renewed
+RENEWAL = 30.0  # seconds between renewals
+SETTLING = 0.3  # seconds after which of two drivers that take over a claim at once the last writer has won
+
+
+class Claims:
+    """The jobs that this driver works on; a claim of a driver that died is taken over.
+
+    A claim is a file named after the job. It counts until its time is up, or, when its driver ran on this machine,
+    until that process is gone.
+    """
+
+    def __init__(self, storage: Storage, *, lease: float = LEASE) -> None:
+        self.storage = storage
+        self.lease = lease
+        self.held: set[str] = set()
+        self._renewed = time.monotonic()
+        self._me = {
+            "driver": uuid.uuid4().hex,
+            "host": socket.gethostname(),
+            "boot": _boot(),
+            "pid": os.getpid(),
+            "started": psutil.Process().create_time(),
+        }
+
+    def take(self, keys: Sequence[str]) -> set[str]:
+        """Claim those of `keys` that no living driver holds, and return them."""
+        won, taken_over = set(), []
+        for key in keys:
+            if patiently(lambda key=key: self.storage.create(_name(key), self._content())):  # type: ignore[misc]
+                won.add(key)
+            elif not self._alive(key):
+                patiently(lambda key=key: self.storage.write(_name(key), self._content()))  # type: ignore[misc]
+                taken_over.append(key)
+        if taken_over:
+            time.sleep(SETTLING)
+            won |= {key for key in taken_over if self._holder(key).get("driver") == self._me["driver"]}
+        self.held |= won
+        return won
+
+    def free(self, key: str) -> bool:
+        """Whether no living driver holds `key`."""
+        return not self._alive(key)
+
+    def renew(self) -> None:
+        """Prolong what is held, if it is time to."""
+        if time.monotonic() - self._renewed < min(RENEWAL, self.lease / 4):
+            return
+        self._renewed = time.monotonic()
+        for key in self.held:
+            patiently(lambda key=key: self.storage.write(_name(key), self._content()))  # type: ignore[misc]
+
+    def release(self, key: str) -> None:
+        """Give `key` up, done or not."""
+        if key in self.held:
+            self.held.discard(key)
+            patiently(lambda: self.storage.delete(_name(key)))
+
+    def release_all(self) -> None:
+        """Give up all that is held."""
+        for key in list(self.held):
+            self.release(key)
+
+    def _content(self) -> bytes:
+        return json.dumps({**self._me, "until": time.time() + self.lease}).encode()
+
+    def _holder(self, key: str) -> dict[str, Any]:
+        try:
+            claim = json.loads(patiently(lambda: self.storage.read(_name(key))))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return claim if isinstance(claim, dict) else {}
+
+    def _alive(self, key: str) -> bool:
+        claim = self._holder(key)
+        if claim.get("boot") == self._me["boot"] and claim.get("host") == self._me["host"]:
+            return _runs(claim.get("pid"), claim.get("started"))
+        return bool(float(claim.get("until", 0)) > time.time())
+
+
+def _name(key: str) -> str:
+    return f"claims/{key}.json"
+
+
+def _boot() -> str:
+    """Return what tells this boot and this space of process ids from any other."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return str(psutil.boot_time())
+
+
+def _runs(pid: Any, started: Any) -> bool:
+    try:
+        return bool(abs(psutil.Process(pid).create_time() - started) < 2)  # it is computed from a clock that drifts
+    except (psutil.Error, TypeError, ValueError):
+        return False

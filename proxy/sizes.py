@@ -1,0 +1,89 @@
+"""The size of a model without loading it, from its files, the hub's cache or its name."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from proxy.config import Model
+from proxy.identity import local_model
+
+SIZE_IN_NAME = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)(k|m|b)(?![a-z0-9])", re.IGNORECASE)
+UNIT = {"k": 1e3, "m": 1e6, "b": 1e9}
+
+# Published sizes of models whose name does not tell.
+NAMED = {
+    "gpt2": 124_439_808,
+    "gpt2-medium": 354_823_168,
+    "gpt2-large": 774_030_080,
+    "gpt2-xl": 1_557_611_200,
+    "distilgpt2": 81_912_576,
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Blocks and features of the residual stream."""
+
+    blocks: int
+    width: int
+
+
+@cache
+def count_parameters(model: Model) -> int | None:
+    """Return the number of parameters: as configured, from the weights' headers, by name; None if none tells."""
+    if model.parameters is not None:
+        return model.parameters
+    folder = local_model(model.id) or _cached(model)
+    counted = _counted(folder) if folder is not None else None
+    if counted is not None:
+        return counted
+    name = model.id.rsplit("/", 1)[-1].lower()
+    if name in NAMED:
+        return NAMED[name]
+    found = SIZE_IN_NAME.findall(name)
+    return int(float(found[-1][0]) * UNIT[found[-1][1]]) if found else None
+
+
+@cache
+def shape(model: Model) -> Shape:
+    """Return blocks and width from the model's config, or guess them from its size as such models are built."""
+    folder = local_model(model.id) or _cached(model)
+    if folder is not None and (folder / "config.json").is_file():
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = config.get("text_config", config)
+        blocks, width = _first(config, "num_hidden_layers", "n_layer"), _first(config, "hidden_size", "n_embd")
+        if blocks and width:
+            return Shape(blocks, width)
+    parameters = count_parameters(model) or 1_000_000_000
+    blocks = max(4, round(6 * (parameters / 7e7) ** 0.35))  # 6 at 70 M, 36 at 12 B, as in Pythia
+    return Shape(blocks, max(32, round(math.sqrt(parameters / (12 * blocks)))))  # a block holds 12 width^2
+
+
+def _first(config: dict[str, Any], *names: str) -> int | None:
+    return next((int(config[name]) for name in names if name in config), None)
+
+
+def _cached(model: Model) -> Path | None:
+    """Return the snapshot of a hub model in the local cache, if it is there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(model.id, "config.json", revision=model.revision or "main")
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _counted(folder: Path) -> int | None:
+    """Count the numbers in a folder's safetensors files by their headers alone."""
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        with open(path, "rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(length))
+        total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    return total or None
