@@ -42,7 +42,7 @@ STYLE: dict[str, Any] = {
 
 @contextmanager
 def _style() -> Iterator[None]:
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE):  # type: ignore[arg-type]
         yield
 
 

@@ -31,6 +31,7 @@ class MlflowTracker:
         self.uri = store_uri(uri)
         self.client = open_store(self.uri)
         self.experiment = experiment
+        self._fresh: set[str] = set()  # runs without parameters yet
         with worded(self.uri, starting=True):
             self.experiment_id = self._experiment_id(experiment)
 
@@ -96,6 +97,7 @@ class MlflowTracker:
         tags = {KEY: key, SWEEP: sweep} | ({MLFLOW_PARENT_RUN_ID: parent} if parent else {})
         with worded(self.uri):
             run = self.client.create_run(self.experiment_id, start_time=started or None, tags=tags, run_name=name)
+        self._fresh.add(run.info.run_id)
         return str(run.info.run_id)
 
     def log(
@@ -112,7 +114,7 @@ class MlflowTracker:
         from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
         metrics = iter([Metric(p.key, p.value, at, p.step) for p in points])
-        names = iter([Param(k, v[:LONGEST_PARAM]) for k, v in (params or {}).items()])
+        names = iter([Param(k, v[:LONGEST_PARAM]) for k, v in self._unset(run_id, params or {}).items()])
         marks = iter([RunTag(k, v[:LONGEST_TAG]) for k, v in (tags or {}).items()])
         with worded(self.uri):
             while True:
@@ -135,6 +137,20 @@ class MlflowTracker:
                     for corpus in corpora
                 ]
                 self.client.log_inputs(run_id, inputs)
+
+    def _unset(self, run_id: str, params: Mapping[str, str]) -> Mapping[str, str]:
+        """Leave out the parameters a run has: MLflow takes a second value for an error."""
+        if not params or run_id in self._fresh:
+            self._fresh.discard(run_id)
+            return params
+        with worded(self.uri):
+            there = self.client.get_run(run_id).data.params
+        return {name: value for name, value in params.items() if name not in there}
+
+    def drop(self, run_id: str) -> None:
+        """Delete a run, as in the UI: it can be restored there."""
+        with worded(self.uri):
+            self.client.delete_run(run_id)
 
     def upload(self, run_id: str, folder: Path) -> None:
         """Keep all files of `folder` with the run."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ from tracking.tracker import Corpus, Point, finite, metric_name
 CANDIDATE, CHAMPION = "candidate", "champion"
 # What serving needs, pinned as installed; given explicitly because MLflow's own inference takes half a minute.
 REQUIREMENTS = ("emergence-proxy", "mapie", "mlflow", "numpy", "pandas", "pyarrow", "scikit-learn", "skops", "torch")
+PARAMS = ("target", "mode", "level", "bounds", "unit", "groups", "chosen", "seed", "references_hash")
 FILES = ("proxy.json", "model.skops", "references.parquet", "validation.parquet")
 
 
@@ -130,26 +133,28 @@ def scores(validation: pd.DataFrame) -> dict[str, float]:
     """Score left-out predictions: errors, rank correlation, coverage and width of the intervals, and baselines.
 
     Args:
-        validation: columns truth, estimate, lower, upper, and one more numeric column per baseline.
+        validation: columns truth, estimate, lower, upper, and one more float column per other candidate.
     """
     truth = validation["truth"].to_numpy(dtype=float, na_value=np.nan)
 
     def error(column: str) -> np.ndarray:
-        return validation[column].to_numpy(dtype=float, na_value=np.nan) - truth
+        return np.asarray(validation[column].to_numpy(dtype=float, na_value=np.nan) - truth)
 
     residual, spread = error("estimate"), truth - truth.mean()
+    given = validation["lower"].notna() & validation["upper"].notna()
     ranks = validation[["truth", "estimate"]].astype(float).rank()
     found = {
         "mae": float(np.abs(residual).mean()),
         "rmse": float(np.sqrt((residual**2).mean())),
         "r2": float(1 - (residual**2).sum() / (spread**2).sum()) if (spread**2).sum() else float("nan"),
         "spearman": float(ranks["truth"].corr(ranks["estimate"])),
-        "coverage": float(((error("lower") <= 0) & (error("upper") >= 0)).mean()),
-        "interval_width": float((error("upper") - error("lower")).mean()),
     }
-    for column in validation.columns.difference(["model", "family", "truth", "estimate", "lower", "upper", "level"]):
-        if pd.api.types.is_numeric_dtype(validation[column]) and not pd.api.types.is_bool_dtype(validation[column]):
-            found[metric_name(f"baseline_mae/{column}")] = float(np.abs(error(column)).mean())
+    if given.any():
+        found["coverage"] = float(((error("lower") <= 0) & (error("upper") >= 0))[given].mean())
+        found["interval_width"] = float((error("upper") - error("lower"))[given].mean())
+    for column in validation.columns.difference(["truth", "estimate"]):
+        if pd.api.types.is_float_dtype(validation[column]) and not column.startswith(("lower", "upper")):
+            found[metric_name(f"others_mae/{column}")] = float(np.abs(error(column)).mean())
     return found
 
 
@@ -164,11 +169,12 @@ def _log_scores(
     from mlflow.entities import Metric
 
     points, unfit = finite(Point(name, value) for name, value in scores(validation).items())
-    params = {k: v for k, v in flatten(record).items() if len(v) <= 500}  # long lists are in proxy.json
+    params = {name: record.get(name) for name in PARAMS} | {"features": len(record.get("features", []))}
     tracker.log(
         run_id,
-        params={metric_name(name): value for name, value in params.items()},
+        params=flatten(params),
         tags={
+            **flatten({"versions": record.get("versions", {})}),
             "kind": "proxy",
             "target": str(record.get("target", "")),
             "flags": "; ".join(unfit),
@@ -218,7 +224,8 @@ def _log_model(tracker: MlflowTracker, run_id: str, folder: Path, code: Path, ex
     whole = dict.fromkeys(example.select_dtypes("number").columns, "float64")
     example = example.head(3).astype(whole)
     example = example.astype(dict.fromkeys(example.columns.difference(list(whole)), "object"))
-    with worded(tracker.uri), _as_current(tracker.uri):
+    with worded(tracker.uri), _as_current(tracker.uri), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # MLflow's own use of pandas
         mlflow.start_run(run_id=run_id)
         try:
             info = mlflow.pyfunc.log_model(
@@ -242,14 +249,14 @@ def _as_current(uri: str) -> Iterator[None]:
     """Let MLflow's fluent calls speak to `uri`, then to what they spoke to before."""
     import mlflow
 
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    before = os.environ.get("MLFLOW_TRACKING_URI")  # MLflow keeps what it is set to there as well
     mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
     try:
         yield
     finally:
-        mlflow.set_tracking_uri(before[0])
-        mlflow.set_registry_uri(before[1])
+        mlflow.set_tracking_uri(None)
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 def requirements() -> list[str]:
@@ -276,7 +283,7 @@ def _register(tracker: MlflowTracker, name: str, alias: str, model_id: str, run_
     from mlflow.exceptions import MlflowException
 
     client = tracker.client
-    with worded(tracker.uri):
+    with worded(tracker.uri), _as_current(tracker.uri):  # a database's registry looks the model up in the current one
         try:
             client.create_registered_model(name)
         except MlflowException as error:

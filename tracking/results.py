@@ -28,19 +28,29 @@ class Job:
     Attributes:
         key: hash of all that determines the result.
         record: the job's JSON: status, model, corpus, configuration, times, error.
-        digest: hash of the record; another digest means that the job was run again.
         path: parquet file of its rows of the emergence table; None if the job failed.
+        model: the model's name, with what tells it apart if the sweep has two of that name.
+        corpus: the corpus' name, likewise.
     """
 
     key: str
     record: dict[str, Any]
-    digest: str
     path: Path | None
+    model: str
+    corpus: str
 
     @property
     def name(self) -> str:
         """What people call it: model and corpus."""
-        return f"{self.record['model']} on {self.record['corpus']}"
+        return f"{self.model} on {self.corpus}"
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the outcome: equal when the job gave the same numbers or failed in the same way, whenever it ran."""
+        outcome = [self.key, *(self.record.get(name) for name in ("status", "error_type", "error"))]
+        rows = self.rows()
+        numbers = pd.util.hash_pandas_object(rows.drop(columns=["seconds"], errors="ignore"), index=False)
+        return digest(json.dumps(outcome).encode() + numbers.to_numpy().tobytes())
 
     @property
     def failed(self) -> bool:
@@ -49,7 +59,7 @@ class Job:
 
     @property
     def started(self) -> int:
-        """Start in milliseconds since 1970, as MLflow counts."""
+        """Start in milliseconds since 1970, as MLflow counts; 0 if not known."""
         return milliseconds(self.record.get("started"))
 
     @property
@@ -66,7 +76,7 @@ class Job:
         if self.path is None:
             return pd.DataFrame()
         try:
-            return pd.read_parquet(self.path)
+            return pd.read_parquet(self.path).assign(model=self.model, corpus=self.corpus)
         except (OSError, ValueError) as error:
             raise InputError(
                 f"{self.path} could not be read ({error}); delete it with its .json and run the sweep again."
@@ -94,9 +104,8 @@ class Results:
 
     @property
     def key(self) -> str:
-        """What makes this sweep the same one wherever and however often it is tracked (16 hex)."""
-        identity = {name: self.record.get(name) for name in ("name", "config", "created")}
-        return digest(json.dumps(identity, sort_keys=True).encode())
+        """What makes this sweep the same one wherever and however often it is run or tracked (16 hex)."""
+        return digest(json.dumps([self.name, sorted(self.record.get("jobs") or [self.record.get("config")])]).encode())
 
     @property
     def failures(self) -> tuple[Job, ...]:
@@ -138,24 +147,41 @@ def read_results(folder: Path) -> Results:
             f"{folder} has results schema {record.get('schema')}, but this version reads {SCHEMA}; "
             "run the sweep again with this version."
         )
-    jobs = sorted(
-        (_read_job(path) for path in (folder / "jobs").glob("*.json") if not path.name.startswith(".")),
-        key=lambda job: (str(job.record["model"]), str(job.record["corpus"]), job.key),
-    )
-    return Results(folder, record, tuple(jobs))
+    wanted = record.get("jobs")  # the folder may hold results of earlier configurations
+    paths = [path for path in (folder / "jobs").glob("[!.]*.json") if wanted is None or path.stem in wanted]
+    records = {path: _read_job(path) for path in paths}
+    jobs = [
+        Job(record["key"], record, None if record["status"] == "failed" else path.with_suffix(".parquet"), *names)
+        for (path, record), names in zip(records.items(), _names(list(records.values())), strict=True)
+    ]
+    return Results(folder, record, tuple(sorted(jobs, key=lambda job: (job.model, job.corpus, job.key))))
 
 
-def _read_job(path: Path) -> Job:
+def _names(records: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Name each job's model and corpus; where a sweep has two alike, say in which settings they differ."""
+    alike: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for record in records:
+        alike.setdefault((record["model"], record["corpus"]), []).append(flatten(record.get("config") or {}))
+    names = []
+    for record in records:
+        group = alike[record["model"], record["corpus"]]
+        own = flatten(record.get("config") or {})
+        differ = [name for name in own if any(other.get(name) != own[name] for other in group)]
+        model = [f"{name.split('.')[-1]}={own[name]}" for name in differ if not name.startswith("corpus")]
+        corpus = [f"{name.split('.')[-1]}={own[name]}" for name in differ if name.startswith("corpus.")]
+        names.append((" ".join([record["model"], *model]), " ".join([record["corpus"], *corpus])))
+    return names
+
+
+def _read_job(path: Path) -> dict[str, Any]:
     record = _read_json(path)
     missing = [name for name in ("key", "status", "model", "corpus") if name not in record]
     if missing:
         raise InputError(f"{path} lacks {', '.join(missing)}; delete it and run the sweep again.")
     table = path.with_suffix(".parquet")
-    if record["status"] == "failed":
-        return Job(record["key"], record, digest(path.read_bytes()), None)
-    if not table.is_file():
+    if record["status"] != "failed" and not table.is_file():
         raise InputError(f"{path} says done but {table.name} is missing; delete it and run the sweep again.")
-    return Job(record["key"], record, digest(path.read_bytes()), table)
+    return record
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -184,15 +210,15 @@ def milliseconds(moment: object) -> int:
 
 
 def flatten(record: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Flatten nested mappings to dotted names; lists and scalars become JSON.
+    """Flatten nested mappings to dotted names; lists and scalars become JSON, what is null is left out.
 
-    >>> flatten({"a": {"b": 1, "c": [1, 2]}, "d": "x"})
+    >>> flatten({"a": {"b": 1, "c": [1, 2]}, "d": "x", "e": None})
     {'a.b': '1', 'a.c': '[1, 2]', 'd': 'x'}
     """
     flat: dict[str, str] = {}
     for name, value in record.items():
         if isinstance(value, dict):
             flat.update(flatten(value, f"{prefix}{name}."))
-        else:
+        elif value is not None:
             flat[prefix + name] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return flat

@@ -72,7 +72,7 @@ def user_interface(
     # The address of the store may hold a password, so it goes by the environment, which `ps` does not show.
     environment = os.environ | ENVIRONMENT | {"MLFLOW_BACKEND_STORE_URI": uri}
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603  our own interpreter
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
         )
         try:

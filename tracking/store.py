@@ -82,7 +82,7 @@ def open_store(uri: str | None = None) -> MlflowClient:
     from mlflow import MlflowClient
 
     with worded(uri, starting=True), _initialising(sqlite_path(uri)):
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     return client
 
@@ -94,8 +94,9 @@ def quieten() -> None:
     """
     for name, value in {**PATIENCE, **QUIET}.items():
         os.environ.setdefault(name, value)
-    # MLflow's own use of SQLAlchemy, no concern of a user.
+    # What MLflow provokes itself, no concern of a user: its use of SQLAlchemy, and of its own type hints on import.
     warnings.filterwarnings("ignore", message=".*noload.* loader strategy", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", message=".*type hint is inferred as AnyType", category=UserWarning)
     import mlflow  # noqa: F401  (its import sets its loggers' levels)
 
     for name in ("alembic", "mlflow"):

@@ -16,7 +16,7 @@ def measured(table: pd.DataFrame) -> pd.DataFrame:
     if table.empty:
         return table
     table = table if "estimator" in table else table.assign(estimator="unknown")
-    return table[np.isfinite(table["ie_bits"].to_numpy(dtype=float, na_value=np.nan))]
+    return table.loc[np.isfinite(table["ie_bits"].to_numpy(dtype=float, na_value=np.nan))]
 
 
 def at_resolution(table: pd.DataFrame, resolution: float = DEFAULT_RESOLUTION) -> pd.DataFrame:
@@ -58,7 +58,7 @@ def peaks(table: pd.DataFrame, resolution: float = DEFAULT_RESOLUTION) -> pd.Dat
     if not table.empty:
         ends = at_end(at_resolution(table, resolution))
         for names, group in ends.groupby(MEASURED, dropna=False, sort=True):
-            peak = group.loc[group["ie_bits"].astype(float).idxmax()]
+            peak = group.iloc[int(group["ie_bits"].to_numpy(dtype=float).argmax())]
             rows.append(
                 [
                     *names,
@@ -114,7 +114,7 @@ def markdown(frame: pd.DataFrame, limit: int = 40) -> str:
     """Write a table in markdown; cells cannot break out of it. Long tables end with what was left out."""
 
     def cell(value: object) -> str:
-        if pd.api.types.is_scalar(value) and pd.isna(value):
+        if value is None or value is pd.NA or value != value:
             return "–"  # noqa: RUF001
         text = f"{value:.3f}" if isinstance(value, float) else str(value)
         return "".join("\\" + c if c in "\\`*_{}[]<>()#+!|~" else " " if c in "\r\n" else c for c in text)

@@ -80,7 +80,7 @@ def replay(results: Results, tracker: Tracker, *, progress: Progress | None = No
             known = tracker.known(results.key)
             parent = known.get(PARENT)
             whole = digest(json.dumps([results.record, [job.digest for job in results.jobs]], sort_keys=True).encode())
-            started = min(job.started for job in results.jobs)
+            started = min((job.started for job in results.jobs if job.started), default=0)
             run_id = (
                 parent.run_id
                 if parent
@@ -110,18 +110,16 @@ def _track_job(results: Results, job: Job, tracker: Tracker, parent: str, known:
     """Track one job unless it is there already; return its run and whether it was written."""
     if known is not None and known.digest == job.digest:
         return known.run_id, False
-    run_id = (
-        known.run_id
-        if known
-        else tracker.start(job.key, job.name, sweep=results.key, parent=parent, started=job.started)
-    )
+    if known is not None:  # left unfinished, or the job was run again and gave something else
+        tracker.drop(known.run_id)
+    run_id = tracker.start(job.key, job.name, sweep=results.key, parent=parent, started=job.started)
     record = job.record
     table = job.rows()
     points, unfit = finite(job_points(table, record))
     estimator = str(table["estimator"].iloc[0]) if "estimator" in table and len(table) else ""
     tags = {
-        "model": str(record["model"]),
-        "corpus": str(record["corpus"]),
+        "model": job.model,
+        "corpus": job.corpus,
         "family": str(record.get("family") or ""),
         "estimator": estimator,
         "status": "failed" if job.failed else "done",
@@ -152,7 +150,7 @@ def _track_job(results: Results, job: Job, tracker: Tracker, parent: str, known:
 
 
 def _corpus(job: Job) -> Corpus:
-    return Corpus(str(job.record["corpus"]), str(job.record["corpus_hash"]), str(job.record["corpus"]), "measured on")
+    return Corpus(job.corpus, str(job.record["corpus_hash"]), str(job.record["corpus"]), "measured on")
 
 
 def job_points(table: pd.DataFrame, record: dict[str, object]) -> Iterable[Point]:
@@ -222,8 +220,8 @@ def _track_sweep(results: Results, tracker: Tracker, run_id: str, whole: str) ->
                 for n, v in flatten({k: record.get(k) or {} for k in ("versions", "hardware")}).items()
             },
             **({"mlflow.source.git.commit": str(record["git_revision"])} if record.get("git_revision") else {}),
-            "models": ", ".join(sorted({str(job.record["model"]) for job in results.jobs})),
-            "corpora": ", ".join(sorted({str(job.record["corpus"]) for job in results.jobs})),
+            "models": ", ".join(sorted({job.model for job in results.jobs})),
+            "corpora": ", ".join(sorted({job.corpus for job in results.jobs})),
             "families": ", ".join(sorted({str(job.record.get("family") or "") for job in results.jobs} - {""})),
             "kind": "sweep",
             "flags": "; ".join(filter(None, [flags(table), *unfit])),
@@ -231,7 +229,7 @@ def _track_sweep(results: Results, tracker: Tracker, run_id: str, whole: str) ->
         },
         points=points,
         corpora=sorted({_corpus(job) for job in results.jobs if job.record.get("corpus_hash")}),
-        at=min(job.started for job in results.jobs),
+        at=max(job.ended for job in results.jobs),  # the latest values are those of the latest replay
     )
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -257,8 +255,7 @@ def describe_sweep(results: Results, summary: pd.DataFrame) -> str:
     """Say in markdown what a sweep is and what came out, for someone who opens the UI."""
     done = len(results.jobs) - len(results.failures)
     lines = [
-        f"{len({job.record['model'] for job in results.jobs})} models on "
-        f"{len({job.record['corpus'] for job in results.jobs})} corpora: {done} jobs done, "
+        f"{len({job.model for job in results.jobs})} models on {len({job.corpus for job in results.jobs})} corpora: {done} jobs done, "
         f"{len(results.failures)} failed. E(l) = IE(l, T) in bits (arXiv 2405.12617), at its highest block:",
         "",
         markdown(_short(summary)),
@@ -270,8 +267,8 @@ def describe_sweep(results: Results, summary: pd.DataFrame) -> str:
         failures = pd.DataFrame(
             [
                 {
-                    "model": job.record["model"],
-                    "corpus": job.record["corpus"],
+                    "model": job.model,
+                    "corpus": job.corpus,
                     "failed": f"{job.record.get('error_type')}: {job.record.get('error')}"[:200],
                 }
                 for job in results.failures

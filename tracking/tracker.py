@@ -55,7 +55,10 @@ class Tracker(Protocol):
         corpora: Sequence[Corpus] = (),
         at: int = 0,
     ) -> None:
-        """Add to a run; `at` (ms) is the time of the points. Adding the same again changes nothing."""
+        """Add to a run; `at` (ms) is the time of the points. Parameters it has already keep their values."""
+
+    def drop(self, run_id: str) -> None:
+        """Take a run away that another one replaces."""
 
     def upload(self, run_id: str, folder: Path) -> None:
         """Keep all files of `folder` with the run, in the same layout."""
@@ -115,10 +118,14 @@ class MemoryTracker:
     ) -> None:
         """Add to a run."""
         run = self.runs[run_id]
-        run.params |= params or {}
+        run.params = {**(params or {}), **run.params}
         run.tags |= tags or {}
         run.points |= set(points)
         run.corpora |= set(corpora)
+
+    def drop(self, run_id: str) -> None:
+        """Forget a run."""
+        del self.runs[run_id]
 
     def upload(self, run_id: str, folder: Path) -> None:
         """Note the names of the files."""
