@@ -1,0 +1,59 @@
+"""`emergence features`: answers to one row of features per model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from proxy.cli.console import emit, progress
+
+
+def features(
+    responses: Annotated[list[Path], typer.Argument(metavar="RESPONSES...", help="Tables of answers, any number.")],
+    out: Annotated[Path | None, typer.Option(help="Table to write: .parquet, .csv or .json.")] = None,
+    readers: Annotated[
+        list[str] | None, typer.Option(metavar="MODEL", help="Reader, repeatable: bundled name, folder or hub id.")
+    ] = None,
+    emergence: Annotated[
+        Path | None, typer.Option(metavar="TABLE", help="Emergence table whose peaks become the target column.")
+    ] = None,
+    corpus: Annotated[str | None, typer.Option(help="Corpus of that table to take.")] = None,
+    seed: Annotated[int, typer.Option(help="Governs windows and noise.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
+) -> None:
+    """Turn answers into features, one row per model: what readers see in them, and how they behave.
+
+    Takes responses tables, tables with model, prompt_id and output columns, and AlpacaEval's JSON.
+
+    Example: `emergence features open.parquet --emergence emergence.parquet --corpus animal --out references.parquet`
+    """
+    import pandas as pd
+
+    from estimators.base import InputError
+    from extraction import load_model
+    from extraction.responses import read_responses
+    from extraction.tables import check_table_path, read_table
+    from proxy.features import features as all_features
+    from proxy.features import join_target
+    from proxy.measure import peak_emergence
+    from proxy.schemas import EMERGENCE, REFERENCES
+
+    if out is not None:
+        check_table_path(out)
+    answers = pd.concat([read_responses(path) for path in responses], ignore_index=True)
+    peaks = None
+    if emergence is not None:
+        peaks = peak_emergence(read_table(emergence, EMERGENCE))
+        if corpus is not None:
+            known = sorted(peaks["corpus"].unique())
+            if corpus not in known:
+                raise InputError(f"{emergence} holds no corpus {corpus}; it has {', '.join(known)}.")
+            peaks = peaks[peaks["corpus"] == corpus]
+    models = [load_model(name) for name in readers or ["gpt2-2m"]]
+    with progress("Reading answers") as tell:
+        frame = all_features(answers, models, seed=seed, progress=tell)
+    if peaks is not None:
+        frame = join_target(frame, peaks)
+    emit(frame, out, as_json=as_json, schema=REFERENCES if peaks is not None else None)
