@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -63,6 +64,7 @@ def demo(
     )
     run(f"features {here}/closed.parquet --readers {READER} --out {here}/closed-features.parquet")
     say.rule("[bold]5. Learn the map from answers to emergence, and estimate the closed model", align="left")
+    shutil.rmtree(results / "proxy", ignore_errors=True)  # of an earlier demo: fit writes to new folders only
     run(f"fit {here}/references.parquet --target emergence_bits --out {here}/proxy --register emergence-demo")
     run(f"estimate {here}/proxy {here}/closed-features.parquet --out {here}/estimate.csv")
     say.rule("[bold]6. The truth, which only a stand-in can tell", align="left")
@@ -103,7 +105,7 @@ def verdict(estimate: pd.DataFrame, references: pd.DataFrame, truth: pd.Series) 
 
     measured = float(truth["emergence_bits"])
     target = references["emergence_bits"].astype(float)
-    slope, intercept = np.polyfit(np.log10(references["meta.parameters"].astype(float)), target, 1)
+    slope, intercept = np.polyfit(references["meta.log_parameters"].astype(float), target, 1)
     row = estimate.iloc[0]
     rows = [
         ("truth, from its weights", measured, None),
