@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from estimators.base import InputError
@@ -109,13 +110,20 @@ def load_model(
         elif quantization is not None:
             weights["device_map"] = {"": place}
         try:
-            model: Any = AutoModelForCausalLM.from_pretrained(where, config=config, **weights)
+            model, loaded = AutoModelForCausalLM.from_pretrained(
+                where, config=config, output_loading_info=True, **weights
+            )
         except torch.OutOfMemoryError as error:
             raise InputError(
                 f"{name} does not fit on {place}; try device_map='auto', a smaller dtype or a quantization."
             ) from error
-        except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+        except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
             raise _worded(name, where, error, weights=True) from error
+    if missing := sorted(loaded["missing_keys"]):
+        raise InputError(
+            f"The checkpoint of {name} lacks {len(missing)} weights, such as {missing[0]}, which would be random; give "
+            "the whole checkpoint, with the configuration that belongs to it."
+        )
     if "device_map" not in weights:
         model.to(place)
     model.eval().requires_grad_(False)
@@ -153,6 +161,8 @@ def _locate(name: str) -> tuple[str, str | None]:
     """Return what to hand to from_pretrained, and the family of a bundled model."""
     if name in reference_models.names():
         return str(reference_models.path(name)), name.rsplit("-", 1)[0]
+    if not name.strip():
+        raise InputError(f"The name of a model is empty. {_bundled(name)}")
     folder = Path(name).expanduser()
     if os.path.isdir(folder):  # Path.is_dir would raise on an overlong name
         if not (folder / "config.json").is_file():
@@ -160,7 +170,7 @@ def _locate(name: str) -> tuple[str, str | None]:
         return str(folder), None
     if os.path.isfile(folder):
         raise InputError(f"{name} is a file; give the folder that holds the model's config.json.")
-    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or not name.strip():
+    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise InputError(f"No model folder at {name!r}; check the path. {_bundled(name)}")
     return name, None
 
@@ -196,10 +206,10 @@ def _tokenizer(name: str, where: str, options: dict[str, Any]) -> Any:
             f"The tokenizer of {name} could not be loaded ({_first_line(error)}); "
             "a tokenizer.json must lie with the model."
         ) from error
-    if not tokenizer.is_fast:
+    if not tokenizer.is_fast or not tokenizer("a", add_special_tokens=False)["input_ids"]:
         raise InputError(
-            f"{name} has no fast tokenizer ({type(tokenizer).__name__}), which is needed to place windows in text; "
-            "convert it to a tokenizer.json."
+            f"{name} has no fast tokenizer, which is needed to place windows in text; put the tokenizer.json that "
+            "belongs to it with the model, or convert the one it has."
         )
     return tokenizer
 
@@ -220,7 +230,7 @@ def _worded(name: str, where: str, error: Exception, *, weights: bool = False) -
             f"{name} has no weights in the safetensors format; if you trust its author, allow pickle weights by "
             "allow_pickle, which can run code."
         )
-    if Path(where).is_dir():
+    if os.path.isdir(where):
         return InputError(f"The model in {name} could not be loaded: {_first_line(error)}")
     return InputError(f"{name} could not be loaded: {_first_line(error)} {_bundled(name)}")
 
