@@ -9,8 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from estimators.base import InputError
-from tracking.figures import parity, png
+from tracking.figures import parity
 from tracking.mlflow_tracker import MlflowTracker
+from tracking.rendering import png
 from tracking.results import digest
 from tracking.summary import markdown
 from tracking.sweeps import NOTE

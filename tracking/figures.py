@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,19 +18,20 @@ from tracking.summary import at_end, at_peak, at_resolution, by_model, measured,
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#7F7F7F")
 MARKERS = "osD^vP*X"
 INK = "#123456"  # stands for the reader's own text colour in SVG
+SPREAD = 1.645  # standard errors to each side of a 90 % band
 LEGEND = 12  # models that a legend can name
 TWIN = "+random-weights"  # ends the name of a model's twin with random weights
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.25,
     "figure.dpi": 120,
     "font.family": "DejaVu Sans",
-    "font.size": 9,
+    "font.size": 10,
     "legend.frameon": False,
-    "legend.fontsize": 8,
+    "legend.fontsize": 9,
     "lines.linewidth": 1.6,
     "lines.markersize": 4,
     "text.parse_math": False,  # names are data: a $ in one is no formula
@@ -42,7 +42,7 @@ STYLE: dict[str, Any] = {
 
 @contextmanager
 def _style() -> Iterator[None]:
-    with mpl.rc_context(STYLE):  # type: ignore[arg-type]
+    with mpl.rc_context(STYLE):
         yield
 
 
@@ -63,7 +63,7 @@ def _colours(table: pd.DataFrame) -> dict[str, Any]:
     for model, rows in by_model(table[~table["model"].map(is_twin)]):
         families.setdefault(str(rows["family"].iloc[0]), []).append(model)
     colours: dict[str, Any] = {}
-    for hue, models in zip(_cycle(COLOURS), families.values(), strict=False):
+    for hue, (_, models) in zip(_cycle(COLOURS), sorted(families.items()), strict=False):
         base = np.array(mpl.colors.to_rgb(hue))
         for rank, model in enumerate(models):
             fade = 0.6 * (1 - (rank + 1) / len(models))
@@ -84,10 +84,9 @@ def _lines(
     xlabel: str,
     ylabel: str,
     *,
-    band: bool = False,
     logarithmic: bool = False,
 ) -> Figure:
-    """Draw ie_bits against column `x`: one panel per corpus, one line per model."""
+    """Draw ie_bits with 90 % bands against column `x`: one panel per corpus, one line per model."""
     with _style():
         corpora = sorted(table["corpus"].unique())
         figure, panels = _panels(len(corpora))
@@ -98,9 +97,8 @@ def _lines(
                 xs, ys = _numbers(rows, x), _numbers(rows, "ie_bits")
                 line = "--" if is_twin(model) else "-"
                 axes.plot(xs, ys, line, marker="o", color=colours[model], label=model)
-                if band:
-                    error = 1.645 * _numbers(rows, "ie_std_error")
-                    axes.fill_between(xs, ys - error, ys + error, color=colours[model], alpha=0.18, lw=0)
+                error = SPREAD * _numbers(rows, "ie_std_error")
+                axes.fill_between(xs, ys - error, ys + error, color=colours[model], alpha=0.18, lw=0)
             if logarithmic:
                 axes.set_xscale("log")
                 ticks = sorted(set(_numbers(table, x)))
@@ -124,7 +122,11 @@ def _legend(figure: Figure, panels: list[Axes], colours: dict[str, Any]) -> None
         return
     entries = {name: line for axes in panels for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
     order = [name for name in colours if name in entries]
-    figure.legend([entries[name] for name in order], order, loc="outside right upper")
+    _below(figure, panels, [entries[name] for name in order], order)
+
+
+def _below(figure: Figure, panels: list[Axes], lines: list[Any], names: list[str]) -> None:
+    figure.legend(lines, names, loc="outside lower center", ncols=3 if len(panels) == 1 else 6)
 
 
 def is_twin(model: str) -> bool:
@@ -138,22 +140,38 @@ def by_depth(table: pd.DataFrame) -> Figure:
     Args:
         table: emergence table.
     """
-    ends = at_end(at_resolution(measured(table)))
-    blocks = ends.groupby("model")["layer"].transform("max").astype(float) + 1
-    ends = ends.assign(depth=(ends["layer"].astype(float) + 1) / blocks)
-    return _lines(ends, "depth", "depth (block / blocks)", "E(l) [bits]", band=True)
+    rows = depth_rows(table)
+    blocks = rows.groupby("model")["layer"].transform("max").astype(float) + 1
+    rows = rows.assign(depth=(rows["layer"].astype(float) + 1) / blocks)
+    return _lines(rows, "depth", "depth (block / blocks)", "E(l) [bits]")
+
+
+def depth_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `by_depth`."""
+    return at_end(at_resolution(measured(table)))
 
 
 def by_position(table: pd.DataFrame) -> Figure:
-    """IE against position in the window, at the block where E(l) peaks, with 90 % bands."""
-    return _lines(at_resolution(at_peak(table)), "position", "position t [tokens]", "IE(t) [bits]", band=True)
+    """IE against position in the window, at the block where E(l) peaks."""
+    return _lines(position_rows(table), "position", "position t [tokens]", "IE(t) [bits]")
+
+
+def position_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `by_position`."""
+    return at_resolution(at_peak(table))
 
 
 def by_resolution(table: pd.DataFrame) -> Figure:
     """E at its peak block against the noise level; random-weights twins are dashed."""
+    return _lines(
+        resolution_rows(table), "resolution", "resolution rho (noise / RMS norm)", "E [bits]", logarithmic=True
+    )
+
+
+def resolution_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `by_resolution`: none for estimators without a resolution."""
     rows = at_end(at_peak(table))
-    rows = rows[rows["resolution"].notna()]
-    return _lines(rows, "resolution", "resolution rho (noise / RMS norm)", "E [bits]", band=True, logarithmic=True)
+    return rows[rows["resolution"].notna()]
 
 
 def size_law(rows: pd.DataFrame) -> tuple[float, float, float] | None:
@@ -188,7 +206,7 @@ def by_size(table: pd.DataFrame) -> Figure:
             rows = summary[summary["corpus"] == corpus]
             for family, colour, marker in zip(families, _cycle(COLOURS), _cycle(MARKERS), strict=False):
                 some = rows[rows["family"].astype(str) == family]
-                error = 1.645 * np.nan_to_num(_numbers(some, "emergence_bits_std_error"))
+                error = SPREAD * np.nan_to_num(_numbers(some, "emergence_bits_std_error"))
                 axes.errorbar(
                     _numbers(some, "parameters"),
                     _numbers(some, "emergence_bits"),
@@ -205,7 +223,7 @@ def by_size(table: pd.DataFrame) -> Figure:
                 axes.plot(xs, law[0] + law[1] * np.log10(xs), color="#888888", ls=":")
                 axes.annotate(label, (0.03, 0.97), xycoords="axes fraction", va="top", fontsize=8)
             axes.set(title=corpus, xlabel="parameters N", ylabel="peak of E(l) [bits]", xscale="log")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
+        _below(figure, panels, *panels[0].get_legend_handles_labels())
     return figure
 
 
@@ -245,40 +263,25 @@ def _range(frame: pd.DataFrame, columns: list[str]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-# Figures of a sweep: file name, title, what to see, and how to draw it.
-SWEEP_FIGURES: tuple[tuple[str, str, str, Callable[[pd.DataFrame], Figure]], ...] = (
-    (
-        "emergence_by_depth",
-        "Emergence by depth",
-        "E(l) = IE(l, T) of every block, at the default resolution. Bands: 90 %.",
-        by_depth,
-    ),
-    (
-        "emergence_by_position",
-        "Emergence by position",
-        "IE(l, t) as the window grows, at each model's peak block. In lists of entities a step up at each new "
-        "demonstration is what the paper reports. Bands: 90 %.",
-        by_position,
-    ),
-    (
-        "emergence_by_resolution",
-        "Emergence by resolution",
-        "The same peak at every noise level. Fine noise counts collisions and scores random networks high; a "
-        "number is evidence of learning only where a random-weights twin (dashed) lies below it.",
-        by_resolution,
-    ),
-    (
-        "emergence_by_size",
-        "Emergence by size",
-        "Peak of E(l) against parameters with the least-squares line E = a + b log10 N over all models of a "
-        "corpus. Bars: 90 %.",
-        by_size,
-    ),
-)
+def differences(frame: pd.DataFrame) -> Figure:
+    """Differences between runs with 90 % bars, one panel per corpus, one row per model and run.
 
-
-def png(figure: Figure) -> bytes:
-    """Render as PNG, the same bytes for the same figure."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
-    return buffer.getvalue()
+    Args:
+        frame: columns run, model, corpus, difference, std_error.
+    """
+    with _style():
+        corpora = sorted(frame["corpus"].unique())
+        rows = max(len(frame[frame["corpus"] == corpus]) for corpus in corpora)
+        figure = Figure(figsize=(5.6 * len(corpora), 1.2 + 0.28 * rows), layout="constrained")
+        runs = sorted(frame["run"].unique())
+        for axes, corpus in zip(figure.subplots(1, len(corpora), squeeze=False).ravel(), corpora, strict=True):
+            some = frame[frame["corpus"] == corpus].iloc[::-1]
+            labels = [f"{row.model} ({row.run})" if len(runs) > 1 else row.model for row in some.itertuples()]
+            error = SPREAD * np.nan_to_num(_numbers(some, "std_error"))
+            axes.axvline(0, color="#888888", lw=0.8)
+            axes.errorbar(
+                _numbers(some, "difference"), range(len(some)), xerr=error, fmt="o", color=COLOURS[0], capsize=2
+            )
+            axes.set_yticks(range(len(some)), labels)
+            axes.set(title=corpus, xlabel=f"difference to {frame['against'].iloc[0]} [bits]")
+    return figure

@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 
 from estimators.base import EmergenceError, InputError
-from tracking.figures import parity, png
+from tracking.figures import parity
 from tracking.mlflow_tracker import MlflowTracker
+from tracking.rendering import png
 from tracking.results import digest, flatten
 from tracking.store import masked, open_store, store_uri, worded
 from tracking.summary import markdown

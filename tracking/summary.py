@@ -16,7 +16,8 @@ def measured(table: pd.DataFrame) -> pd.DataFrame:
     if table.empty:
         return table
     table = table if "estimator" in table else table.assign(estimator="unknown")
-    return table.loc[np.isfinite(table["ie_bits"].to_numpy(dtype=float, na_value=np.nan))]
+    finite: pd.DataFrame = table[np.isfinite(table["ie_bits"].to_numpy(dtype=float, na_value=np.nan))]
+    return finite
 
 
 def at_resolution(table: pd.DataFrame, resolution: float = DEFAULT_RESOLUTION) -> pd.DataFrame:

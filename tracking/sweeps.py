@@ -12,9 +12,11 @@ from pathlib import Path
 import pandas as pd
 
 from estimators.base import EmergenceError, InputError, Progress
-from tracking.figures import SWEEP_FIGURES, png
+from tracking.rendering import png
+from tracking.report import page
 from tracking.results import Job, Results, digest, flatten, read_results
 from tracking.summary import at_end, at_peak, at_resolution, flags, markdown, measured, peaks
+from tracking.sweep_figures import SWEEP_FIGURES
 from tracking.tracker import Corpus, Known, Point, Tracker, finite, metric_name
 
 PARENT = "sweep"  # the key of a sweep's own run
@@ -239,29 +241,32 @@ def _track_sweep(results: Results, tracker: Tracker, run_id: str, whole: str) ->
 
 
 def write_sweep_files(results: Results, summary: pd.DataFrame, folder: Path) -> None:
-    """Write what a sweep's own run keeps: sweep.json, the tables, the figures."""
+    """Write what a sweep's own run keeps: sweep.json, the report, the tables, the figures."""
     shutil.copyfile(results.folder / "sweep.json", folder / "sweep.json")
+    (folder / "report.html").write_text(page(results), encoding="utf-8")
     summary.to_csv(folder / "summary.csv", index=False)
     table = results.table
     if table.empty:
         return
     table.to_parquet(folder / "emergence.parquet", index=False)
     (folder / "figures").mkdir()
-    for name, _, _, draw in SWEEP_FIGURES:
-        (folder / "figures" / f"{name}.png").write_bytes(png(draw(table)))
+    for figure in SWEEP_FIGURES:
+        if len(figure.rows(table)):
+            (folder / "figures" / f"{figure.name}.png").write_bytes(png(figure.draw(table)))
 
 
 def describe_sweep(results: Results, summary: pd.DataFrame) -> str:
     """Say in markdown what a sweep is and what came out, for someone who opens the UI."""
     done = len(results.jobs) - len(results.failures)
     lines = [
-        f"{len({job.model for job in results.jobs})} models on {len({job.corpus for job in results.jobs})} corpora: {done} jobs done, "
-        f"{len(results.failures)} failed. E(l) = IE(l, T) in bits (arXiv 2405.12617), at its highest block:",
+        f"{len({job.model for job in results.jobs})} models on {len({job.corpus for job in results.jobs})} corpora: "
+        f"{done} jobs done, {len(results.failures)} failed. E(l) = IE(l, T) in bits (arXiv 2405.12617) at its highest "
+        "block:",
         "",
         markdown(_short(summary)),
         "",
         "Each model and corpus is a run below this one, with curves by layer, position and resolution. "
-        "Figures and tables are among the artifacts.",
+        "Start with report.html among the artifacts; figures and tables are beside it.",
     ]
     if results.failures:
         failures = pd.DataFrame(

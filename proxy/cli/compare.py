@@ -1,0 +1,46 @@
+"""`emergence compare`: runs side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from proxy.cli.console import emit, screen, show
+
+
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Results folders, or ids of MLflow runs; the first is the base.")],
+    out: Annotated[Path | None, typer.Option(help="Write the differences here (.parquet, .csv, .json).")] = None,
+    figure: Annotated[Path | None, typer.Option(help="Draw the differences here (.png, .svg, .pdf).")] = None,
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(help="MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the differences as JSON.")] = False,
+) -> None:
+    """Compare runs with the first one: differences of E(l) at its peak with errors, and what changed in the settings.
+
+    The error of a single difference takes both sides as independent (on the same windows it is an upper end); the
+    mean over models is paired.
+
+    Example: `emergence compare results/before results/after --figure change.png`
+    """
+    from estimators.base import InputError
+    from extraction.tables import check_table_path
+    from tracking.comparison import compare as side_by_side
+
+    if out is not None:
+        check_table_path(out)
+    if figure is not None and (figure.suffix not in (".png", ".svg", ".pdf") or not figure.absolute().parent.is_dir()):
+        raise InputError(f"A figure ends in .png, .svg or .pdf and its folder exists; {figure} cannot be written.")
+    found = side_by_side(runs, tracking_uri=tracking_uri)
+    emit(found.table, out, as_json=as_json)
+    if figure is not None:
+        found.figure.savefig(figure, dpi=150)
+        screen.print(f"Drew {figure}", highlight=False, soft_wrap=True)
+    if len(found.settings):
+        show(found.settings, title="What changed", to=screen)
+    else:
+        screen.print("The settings are the same.", highlight=False)

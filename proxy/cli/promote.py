@@ -1,0 +1,35 @@
+"""`emergence promote`: a new champion among the registered proxies."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from proxy.cli.console import emit, screen
+
+
+def promote(
+    name: Annotated[str, typer.Argument(help="Name of the registered proxy.")],
+    version: Annotated[str | None, typer.Option(help="Version to promote; default the candidate.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Promote also what got no better.")] = False,
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(help="MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
+) -> None:
+    """Give the alias `champion` to a registered proxy, and say what got better on models it had not seen.
+
+    Refused when its mean absolute error is not smaller than the champion's.
+
+    Example: `emergence promote emergence-demo`
+    """
+    from tracking.promotion import promote as give
+
+    done = give(name, version=version, force=force, tracking_uri=tracking_uri)
+    emit(done.table, None, as_json=as_json)
+    for remark in done.remarks:
+        screen.print(f"Note: {remark}.", highlight=False, soft_wrap=True)
+    was = f"instead of version {done.before}" if done.before else "the first one"
+    screen.print(f"Version {done.version} of {name} is the champion now, {was}.", highlight=False, soft_wrap=True)

@@ -1,0 +1,170 @@
+"""Two or more runs side by side: differences with paired errors, and what changed in their settings."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from estimators.base import InputError
+from tracking.figures import differences
+from tracking.results import flatten, read_results
+from tracking.store import open_store, store_uri, worded
+from tracking.summary import DEFAULT_RESOLUTION, MEASURED, peaks
+
+RUN_ID = re.compile(r"[0-9a-f]{32}")
+SETTINGS = ("config", "seed", "versions", "git_revision", "hardware")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is compared: a name, its rows of the emergence table, its settings by dotted name."""
+
+    name: str
+    table: pd.DataFrame
+    settings: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The outcome.
+
+    Attributes:
+        table: per model and corpus (and as mean over models per corpus): emergence of both, difference, std error.
+        settings: the settings that differ, one column per run.
+        figure: the differences.
+    """
+
+    table: pd.DataFrame
+    settings: pd.DataFrame
+    figure: Figure
+
+
+def compare(runs: list[str], *, tracking_uri: str | None = None, resolution: float = DEFAULT_RESOLUTION) -> Comparison:
+    """Compare runs with the first of them.
+
+    Rows are matched by model and corpus; where each run holds a single model (corpus) and these differ, by the
+    rest alone, so that two models can be compared on one corpus. The standard error of one difference takes both
+    sides as independent, which on the same windows is the upper end of what it can be. The mean over models is
+    paired: its error comes from the spread of the differences themselves.
+
+    Args:
+        runs: two or more results folders, or ids of MLflow runs (a sweep's, or one job's).
+        tracking_uri: MLflow server or database for ids.
+        resolution: compare at the one nearest to this.
+
+    Raises:
+        InputError: if a run is not found or nothing matches.
+    """
+    if len(runs) < 2:
+        raise InputError("A comparison needs two runs or more: results folders, or ids of MLflow runs.")
+    found = [_load(run, tracking_uri) for run in runs]
+    names = _distinct([run.name for run in found])
+    found = [Run(name, run.table, run.settings) for name, run in zip(names, found, strict=True)]
+    parts = [_against(found[0], other, resolution) for other in found[1:]]
+    table = pd.concat(parts, ignore_index=True)
+    if table.empty:
+        raise InputError(
+            f"{', '.join(names)} have no model and corpus in common, so nothing can be compared; measure the same "
+            "models, or compare single jobs by the ids of their runs."
+        )
+    return Comparison(table, _changed(found), differences(table))
+
+
+def _distinct(names: list[str]) -> list[str]:
+    return [name if names.count(name) == 1 else f"{name} ({index})" for index, name in enumerate(names, 1)]
+
+
+def _against(base: Run, other: Run, resolution: float) -> pd.DataFrame:
+    left, right = peaks(base.table, resolution), peaks(other.table, resolution)
+    for name in MEASURED:
+        ours, theirs = set(left[name]), set(right[name])
+        if len(ours) == len(theirs) == 1 and ours != theirs:
+            change = f"{ours.pop()} → {theirs.pop()}"
+            left, right = left.assign(**{name: change}), right.assign(**{name: change})
+    both = left.merge(right, on=MEASURED, suffixes=("_base", "_other"))
+    if both.empty:
+        return pd.DataFrame()
+    error = np.sqrt(
+        both["emergence_bits_std_error_base"].astype(float) ** 2
+        + both["emergence_bits_std_error_other"].astype(float) ** 2
+    )
+    frame = pd.DataFrame(
+        {
+            "run": other.name,
+            "against": base.name,
+            "model": both["model"],
+            "corpus": both["corpus"],
+            "emergence_bits": both["emergence_bits_other"].astype(float),
+            "against_bits": both["emergence_bits_base"].astype(float),
+            "difference": (both["emergence_bits_other"] - both["emergence_bits_base"]).astype(float),
+            "std_error": error,
+            "block": both["peak_layer_other"],
+            "against_block": both["peak_layer_base"],
+        }
+    )
+    means = []
+    for corpus, rows in frame.groupby("corpus"):
+        if len(rows) < 2:
+            continue
+        means.append(
+            {
+                "run": other.name,
+                "against": base.name,
+                "model": f"mean of {len(rows)} models, paired",
+                "corpus": corpus,
+                "emergence_bits": rows["emergence_bits"].mean(),
+                "against_bits": rows["against_bits"].mean(),
+                "difference": rows["difference"].mean(),
+                "std_error": rows["difference"].std(ddof=1) / np.sqrt(len(rows)),
+            }
+        )
+    if not means:
+        return frame
+    whole = pd.concat([frame, pd.DataFrame(means)], ignore_index=True)
+    return whole.astype({"block": "Int64", "against_block": "Int64"})
+
+
+def _changed(runs: list[Run]) -> pd.DataFrame:
+    """List the settings in which the runs differ."""
+    every = sorted({name for run in runs for name in run.settings})
+    differ = [name for name in every if len({run.settings.get(name) for run in runs}) > 1]
+    return pd.DataFrame(
+        {"setting": differ, **{run.name: [run.settings.get(name, "") for name in differ] for run in runs}}
+    )
+
+
+def _load(run: str, tracking_uri: str | None) -> Run:
+    if Path(run).is_dir():
+        found = read_results(Path(run))
+        settings = flatten({name: found.record.get(name) for name in SETTINGS})
+        if found.table.empty:
+            raise InputError(f"{run} holds no finished job yet, so there is nothing to compare.")
+        return Run(found.name, found.table, settings)
+    if not RUN_ID.fullmatch(run):
+        raise InputError(f"{run} is neither a results folder nor the id of an MLflow run (32 digits and letters a-f).")
+    return _from_mlflow(run, tracking_uri)
+
+
+def _from_mlflow(run_id: str, tracking_uri: str | None) -> Run:
+    uri = store_uri(tracking_uri)
+    client = open_store(uri)
+    with worded(uri, starting=True):
+        run = client.get_run(run_id)
+        names = {item.path for item in client.list_artifacts(run_id)}
+        if "emergence.parquet" not in names:
+            raise InputError(
+                f"The run {run_id} ({run.info.run_name}) holds no emergence table: compare sweeps or their jobs."
+            )
+        with tempfile.TemporaryDirectory() as folder:
+            table = pd.read_parquet(client.download_artifacts(run_id, "emergence.parquet", folder))
+            record = "sweep.json" if "sweep.json" in names else "job.json"
+            text = Path(client.download_artifacts(run_id, record, folder)).read_text(encoding="utf-8")
+    settings = json.loads(text)
+    return Run(str(run.info.run_name), table, flatten({name: settings.get(name) for name in SETTINGS}))

@@ -1,0 +1,38 @@
+"""Figures as files and as parts of a page."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from tracking.figures import INK, STYLE
+
+
+def png(figure: Figure) -> bytes:
+    """Render as PNG, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def svg(draw: Callable[[], Figure], label: str) -> str:
+    """Render as SVG to be set into a page, in the page's own text colour; `label` is read out in its stead."""
+    colours = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
+    buffer = io.StringIO()
+    style: Any = {**STYLE, **colours, "grid.color": "#888888", "svg.fonttype": "none"}
+    with mpl.rc_context(style):
+        draw().savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue().replace(INK, "currentColor")
+    text = text[text.index("<svg") :]
+    # Ids that nothing refers to would clash between the figures of one page.
+    referred = set(re.findall(r"#([\w-]+)", text))
+    text = re.sub(r' id="([\w-]+)"', lambda found: found[0] if found[1] in referred else "", text)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    start = f'<svg role="img" aria-label="{html.escape(label, quote=True)}"'
+    return re.sub(r'<svg([^>]*?) width="[^"]*" height="[^"]*"', lambda found: start + found[1], text, count=1)
