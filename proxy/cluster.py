@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -66,6 +68,8 @@ class Cluster:
         import ray
 
         self._ray = ray
+        on_main_thread = threading.current_thread() is threading.main_thread()
+        terminate = signal.getsignal(signal.SIGTERM)
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         try:
             with warnings.catch_warnings():
@@ -84,6 +88,8 @@ class Cluster:
                 f"No Ray cluster answers at {self.address}: {reason}; start one with `ray start --head`, "
                 "or leave --address out to run on this machine."
             ) from error
+        if on_main_thread:
+            signal.signal(signal.SIGTERM, terminate)  # Ray put one there that aborts with a stack trace
         if self.tell is not None and context.dashboard_url:
             self.tell(context.dashboard_url)
         return self

@@ -112,6 +112,7 @@ def _show_plan(settings: SweepConfig, where: str, address: str | None, as_json: 
     import json
     import sys
 
+    from proxy.cli.watching import duration
     from proxy.plan import plan
 
     planned = plan(settings, where, address=address)
@@ -132,7 +133,7 @@ def _show_plan(settings: SweepConfig, where: str, address: str | None, as_json: 
     redo = f", {planned.rejected} to do again" if planned.rejected else ""
     screen.print(
         f"{planned.jobs} jobs, {planned.done} done{redo}; {planned.workers} workers at once; about "
-        f"{_duration(planned.seconds)} ({basis}); results in {where}",
+        f"{duration(planned.seconds)} ({basis}); results in {where}",
         highlight=False,
         soft_wrap=True,
     )
@@ -155,8 +156,3 @@ def _show_log(where: str, key: str) -> None:
         if record.get(part):
             typer.echo(record[part].rstrip())
 
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -106,4 +106,11 @@ class Watch:
         """Return the rate and the time left in words, once a job has shown it."""
         rate = self._rate()
         left = self._total - self._over - 1
-        return f"; {rate:.1f} jobs/min, about {left / rate:.0f} min left" if rate and left else ""
+        return f"; {rate:.1f} jobs/min, about {duration(60 * left / rate)} left" if rate and left else ""
+
+
+def duration(seconds: float) -> str:
+    """Return a time span in the unit a person would use."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,99 @@
+"""Claims: no job is held by two drivers, and what a dead driver held is free."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from proxy.claims import Claims
+from proxy.storage import Folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+def test_the_second_driver_gets_what_the_first_left(folder: Folder) -> None:
+    first, second = Claims(folder), Claims(folder)
+    assert first.take(["a", "b"]) == {"a", "b"}
+    assert second.take(["b", "c"]) == {"c"}
+    assert not second.free("a")
+    first.release("b")
+    assert second.free("b")
+    assert second.take(["b"]) == {"b"}
+
+
+def test_only_the_holder_releases(folder: Folder) -> None:
+    first, second = Claims(folder), Claims(folder)
+    first.take(["a"])
+    second.release("a")
+    second.release_all()
+    assert not second.free("a")
+    first.release_all()
+    assert folder.sizes("claims") == {}
+
+
+def test_a_killed_driver_of_this_machine_holds_nothing(folder: Folder) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from proxy.claims import Claims; "
+        "from proxy.storage import Folder; Claims(Folder(Path(sys.argv[1]))).take(['a']); "
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(folder.root)], check=False).returncode == -9
+    claims = Claims(folder)
+    assert folder.sizes("claims")
+    assert claims.free("a")
+    assert claims.take(["a"]) == {"a"}
+
+
+def test_a_silent_driver_of_another_machine_loses_its_claim_in_time(folder: Folder) -> None:
+    away = {"driver": "other", "host": "away", "boot": "?", "pid": 1, "started": 0.0}
+    folder.write("claims/a.json", json.dumps({**away, "until": time.time() + 60}).encode())
+    folder.write("claims/b.json", json.dumps({**away, "until": time.time() - 1}).encode())
+    assert Claims(folder).take(["a", "b"]) == {"b"}
+
+
+def test_a_torn_claim_is_taken_over(folder: Folder) -> None:
+    folder.write("claims/a.json", b'{"driver": "x"')
+    assert Claims(folder).take(["a"]) == {"a"}
+
+
+def test_a_claim_is_renewed_before_it_ends(folder: Folder) -> None:
+    claims = Claims(folder, lease=0.4)
+    claims.take(["a"])
+    before = json.loads(folder.read("claims/a.json"))["until"]
+    claims.renew()
+    assert json.loads(folder.read("claims/a.json"))["until"] == before  # not yet due
+    time.sleep(0.15)
+    claims.renew()
+    assert json.loads(folder.read("claims/a.json"))["until"] > before
+
+
+def test_racing_drivers_share_the_jobs_without_overlap(folder: Folder) -> None:
+    code = (
+        "import sys; from pathlib import Path; from proxy.claims import Claims; from proxy.storage import Folder; "
+        "sys.stdin.readline(); c = Claims(Folder(Path(sys.argv[1]))); "
+        "print(*sorted(k for i in range(100) for k in c.take([str(i)])), flush=True); sys.stdin.readline()"
+    )
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(folder.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    won = []
+    for racer in racers:
+        assert racer.stdout is not None
+        won.append(set(racer.stdout.readline().split()))
+    for racer in racers:  # both live until both have answered
+        racer.communicate("stop\n")
+    assert not won[0] & won[1]
+    assert won[0] | won[1] == {str(i) for i in range(100)}

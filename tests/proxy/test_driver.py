@@ -1,0 +1,251 @@
+"""The driver's decisions, on a cluster of threads: retries, lost workers, demands, other drivers."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from estimators.base import EmergenceError, InputError
+from proxy import driver
+from proxy.claims import Claims
+from proxy.cluster import Cluster, WorkerLostError
+from proxy.config import parse_config
+from proxy.driver import Event
+from proxy.jobs import Job, make_jobs
+from proxy.placement import GIB, Demand, Node
+from proxy.results import Results, to_parquet
+from proxy.storage import open_storage
+from proxy.sweep import SweepResult, sweep
+from proxy.worker import Outcome, Trouble, blank_record
+
+TWO_CORES = {"one": Node(Demand(0, 16 * GIB, 2))}
+
+
+def finished(job: Job) -> Outcome:
+    row = {"model": job.model_name, "corpus": job.corpus_name, "layer": 0, "position": 1, "resolution": 0.1}
+    return Outcome(to_parquet(pd.DataFrame([{**row, "ie_bits": 1.0}])), blank_record(job) | {"seconds": 0.1})
+
+
+def broken(job: Job, trouble: Trouble = None) -> Outcome:
+    record = blank_record(job) | {"error_type": "ValueError", "error": "broken", "traceback": "...", "seconds": 0.1}
+    return Outcome(None, record, trouble)
+
+
+class Threads(Cluster):
+    """Workers that are threads of this process and do what `act` says; the rest is the real driver's."""
+
+    def __init__(self, act: Callable[[Job], Outcome], nodes: dict[str, Node] | None = None) -> None:
+        super().__init__()
+        self.act = act
+        self.rooms = TWO_CORES if nodes is None else nodes
+        self.pool = ThreadPoolExecutor(16)
+        self.demands: list[Demand] = []
+        self.stopped: list[int] = []
+        self.runs: list[str] = []
+        self._numbers = itertools.count()
+
+    def __enter__(self) -> Threads:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+    def nodes(self) -> dict[str, Node]:
+        return self.rooms
+
+    def start_worker(self, demand: Demand) -> int:
+        self.demands.append(demand)
+        return next(self._numbers)
+
+    def where(self, handle: Any) -> Future[Any]:
+        return self.pool.submit(lambda: {"node": "one"})
+
+    def run(self, handle: Any, job: Job) -> Future[Any]:
+        self.runs.append(job.label)
+        return self.pool.submit(self.act, job)
+
+    def steps(self, handle: Any) -> Future[Any]:
+        return self.pool.submit(lambda: (1, 2))
+
+    def stop_worker(self, handle: Any) -> None:
+        self.stopped.append(handle)
+
+    def wait(self, references: Sequence[Any], timeout: float) -> list[Any]:
+        return list(wait(references, timeout, return_when=FIRST_COMPLETED).done)
+
+    def get(self, reference: Any) -> Any:
+        return reference.result()
+
+
+def config(**change: Any) -> Any:
+    return parse_config({"name": "t", "models": ["gpt2-30k", "gpt2-90k"], "corpora": ["animal", "color"], **change})
+
+
+def run(folder: Path, cluster: Threads, **change: Any) -> tuple[SweepResult, list[Event]]:
+    events: list[Event] = []
+    result = sweep(config(**change), folder, cluster=cluster, watch=events.append)
+    return result, events
+
+
+def test_all_jobs_are_done_and_a_second_run_does_nothing(tmp_path: Path) -> None:
+    first = Threads(finished)
+    result, _ = run(tmp_path, first)
+    assert (len(result.done), result.failed, len(result.table)) == (4, (), 4)
+    assert sorted(first.stopped) == list(range(len(first.demands)))
+    again = Threads(finished)
+    result, _ = run(tmp_path, again)
+    assert (len(result.done), again.runs, again.demands) == (4, [], [])
+
+
+def test_a_model_stays_with_one_worker(tmp_path: Path) -> None:
+    cluster = Threads(finished, {"one": Node(Demand(0, 16 * GIB, 1))})
+    run(tmp_path, cluster)
+    assert cluster.runs == [f"gpt2-{size} on {corpus}" for size in ("30k", "90k") for corpus in ("animal", "color")]
+    assert len(cluster.demands) == 1
+
+
+def test_a_broken_job_is_recorded_and_the_rest_is_done(tmp_path: Path) -> None:
+    cluster = Threads(lambda job: broken(job) if job.label == "gpt2-30k on color" else finished(job))
+    result, events = run(tmp_path, cluster)
+    assert len(result.done) == 3
+    assert [record["error"] for record in result.failed] == ["broken"]
+    assert cluster.runs.count("gpt2-30k on color") == 1
+    assert [event.job.label for event in events if event.kind == "fail"] == ["gpt2-30k on color"]
+    record = result.results.record(result.failed[0]["key"])
+    assert record is not None
+    assert (record["status"], record["traceback"]) == ("failed", "...")
+    mended = Threads(finished)
+    result, _ = run(tmp_path, mended)
+    assert mended.runs == ["gpt2-30k on color"]
+    assert len(result.done) == 4
+
+
+def test_a_passing_failure_is_tried_again_with_a_bound(tmp_path: Path) -> None:
+    cluster = Threads(lambda job: broken(job, "again"))
+    result, events = run(tmp_path, cluster, models=["gpt2-30k"], corpora=["animal"], retries=3)
+    assert len(cluster.runs) == 4
+    assert len(result.failed) == 1
+    assert [event.kind for event in events if event.kind in ("retry", "fail")] == ["retry"] * 3 + ["fail"]
+
+
+def test_a_lost_worker_costs_its_running_job_one_try_and_the_others_none(tmp_path: Path) -> None:
+    lock, deaths = threading.Lock(), []
+
+    def act(job: Job) -> Outcome:
+        with lock:
+            if job.label == "gpt2-30k on animal":
+                deaths.append(job.label)
+                raise WorkerLostError("killed")
+        return finished(job)
+
+    result, _ = run(tmp_path, Threads(act), retries=2)
+    assert len(deaths) == 3
+    assert [record["error_type"] for record in result.failed] == ["WorkerLost"]
+    assert len(result.done) == 3
+
+
+def test_a_worker_out_of_memory_is_given_more(tmp_path: Path) -> None:
+    seen = []
+
+    def act(job: Job) -> Outcome:
+        seen.append(job.label)
+        if len(seen) == 1:
+            raise WorkerLostError("OOM", memory=True)
+        return broken(job, "memory") if len(seen) == 2 else finished(job)
+
+    cluster = Threads(act)
+    result, _ = run(tmp_path, cluster, models=["gpt2-30k"], corpora=["animal"])
+    assert not result.failed
+    assert [demand.memory / GIB for demand in cluster.demands] == [1, 2, 4]
+
+
+def test_a_model_larger_than_any_node_is_refused_before_any_work(tmp_path: Path) -> None:
+    cluster = Threads(finished)
+    with pytest.raises(InputError, match=r"No node has room for some/model-70b: .* needed, the largest node has 2 CPU"):
+        run(tmp_path, cluster, models=["gpt2-30k", "some/model-70b"])
+    assert cluster.runs == []
+
+
+def test_what_no_node_can_hold_any_more_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "HOMELESS", 0.2)
+    cluster = Threads(finished)
+
+    def act(job: Job) -> Outcome:
+        cluster.rooms = {}
+        raise WorkerLostError("the node went away")
+
+    cluster.act = act
+    monkeypatch.setattr(cluster, "nodes", lambda: cluster.rooms or {"tiny": Node(Demand(0, 1, 1))})
+    result, _ = run(tmp_path, cluster, models=["gpt2-30k"])
+    assert {record["error_type"] for record in result.failed} == {"NoRoom"}
+    assert len(result.failed) == 2
+
+
+def test_workers_that_are_asked_for_are_not_bounded_by_the_nodes_of_now(tmp_path: Path) -> None:
+    cluster = Threads(finished, {"one": Node(Demand(0, 16 * GIB, 0))})
+    result, _ = run(tmp_path, cluster, workers=2)
+    assert len(result.done) == 4
+    assert len(cluster.demands) == 2
+
+
+def test_a_large_gpu_worker_leaves_small_models_to_small_ones(tmp_path: Path) -> None:
+    cluster = Threads(finished, {"one": Node(Demand(2, 64 * GIB, 8), gpu_gb=80)})
+    big = {"id": "gpt2-90k", "resources": {"gpus": 2}}
+    run(tmp_path, cluster, models=["gpt2-30k", big])
+    assert [demand.gpus for demand in cluster.demands] == [2, 0.125]
+
+
+def test_jobs_of_another_driver_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "ELSEWHERE", 0.05)
+    jobs = make_jobs(config())
+    store = Results(open_storage(tmp_path))
+    other = Claims(store.storage)
+    other.take([jobs[0].key, jobs[1].key, jobs[2].key])
+    cluster = Threads(finished)
+
+    def rival() -> None:
+        time.sleep(0.5)
+        store.write_done(jobs[0], finished(jobs[0]).table or b"", finished(jobs[0]).record)
+        store.write_failed(jobs[1], broken(jobs[1]).record | {"started": "now"})
+        other.release_all()  # and the third job it gives up
+
+    thread = threading.Thread(target=rival)
+    thread.start()
+    result, events = run(tmp_path, cluster)
+    thread.join()
+    assert sorted(cluster.runs) == sorted([jobs[2].label, jobs[3].label])
+    assert len(result.done) == 3
+    assert [record["key"] for record in result.failed] == [jobs[1].key]
+    assert len([event for event in events if event.kind == "elsewhere"]) == 3
+
+
+def test_an_interrupt_stops_the_workers_and_frees_the_claims(tmp_path: Path) -> None:
+    cluster = Threads(finished)
+
+    def interrupted(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(config(), tmp_path, cluster=cluster, progress=interrupted)
+    assert sorted(cluster.stopped) == list(range(len(cluster.demands)))
+    assert list((tmp_path / "claims").iterdir()) == []
+    assert len(list((tmp_path / "jobs").glob("*.json"))) == 2
+
+
+def test_storage_that_stays_away_ends_the_sweep_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+
+    def gone(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Results, "write_done", gone)
+    with pytest.raises(EmergenceError, match=r"Results could not be kept in .*run the same command again"):
+        run(tmp_path, Threads(finished))

@@ -1,0 +1,92 @@
+"""Demand and placement: what a model needs, and where there is room."""
+
+import pytest
+
+from proxy.config import Model, Resources
+from proxy.placement import GIB, Demand, Node, Peaks, demand, misfits, place
+from proxy.plan import simulate
+from proxy.sizes import Shape, count_parameters, shape
+
+GPU_NODE = Node(Demand(4, 200 * GIB, 32), gpu_gb=80)
+CPU_NODE = Node(Demand(0, 64 * GIB, 16))
+NONE = Resources()
+
+
+def billions(count: float, **more: object) -> Model:
+    return Model.model_validate({"id": "some/model", "parameters": int(count * 1e9), **more})
+
+
+@pytest.mark.parametrize(
+    ("size", "gpus"),
+    [(0.07, 0.125), (6.9, 0.25), (12.0, 0.5), (30.0, 1.0), (70.0, 2.0)],  # 2 bytes a parameter on 80 GiB
+)
+def test_a_gpu_is_shared_by_size(size: float, gpus: float) -> None:
+    assert demand(billions(size), NONE, [GPU_NODE]).gpus == gpus
+
+
+def test_without_gpus_all_runs_on_cores() -> None:
+    wanted = demand(billions(1), NONE, [CPU_NODE])
+    assert (wanted.gpus, wanted.cpus) == (0, 1)
+    assert wanted.memory == 8 * GIB  # float32 on CPU: 3.7 GiB of weights and what loading and states take
+
+
+def test_the_config_has_the_last_word() -> None:
+    own = billions(7, resources={"gpus": 1, "memory_gb": 3, "cpus": 4})
+    assert demand(own, NONE, [GPU_NODE]) == Demand(1, 3 * GIB, 4)
+    assert demand(billions(7), Resources(gpus=0, memory_gb=40), [GPU_NODE]) == Demand(0, 40 * GIB, 1)
+
+
+def test_what_was_measured_replaces_the_estimate() -> None:
+    assert demand(billions(12), NONE, [GPU_NODE], Peaks(gpu_gb=5.0)).gpus == 0.125
+    assert demand(billions(12), NONE, [CPU_NODE], Peaks(main_gb=5.0)).memory == 8 * GIB
+
+
+def test_quantized_weights_are_smaller() -> None:
+    plain, quantized = billions(13, dtype="float16"), billions(13, quantization="bitsandbytes-4bit")
+    assert demand(quantized, NONE, [GPU_NODE]).gpus < demand(plain, NONE, [GPU_NODE]).gpus
+
+
+def test_power_of_two_fractions_fill_a_gpu_without_gaps() -> None:
+    loads = [(Demand(fraction, GIB, 1), 1.0) for fraction in (0.5, 0.125, 0.25, 0.125, 1.0, 2.0)]
+    assert simulate(loads, {"node": GPU_NODE})[0] == 6
+
+
+def test_the_fullest_node_with_room_is_taken_and_gpus_are_left_to_those_who_need_them() -> None:
+    rooms = {"empty": Demand(4, 100 * GIB, 8), "fuller": Demand(1, 50 * GIB, 8), "cpu": Demand(0, 50 * GIB, 8)}
+    assert place(Demand(0.5, GIB, 1), rooms) == "fuller"
+    assert place(Demand(2, GIB, 1), rooms) == "empty"
+    assert place(Demand(0, GIB, 1), rooms) == "cpu"
+    assert place(Demand(8, GIB, 1), rooms) is None
+
+
+def test_what_fits_nowhere_is_known() -> None:
+    assert misfits(demand(billions(70), NONE, [CPU_NODE]), [CPU_NODE])
+    assert not misfits(demand(billions(70), NONE, [GPU_NODE]), [GPU_NODE])
+
+
+def test_more_memory_means_more_of_both() -> None:
+    assert Demand(0.25, GIB, 1).more() == Demand(0.5, 2 * GIB, 1)
+    assert Demand(0, GIB, 1).more() == Demand(0, 2 * GIB, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("EleutherAI/pythia-6.9b", 6_900_000_000),
+        ("EleutherAI/pythia-70m-deduped", 70_000_000),
+        ("google/gemma-3-270m", 270_000_000),
+        ("meta-llama/Llama-3.1-8B", 8_000_000_000),
+        ("gpt2-xl", 1_557_611_200),
+        ("someone/unsized", None),
+    ],
+)
+def test_a_size_is_read_from_the_name_when_nothing_else_tells(name: str, parameters: int | None) -> None:
+    assert count_parameters(Model(id=name)) == parameters
+
+
+def test_a_bundled_model_is_counted_and_measured_from_its_files() -> None:
+    from extraction import load_model
+
+    model = load_model("gpt2-30k")
+    assert count_parameters(Model(id="gpt2-30k")) == model.parameters
+    assert shape(Model(id="gpt2-30k")) == Shape(len(model.blocks), model.width)
