@@ -7,6 +7,7 @@ choose (a penalty, a number of components) it chooses by leaving groups out of t
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,10 +23,12 @@ Labels = NDArray[np.str_]
 
 PENALTIES = np.logspace(-5, 1, 13)  # of ridge, relative to the trace of the features' scatter matrix
 FAMILY_SCALES = (0.5, 1.5, 5.0)  # standard deviation of a family's shift, in units of one standardised feature
+REWEIGHTINGS = 8
 VARIANCE_KEPT = 0.95
 MOST_COMPONENTS = 5
-LENGTHS = (0.5, 1.0, 2.0, 4.0, 8.0)  # of the Gaussian process, in units of the references' RMS distance from their mean
-NOISES = tuple(float(noise) for noise in np.logspace(-3, 1, 9))  # relative to the signal's variance
+LINEAR_SHARES = (0.5, 0.9, 0.99)
+LENGTHS = (0.5, 1.0, 2.0)  # of the Gaussian process, in units of the references' RMS distance from their mean
+NOISES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # relative to the signal's variance
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +133,30 @@ class PartialLeastSquares(Candidate):
 
 
 class Ridge(Candidate):
-    """Ridge regression whose penalty minimises the exact leave-group-out error, in closed form."""
+    """Ridge regression whose penalty minimises the exact leave-group-out error, in closed form.
+
+    With a logit link this is penalised fractional logit (Papke & Wooldridge 1996) by iteratively reweighted least
+    squares: least squares on logits would let points near a bound dominate.
+    """
 
     def fit(self, rows: Rows) -> Ridge:
         """Choose the penalty and learn the coefficients."""
-        target = rows.link.forward(rows.y)
-        loss, coef, intercept = _ridge_path(rows.Z, target, rows.weights, fold_of(rows.groups))
+        folds, target = fold_of(rows.groups), rows.link.forward(rows.y)
+        self._solve(rows, target, rows.weights, folds)
+        if rows.link.name == "logit":
+            for _ in range(REWEIGHTINGS):
+                eta = self.eta(rows.Z)
+                slope = rows.link.slope(eta)
+                slope = np.maximum(slope, 0.05 * slope.max())
+                step = np.clip((rows.y - rows.link.inverse(eta)) / slope, -3.0, 3.0)
+                self._solve(rows, eta + step, rows.weights * slope, folds)
+        return self
+
+    def _solve(self, rows: Rows, target: Array, weights: Array, folds: NDArray[np.int64]) -> None:
+        loss, coef, intercept = _ridge_path(rows.Z, target, weights, folds)
         best = int(np.argmin(np.round(loss, 12)))
         self.penalty_ = float(PENALTIES[best])
         self.coef_, self.intercept_ = coef[:, best], float(intercept[best])
-        return self
 
 
 class FamilyPooled(Candidate):
@@ -230,26 +247,43 @@ class GaussianProcess(Candidate):
         root = np.sqrt(weights)  # a row's noise is inverse to its weight
         residual = root * (target - self.mean_)
         best = -np.inf
-        for length in LENGTHS:
-            values, vectors = np.linalg.eigh(np.outer(root, root) * _kernel(self.scores_, self.scores_, length))
+        for linear, length in itertools.product(LINEAR_SHARES, LENGTHS):
+            kernel = _kernel(self.scores_, self.scores_, linear, length)
+            values, vectors = np.linalg.eigh(np.outer(root, root) * kernel)
             projected = (vectors.T @ residual) ** 2
             for noise in NOISES:
                 spectrum = np.maximum(values, 0.0) + noise
                 likelihood = -len(target) * np.log(max(np.sum(projected / spectrum), 1e-300)) - np.log(spectrum).sum()
                 if likelihood > best + 1e-9:
                     best = likelihood
-                    self.length_, self.noise_ = length, noise
+                    self.linear_, self.length_, self.noise_ = linear, length, noise
                     self.dual_ = root * (vectors @ ((vectors.T @ residual) / spectrum))
         return self
 
     def eta(self, Z: Array, families: Labels | None = None) -> Array:
         """Predict (n,) values on the link's scale: the posterior mean."""
         scores = (Z - self.centre_) @ self.axes_ / self.unit_
-        return np.asarray(self.mean_ + _kernel(scores, self.scores_, self.length_) @ self.dual_)
+        return np.asarray(self.mean_ + _kernel(scores, self.scores_, self.linear_, self.length_) @ self.dual_)
 
     def directions(self, Z: Array) -> Array:
         """Return the components (p, k)."""
         return self.axes_
+
+
+class Average(Candidate):
+    """The plain average, on the link's scale, of all candidates that weigh features: steadier than any one of them."""
+
+    def fit(self, rows: Rows) -> Average:
+        """Fit the members."""
+        self.members_ = [
+            member().fit(rows)
+            for member in (PartialLeastSquares, Ridge, PrincipalComponents, FamilyPooled, GaussianProcess)
+        ]
+        return self
+
+    def eta(self, Z: Array, families: Labels | None = None) -> Array:
+        """Predict (n,) values on the link's scale."""
+        return np.asarray(np.mean([member.eta(Z, families) for member in self.members_], axis=0))
 
 
 # Simplest first: ties go to the earlier.
@@ -262,6 +296,7 @@ CANDIDATES: dict[str, type[Candidate]] = {
     "principal_components": PrincipalComponents,
     "family_pooled": FamilyPooled,
     "gaussian_process": GaussianProcess,
+    "average": Average,
 }
 
 
@@ -272,9 +307,10 @@ def _centred(Z: Array, t: Array, weights: Array) -> tuple[Array, Array, Array, f
     return centre, Z - centre, t - mean, mean
 
 
-def _kernel(a: Array, b: Array, length: float) -> Array:
-    square = np.sum(a**2, axis=1)[:, None] + np.sum(b**2, axis=1)[None, :] - 2 * a @ b.T
-    return np.asarray(np.exp(-np.maximum(square, 0.0) / (2 * length**2)))
+def _kernel(a: Array, b: Array, linear: float, length: float) -> Array:
+    inner = a @ b.T
+    square = np.sum(a**2, axis=1)[:, None] + np.sum(b**2, axis=1)[None, :] - 2 * inner
+    return np.asarray(linear * inner + (1 - linear) * np.exp(-np.maximum(square, 0.0) / (2 * length**2)))
 
 
 def _principal(Z: Array, weights: Array) -> Array:

@@ -19,14 +19,14 @@ from proxy.folds import fold_of
 from proxy.links import Bounds, Link
 
 Array = NDArray[np.float64]
-TIE = 0.5  # standard errors of the paired difference within which two candidates count as tied
+TIE = 1.02  # times the least left-out loss, up to which a candidate counts as tied with the best
 
 
 class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """Median imputation with missing indicators, scaling, one candidate, link.
 
     With ``candidate="auto"`` the candidate is chosen inside the rows given to `fit`: each is scored by leaving their
-    groups out, and the simplest wins among those within half a standard error of the best (paired over groups).
+    groups out, and the simplest wins among those within 2 % of the least loss.
     Everything that sees a target is refitted for each group left out.
 
     Args:
@@ -38,7 +38,7 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     Attributes:
         chosen_: name of the candidate in use.
-        scores_: leave-group-out mean squared error of each candidate, on the target's scale ("auto" only).
+        scores_: leave-group-out mean squared error of each candidate, on the link's scale ("auto" only).
     """
 
     def __init__(
@@ -138,22 +138,15 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         folds = fold_of(rows.groups)
         if len(np.unique(folds)) < 3 or np.ptp(rows.y) <= 1e-12 * np.abs(rows.y).max():
             return "mean"  # nothing to choose by
-        losses: dict[str, Array] = {}
         for name in self.candidates():
             error = np.empty(len(rows.y))
             for fold in np.unique(folds):
                 left = folds == fold
                 head = self._fitted(name, rows.take(~left))
                 eta = head.eta(rows.Z[left][:, self._columns(name)], rows.families[left])
-                error[left] = rows.link.inverse(eta) - rows.y[left]
-            losses[name] = np.array([np.sum((rows.weights * error**2)[folds == fold]) for fold in np.unique(folds)])
-            self.scores_[name] = float(losses[name].sum() / rows.weights.sum())
-        best = min(losses, key=lambda name: losses[name].sum())
-        for name, loss in losses.items():  # simplest first
-            behind = loss - losses[best]
-            if behind.sum() <= TIE * np.sqrt(len(behind)) * behind.std(ddof=1):
-                return name
-        return best
+                error[left] = rows.link.forward(rows.link.inverse(eta)) - rows.link.forward(rows.y[left])
+            self.scores_[name] = float(np.average(error**2, weights=rows.weights))
+        return next(name for name, loss in self.scores_.items() if loss <= TIE * min(self.scores_.values()))
 
     def _fitted(self, name: str, rows: Rows) -> Candidate:
         columns = self._columns(name)

@@ -34,6 +34,7 @@ TRUSTED = [
     "mapie.regression.regression.CrossConformalRegressor",
     "mapie.regression.regression._MapieRegressor",
     "numpy.dtype",
+    "proxy.candidates.Average",
     "proxy.candidates.BestFeature",
     "proxy.candidates.FamilyPooled",
     "proxy.candidates.GaussianProcess",
