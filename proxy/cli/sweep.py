@@ -20,6 +20,10 @@ def sweep(
     address: Annotated[
         str | None, typer.Option(help="Ray cluster to join (`auto`: the one on this machine); default: start one.")
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Workers to ask for; a cluster that can grow does. Default: what fits now."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan: jobs, memory, time, what does not fit; start nothing.")
     ] = False,
@@ -38,6 +42,8 @@ def sweep(
     from proxy.config import load_config
 
     settings = load_config(config)
+    if workers is not None:
+        settings = settings.model_copy(update={"workers": workers})
     where = results or settings.storage or f"results/{settings.name}"
     if log is not None:
         _show_log(where, log)
@@ -155,4 +161,3 @@ def _show_log(where: str, key: str) -> None:
     for part in ("log", "traceback"):
         if record.get(part):
             typer.echo(record[part].rstrip())
-

@@ -1,0 +1,45 @@
+"""Ready sweeps: each can be planned offline."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.config import load_config, shipped_sweeps
+
+SHIPPED = {"demo", "paper", "pythia", "gemma"}
+
+
+def test_all_of_them_are_here() -> None:
+    assert set(shipped_sweeps()) == SHIPPED
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+def test_it_can_be_planned(name: str, emergence: Callable[..., Any], tmp_path: Path) -> None:
+    outcome = emergence("sweep", name, "--dry-run", "--json", "--results", tmp_path / "results")
+    assert outcome.code == 0, outcome.err
+    plan = json.loads(outcome.out)
+    config = load_config(name)
+    assert config.name == name
+    assert config.description
+    assert plan["jobs"] == len(config.models) * len(config.corpora) * (1 + len(config.controls))
+    assert plan["done"] == 0
+    assert all(model["parameters"] for model in plan["models"])
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_demo_is_every_bundled_model() -> None:
+    from extraction import reference_models
+
+    assert {model.id for model in load_config("demo").models} == set(reference_models.names())
+
+
+def test_the_plan_says_what_does_not_fit(emergence: Callable[..., Any], tmp_path: Path) -> None:
+    config = tmp_path / "large.yaml"
+    config.write_text("models: [gpt2-30k, some/model-900b]\ncorpora: [animal]\n")
+    outcome = emergence("sweep", config, "--dry-run", "--results", tmp_path / "results")
+    assert outcome.code == 0
+    assert "No node has room for some/model-900b" in outcome.err
+    assert "2 jobs, 0 done" in outcome.err
