@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from estimators.base import InputError, Progress
 from extraction.models import LanguageModel
@@ -23,6 +25,7 @@ def generate_answers(
     max_tokens: int = 64,
     temperature: float = 1.0,
     seed: int = 0,
+    logprobs: int = 5,
     batch: int = 32,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
@@ -37,6 +40,7 @@ def generate_answers(
         max_tokens: longest answer in tokens.
         temperature: of the sampling; 0 takes the likeliest token always.
         seed: of the sampling.
+        logprobs: alternatives per token to record with their log probability (natural, at temperature 1); 0: none.
         batch: answers made at a time.
         progress: told how many answers are there.
 
@@ -52,10 +56,10 @@ def generate_answers(
             f"Prompts need the columns prompt_id and prompt; {', '.join(missing)} missing, found "
             f"{', '.join(map(str, prompts.columns)) or 'none'}."
         )
-    if samples < 1 or max_tokens < 1 or batch < 1 or temperature < 0:
+    if samples < 1 or max_tokens < 1 or batch < 1 or temperature < 0 or logprobs < 0:
         raise InputError(
-            "samples, max_tokens and batch are at least 1 and temperature at least 0; got "
-            f"{samples}, {max_tokens}, {batch} and {temperature}."
+            "samples, max_tokens and batch are at least 1, temperature and logprobs at least 0; got "
+            f"{samples}, {max_tokens}, {batch}, {temperature} and {logprobs}."
         )
     ids = [_encode(model, str(prompt)) for prompt in prompts["prompt"]]
     for name, row in zip(prompts["prompt_id"], ids, strict=True):
@@ -72,9 +76,10 @@ def generate_answers(
     for start in range(0, len(jobs), batch):
         part = by_length[start : start + batch]
         began, created = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
-        answers = _generate(model, [ids[index] for index, _ in part], max_tokens, temperature, (seed, start))
+        recorder = _Recorder(logprobs) if logprobs else None
+        answers = _generate(model, [ids[index] for index, _ in part], max_tokens, temperature, (seed, start), recorder)
         seconds = (time.perf_counter() - began) / len(part)
-        for (index, sample), (answer, stopped) in zip(part, answers, strict=True):
+        for place, ((index, sample), (answer, stopped)) in enumerate(zip(part, answers, strict=True)):
             prompt = prompts.iloc[index]
             rows.append(
                 {
@@ -87,6 +92,7 @@ def generate_answers(
                     "finish_reason": "stop" if stopped else "length",
                     "prompt_tokens": len(ids[index]),
                     "completion_tokens": len(answer),
+                    "logprobs": recorder and json.dumps(recorder.entries(place, answer, model.tokenizer)),
                     "latency_s": seconds,
                     "created": created,
                 }
@@ -107,7 +113,12 @@ def _encode(model: LanguageModel, prompt: str) -> list[int]:
 
 
 def _generate(
-    model: LanguageModel, prompts: list[list[int]], max_tokens: int, temperature: float, seed: tuple[int, int]
+    model: LanguageModel,
+    prompts: list[list[int]],
+    max_tokens: int,
+    temperature: float,
+    seed: tuple[int, int],
+    recorder: _Recorder | None,
 ) -> list[tuple[list[int], bool]]:
     """Answers as token ids without the token that ends them, and whether the model ended them itself."""
     end = _end_tokens(model)
@@ -130,13 +141,49 @@ def _generate(
             max_new_tokens=max_tokens,
             eos_token_id=sorted(end) or None,
             pad_token_id=fill,
+            logits_processor=[recorder] if recorder else None,
             **options,
         )
+        if recorder:
+            recorder.chosen(output[:, -1])
     answers = []
     for row in output[:, longest:].tolist():
         stop = next((place for place, token in enumerate(row) if token in end), None)
         answers.append((row[:stop], stop is not None))
     return answers
+
+
+class _Recorder:
+    """A logits processor that changes nothing, but notes how likely each token was and which others were likely."""
+
+    def __init__(self, alternatives: int) -> None:
+        self.alternatives = alternatives
+        self.steps: list[
+            tuple[Tensor, Tensor, Tensor]
+        ] = []  # log probability of the chosen, of the likeliest, their ids
+        self._last: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.chosen(input_ids[:, -1])
+        self._last = torch.log_softmax(scores.float(), dim=-1)
+        return scores
+
+    def chosen(self, tokens: Tensor) -> None:
+        """Note the tokens that were taken after the last call."""
+        if self._last is not None:
+            values, ids = self._last.topk(min(self.alternatives, self._last.shape[-1]))
+            self.steps.append((self._last.gather(1, tokens[:, None])[:, 0].cpu(), values.cpu(), ids.cpu()))
+            self._last = None
+
+    def entries(self, row: int, answer: list[int], tokenizer: Any) -> list[dict[str, Any]]:
+        """What is known of the tokens of one answer, as in the responses table."""
+        found = []
+        for token, (said, values, ids) in zip(answer, self.steps, strict=False):  # the batch may go on for longer
+            top: dict[str, float] = {}
+            for other, value in zip(ids[row].tolist(), values[row].tolist(), strict=True):
+                top.setdefault(tokenizer.decode([other]), value)  # parts of characters look alike: the likeliest stays
+            found.append({"token": tokenizer.decode([token]), "logprob": float(said[row]), "top": top})
+        return found
 
 
 def _end_tokens(model: LanguageModel) -> set[int]:

@@ -100,7 +100,9 @@ def load_model(
     with _quiet():
         config = _config(name, where, options)
         tokenizer = _tokenizer(name, where, options)
-        weights = dict(options, use_safetensors=None if allow_pickle else True, dtype=_dtype(dtype, place))
+        weights = dict(
+            options, use_safetensors=None if allow_pickle else True, dtype=_dtype(dtype, place, quantization)
+        )
         if attention is not None:
             weights["attn_implementation"] = attention
         if quantization is not None:
@@ -123,6 +125,11 @@ def load_model(
         raise InputError(
             f"The checkpoint of {name} lacks {len(missing)} weights, such as {missing[0]}, which would be random; give "
             "the whole checkpoint, with the configuration that belongs to it."
+        )
+    if quantization is not None and all(type(weight) is nn.Parameter for weight in model.parameters()):
+        raise InputError(
+            f"{quantization} left every weight of {name} as it was: it does not know this kind of layer or its size; "
+            "take another."
         )
     if "device_map" not in weights:
         model.to(place)
@@ -264,7 +271,9 @@ def _input_device(model: Any, place: torch.device) -> torch.device:
     return place if device.type == "meta" else device  # meta: offloaded, moved by accelerate as it is needed
 
 
-def _dtype(dtype: str, place: torch.device) -> torch.dtype | str:
+def _dtype(dtype: str, place: torch.device, quantization: str | None) -> torch.dtype | str:
+    if dtype == "auto" and quantization in ("bitsandbytes-8bit", "bitsandbytes-4bit"):
+        return torch.float16  # what its kernels compute in
     if dtype == "auto":
         return torch.float32 if place.type == "cpu" else "auto"
     kind = getattr(torch, dtype, None)

@@ -1,5 +1,6 @@
 """Answers of open models: the table of an API model, reproducible, stopped where the model stops."""
 
+import json
 from typing import Any
 
 import pandas as pd
@@ -34,6 +35,27 @@ def test_the_table_is_that_of_responses(gpt2: LanguageModel) -> None:
     assert ((answers["completion_tokens"] == 5) == (answers["finish_reason"] == "length")).all()
     assert (answers["latency_s"] > 0).all()
     assert told == [(4, 6), (6, 6)]
+
+
+def test_log_probabilities_are_those_of_the_plain_model(gpt2: LanguageModel) -> None:
+    answers = generate_answers(gpt2, ASKED, max_tokens=5, samples=2, temperature=2.0, logprobs=3)
+    for prompt, text, raw in zip(answers["prompt"], answers["text"], answers["logprobs"], strict=True):
+        entries = json.loads(raw)
+        assert "".join(entry["token"] for entry in entries) == text or "\ufffd" in text
+        row = gpt2.tokenizer(prompt)["input_ids"]
+        for entry in entries:
+            with torch.no_grad():
+                said = torch.log_softmax(gpt2.model(torch.tensor([row])).logits[0, -1].double(), -1)
+            likeliest, ids = said.topk(3)
+            wanted = dict(zip((gpt2.tokenizer.decode([i]) for i in ids.tolist()), likeliest.tolist(), strict=True))
+            # float32 with padding and a cache against float64 of the same float32 logits
+            assert entry["top"] == pytest.approx(wanted, abs=1e-4)
+            token = gpt2.tokenizer(entry["token"], add_special_tokens=False)["input_ids"]
+            if "\ufffd" in entry["token"] or len(token) > 1:
+                break  # part of a character: the token cannot be read back from its text
+            assert entry["logprob"] == pytest.approx(float(said[token[0]]), abs=1e-4)
+            row.append(token[0])
+    assert generate_answers(gpt2, ASKED, max_tokens=2, logprobs=0)["logprobs"].isna().all()
 
 
 def test_greedy_answers_are_the_likeliest_tokens(gpt2: LanguageModel) -> None:
@@ -99,7 +121,7 @@ LONG = ASKED.assign(prompt=[" dog, cat," * 2, " red", " red"])
     [
         (pd.DataFrame({"prompt": ["a"]}), {}, "prompt_id missing, found prompt"),
         (ASKED, {"samples": 0}, "got 0, 64"),
-        (ASKED, {"temperature": -1}, "and -1"),
+        (ASKED, {"temperature": -1}, "32, -1 and 5"),
         (LONG, {"max_tokens": 60}, "Prompt b has 8 tokens; with 60 of answer it exceeds the context"),
         (pd.DataFrame({"prompt_id": ["x"], "prompt": [""]}), {}, "Prompt x is empty"),
     ],
