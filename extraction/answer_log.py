@@ -47,6 +47,7 @@ class AnswerLog:
         self.answered: set[str] = set()
         self.failed: set[str] = set()
         self.capabilities: dict[str, Mapping[str, Any]] = {}
+        self.batches: dict[str, str] = {}
         self._secret = secret
         self._synced = time.monotonic()
         try:
@@ -99,7 +100,7 @@ class AnswerLog:
                     raise InputError(
                         f"Line {number} of {self.path} is damaged; remove that line to ask for its answer again."
                     ) from error
-                if not isinstance(record, dict) or not ({"key", "capabilities"} & set(record)):
+                if not isinstance(record, dict) or not ({"key", "capabilities", "batch"} & set(record)):
                     raise InputError(
                         f"{self.path} is no answer log (line {number}); move it away or choose another --out."
                     )
@@ -126,6 +127,8 @@ class AnswerLog:
     def _note(self, record: Mapping[str, Any]) -> None:
         if "capabilities" in record:
             self.capabilities[str(record["for"])] = record["capabilities"]
+        elif "batch" in record:
+            self.batches[str(record["batch"])] = str(record["state"])
         elif "error" in record:
             self.failed.add(record["key"])
         else:

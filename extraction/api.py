@@ -14,6 +14,7 @@ from extraction.endpoints import PATHS, Endpoint
 
 if TYPE_CHECKING:
     import httpx2
+    import openai
 
 OPENAI_URL = "https://api.openai.com/v1"
 QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
@@ -44,11 +45,17 @@ class BusyError(EmergenceError):
 
 
 class BrokenError(EmergenceError):
-    """The reply was lost or cannot be read; `reached` tells whether there was any reply."""
+    """The reply was lost or cannot be read.
 
-    def __init__(self, reason: str, *, reached: bool) -> None:
+    Attributes:
+        reached: whether there was any reply.
+        maybe_billed: whether the server may have made an answer all the same.
+    """
+
+    def __init__(self, reason: str, *, reached: bool, maybe_billed: bool = False) -> None:
         super().__init__(reason)
         self.reached = reached
+        self.maybe_billed = maybe_billed
 
 
 def check_base_url(base_url: str | None) -> str:
@@ -108,11 +115,12 @@ class Api:
 
         self.base_url = base_url
         self._key = key
+        self._own = http_client is None
         if http_client is None:
             limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
             http_client = openai.DefaultAsyncHttpxClient(limits=limits)
         # Retries are this project's own: the client would also repeat calls for which the quota is spent.
-        self._client = openai.AsyncOpenAI(
+        self.client = openai.AsyncOpenAI(
             api_key=key, base_url=base_url, max_retries=0, timeout=timeout_s, http_client=http_client
         )
 
@@ -120,7 +128,8 @@ class Api:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._client.close()
+        if self._own:
+            await self.client.close()
 
     async def call(self, endpoint: Endpoint, body: Mapping[str, Any]) -> tuple[Any, Mapping[str, str]]:
         """Send one request; return the reply's JSON and headers.
@@ -134,25 +143,27 @@ class Api:
         import openai
 
         try:
-            response = await self._client.post(PATHS[endpoint], cast_to=httpx2.Response, body=dict(body))
+            response = await self.client.post(PATHS[endpoint], cast_to=httpx2.Response, body=dict(body))
             return response.json(), response.headers
         except openai.APITimeoutError:
-            raise BrokenError("no reply within the time limit", reached=False) from None
+            raise BrokenError("no reply within the time limit", reached=False, maybe_billed=True) from None
         except openai.APIConnectionError as error:
-            raise BrokenError(f"connection failed ({self._clean(error.__cause__ or error)})", reached=False) from None
+            cause = error.__cause__
+            cut = isinstance(cause, httpx2.ReadError | httpx2.RemoteProtocolError)  # reset while the reply was read
+            reason = f"connection {'cut off' if cut else 'failed'} ({self._clean(cause or error)})"
+            raise BrokenError(reason, reached=cut, maybe_billed=cut) from None
         except openai.APIStatusError as error:
-            raise self._sorted(error) from None  # from None: the request in it carries the key
+            raise self.explained(error) from None  # from None: the request in it carries the key
         except ValueError:  # JSONDecodeError and UnicodeDecodeError alike
-            raise BrokenError("the reply is not valid JSON", reached=True) from None
-        except httpx2.HTTPError as error:  # reset while the body was read
-            raise BrokenError(f"the reply was cut off ({self._clean(error)})", reached=True) from None
+            raise BrokenError("the reply is not valid JSON", reached=True, maybe_billed=True) from None
 
-    def _sorted(self, error: Any) -> EmergenceError:
+    def explained(self, error: openai.APIStatusError) -> EmergenceError:
+        """The error of this project that says what to do about an HTTP status."""
         status = int(error.status_code)
         body = error.body if isinstance(error.body, dict) else {}
         text = self._clean(body.get("message") or body.get("detail") or error.message)
         reason = f"HTTP {status}: {text}"
-        if error.code in QUOTA_CODES or error.type in QUOTA_CODES:
+        if status == 402 or error.code in QUOTA_CODES or error.type in QUOTA_CODES:
             return EmergenceError(f"The account's quota is spent, so nothing more was asked ({text}).")
         if status in (401, 403):
             return InputError(f"{self.base_url} rejected the API key or its rights (HTTP {status}); check the key.")

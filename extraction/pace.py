@@ -6,7 +6,8 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,22 +34,29 @@ class Pace:
         self.concurrency = concurrency
         self.limit = float(concurrency)
         self._resume = 0.0
+        self._flying = 0
         self._halted = False
 
     def halt(self) -> None:
         """Let nobody wait any longer: the run is over."""
         self._halted = True
 
-    async def turn(self, worker: int) -> None:
-        """Wait until the worker of this number may ask."""
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait until one more call may be made, and count it as in flight."""
         while not self._halted:
             now = time.monotonic()
             if now < self._resume:
                 await asyncio.sleep(min(self._resume - now, 1.0))
-            elif worker >= max(1, int(self.limit)):
+            elif self._flying >= max(1, int(self.limit)):
                 await asyncio.sleep(0.05)
             else:
-                return
+                break
+        self._flying += 1
+        try:
+            yield
+        finally:
+            self._flying -= 1
 
     def answered(self, headers: Mapping[str, str]) -> None:
         """Go a little faster; pause when the headers say that the allowance is used up."""

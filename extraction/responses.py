@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -51,29 +52,61 @@ def responses_table(
     return table.astype({"error": "string"})
 
 
-def read_responses(path: Path) -> pd.DataFrame:
-    """Read answers: a responses table, any table with model, prompt_id and text (or output), or AlpacaEval's JSON.
+def read_responses(source: str | Path) -> pd.DataFrame:
+    """Read answers, wherever they come from.
+
+    Args:
+        source: a responses table; any table with the columns model, prompt_id and text (or output); AlpacaEval's JSON
+            (instruction, output, generator), whose prompts get their hash as id; or ``hf:NAME`` or ``hf:NAME:SPLIT``, a
+            data set of the hub or a folder with such columns.
+
+    Returns:
+        Schema RESPONSES.
 
     Raises:
-        InputError: if the file cannot be read, or holds no usable answer.
+        InputError: if the source cannot be read, or holds no usable answer.
     """
-    frame = read_table(path)
-    frame = read_table(path, RESPONSES) if "text" in frame.columns else _foreign(frame, path)
+    if str(source).startswith("hf:"):
+        frame = _named_as_here(_data_set(str(source)[3:]), str(source))
+    else:
+        path = Path(source)
+        frame = read_table(path)
+        frame = read_table(path, RESPONSES) if "text" in frame.columns else _named_as_here(frame, str(path))
     if not (frame["text"].fillna("").str.strip() != "").any():
-        raise InputError(f"{path} holds no usable answer; every text is empty.")
+        raise InputError(f"{source} holds no usable answer; every text is empty.")
     return frame
 
 
-def _foreign(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """AlpacaEval's columns: instruction, output, generator."""
+def _named_as_here(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     names = {"output": "text", "generator": "model", "instruction": "prompt"}
     frame = frame.rename(columns={old: new for old, new in names.items() if old in frame and new not in frame})
     if "text" not in frame.columns:
         raise InputError(
-            f"Answers need the columns model, prompt_id and text (or output); {path} has "
+            f"Answers need the columns model, prompt_id and text (or output); {source} has "
             f"{', '.join(map(str, frame.columns)) or 'none'}."
         )
-    if "prompt_id" not in frame.columns:
-        by = frame["prompt"] if "prompt" in frame.columns else pd.Series(range(len(frame)), index=frame.index)
-        frame["prompt_id"] = pd.factorize(by)[0].astype(str)
+    if "prompt_id" not in frame.columns and "prompt" in frame.columns:  # by content: the same in another file
+        frame["prompt_id"] = [hashlib.sha256(str(prompt).encode()).hexdigest()[:16] for prompt in frame["prompt"]]
     return RESPONSES.conform(frame)
+
+
+def _data_set(name: str) -> pd.DataFrame:
+    try:
+        import datasets
+    except ImportError as error:
+        raise InputError(
+            "Data sets of the hub need the package datasets; pip install emergence-proxy[datasets]."
+        ) from error
+    path, _, split = name.partition(":")
+    datasets.disable_progress_bars()
+    try:
+        if (Path(path) / "state.json").is_file() or (Path(path) / "dataset_dict.json").is_file():
+            loaded = datasets.load_from_disk(path)
+            loaded = loaded[split or "train"] if isinstance(loaded, datasets.DatasetDict) else loaded
+        else:
+            loaded = datasets.load_dataset(path, split=split or "train")
+        frame: pd.DataFrame = loaded.to_pandas()
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).split("\n")[0].rstrip(".")
+        raise InputError(f"The data set {path}, split {split or 'train'}, could not be loaded: {reason}.") from error
+    return frame

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from proxy.cli.console import emit, progress, screen
+
+if TYPE_CHECKING:
+    from extraction.pace import Budget
 
 
 def collect(
@@ -23,8 +27,20 @@ def collect(
     max_tokens: Annotated[int, typer.Option(help="Longest answer, in the server's tokens.")] = 64,
     temperature: Annotated[float, typer.Option(help="Of the sampling.")] = 1.0,
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="Text at which an answer ends; repeatable.")] = None,
     seed: Annotated[int, typer.Option(help="From which each answer's own seed is derived.")] = 0,
-    concurrency: Annotated[int, typer.Option(help="Most calls at once.")] = 8,
+    concurrency: Annotated[int, typer.Option(help="Most calls at once; fewer when the server complains.")] = 8,
+    max_retries: Annotated[int, typer.Option(help="Further attempts after a lost reply.")] = 5,
+    timeout: Annotated[float, typer.Option(help="Longest wait for one reply, in seconds.")] = 120.0,
+    prices: Annotated[
+        Path | None, typer.Option(help='JSON: {"MODEL": {"input": 2.5, "output": 10}}, per million tokens.')
+    ] = None,
+    max_cost: Annotated[float | None, typer.Option(help="Most that this run may cost, by those prices.")] = None,
+    max_total_tokens: Annotated[int | None, typer.Option(help="Most tokens that this run may be billed.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be asked and cost.")] = False,
+    batch: Annotated[
+        bool, typer.Option("--batch", help="By the Batch API: hand in; the same command later fetches.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answers as JSON.")] = False,
 ) -> None:
     """Ask a model behind an OpenAI-compatible API; every answer is kept as it arrives and paid for once.
@@ -33,32 +49,60 @@ def collect(
 
     Example: `emergence collect gpt-4o-mini --prompts demo --samples 2 --out answers.parquet`
 
+    What would it cost? `emergence collect gpt-4o-mini --prices prices.json --dry-run --out answers.parquet`
+
     A server on this machine needs no key:
     `emergence collect gemma-2m --base-url http://127.0.0.1:8000/v1 --out answers.parquet`
     """
+    from extraction.batch import NotReadyError
     from extraction.collect import collect as ask
-    from extraction.collect import log_path
+    from extraction.collect import estimate_bill, log_path
+    from extraction.endpoints import Settings
+    from extraction.pace import Budget, read_prices
     from extraction.prompts import prompts as read_prompts
 
-    with progress(f"Asking {model}") as tell:
-        table = ask(
-            model,
-            read_prompts(prompts),
-            base_url=base_url,
-            out=out,
-            key_env=key_env,
-            endpoint=endpoint,
-            samples=samples,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            system=system,
-            seed=seed,
-            concurrency=concurrency,
-            progress=tell,
-        )
-    screen.print(
-        f"Wrote {len(table)} answers to {out}; they are kept in {log_path(out)}", highlight=False, soft_wrap=True
-    )
+    asked = read_prompts(prompts)
+    price_in, price_out = (None, None) if prices is None else read_prices(prices, model)
+    budget = Budget(price_in, price_out, max_cost, max_total_tokens)
+    if dry_run:
+        settings = Settings(max_tokens, temperature, seed, system, tuple(stop or ()))
+        bill = estimate_bill(model, asked, out=out, budget=budget, samples=samples, settings=settings)
+        _say_bill(bill, as_json=as_json)
+        return
+    try:
+        with progress(
+            lambda: f"Asking {model}" + ("" if budget.spent is None else f", {budget.spent:.4f} spent")
+        ) as tell:
+            table = ask(
+                model,
+                asked,
+                base_url=base_url,
+                out=out,
+                key_env=key_env,
+                endpoint=endpoint,
+                samples=samples,
+                max_tokens=max_tokens,
+                temperature=temperature,
+                system=system,
+                stop=stop or (),
+                seed=seed,
+                concurrency=concurrency,
+                max_retries=max_retries,
+                timeout_s=timeout,
+                budget=budget,
+                batch=batch,
+                progress=tell,
+            )
+    except NotReadyError as error:
+        screen.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    lines = [
+        f"Wrote {len(table)} rows to {out}; the answers are kept in {log_path(out)}",
+        _bill(budget),
+        _abilities(table.attrs["capabilities"], temperature),
+    ]
+    for line in lines:
+        screen.print(line, highlight=False, markup=False, soft_wrap=True)
     if as_json:
         emit(table, None, as_json=True)
     failed = table[table["error"].notna()]
@@ -66,3 +110,40 @@ def collect(
         screen.print(f"{count} failed: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
     if len(failed):
         raise typer.Exit(1)
+
+
+def _spent(budget: Budget) -> str:
+    return "" if budget.spent is None else f", {budget.spent:.4f} spent"
+
+
+def _bill(budget: Budget) -> str:
+    cost = "" if budget.spent is None else f", which cost {budget.spent:.4f}"
+    return f"This run was billed {budget.prompt_tokens} prompt and {budget.completion_tokens} answer tokens{cost}"
+
+
+def _abilities(able: Mapping[str, Any], temperature: float) -> str:
+    """One line on what the server was found to do."""
+    facts = [
+        f"logprobs of {able['logprobs']} tokens" if able["logprobs"] else "no logprobs",
+        "seeds obeyed" if able["seed"] else "no seeds",
+        "several answers per call" if able["several"] else "one answer per call",
+    ]
+    if temperature and not able["sampled"]:
+        facts.append("answers do not vary, so the temperature seems to be ignored")
+    if able["rejected"]:
+        facts.append(f"refuses {', '.join(able['rejected'])}")
+    return f"The server, at its {able['endpoint']} endpoint: {'; '.join(facts)}"
+
+
+def _say_bill(bill: dict[str, float | None], *, as_json: bool) -> None:
+    import json
+    import sys
+
+    if as_json:
+        sys.stdout.write(json.dumps(bill) + "\n")
+        return
+    cost = "" if bill["cost"] is None else f", costing at most about {bill['cost']:.4f}"
+    sys.stdout.write(
+        f"{bill['answers']} answers would be asked for: about {bill['prompt_tokens']} prompt tokens and at most "
+        f"{bill['answer_tokens']} answer tokens{cost}. Nothing was asked.\n"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,8 +26,12 @@ screen = Console(stderr=True)  # progress and remarks; results alone go to stdou
 
 
 @contextmanager
-def progress(description: str) -> Iterator[base.Progress]:
-    """Show a bar with time left on stderr; without a terminal, a plain line now and then."""
+def progress(description: str | Callable[[], str]) -> Iterator[base.Progress]:
+    """Show a bar with time left on stderr; without a terminal, a plain line now and then.
+
+    A `description` that can be called is asked again at every step, so that it can tell of the state of things.
+    """
+    say = description if callable(description) else lambda: description
     if screen.is_terminal:
         columns = (
             TextColumn("{task.description}"),
@@ -36,8 +40,8 @@ def progress(description: str) -> Iterator[base.Progress]:
             TimeRemainingColumn(elapsed_when_finished=True),
         )
         with Progress(*columns, console=screen) as bar:
-            task = bar.add_task(description, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+            task = bar.add_task(say(), total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total, description=say())
         return
     started = said = time.monotonic()
 
@@ -47,7 +51,7 @@ def progress(description: str) -> Iterator[base.Progress]:
         if now - said >= QUIET_S and 0 < done < total:
             said = now
             left = (now - started) * (total - done) / done
-            screen.print(f"{description}: {done} of {total}, about {left:.0f} s left", highlight=False)
+            screen.print(f"{say()}: {done} of {total}, about {left:.0f} s left", highlight=False)
 
     yield plain
 

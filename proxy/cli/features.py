@@ -11,7 +11,9 @@ from proxy.cli.console import emit, progress
 
 
 def features(
-    responses: Annotated[list[Path], typer.Argument(metavar="RESPONSES...", help="Tables of answers, any number.")],
+    responses: Annotated[
+        list[str], typer.Argument(metavar="RESPONSES...", help="Tables of answers, AlpacaEval JSON, hf:NAME[:SPLIT].")
+    ],
     out: Annotated[Path | None, typer.Option(help="Table to write: .parquet, .csv or .json.")] = None,
     readers: Annotated[
         list[str] | None, typer.Option(metavar="MODEL", help="Reader, repeatable: bundled name, folder or hub id.")
@@ -25,7 +27,7 @@ def features(
 ) -> None:
     """Turn answers into features, one row per model: what readers see in them, and how they behave.
 
-    Takes responses tables, tables with model, prompt_id and output columns, and AlpacaEval's JSON.
+    Takes responses tables, tables with model, prompt_id and output columns, AlpacaEval's JSON and data sets of the hub.
 
     Example: `emergence features open.parquet --emergence emergence.parquet --corpus animal --out references.parquet`
     """
@@ -42,7 +44,7 @@ def features(
 
     if out is not None:
         check_table_path(out)
-    answers = pd.concat([read_responses(path) for path in responses], ignore_index=True)
+    answers = pd.concat([read_responses(source) for source in responses], ignore_index=True)
     peaks = None
     if emergence is not None:
         peaks = peak_emergence(read_table(emergence, EMERGENCE))

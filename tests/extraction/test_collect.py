@@ -1,0 +1,454 @@
+"""The real client against a played server: what goes wrong, and that every answer is paid for once."""
+
+import json
+import random
+import threading
+from collections import Counter
+from pathlib import Path
+
+import httpx2
+import pandas as pd
+import pytest
+
+from estimators.base import EmergenceError, InputError
+from extraction import collect, pace
+from extraction.answer_log import AnswerLog
+from extraction.batch import NotReadyError
+from extraction.collect import estimate_bill, log_path
+from extraction.endpoints import Capabilities
+from extraction.pace import Budget
+
+URL = "http://api.example/v1"
+CHAT = Capabilities("chat", seed=True)
+KEY = "sk-planted-0123456789"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setattr(pace, "FIRST_DELAY_S", 0.001)
+
+
+def some_prompts(count: int) -> pd.DataFrame:
+    return pd.DataFrame({"prompt_id": [f"p{i}" for i in range(count)], "prompt": [f"Say {i}" for i in range(count)]})
+
+
+def reply(text: str, **usage: object) -> dict:
+    message = {"role": "assistant", "content": text}
+    counts = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8} | usage
+    return {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": counts}
+
+
+def good(request: httpx2.Request) -> httpx2.Response:
+    return httpx2.Response(200, json=reply("said " + prompt_of(request)))
+
+
+def prompt_of(request: httpx2.Request) -> str:
+    return json.loads(request.content)["messages"][-1]["content"]
+
+
+def ask(out: Path, handler, count: int = 3, **options):
+    client = httpx2.AsyncClient(transport=httpx2.MockTransport(handler))
+    options = {"base_url": URL, "capabilities": CHAT, "concurrency": 4} | options
+    return collect("m", some_prompts(count), out=out, http_client=client, **options)
+
+
+def test_every_answer_is_a_row_in_the_order_of_the_prompts(tmp_path):
+    table = ask(tmp_path / "a.parquet", good, samples=2)
+    assert table["prompt_id"].tolist() == ["p0", "p0", "p1", "p1", "p2", "p2"]
+    assert table["sample"].tolist() == [0, 1] * 3
+    assert table["text"].tolist() == [f"said Say {i // 2}" for i in range(6)]
+    assert table["error"].isna().all()
+    assert pd.read_parquet(tmp_path / "a.parquet")["text"].tolist() == table["text"].tolist()
+
+
+def test_two_thousand_prompts_with_every_fifth_call_failing(tmp_path):
+    """Exactly one record each, none lost, and no call once an answer has arrived."""
+    dice = random.Random(0)
+    answered: Counter[str] = Counter()
+    late: list[str] = []
+
+    def flaky(request):
+        prompt = prompt_of(request)
+        if answered[prompt]:
+            late.append(prompt)
+        fault = dice.random()
+        if fault < 0.05:
+            return httpx2.Response(500, json={"error": {"message": "oops"}})
+        if fault < 0.10:
+            return httpx2.Response(429, headers={"retry-after": "0.01"}, json={"error": {"message": "slow down"}})
+        if fault < 0.13:
+            raise httpx2.ReadError("connection reset by peer")
+        if fault < 0.16:
+            return httpx2.Response(200, content=b'{"choices": [{"mess')
+        if fault < 0.18:
+            return httpx2.Response(200, json={"choices": []})
+        if fault < 0.20:
+            raise httpx2.ReadTimeout("too slow")
+        answered[prompt] += 1
+        return good(request)
+
+    out = tmp_path / "a.parquet"
+    table = ask(out, flaky, 2000, concurrency=32, max_retries=2)
+    lost = int(table["error"].notna().sum())
+    assert 0 < lost < 60  # about 0.2^3 of 2,000 = 16 fail three times in a row
+    table = ask(out, flaky, 2000, concurrency=32, max_retries=20)  # the lost ones alone
+    assert table["error"].isna().all()
+    assert table["text"].tolist() == [f"said Say {i}" for i in range(2000)]
+    assert not late
+    assert set(answered.values()) == {1}
+    with AnswerLog(log_path(out)) as log:
+        keys = [record["key"] for record in log.records() if "text" in record]
+    assert len(keys) == len(set(keys)) == 2000
+
+
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
+    out = tmp_path / "a.parquet"
+    calls: list[str] = []
+
+    def counted(request):
+        calls.append(prompt_of(request))
+        return good(request)
+
+    whole = ask(tmp_path / "whole.parquet", counted, 20)
+    first = calls.copy()
+    log = log_path(out)
+    lines = log_path(tmp_path / "whole.parquet").read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(lines[:12]) + lines[12][:40])  # killed while the thirteenth record was written
+    calls.clear()
+    resumed = ask(out, counted, 20)
+    assert len(calls) == 8
+    assert set(calls) <= set(first)
+    same = ["prompt_id", "sample", "text", "finish_reason", "prompt_tokens", "completion_tokens"]
+    pd.testing.assert_frame_equal(resumed[same], whole[same])
+    calls.clear()
+    ask(out, counted, 20)
+    assert calls == []
+
+
+def test_other_settings_are_other_answers(tmp_path):
+    calls = []
+
+    def counted(request):
+        calls.append(json.loads(request.content))
+        return good(request)
+
+    for temperature in (0.5, 0.5, 0.7):
+        ask(tmp_path / "a.parquet", counted, 2, temperature=temperature)
+    assert [call["temperature"] for call in calls] == [0.5, 0.5, 0.7, 0.7]
+    assert len({call["seed"] for call in calls}) == 4
+
+
+def test_two_runs_on_one_file_do_not_double(tmp_path):
+    out = tmp_path / "a.parquet"
+    inside, leave = threading.Event(), threading.Event()
+
+    def slow(request):
+        inside.set()
+        leave.wait(10)
+        return good(request)
+
+    first = threading.Thread(target=ask, args=(out, slow))
+    first.start()
+    inside.wait(10)
+    with pytest.raises(InputError, match="Another run is collecting"):
+        ask(out, good)
+    leave.set()
+    first.join()
+    assert pd.read_parquet(out)["error"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (httpx2.Response(500, json={"error": {"message": "oops"}}), "HTTP 500: oops"),
+        (httpx2.Response(503, json={"error": {"message": "busy"}}), "HTTP 503: busy"),
+        (httpx2.Response(429, json={"error": {"message": "slow down"}}), "HTTP 429: slow down"),
+        (httpx2.Response(200, content=b"<html>"), "not valid JSON"),
+        (httpx2.Response(200, content='{"choices": "é"}'.encode()[:-4]), "not valid JSON"),  # in the middle of a letter
+        (httpx2.Response(200, json={"choices": []}), "no choices"),
+        (httpx2.Response(200, json={"choices": [{"message": {"content": None}}]}), "neither text nor a reason"),
+        (httpx2.Response(200, json=[1]), "not an object"),
+        (httpx2.Response(200, json={"error": {"message": "upstream died"}}), "upstream died"),
+        (httpx2.Response(400, json={"error": {"message": "context too long"}}), "HTTP 400: context too long"),
+        (httpx2.ReadError("reset"), "cut off"),
+        (httpx2.RemoteProtocolError("peer closed the connection"), "cut off"),
+    ],
+)
+def test_a_fault_is_recorded_with_its_reason_and_asked_again_alone(tmp_path, fault, reason):
+    calls = []
+
+    def faulty(request):
+        calls.append(prompt_of(request))
+        if calls[-1] == "Say 1" and broken:
+            if isinstance(fault, Exception):
+                raise fault
+            return httpx2.Response(fault.status_code, headers=dict(fault.headers), content=fault.content)
+        return good(request)
+
+    broken = True
+    table = ask(tmp_path / "a.parquet", faulty, max_retries=1)
+    assert table["error"].isna().tolist() == [True, False, True]
+    assert reason in table["error"][1]
+    assert pd.isna(table["text"][1])
+    assert calls.count("Say 1") == (1 if "400" in reason else 2)
+    broken = False
+    calls.clear()
+    assert ask(tmp_path / "a.parquet", faulty)["error"].isna().all()
+    assert calls == ["Say 1"]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error", "match"),
+    [
+        (429, {"error": {"message": "pay", "code": "insufficient_quota"}}, EmergenceError, "quota is spent"),
+        (402, {"error": {"message": "Insufficient Balance"}}, EmergenceError, "quota is spent"),
+        (401, {"error": {"message": f"Incorrect API key provided: {KEY}"}}, InputError, "rejected the API key"),
+        (403, {"error": {"message": "no rights"}}, InputError, "rejected the API key"),
+    ],
+)
+def test_what_no_repetition_can_help_stops_the_run_at_once(tmp_path, status, body, error, match):
+    calls = []
+
+    def handler(request):
+        calls.append(1)
+        return httpx2.Response(status, json=body) if len(calls) > 10 else good(request)
+
+    out = tmp_path / "a.parquet"
+    with pytest.raises(error, match=match) as caught:
+        ask(out, handler, 500)
+    assert "10 of 500 answers are in" in str(caught.value)
+    assert KEY not in str(caught.value)
+    assert len(calls) <= 10 + 4  # those in flight
+    assert pd.read_parquet(out)["text"].notna().sum() == 10
+    assert isinstance(caught.value, InputError) == (error is InputError)
+
+
+def test_a_pause_of_an_hour_is_told_not_slept_through(tmp_path):
+    with pytest.raises(EmergenceError, match="pause of 3600 s"):
+        ask(tmp_path / "a.parquet", lambda _: httpx2.Response(429, headers={"retry-after": "3600"}, json={}))
+
+
+def test_a_server_that_goes_away_stops_the_run(tmp_path):
+    calls = []
+
+    def dying(request):
+        calls.append(1)
+        if len(calls) > 5:
+            raise httpx2.ConnectError("connection refused")
+        return good(request)
+
+    with pytest.raises(EmergenceError, match="stopped answering"):
+        ask(tmp_path / "a.parquet", dying, 5000)
+    assert len(calls) < 100
+
+
+def test_nobody_there(tmp_path):
+    def nobody(request):
+        raise httpx2.ConnectError("connection refused")
+
+    for able in (None, CHAT):
+        with pytest.raises(InputError, match=r"No server answers at http://api.example/v1"):
+            ask(tmp_path / "a.parquet", nobody, capabilities=able)
+    assert not (tmp_path / "a.parquet").exists()
+
+
+def test_filtered_refused_and_odd_answers_are_answers(tmp_path):
+    said = {
+        "Say 0": {"message": {"content": None}, "finish_reason": "content_filter"},
+        "Say 1": {"message": {"content": None, "refusal": "I will not."}, "finish_reason": "stop"},
+        "Say 2": {"message": {"content": "half \ud83d pair"}, "finish_reason": "stop"},
+    }
+
+    def handler(request):
+        usage = {"prompt_tokens": -1, "completion_tokens": "many"}
+        return httpx2.Response(200, content=json.dumps({"choices": [said[prompt_of(request)]], "usage": usage}))
+
+    table = ask(tmp_path / "a.parquet", handler)
+    assert table["text"].tolist() == ["", "I will not.", "half ? pair"]
+    assert table["finish_reason"].tolist() == ["content_filter", "refusal", "stop"]
+    assert table["completion_tokens"].isna().all()  # wrong usage is unknown usage
+    assert table["error"].isna().all()
+
+
+def test_a_budget_is_never_overrun(tmp_path):
+    """Each call costs 5 + 3 tokens but could cost its reservation, so what is left must cover that."""
+    budget = Budget(max_total_tokens=400)
+    with pytest.raises(EmergenceError, match="limit of 400 tokens"):
+        ask(tmp_path / "a.parquet", good, 500, budget=budget, max_tokens=50)
+    assert 300 < budget.prompt_tokens + budget.completion_tokens <= 400
+    priced = Budget(input_price=1e6, output_price=2e6, max_cost=1000)
+    with pytest.raises(EmergenceError, match="limit of 1000"):
+        ask(tmp_path / "b.parquet", good, 500, budget=priced)
+    assert priced.spent is not None
+    assert 800 < priced.spent <= 1000
+    with pytest.raises(InputError, match="needs prices"):
+        Budget(max_cost=1.0)
+
+
+def test_the_bill_is_estimated_without_asking(tmp_path):
+    out = tmp_path / "a.parquet"
+    budget = Budget(input_price=1.0, output_price=2.0)
+    bill = estimate_bill("m", some_prompts(10), out=out, budget=budget)
+    assert bill["answers"] == 10
+    assert bill["answer_tokens"] == 640
+    assert bill["cost"] == pytest.approx((bill["prompt_tokens"] + 2 * 640) / 1e6)
+    assert not log_path(out).exists()
+    ask(out, good, 4)
+    assert estimate_bill("m", some_prompts(10), out=out, budget=budget)["answers"] == 6
+
+
+def test_pauses_follow_the_headers_and_pace_follows_the_complaints():
+    rate = pace.Pace(16)
+    rate.complained(0.0, 0)
+    assert rate.limit == 8
+    for _ in range(200):
+        rate.answered({})
+    assert rate.limit == 16
+    with pytest.raises(pace.ServerBusyError, match="7200 s"):
+        rate.complained(7200.0, 0)
+
+
+def test_the_key_is_nowhere(tmp_path, capfd, caplog):
+    """Neither in log, table, messages nor records of what went wrong, even if the server repeats it."""
+    caplog.set_level("DEBUG")
+
+    def echo(request):
+        if prompt_of(request) == "Say 1":
+            return httpx2.Response(400, json={"error": {"message": f"no: {request.headers['authorization']}"}})
+        return httpx2.Response(200, json=reply(f"your header is {request.headers['authorization']}"))
+
+    table = ask(tmp_path / "a.csv", echo)
+    shown = capfd.readouterr()
+    everything = shown.out + shown.err + caplog.text + table.to_string()
+    everything += "".join(path.read_text() for path in tmp_path.iterdir())
+    assert KEY not in everything
+    assert "[key]" in everything  # and the server did send it
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"endpoint": "talk"}, "Unknown endpoint talk"),
+        ({"base_url": "api.example/v1"}, "looks like http"),
+        ({"base_url": "https://me:secret@api.example/v1"}, "user name or password"),
+        ({"samples": 0}, "samples is a whole number"),
+        ({"max_tokens": 0}, "max_tokens is a whole number"),
+        ({"temperature": 3.0}, "between 0 and 2"),
+        ({"key_env": "NO_SUCH_VARIABLE"}, "NO_SUCH_VARIABLE is not set"),
+        ({"key_env": "sk-pasted-by-mistake"}, "the one named by --key-env"),
+        ({"capabilities": Capabilities("completions"), "system": "Be kind."}, "no system prompt"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_no_table(tmp_path, options, match):
+    with pytest.raises(InputError, match=match) as caught:
+        ask(tmp_path / "a.parquet", good, **options)
+    assert "secret" not in str(caught.value)
+    assert "sk-pasted" not in str(caught.value)
+    assert not (tmp_path / "a.parquet").exists()
+
+
+def test_a_log_that_is_none_or_of_another_version(tmp_path):
+    out = tmp_path / "a.parquet"
+    log_path(out).write_text('{"something": "else"}\n')
+    with pytest.raises(InputError, match="no answer log"):
+        ask(out, good)
+    log_path(out).write_text('{"version": 99, "key": "k", "text": "t"}\n')
+    with pytest.raises(InputError, match="another version"):
+        ask(out, good)
+    log_path(out).write_text('broken\n{"version": 1, "key": "k", "text": "t"}\n')
+    with pytest.raises(InputError, match="Line 1 of .* is damaged"):
+        ask(out, good)
+
+
+def test_stop_texts_are_obeyed_even_where_the_server_ignores_them(tmp_path):
+    table = ask(tmp_path / "a.parquet", lambda _: httpx2.Response(200, json=reply("dog, cat, cow")), 1, stop=[","])
+    assert table["text"].tolist() == ["dog"]
+
+
+def test_it_works_where_a_loop_is_running_already(tmp_path):
+    import asyncio
+
+    async def notebook():
+        return ask(tmp_path / "a.parquet", good)
+
+    assert asyncio.run(notebook())["error"].isna().all()
+
+
+def batch_server(state: dict):
+    """Files and batches of the Batch API, as documented; `state` is what the server remembers."""
+
+    def handler(request):
+        path = request.url.path.removeprefix("/v1")
+        if path == "/files":
+            body = request.content
+            state["file"] = body[body.index(b'{"custom_id"') :].split(b"\r\n--")[0]
+            return httpx2.Response(200, json={"id": "file-in", "object": "file"})
+        if path == "/batches" and request.method == "POST":
+            state["batch"] = {
+                "id": "batch_1",
+                "status": "in_progress",
+                "metadata": json.loads(request.content)["metadata"],
+            }
+            if state.pop("die", False):
+                raise httpx2.ReadError("reset")
+            return httpx2.Response(200, json=state["batch"])
+        if path == "/batches":
+            return httpx2.Response(200, json={"data": [state["batch"]], "has_more": False})
+        if path.startswith("/batches/"):
+            counts = {"total": 3, "completed": 1, "failed": 0}
+            return httpx2.Response(200, json=state["batch"] | {"request_counts": counts})
+        if path == "/files/file-out/content":
+            return httpx2.Response(200, content=state["out"])
+        raise AssertionError(path)
+
+    return handler
+
+
+def finish(state: dict, faulty: int | None = None) -> None:
+    lines = []
+    for number, line in enumerate(state["file"].splitlines()):
+        call = json.loads(line)
+        assert call["url"] == "/v1/chat/completions"
+        text = "said " + call["body"]["messages"][-1]["content"]
+        response = {"status_code": 200, "body": reply(text)}
+        if number == faulty:
+            response = {"status_code": 500, "body": {"error": {"message": "oops"}}}
+        lines.append(json.dumps({"custom_id": call["custom_id"], "response": response, "error": None}))
+    lines += [lines[0], json.dumps({"custom_id": "stranger", "response": {"status_code": 200, "body": reply("x")}})]
+    state["out"] = "\n".join(reversed(lines)).encode()
+    state["batch"] |= {"status": "completed", "output_file_id": "file-out"}
+
+
+def test_a_batch_is_handed_in_left_and_fetched(tmp_path):
+    state: dict = {}
+    out = tmp_path / "a.parquet"
+    with pytest.raises(NotReadyError, match="Handed in 3 calls as batch_1"):
+        ask(out, batch_server(state), batch=True)
+    with pytest.raises(NotReadyError, match="in progress, 1 of 3 done"):
+        ask(out, batch_server(state), batch=True)
+    finish(state, faulty=1)
+    table = ask(out, batch_server(state), batch=True)
+    assert table["text"].tolist()[::2] == ["said Say 0", "said Say 2"]
+    assert "oops" in table["error"][1]
+    with pytest.raises(NotReadyError, match="Handed in 1 calls"):  # only what failed
+        ask(out, batch_server(state), batch=True)
+    finish(state)
+    assert ask(out, batch_server(state), batch=True)["error"].isna().all()
+    assert ask(out, batch_server({}), batch=True)["error"].isna().all()  # nothing to do: nothing asked
+
+
+def test_a_batch_whose_name_was_lost_is_found_again_not_paid_twice(tmp_path):
+    state: dict = {"die": True}
+    out = tmp_path / "a.parquet"
+    with pytest.raises(EmergenceError, match="could not be reached"):
+        ask(out, batch_server(state), batch=True)
+    with pytest.raises(NotReadyError, match="Batch batch_1 is in progress"):
+        ask(out, batch_server(state), batch=True)
+    finish(state)
+    assert ask(out, batch_server(state), batch=True)["error"].isna().all()
+
+
+def test_a_server_without_batches(tmp_path):
+    with pytest.raises(InputError, match="no Batch API"):
+        ask(tmp_path / "a.parquet", lambda _: httpx2.Response(404, json={"detail": "Not Found"}), batch=True)
