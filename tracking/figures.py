@@ -111,8 +111,6 @@ def _lines(
 
 
 def _numbers(rows: pd.DataFrame, column: str) -> np.ndarray:
-    if column not in rows:
-        return np.full(len(rows), np.nan)
     return rows[column].to_numpy(dtype=float, na_value=np.nan)
 
 

@@ -75,11 +75,11 @@ READING = """
 <dl>
 <dt>Macro, micro, IE</dt><dd>Block l maps what enters it to what leaves it. Macro information is the mutual information
 of the two at token t when the model has read the whole window up to t; micro is the same for single tokens read alone.
-Information emergence is their difference, IE(l, t) = MI macro(l, t) &minus; mean over s &le; t of MI micro(l, s), in bits:
-what the block carries of the sequence beyond what it carries of its tokens. E(l) is IE at the last token.</dd>
+Information emergence is their difference, IE(l, t) = MI macro(l, t) &minus; mean over s &le; t of MI micro(l, s), in
+bits: what the block carries of the sequence beyond what it carries of its tokens. E(l) is IE at the last token.</dd>
 <dt>Resolution</dt><dd>Between layers that are functions of the text the information is limited only by the
-observer, here by noise of relative size rho. No number means anything without its rho, and at very fine rho even a network with
-random weights scores high. Compare only at one rho, and trust what lies above the random-weights twin.</dd>
+observer, here by noise of relative size rho. No number means anything without its rho, and at very fine rho even a
+network with random weights scores high. Compare at one rho only, and trust what lies above the random twin.</dd>
 <dt>Ceilings</dt><dd>Neither part can exceed the entropy of the text seen. An estimate near its ceiling says "at least
 about this".</dd>
 <dt>Bands and ±</dt><dd>Standard errors over windows of this corpus; bands and bars show ±1.645 of them, 90 %. They say
@@ -240,7 +240,7 @@ def _figure(figure: SweepFigure, table: pd.DataFrame) -> str:
 def _flags(table: pd.DataFrame) -> str:
     if table.empty:
         return "<p>No numbers, no flags.</p>"
-    flags = table["flags"].fillna("").astype(str) if "flags" in table else pd.Series("", index=table.index)
+    flags = table["flags"].fillna("").astype(str)
     flags = flags.mask(~table.index.isin(measured(table).index), flags + ",not-finite")
     tall = table[["model", "corpus"]].assign(flag=flags.str.split(","), rows=1).explode("flag")
     tall = tall[tall["flag"].fillna("") != ""]

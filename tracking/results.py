@@ -14,11 +14,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from estimators.base import InputError
 
 SCHEMA = 1  # of sweep.json
+# Columns of the emergence table that a table from elsewhere may lack.
+OPTIONAL: dict[str, Any] = {
+    "estimator": "unknown",
+    "family": "",
+    "parameters": pd.NA,
+    "ie_std_error": np.nan,
+    "flags": "",
+}
 
 
 @dataclass(frozen=True)
@@ -76,11 +85,12 @@ class Job:
         if self.path is None:
             return pd.DataFrame()
         try:
-            return pd.read_parquet(self.path).assign(model=self.model, corpus=self.corpus)
+            rows = pd.read_parquet(self.path).assign(model=self.model, corpus=self.corpus)
         except (OSError, ValueError) as error:
             raise InputError(
                 f"{self.path} could not be read ({error}); delete it with its .json and run the sweep again."
             ) from error
+        return rows.assign(**{name: empty for name, empty in OPTIONAL.items() if name not in rows})
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ PATIENCE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
+TIMEOUT = 15  # seconds for the first sign of life
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -127,16 +128,10 @@ def _check_server(uri: str) -> None:
 
     start = "start one with `emergence ui`, or leave --tracking-uri away to use sqlite in this folder"
     try:
-        answer = requests.get(f"{uri}/health", timeout=(5, 20))
+        answer = requests.get(f"{uri}/health", timeout=TIMEOUT)
     except requests.RequestException as error:
         reason = "took too long to answer" if isinstance(error, requests.Timeout) else "did not answer"
         raise InputError(f"The tracking server at {masked(uri)} {reason}; {start}.") from error
-    if answer.status_code == 403 and "host" in answer.text.lower():
-        raise InputError(
-            f"The tracking server at {masked(uri)} rejects this Host header; start it with "
-            f"`mlflow server --allowed-hosts {uri.split('://')[1].split('@')[-1].split('/')[0]}`, "
-            "or use a name it allows."
-        )
     if answer.status_code != 200:
         raise InputError(
             f"{masked(uri)} answers, but not as an MLflow server (HTTP {answer.status_code} for /health); {start}."
@@ -153,18 +148,21 @@ def worded(uri: str, *, starting: bool = False) -> Iterator[None]:
     """
     import requests
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     kind = InputError if starting else EmergenceError
     where = masked(uri)
     try:
         yield
-    except (MlflowException, requests.RequestException, OSError) as error:
+    except (MlflowException, SQLAlchemyError, requests.RequestException, OSError) as error:
         text = " ".join(str(error).split())
-        if "No space left" in text or "database or disk is full" in text:
+        host = where.split("://")[-1].split("@")[-1].split("/")[0]
+        if any(sign in text for sign in ("No space left", "disk is full", "disk I/O error")):
             raise kind(f"The disk of the tracking store {where} is full; free some space and try again.") from error
         if "Invalid Host header" in text:
             raise kind(
-                f"The tracking server at {where} rejects this Host header; start it with --allowed-hosts."
+                f"The tracking server at {where} rejects the Host header {host}; start it with "
+                f"`mlflow server --allowed-hosts {host}`, or call it by a name it allows."
             ) from error
         if isinstance(error, requests.RequestException) or any(
             sign in text for sign in ("Max retries exceeded", "Connection", "timed out", "Read timeout")

@@ -15,7 +15,6 @@ def measured(table: pd.DataFrame) -> pd.DataFrame:
     """Keep the rows that hold a finite information emergence; the others are failures or flags."""
     if table.empty:
         return table
-    table = table if "estimator" in table else table.assign(estimator="unknown")
     finite: pd.DataFrame = table[np.isfinite(table["ie_bits"].to_numpy(dtype=float, na_value=np.nan))]
     return finite
 
@@ -63,13 +62,13 @@ def peaks(table: pd.DataFrame, resolution: float = DEFAULT_RESOLUTION) -> pd.Dat
             rows.append(
                 [
                     *names,
-                    peak.get("family"),
-                    peak.get("parameters"),
+                    peak["family"],
+                    peak["parameters"],
                     peak["resolution"],
                     group["layer"].nunique(),
                     peak["layer"],
                     peak["ie_bits"],
-                    peak.get("ie_std_error"),
+                    peak["ie_std_error"],
                     flags(group),
                 ]
             )
@@ -95,7 +94,7 @@ def at_peak(table: pd.DataFrame, resolution: float = DEFAULT_RESOLUTION) -> pd.D
 
 def flags(rows: pd.DataFrame) -> str:
     """Collect the flags of some rows, each once, in order of name."""
-    if "flags" not in rows:
+    if rows.empty:
         return ""
     return ", ".join(sorted({flag for cell in rows["flags"].dropna() for flag in str(cell).split(",") if flag}))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -231,7 +232,7 @@ def _track_sweep(results: Results, tracker: Tracker, run_id: str, whole: str) ->
         },
         points=points,
         corpora=sorted({_corpus(job) for job in results.jobs if job.record.get("corpus_hash")}),
-        at=max(job.ended for job in results.jobs),  # the latest values are those of the latest replay
+        at=round(1000 * time.time()),  # MLflow shows the latest value, so that of the latest replay
     )
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

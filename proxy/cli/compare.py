@@ -13,7 +13,7 @@ from proxy.cli.console import emit, screen, show
 def compare(
     runs: Annotated[list[str], typer.Argument(help="Results folders, or ids of MLflow runs; the first is the base.")],
     out: Annotated[Path | None, typer.Option(help="Write the differences here (.parquet, .csv, .json).")] = None,
-    figure: Annotated[Path | None, typer.Option(help="Draw the differences here (.png, .svg, .pdf).")] = None,
+    figure: Annotated[Path | None, typer.Option(help="Draw the differences here (.png).")] = None,
     tracking_uri: Annotated[
         str | None,
         typer.Option(help="MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."),
@@ -30,15 +30,16 @@ def compare(
     from estimators.base import InputError
     from extraction.tables import check_table_path
     from tracking.comparison import compare as side_by_side
+    from tracking.rendering import png
 
     if out is not None:
         check_table_path(out)
-    if figure is not None and (figure.suffix not in (".png", ".svg", ".pdf") or not figure.absolute().parent.is_dir()):
-        raise InputError(f"A figure ends in .png, .svg or .pdf and its folder exists; {figure} cannot be written.")
+    if figure is not None and (figure.suffix != ".png" or not figure.absolute().parent.is_dir()):
+        raise InputError(f"A figure ends in .png and its folder exists; {figure} cannot be written.")
     found = side_by_side(runs, tracking_uri=tracking_uri)
     emit(found.table, out, as_json=as_json)
     if figure is not None:
-        found.figure.savefig(figure, dpi=150)
+        figure.write_bytes(png(found.figure))
         screen.print(f"Drew {figure}", highlight=False, soft_wrap=True)
     if len(found.settings):
         show(found.settings, title="What changed", to=screen)

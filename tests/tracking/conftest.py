@@ -20,13 +20,13 @@ MODELS = {"gpt2-30k": 30_000, "gpt2-280k": 280_000, "gpt2-2m": 2_000_000, "gemma
 RESOLUTIONS = (0.06, 0.18, 0.5)
 
 
-def job_rows(
+def make_rows(
     model: str,
     corpus: str,
     *,
     parameters: int,
     blocks: int,
-    positions: int,
+    positions: int = 8,
     resolutions: tuple[float, ...] = RESOLUTIONS,
 ) -> pd.DataFrame:
     """Rows of the emergence table with smooth curves: larger models higher, finer noise higher."""
@@ -81,11 +81,11 @@ class ResultsFolder:
         }
         (folder / "sweep.json").write_text(json.dumps(record))
 
-    def key(self, model: str, corpus: str) -> str:
-        return hashlib.sha256(f"{model} {corpus}".encode()).hexdigest()[:16]
+    def key(self, model: str, corpus: str, tokens: int = 8) -> str:
+        return hashlib.sha256(f"{model} {corpus} {tokens}".encode()).hexdigest()[:16]
 
-    def _write(self, model: str, corpus: str, **more: object) -> None:
-        key = self.key(model, corpus)
+    def _write(self, model: str, corpus: str, tokens: int = 8, **more: object) -> None:
+        key = self.key(model, corpus, tokens)
         record = {
             "key": key,
             "model": model,
@@ -94,7 +94,7 @@ class ResultsFolder:
             "parameters": None,
             "corpus": corpus,
             "corpus_hash": hashlib.sha256(corpus.encode()).hexdigest()[:16],
-            "config": {"model": {"id": model}, "seed": 0},
+            "config": {"model": {"id": model}, "corpus": {"source": corpus, "tokens": tokens}, "seed": 0},
             "windows": 2000,
             "seconds": 12.5,
             "started": "2025-01-01T10:00:00+00:00",
@@ -105,14 +105,21 @@ class ResultsFolder:
         }
         (self.folder / "jobs" / f"{key}.json").write_text(json.dumps(record | more))
 
-    def done(self, model: str, corpus: str, rows: pd.DataFrame) -> None:
-        rows.to_parquet(self.folder / "jobs" / f"{self.key(model, corpus)}.parquet", index=False)
-        self._write(model, corpus, status="done", parameters=int(rows["parameters"].iloc[0]))
+    def done(self, model: str, corpus: str, rows: pd.DataFrame, tokens: int = 8) -> None:
+        rows.to_parquet(self.folder / "jobs" / f"{self.key(model, corpus, tokens)}.parquet", index=False)
+        parameters = rows["parameters"].iloc[0]
+        self._write(model, corpus, tokens, status="done", parameters=None if parameters is None else int(parameters))
 
     def failed(self, model: str, corpus: str, error: str = "out of memory") -> None:
         self._write(
             model, corpus, status="failed", error_type="OutOfMemoryError", error=error, traceback="Traceback..."
         )
+
+
+@pytest.fixture
+def job_rows() -> Callable[..., pd.DataFrame]:
+    """Make rows of the emergence table."""
+    return make_rows
 
 
 @pytest.fixture
@@ -124,7 +131,7 @@ def results(tmp_path: Path) -> ResultsFolder:
             if (model, corpus) == ("gemma-2m", "python-docs"):
                 made.failed(model, corpus)
             else:
-                rows = job_rows(model, corpus, parameters=parameters, blocks=3, positions=positions)
+                rows = make_rows(model, corpus, parameters=parameters, blocks=3, positions=positions)
                 made.done(model, corpus, rows)
     return made
 
@@ -133,7 +140,7 @@ def results(tmp_path: Path) -> ResultsFolder:
 def small(tmp_path: Path) -> ResultsFolder:
     """One model on one corpus."""
     made = ResultsFolder(tmp_path / "small", "small")
-    made.done("gpt2-30k", "animal", job_rows("gpt2-30k", "animal", parameters=30_000, blocks=2, positions=4))
+    made.done("gpt2-30k", "animal", make_rows("gpt2-30k", "animal", parameters=30_000, blocks=2, positions=4))
     return made
 
 

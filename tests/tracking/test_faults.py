@@ -1,0 +1,265 @@
+"""What goes wrong with stores, played on real ones: nothing is lost and the sentence says what to do."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from estimators.base import EmergenceError, InputError
+from tracking import MemoryTracker, replay, store, sweeps, track
+from tracking.mlflow_tracker import MlflowTracker
+from tracking.results import read_results
+from tracking.store import masked, store_uri
+
+EMERGENCE = str(Path(sys.executable).parent / "emergence")
+
+
+@pytest.fixture(autouse=True)
+def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes most of the time and has nothing to do with faults of stores."""
+    monkeypatch.setattr(sweeps, "write_sweep_files", lambda results, summary, folder: None)
+
+
+@pytest.fixture
+def own_server(tmp_path: Path, fresh_sqlite: Callable[[Path], str], server) -> Iterator:
+    """A server of one test, which it may kill or stop."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    fresh_sqlite(folder)
+    (folder / "mlflow.db").rename(folder / "server.db")
+    own = type(server)(folder).start()
+    yield own
+    os.killpg(own.process.pid, signal.SIGCONT)
+    own.stop()
+
+
+def test_server_dying_on_the_way_loses_nothing(results, own_server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+    def die(done: int, total: int) -> None:
+        if done == 3:
+            own_server.stop()
+
+    with pytest.raises(EmergenceError, match=r"stopped answering.* 3 of 10 jobs .*emergence track") as caught:
+        track(results.folder, tracking_uri=own_server.uri, progress=die)
+    assert not isinstance(caught.value, InputError)  # exit code 1: what failed is said, the input was fine
+    own_server.start()
+    tracked = track(results.folder, tracking_uri=own_server.uri)
+    client = MlflowClient(own_server.uri)
+    runs = client.search_runs([client.get_experiment_by_name("emergence").experiment_id])
+    assert len(runs) == 11
+    assert {run.info.run_id for run in runs} == {tracked.run_id, *tracked.children.values()}
+    assert all(run.info.status in ("FINISHED", "FAILED") for run in runs)
+
+
+def test_server_that_hangs_does_not_stall(small, own_server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    tracker = MlflowTracker(own_server.uri)
+    os.killpg(own_server.process.pid, signal.SIGSTOP)
+    started = time.monotonic()
+    with pytest.raises(EmergenceError, match="stopped answering"):
+        replay(read_results(small.folder), tracker)
+    assert time.monotonic() - started < 20  # one request of 2 s; the rest is patience with a busy machine
+
+
+def test_store_that_never_answers_is_given_up(small, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "TIMEOUT", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(InputError, match=f"{uri} took too long"):
+            track(small.folder, tracking_uri=uri)
+
+
+def test_another_kind_of_server_is_told_apart(small) -> None:
+    from http.server import HTTPServer, SimpleHTTPRequestHandler
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Quiet) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        with pytest.raises(InputError, match=r"not as an MLflow server \(HTTP 404"):
+            track(small.folder, tracking_uri=f"http://127.0.0.1:{other.server_port}")
+        other.shutdown()
+
+
+@pytest.mark.slow
+def test_rejected_host_header_names_the_option(small, tmp_path: Path, server) -> None:
+    guarded = type(server)(tmp_path, "--allowed-hosts", "tracker.example.org").start()
+    try:
+        with pytest.raises(InputError, match=f"Host header 127.0.0.1:{guarded.port}.*--allowed-hosts 127.0.0.1"):
+            track(small.folder, tracking_uri=guarded.uri)
+    finally:
+        guarded.stop()
+
+
+def test_deleted_experiment_is_not_written_to(small, server, tmp_path: Path) -> None:
+    experiment = f"deleted {tmp_path.name}"
+    track(small.folder, tracking_uri=server.uri, experiment=experiment)
+    client = MlflowClient(server.uri)
+    number = client.get_experiment_by_name(experiment).experiment_id
+    client.delete_experiment(number)
+    with pytest.raises(InputError, match=rf"was deleted.*restore -x {number}\) or choose another"):
+        track(small.folder, tracking_uri=server.uri, experiment=experiment)
+    client.restore_experiment(number)
+    assert track(small.folder, tracking_uri=server.uri, experiment=experiment).new == 0
+
+
+def test_deleted_run_is_written_again(small, server, tmp_path: Path) -> None:
+    experiment = f"deleted run {tmp_path.name}"
+    first = track(small.folder, tracking_uri=server.uri, experiment=experiment)
+    MlflowClient(server.uri).delete_run(next(iter(first.children.values())))
+    second = track(small.folder, tracking_uri=server.uri, experiment=experiment)
+    assert (second.new, second.run_id) == (1, first.run_id)
+
+
+def test_job_done_after_failing_replaces_its_run(results, server, tmp_path: Path, job_rows) -> None:
+    experiment = f"resumed {tmp_path.name}"
+    first = track(results.folder, tracking_uri=server.uri, experiment=experiment)
+    key = results.key("gemma-2m", "python-docs")
+    results.done("gemma-2m", "python-docs", job_rows("gemma-2m", "python-docs", parameters=2_000_000, blocks=3))
+    second = track(results.folder, tracking_uri=server.uri, experiment=experiment)
+    assert (second.new, second.run_id) == (1, first.run_id)
+    assert second.children[key] != first.children[key]
+    client = MlflowClient(server.uri)
+    parent = client.get_run(second.run_id)
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["jobs_failed"] == 0
+    assert "Failures" not in parent.data.tags["mlflow.note.content"]
+    assert client.get_run(first.children[key]).info.lifecycle_stage == "deleted"
+
+
+def test_slashes_unicode_and_markup_in_names(small, server, tmp_path: Path, job_rows) -> None:
+    model, corpus = "openai-community/模型 <b>é</b> $x$ | ../..", "/data/ünï code/text.txt"
+    small.done(model, corpus, job_rows(model, corpus, parameters=1000, blocks=2))
+    experiment = f"名前/experiment {tmp_path.name}"
+    tracked = track(small.folder, tracking_uri=server.uri, experiment=experiment)
+    client = MlflowClient(server.uri)
+    run = client.get_run(tracked.children[small.key(model, corpus)])
+    assert run.info.run_name == f"{model} on {corpus}"
+    assert run.data.tags["model"] == model
+    assert run.inputs.dataset_inputs[0].dataset.name == corpus
+    note = client.get_run(tracked.run_id).data.tags["mlflow.note.content"]
+    assert "\\<b\\>" in note
+    assert "<b>" not in note
+    assert track(small.folder, tracking_uri=server.uri, experiment=experiment).new == 0
+
+
+def test_values_that_are_no_numbers_become_flags(small, server, tmp_path: Path, job_rows) -> None:
+    rows = job_rows("m", "animal", parameters=1000, blocks=3)
+    last = rows["position"] == rows["position"].max()
+    rows.loc[last & (rows["layer"] == 0), "ie_bits"] = float("nan")
+    rows.loc[last & (rows["layer"] == 1), "macro_bits"] = float("inf")
+    small.done("m", "animal", rows)
+    tracked = track(small.folder, tracking_uri=server.uri, experiment=f"nan {tmp_path.name}")
+    client = MlflowClient(server.uri)
+    run = client.get_run(tracked.children[small.key("m", "animal")])
+    assert "by_layer/ie_bits at 0: nan" in run.data.tags["flags"]
+    assert "by_layer/macro_bits at 1: inf" in run.data.tags["flags"]
+    assert {m.step for m in client.get_metric_history(run.info.run_id, "by_layer/ie_bits")} == {1, 2}
+    assert {m.step for m in client.get_metric_history(run.info.run_id, "by_layer/macro_bits")} == {0, 2}
+
+
+def test_sweep_in_which_everything_failed(tmp_path: Path, small) -> None:
+    folder = type(small)(tmp_path / "bad", "bad")
+    folder.failed("m", "animal")
+    tracker = MemoryTracker()
+    tracked = replay(read_results(folder.folder), tracker)
+    assert tracker.runs[tracked.run_id].failed
+    assert "out of memory" in tracker.runs[tracked.run_id].tags["mlflow.note.content"]
+
+
+def test_two_jobs_of_one_name_are_told_apart(small, job_rows) -> None:
+    small.done("gpt2-30k", "animal", job_rows("gpt2-30k", "animal", parameters=30_000, blocks=2), tokens=12)
+    tracker = MemoryTracker()
+    replay(read_results(small.folder), tracker)
+    assert {run.name for run in tracker.runs.values()} == {
+        "small",
+        "gpt2-30k on animal tokens=8",
+        "gpt2-30k on animal tokens=12",
+    }
+
+
+def test_full_disk_is_said(small, tmp_path: Path) -> None:
+    """On a real file system of 0.7 MB, less than an initialised store takes."""
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    script = f"mount -t tmpfs -o size=700k tmpfs {mount} && exec {EMERGENCE} track {small.folder} "
+    script += f"--tracking-uri sqlite:///{mount}/mlflow.db"
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
+        pytest.skip("no user namespaces here, so no small file system")
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert "is full; free some space" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_four_drivers_at_once_on_a_fresh_sqlite_file(tmp_path: Path, small, job_rows) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    drivers = []
+    for index in range(4):
+        folder = type(small)(tmp_path / f"sweep{index}", f"sweep{index}").folder
+        for path in small.folder.glob("jobs/*"):
+            shutil.copyfile(path, folder / "jobs" / path.name)
+        command = [EMERGENCE, "track", str(folder), "--tracking-uri", uri]
+        drivers.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path))
+    said = [driver.communicate()[1] for driver in drivers]
+    assert [driver.returncode for driver in drivers] == [0] * 4, said
+    client = MlflowClient(uri)
+    runs = client.search_runs([client.get_experiment_by_name("emergence").experiment_id])
+    assert sorted(run.info.run_name for run in runs) == sorted(
+        [f"sweep{index}" for index in range(4)] + ["gpt2-30k on animal"] * 4
+    )
+    assert all(run.info.status == "FINISHED" for run in runs)
+
+
+@pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/x", "ftp://host", "mlflow.db"])
+def test_uris_of_other_kinds_are_refused(uri: str) -> None:
+    with pytest.raises(InputError, match=r"sqlite:///FILE, postgresql://"):
+        store_uri(uri)
+
+
+def test_stores_that_cannot_be_written_are_refused(small, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        track(small.folder, tracking_uri=f"sqlite:///{tmp_path}/nowhere/mlflow.db")
+    (tmp_path / "text.db").write_text("this is no database, whatever its name says" * 50)
+    with pytest.raises(InputError, match=r"text\.db refused"):
+        track(small.folder, tracking_uri=f"sqlite:///{tmp_path}/text.db")
+
+
+def test_passwords_stay_out_of_messages() -> None:
+    with pytest.raises(InputError) as caught:
+        store.open_store("http://me:secret@127.0.0.1:9")
+    assert "secret" not in str(caught.value)
+    assert masked("http://me:secret@127.0.0.1:9") in str(caught.value)
+
+
+def test_experiment_of_a_server_cannot_be_written_around_it(small, server) -> None:
+    track(small.folder, tracking_uri=server.uri, experiment="around")
+    with pytest.raises(InputError, match="through a server"):
+        track(small.folder, tracking_uri=f"sqlite:///{server.folder}/server.db", experiment="around")
+
+
+def test_columns_from_elsewhere_are_enough(small) -> None:
+    """A table with the required columns alone, as another tool may write it."""
+    rows = pd.DataFrame(
+        {"model": "m", "corpus": "animal", "layer": [0, 1], "position": 1, "resolution": 0.2, "ie_bits": [0.1, 0.2]}
+    )
+    small.done("m", "animal", rows.assign(parameters=None))
+    tracker = MemoryTracker()
+    tracked = replay(read_results(small.folder), tracker)
+    points = {(p.key, p.step, p.value) for p in tracker.runs[tracked.children[small.key("m", "animal")]].points}
+    assert {("by_layer/ie_bits", 0, 0.1), ("by_layer/ie_bits", 1, 0.2)} <= points
