@@ -1,0 +1,181 @@
+"""Extraction against the bare model, side by side: throughput, peak memory, and what the tokens alone cost.
+
+    python benchmarks/extraction_speed.py                           # CPU, 124M parameters, 40 minutes on 2 cores
+    python benchmarks/extraction_speed.py --device cuda --dtype bfloat16 --windows 100000
+    python benchmarks/extraction_speed.py --layers 2 --width 64 --windows 1000 --memory 500 5000  # only to try
+
+The model is shaped like GPT-2 with random weights, which cost as much as trained ones. Ratios are of runs that took
+turns in one process; peak memory is that of a process of its own for every size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from extraction.blocks import find_blocks, run_decoder
+from extraction.corpora import Windows
+from extraction.models import LanguageModel
+from extraction.passes import BATCH_TOKENS
+from extraction.states import extract, spilled_bytes
+
+TOKENS = 8
+VOCABULARY = 50257
+
+
+def shaped_like_gpt2(options: argparse.Namespace) -> LanguageModel:
+    """A GPT-2 with random weights of the asked shape."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    heads = max(1, options.width // 64)
+    config = GPT2Config(n_embd=options.width, n_layer=options.layers, n_head=heads, n_inner=options.inner)
+    device = torch.device(options.device)
+    model = GPT2LMHeadModel(config).eval().requires_grad_(False).to(device, getattr(torch, options.dtype))
+    blocks = find_blocks(model, "gpt2")
+    parameters = model.num_parameters()
+    return LanguageModel(
+        model, None, "random", None, "gpt2", parameters, blocks, options.width, VOCABULARY, device, 1024, ()
+    )
+
+
+def random_windows(count: int, distinct: int) -> Windows:
+    """`count` windows over `distinct` token ids."""
+    rng = np.random.default_rng(0)
+    ids = rng.choice(VOCABULARY, distinct, replace=False)
+    rows = np.unique(rng.integers(0, distinct, (count, TOKENS)), axis=0)
+    return Windows("random", "text", ids[rng.permutation(rows)], np.ones(len(rows)))
+
+
+def wait(device: torch.device) -> float:
+    """The time, once the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def throughput(options: argparse.Namespace) -> None:
+    """Bare forward passes without a head, and extractions of the same windows, in turns."""
+    model, windows = shaped_like_gpt2(options), random_windows(options.windows, options.distinct)
+    rows = torch.from_numpy(windows.tokens)
+
+    def bare() -> None:
+        with torch.inference_mode():
+            for batch in rows.split(BATCH_TOKENS // TOKENS):
+                run_decoder(model.model, batch.to(model.device))
+
+    def captured() -> None:
+        with extract(model, windows, behaviour=False, spill_dir=options.spill):
+            pass
+
+    bare()  # warm
+    seconds: dict[str, list[float]] = {"bare": [], "extract": []}
+    for turn in range(options.repeats):
+        for name, run in (
+            (("bare", bare), ("extract", captured)) if turn % 2 else (("extract", captured), ("bare", bare))
+        ):
+            started = wait(model.device)
+            run()
+            seconds[name].append(wait(model.device) - started)
+            print(f"  {name:8} {rows.numel() / seconds[name][-1]:12,.0f} tokens/s", flush=True)
+    ratios = [b / e for b, e in zip(seconds["bare"], seconds["extract"], strict=True)]
+    print(
+        f"throughput, {rows.shape[0]:,} windows x {TOKENS} tokens of {options.distinct:,} kinds: extraction at "
+        f"{statistics.median(ratios):.3f} of the bare forward pass (turns: {', '.join(f'{r:.3f}' for r in ratios)})"
+    )
+
+
+def memory(options: argparse.Namespace) -> None:
+    """Peak resident memory of one extraction for each number of windows, each in a process of its own."""
+    peaks = {}
+    for count in options.memory:
+        arguments = [sys.executable, __file__, "--one-memory", str(count)]
+        for name in ("layers", "width", "inner", "device", "dtype", "distinct", "memory_gb", "spill"):
+            if getattr(options, name) is not None:
+                arguments += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
+        found = json.loads(subprocess.run(arguments, capture_output=True, text=True, check=True).stdout)
+        peaks[count] = found["peak"]
+        print(
+            f"  {count:8,} windows: peak {found['peak'] / 1e9:.3f} GB ({found['before'] / 1e9:.3f} GB before), "
+            f"{found['spilled'] / 1e9:.2f} GB spilled, {found['seconds']:.0f} s",
+            flush=True,
+        )
+    least, most = min(peaks.values()), max(peaks.values())
+    print(f"memory: the largest peak is {most / least:.3f} of the smallest, at a budget of {options.memory_gb:g} GB")
+
+
+def one_memory(options: argparse.Namespace) -> None:
+    """Run one extraction and print the peak of this process in bytes."""
+    model, windows = shaped_like_gpt2(options), random_windows(options.one_memory, options.distinct)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    spilled = spilled_bytes(model, windows, memory_gb=options.memory_gb)
+    started = time.perf_counter()
+    with extract(model, windows, behaviour=False, memory_gb=options.memory_gb, spill_dir=options.spill) as states:
+        states.leaving(0, 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    seconds = time.perf_counter() - started
+    print(json.dumps({"before": before, "peak": peak, "spilled": spilled, "seconds": seconds}))
+
+
+def micro(options: argparse.Namespace) -> None:
+    """Sequences of one token that the model runs, by number of windows and of distinct tokens."""
+    model = shaped_like_gpt2(options)
+    alone = 0
+
+    def note(module: Any, args: tuple[torch.Tensor, ...]) -> None:
+        nonlocal alone
+        alone += len(args[0]) if args[0].shape[1] == 1 else 0
+
+    model.blocks[0].register_forward_pre_hook(note)
+    for count, distinct in ((500, 100), (2000, 100), (500, 400), (2000, 400)):
+        alone = 0
+        windows = random_windows(count, distinct)
+        with extract(model, windows, behaviour=False):
+            pass
+        print(f"  {count:6,} windows of {distinct:4} tokens: {alone:6,} tokens run alone")
+
+
+def main() -> None:
+    """Run what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--inner", type=int, help="width of the feed-forward layers; default four times --width")
+    parser.add_argument("--windows", type=int, default=8000)
+    parser.add_argument("--distinct", type=int, default=1000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--memory", type=int, nargs="*", default=[2000, 50_000], help="numbers of windows")
+    parser.add_argument("--memory-gb", type=float, default=0.25, help="budget of --memory")
+    parser.add_argument("--spill", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--one-memory", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one_memory:
+        one_memory(options)
+        return
+    cuda = options.device.startswith("cuda")
+    place = torch.cuda.get_device_name(options.device) if cuda else f"{platform.processor() or platform.machine()} CPU"
+    threads = "" if cuda else f", {torch.get_num_threads()} threads"
+    print(f"{options.layers} blocks of {options.width}, {options.dtype}, {place}{threads}, torch {torch.__version__}")
+    if options.windows:
+        throughput(options)
+    micro(options)
+    if options.memory:
+        memory(options)
+
+
+if __name__ == "__main__":
+    main()
