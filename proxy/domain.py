@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from proxy.links import Link
 from proxy.regression import ProxyRegressor
 
 Array = NDArray[np.float64]
@@ -63,6 +64,22 @@ class Domain:
         np.fill_diagonal(between, np.inf)
         most_distance = between.min(axis=1).max()
         return np.maximum(np.sqrt(_ratio(self.leverage(Z), most_leverage)), _ratio(self.neighbour(Z), most_distance))
+
+
+def widened(link: Link, estimate: Array, lower: Array, upper: Array, novelty: Array) -> tuple[Array, Array]:
+    """Return bounds (m,) widened about the estimate by the novelty on the link's scale; NaN where it is above 3.
+
+    The estimate, which comes from all references, always lies between them; jackknife+ alone does not promise that.
+    """
+    factor = np.where(novelty > WITHHELD, np.nan, np.maximum(novelty, 1.0))
+    middle = link.forward(estimate)
+    below = np.maximum(middle - link.forward(lower), 0.0)
+    above = np.maximum(link.forward(upper) - middle, 0.0)
+    inside = factor == 1.0
+    return (
+        np.where(inside, np.minimum(lower, estimate), link.inverse(middle - factor * below)),
+        np.where(inside, np.maximum(upper, estimate), link.inverse(middle + factor * above)),
+    )
 
 
 def contributions(regressor: ProxyRegressor, X: pd.DataFrame) -> pd.DataFrame:

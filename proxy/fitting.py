@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from estimators.base import InputError, Progress
 from proxy.candidates import CANDIDATES
-from proxy.domain import WITHHELD, Domain, contributions
+from proxy.domain import WITHHELD, Domain, contributions, widened
 from proxy.folds import fold_of, rows_needed
 from proxy.intervals import LEVELS, Intervals, require_rows
 from proxy.links import Bounds, Link
@@ -89,13 +89,7 @@ class Proxy:
         at = levels.index(self.level)
         Z, _ = regressor.standardised(X)
         novelty = self.domain.novelty(Z)
-        link = Link(self.bounds)
-        middle = link.forward(estimate)
-        factor = np.where(novelty > WITHHELD, np.nan, np.maximum(novelty, 1.0))
-        low = link.inverse(middle - factor * np.maximum(middle - link.forward(lower[:, at]), 0.0))
-        high = link.inverse(middle + factor * np.maximum(link.forward(upper[:, at]) - middle, 0.0))
-        low = np.where(factor == 1.0, np.minimum(lower[:, at], estimate), low)
-        high = np.where(factor == 1.0, np.maximum(upper[:, at], estimate), high)
+        low, high = widened(Link(self.bounds), estimate, lower[:, at], upper[:, at], novelty)
         pushes = contributions(regressor, X)
         names = features["model"] if "model" in features.columns else pd.Series(features.index, index=features.index)
         return pd.DataFrame(

@@ -1,0 +1,138 @@
+"""Scale mode for profiles: a larger open model's E(l) from its smaller siblings on the same corpus."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from estimators.base import InputError
+from proxy.domain import Domain, widened
+from proxy.intervals import Intervals, require_rows
+from proxy.links import Link
+from proxy.measure import emergence_by_block
+from proxy.references import SIZE
+from proxy.regression import ProxyRegressor
+
+Array = NDArray[np.float64]
+DEPTHS = tuple(np.round(np.linspace(0.0, 1.0, 9), 3).tolist())  # 0: the first block, 1: the last
+METHOD = "family_pooled"
+
+
+def profiles(table: pd.DataFrame, *, resolution: float) -> pd.DataFrame:
+    """Align the E(l) profiles of models with different numbers of blocks by relative depth.
+
+    Args:
+        table: schema EMERGENCE, one corpus.
+        resolution: noise level to take.
+
+    Returns:
+        model, family, meta.log_parameters and one column per relative depth in `DEPTHS` (linear between blocks), in
+        bits.
+
+    Raises:
+        InputError: several corpora, unknown resolution, or a model without parameters.
+    """
+    by_block = emergence_by_block(table, resolution=resolution)
+    corpora = sorted(by_block["corpus"].unique())
+    if len(corpora) != 1:
+        raise InputError(f"Profiles are compared on one corpus, but the table holds {', '.join(corpora)}; choose one.")
+    rows = []
+    for model, blocks in by_block.groupby("model"):
+        blocks = blocks.sort_values("layer")
+        parameters = blocks["parameters"].iloc[0]
+        if pd.isna(parameters) or parameters <= 0:
+            raise InputError(f"The number of parameters of {model} is unknown; scale mode needs it.")
+        values = blocks["ie_bits"].to_numpy(dtype=np.float64)
+        places = np.linspace(0.0, 1.0, len(values)) if len(values) > 1 else np.zeros(1)
+        aligned = np.interp(DEPTHS, places, values)
+        family = blocks["family"].iloc[0]
+        rows.append(
+            {
+                "model": str(model),
+                "family": str(model) if pd.isna(family) else str(family),
+                SIZE: float(np.log10(parameters)),
+                **dict(zip(DEPTHS, aligned, strict=True)),
+            }
+        )
+    return pd.DataFrame(rows).sort_values(["family", SIZE, "model"]).reset_index(drop=True)
+
+
+def predict_profile(references: pd.DataFrame, *, family: str, parameters: float, level: float = 0.9) -> pd.DataFrame:
+    """Predict the profile of a model of `family` with `parameters` from the profiles of reference models.
+
+    At each relative depth: a line in log10(parameters) whose slope all families share and whose height each family
+    has of its own, both shrunken by leaving models out (`proxy.candidates.FamilyPooled`); jackknife+ intervals over
+    models.
+
+    Args:
+        references: from `profiles`, at least nine models; those of `family` are the siblings.
+        family: of the model to predict; without siblings the families' common line is used, and a remark says so.
+        parameters: of the model to predict.
+        level: confidence of the intervals, each depth by itself.
+
+    Returns:
+        depth, estimate, lower, upper (bits), level, in_domain, novelty, remarks; intervals are widened or withheld
+        outside the references' sizes as `proxy.domain.Domain` states.
+
+    Raises:
+        InputError: too few models for an interval at `level`.
+    """
+    require_rows(len(references), level, "models")
+    if not parameters > 0:
+        raise InputError(f"The number of parameters must be positive; {parameters} came.")
+    X = references[["model", "family", SIZE]]
+    target = pd.DataFrame({"model": ["?"], "family": [family], SIZE: [float(np.log10(parameters))]})
+    known = family in set(references["family"])
+    remarks = "" if known else f"no sibling of {family} among the references"
+    rows = []
+    for depth in DEPTHS:
+        y = references[depth].to_numpy(dtype=np.float64)
+        intervals = Intervals.fit(_regressor(), X, y, np.ones(len(y)), X["model"].to_numpy(dtype=str), [level])
+        estimate, lower, upper = intervals.predict(target, [level])
+        novelty = Domain.of(intervals.regressor, X).novelty(intervals.regressor.standardised(target)[0])
+        low, high = widened(Link(), estimate, lower[:, 0], upper[:, 0], novelty)
+        rows.append((depth, estimate[0], low[0], high[0], level, bool(novelty[0] <= 1), novelty[0], remarks))
+    names = ["depth", "estimate", "lower", "upper", "level", "in_domain", "novelty", "remarks"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def leave_largest_out(references: pd.DataFrame, *, level: float = 0.9) -> pd.DataFrame:
+    """Predict the largest model of each family from all other models, beside the baselines.
+
+    Returns:
+        model, family, depth, truth, estimate, lower, upper (bits), mean (of the others), log_parameters (one line for
+        all families) and sibling (the next smaller one's own value).
+
+    Raises:
+        InputError: if too few models remain for an interval at `level`, or no family has two.
+    """
+    counts = references["family"].value_counts()
+    families = sorted(counts.index[counts > 1])
+    if not families:
+        raise InputError("No family has two models, so none can be predicted from its siblings; measure more sizes.")
+    parts = []
+    for family in families:
+        own = references[references["family"] == family].sort_values(SIZE)
+        largest, sibling = own.iloc[-1], own.iloc[-2]
+        others = references.drop(index=own.index[-1]).reset_index(drop=True)
+        found = predict_profile(others, family=family, parameters=10 ** largest[SIZE], level=level)
+        size = others[SIZE].to_numpy(dtype=np.float64)
+        values = others[list(DEPTHS)].to_numpy(dtype=np.float64)
+        slopes, heights = np.polyfit(size, values, 1)
+        parts.append(
+            found.assign(
+                model=largest["model"],
+                family=family,
+                truth=largest[list(DEPTHS)].to_numpy(dtype=np.float64),
+                mean=values.mean(axis=0),
+                log_parameters=heights + slopes * largest[SIZE],
+                sibling=sibling[list(DEPTHS)].to_numpy(dtype=np.float64),
+            )
+        )
+    names = ["model", "family", "depth", "truth", "estimate", "lower", "upper", "mean", "log_parameters", "sibling"]
+    return pd.concat(parts, ignore_index=True)[names]
+
+
+def _regressor() -> ProxyRegressor:
+    return ProxyRegressor(METHOD, group_column="model", family_column="family")
