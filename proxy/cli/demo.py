@@ -69,8 +69,8 @@ def demo(
     run(f"estimate {here}/proxy {here}/closed-features.parquet --out {here}/estimate.csv")
     say.rule("[bold]6. The truth, which only a stand-in can tell", align="left")
     peaks = peak_emergence(read_table(emergence_table, EMERGENCE))
-    peaks = peaks[peaks["corpus"] == CORPUS].set_index("model")
-    verdict(read_table(results / "estimate.csv"), read_table(results / "references.parquet"), peaks.loc[STAND_IN])
+    truth = peaks[(peaks["corpus"] == CORPUS) & (peaks["model"] == STAND_IN)].iloc[0]
+    verdict(read_table(results / "estimate.csv"), read_table(results / "references.parquet"), truth)
     say.print(
         f"\nDone in {time.perf_counter() - started:.0f} s. Tables, figures and the proxy with its card: {results}/\n"
         "Curves and the registered proxy, in MLflow's own pages: [bold]emergence ui[/bold]"

@@ -1,0 +1,85 @@
+"""The demo as a new user runs it, twice: the main job end to end, on real components."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from extraction import reference_models
+
+STAND_IN = "gemma-2m"
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("demo")
+    return folder, _run(folder)
+
+
+def _run(folder: Path) -> str:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("emergence"), "demo"],
+        cwd=folder,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "160"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "warning" not in (done.stdout + done.stderr).lower()
+    assert "Traceback" not in done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_demo_estimates_the_stand_in_from_answers_alone(demo: tuple[Path, str]) -> None:
+    folder, screen = demo
+    results = folder / "demo-results"
+    table = pd.read_parquet(results / "sweep" / "emergence.parquet")
+    assert set(table["model"]) == set(reference_models.names())
+    assert (table["macro_bits"] <= table["macro_ceiling_bits"] + 1e-9).all()
+
+    references = pd.read_parquet(results / "references.parquet")
+    assert STAND_IN not in set(references["model"])
+    assert len(references) == len(reference_models.names()) - 1
+    closed = pd.read_parquet(results / "closed-features.parquet")
+    assert list(closed["model"]) == [STAND_IN]
+    assert "emergence_bits" not in closed.columns
+    answers = pd.read_parquet(results / "closed.parquet")
+    assert answers["prompt_id"].nunique() == len(answers) == 200
+
+    estimate = pd.read_csv(results / "estimate.csv").iloc[0]
+    assert estimate["lower"] < estimate["estimate"] < estimate["upper"]
+    for said in ("truth, from its weights", "proxy, from its answers", "mean of the references", "log parameters"):
+        assert said in screen
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_demo_left_the_curves_and_the_registered_proxy_in_mlflow(demo: tuple[Path, str]) -> None:
+    from mlflow import MlflowClient
+
+    folder, _ = demo
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    version = client.get_model_version_by_alias("emergence-demo", "candidate")
+    assert version.run_id
+    experiment = client.get_experiment_by_name("emergence")
+    runs = client.search_runs([experiment.experiment_id], max_results=100)
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert len(children) >= 20  # ten models on two corpora
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_second_demo_repeats_the_numbers(demo: tuple[Path, str]) -> None:
+    folder, _ = demo
+    results = folder / "demo-results"
+    before = {name: (results / name).read_bytes() for name in ("estimate.csv",)}
+    table = pd.read_parquet(results / "sweep" / "emergence.parquet")
+    _run(folder)
+    pd.testing.assert_frame_equal(pd.read_parquet(results / "sweep" / "emergence.parquet"), table)
+    assert {name: (results / name).read_bytes() for name in before} == before
