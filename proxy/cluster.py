@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from proxy.placement import GPU_MEMORY_GB, UNKNOWN_GPU_GB, Demand, Node
 from proxy.worker import Worker
 
 OBJECT_STORE_BYTES = 128 * 2**20  # only jobs and their small tables pass through it
+ANSWER_SECONDS = 5.0
 RAY_SHARE = 0.9  # of the available memory that Ray lends to workers, the rest is for objects and itself
 KIND = "accelerator_type:"  # begins the resource by which a node names its kind of GPU
 WATCH = "watch"  # concurrency group in which a worker answers while it is at a job
@@ -64,6 +66,8 @@ class Cluster:
         Raises:
             InputError: if the address does not answer.
         """
+        if self.address is not None:
+            _check_address(self.address)
         os.environ.update({key: os.environ.get(key, value) for key, value in QUIET.items()})
         import ray
 
@@ -156,6 +160,29 @@ class Cluster:
             reason = str(error).strip()
             memory = isinstance(error, self._ray.exceptions.OutOfMemoryError) or "OOM" in reason
             raise WorkerLostError(reason, memory=memory) from error
+
+
+def _check_address(address: str) -> None:
+    """Refuse an address at which nothing listens; Ray itself would try for minutes.
+
+    Raises:
+        InputError: if it is no host:port, or does not answer.
+    """
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if "://" in address or not host or not port.isdigit():
+        raise InputError(
+            f"--address is `auto` or HOST:PORT of a Ray cluster, got {address}; from outside the cluster, "
+            "use `ray job submit`."
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"No Ray cluster answers at {address}: {error}; start one with `ray start --head`, "
+            "or leave --address out to run on this machine."
+        ) from error
 
 
 class WorkerLostError(Exception):

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from proxy.jobs import RESULT_VERSION, Job
 from proxy.placement import Peaks
 from proxy.schemas import EMERGENCE
-from proxy.storage import Storage, patiently
+from proxy.storage import Folder, Storage, patiently
 
 FOLDER_SCHEMA = 1
 ORDER = ["model", "corpus", "layer", "position", "resolution"]
@@ -129,6 +129,13 @@ class Results:
         except FileNotFoundError:
             return EMERGENCE.conform(pd.DataFrame(columns=list(EMERGENCE.columns)))
         return EMERGENCE.conform(pd.read_parquet(io.BytesIO(content)))
+
+    def copy_to(self, folder: Path) -> None:
+        """Copy everything to a local folder, for what can read nothing else."""
+        target = Folder(folder)
+        for name in ("sweep.json", "emergence.parquet", *self.storage.sizes("jobs")):
+            for found, content in self.storage.read_many([name]).items():
+                target.write(found, content)
 
     def merge(self, jobs: Sequence[Job]) -> int:
         """Write emergence.parquet from the done `jobs`, a few tables in memory at a time; returns its rows."""

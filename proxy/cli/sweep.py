@@ -95,13 +95,21 @@ def _track(settings: SweepConfig, where: str) -> bool:
     """Log the results if the config says so; False if that failed, which costs no result."""
     if settings.tracking is None:
         return True
+    import tempfile
     from pathlib import Path
 
     from estimators.base import EmergenceError
+    from proxy.results import Results
+    from proxy.storage import open_storage
     from tracking import track
 
     try:
-        track(Path(where), tracking_uri=settings.tracking.uri, experiment=settings.tracking.experiment)
+        with tempfile.TemporaryDirectory(prefix="emergence-") as scratch:
+            folder = Path(where)
+            if "://" in where:
+                folder = Path(scratch)
+                Results(open_storage(where)).copy_to(folder)
+            track(folder, tracking_uri=settings.tracking.uri, experiment=settings.tracking.experiment)
     except EmergenceError as error:
         screen.print(
             f"Not tracked: {error} The results are complete; later: emergence track {where}",

@@ -102,3 +102,13 @@ def test_without_results_the_table_has_no_rows(results: Results) -> None:
     assert results.merge([]) == 0
     assert list(results.emergence().columns) == list(EMERGENCE.columns)
     assert len(results.emergence()) == 0
+
+
+def test_results_at_a_url_are_copied_where_a_folder_is_needed(jobs: list[Job], tmp_path: Path) -> None:
+    results = Results(open_storage("memory://copied"))
+    finish(results, jobs[0])
+    results.merge(jobs[:1])
+    results.copy_to(tmp_path)
+    names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*"))
+    assert names == ["emergence.parquet", f"jobs/{jobs[0].key}.json", f"jobs/{jobs[0].key}.parquet"]
+    assert Results(open_storage(tmp_path)).find([jobs[0].key]).done == {jobs[0].key}
