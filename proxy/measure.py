@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -182,14 +182,10 @@ def _trained_block(
     macro_pairs = [(states.entering(block, t)[repeated], states.leaving(block, t)[repeated]) for t in positions]
     micro_pairs = [(entering[tokens[:, t - 1]], leaving[tokens[:, t - 1]]) for t in positions]
     varied = [bool((pair[1] != pair[1][0]).any()) for pair in micro_pairs]  # a constant token carries 0 bits
-    estimates = iter(
-        estimate_many(
-            macro_pairs + [pair for pair, varies in zip(micro_pairs, varied, strict=True) if varies],
-            method=estimator,
-            seed=seed,
-            **options,
-        )
-    )
+    problems = macro_pairs + [pair for pair, varies in zip(micro_pairs, varied, strict=True) if varies]
+    # A trained method has no resolutions: one estimate a problem.
+    found = cast("list[MIEstimate]", estimate_many(problems, method=estimator, seed=seed, **options))
+    estimates = iter(found)
     macro = [next(estimates) for _ in positions]
     micro = [next(estimates) if varies else None for varies in varied]
     seconds = (time.perf_counter() - started) / len(macro)
@@ -264,7 +260,7 @@ def peak_emergence(table: pd.DataFrame, *, resolution: float = DEFAULT_RESOLUTIO
     """Summarise an emergence table: E(l) at its highest block.
 
     Returns:
-        One row per model x corpus: model, corpus, family, parameters, emergence_bits,
+        One row per model x corpus, by corpus, family and size: model, corpus, family, parameters, emergence_bits,
         emergence_bits_std_error, peak_layer.
 
     Raises:
@@ -276,4 +272,4 @@ def peak_emergence(table: pd.DataFrame, *, resolution: float = DEFAULT_RESOLUTIO
         emergence_bits=peak["ie_bits"],
         emergence_bits_std_error=peak["ie_std_error"],
         peak_layer=peak["layer"],
-    )[list(PEAK_COLUMNS)].reset_index(drop=True)
+    )[list(PEAK_COLUMNS)].sort_values(["corpus", "family", "parameters", "model"], ignore_index=True)

@@ -88,6 +88,6 @@ def show(frame: pd.DataFrame, title: str | None = None, *, to: Console | None = 
 def _cell(value: object) -> str:
     import pandas as pd
 
-    if pd.api.types.is_scalar(value) and pd.isna(value):
+    if value is None or value is pd.NA or value != value:  # NaN alone differs from itself
         return "-"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
