@@ -357,7 +357,7 @@ def test_a_log_that_is_none_or_of_another_version(tmp_path):
     with pytest.raises(InputError, match="another version"):
         ask(out, good)
     log_path(out).write_text('broken\n{"version": 1, "key": "k", "text": "t"}\n')
-    with pytest.raises(InputError, match="Line 1 of .* is damaged"):
+    with pytest.raises(InputError, match=r"Line 1 of .* is damaged"):
         ask(out, good)
 
 

@@ -1,0 +1,217 @@
+"""What the probe finds out about servers that differ, and how their replies are read."""
+
+import asyncio
+import json
+import random
+
+import httpx2
+import pytest
+
+from estimators.base import InputError
+from extraction.api import Api
+from extraction.capabilities import probe
+from extraction.endpoints import (
+    Capabilities,
+    MalformedAnswerError,
+    Settings,
+    billed_tokens,
+    read,
+    read_logprobs,
+    request,
+)
+
+WORDS = (
+    "the",
+    "sea",
+    "was",
+    "calm",
+    "and",
+    "every",
+    "sailor",
+    "slept",
+    "beneath",
+    "a",
+    "pale",
+    "moon",
+    "while",
+    "one",
+    "more",
+)
+
+
+class Server:
+    """An OpenAI-compatible server with switches for what real ones do differently."""
+
+    def __init__(
+        self, endpoints=("chat",), *, logprobs=0, n=True, seed=True, stop=True, sampled=True, rejects=(), extra=False
+    ):
+        self.paths = {"chat": "/chat/completions", "completions": "/completions", "responses": "/responses"}
+        self.endpoints, self.logprobs, self.n, self.seed, self.stop = endpoints, logprobs, n, seed, stop
+        self.sampled, self.rejects, self.extra = sampled, rejects, extra
+        self.dice = random.Random(0)
+        self.calls = 0
+
+    def __call__(self, http):
+        self.calls += 1
+        body = json.loads(http.content)
+        endpoint = next((name for name in self.endpoints if http.url.path == "/v1" + self.paths[name]), None)
+        if endpoint is None:
+            return httpx2.Response(404, json={"error": {"message": "no such path"}})
+        for name in self.rejects:
+            if name in body:
+                error = {"message": f"Unsupported parameter: '{name}'.", "param": name, "code": "unsupported_parameter"}
+                return httpx2.Response(400, json={"error": error})
+        count = body.get("n", 1) if self.n else 1
+        choices = [self.choice(endpoint, body, number) for number in range(count)]
+        asked = 5 + sum(len(message["content"]) for message in body.get("messages", []) if message["role"] == "system")
+        if endpoint == "responses":
+            part = {"type": "output_text", "text": choices[0]["message"]["content"], "logprobs": []}
+            output = [{"type": "reasoning"}, {"type": "message", "content": [part]}]
+            usage = {"input_tokens": asked + len(body.get("instructions") or ""), "output_tokens": 9}
+            return httpx2.Response(200, json={"status": "completed", "output": output, "usage": usage})
+        usage = {"prompt_tokens": asked, "completion_tokens": 8 * count}
+        return httpx2.Response(200, json={"choices": choices, "usage": usage})
+
+    def choice(self, endpoint, body, number):
+        dice = random.Random(0)
+        if self.sampled and (not self.extra or "generation_config" in body) and body.get("temperature", 1):
+            seed = body.get("seed") if self.seed else None
+            dice = self.dice if seed is None else random.Random(seed + number)
+        words = dice.choices(WORDS, k=8)
+        text = " ".join(words)
+        for end in (body.get("stop") or []) if self.stop else []:
+            text = text.split(end)[0]
+        made = {"text": text} if endpoint == "completions" else {"message": {"content": text}}
+        if self.logprobs and body.get("logprobs"):
+            made["logprobs"] = {
+                "content": [
+                    {
+                        "token": word,
+                        "logprob": -1.0,
+                        "top_logprobs": [
+                            {"token": f"{word}{place}", "logprob": -1.0 - place} for place in range(self.logprobs)
+                        ],
+                    }
+                    for word in words
+                ]
+            }
+        return {**made, "finish_reason": "length"}
+
+
+def found(server, endpoint=None, **settings) -> Capabilities:
+    async def run():
+        client = httpx2.AsyncClient(transport=httpx2.MockTransport(server))
+        async with Api("http://api.example/v1", "key-0123", http_client=client) as api:
+            return await probe(api, "m", endpoint, Settings(**settings))
+
+    return asyncio.run(run())
+
+
+def test_a_server_that_does_everything():
+    able = found(Server(logprobs=5))
+    assert able == Capabilities("chat", logprobs=5, several=True, seed=True, stop=True, system=True, sampled=True)
+
+
+def test_fields_ignored_with_http_200_are_noticed():
+    able = found(Server(n=False, seed=False, stop=False))
+    assert able == Capabilities("chat", logprobs=0, several=False, seed=False, stop=False, system=True, sampled=True)
+
+
+def test_a_server_that_decodes_greedily_is_told_to_sample_or_found_out():
+    able = found(Server(extra=True))  # as `transformers serve`
+    assert able.sampled
+    assert "do_sample" in able.extra["generation_config"]
+    assert not found(Server(sampled=False)).sampled
+
+
+def test_a_reasoning_model_without_sampling_parameters():
+    rejects = ("temperature", "seed", "stop", "logprobs", "max_tokens", "top_logprobs", "n")
+    able = found(Server(rejects=rejects))
+    assert set(able.rejected) >= {"temperature", "seed", "max_tokens"}
+    assert not able.seed
+    assert able.logprobs == 0
+    body = request("m", "Hello", Settings(max_tokens=9), able)
+    assert body["max_completion_tokens"] == 9
+    assert not set(body) & set(rejects)
+
+
+@pytest.mark.parametrize("endpoint", ["chat", "completions", "responses"])
+def test_the_first_endpoint_that_answers_is_taken(endpoint):
+    assert found(Server((endpoint,))).endpoint == endpoint
+
+
+def test_a_base_model_asked_at_the_chat_endpoint():
+    with pytest.raises(InputError, match=r"no chat template: try --endpoint completions"):
+        found(Server(("completions",)), "chat")
+
+
+def test_a_wrong_url_says_what_was_tried():
+    with pytest.raises(InputError, match=r"chat: HTTP 404.*completions: HTTP 404.*often /v1"):
+        found(Server(()))
+
+
+def test_the_probe_is_short():
+    server = Server(logprobs=5)
+    found(server)
+    assert server.calls <= 8
+
+
+def test_both_shapes_of_logprobs_are_read():
+    chat = {
+        "content": [
+            {
+                "token": "a",
+                "logprob": -0.5,
+                "top_logprobs": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -9999.0}],
+            }
+        ]
+    }
+    legacy = {"tokens": ["x", "a"], "token_logprobs": [None, -0.5], "top_logprobs": [None, {"a": -0.5, "b": -9999.0}]}
+    assert read_logprobs(chat) == [{"token": "a", "logprob": -0.5, "top": {"a": -0.5}}]
+    assert read_logprobs(legacy) == [
+        {"token": "x", "logprob": None, "top": {}},
+        {"token": "a", "logprob": -0.5, "top": {"a": -0.5}},
+    ]
+    assert read_logprobs(None) is None
+    assert read_logprobs({"content": []}) is None
+
+
+def test_parts_of_characters_stay_apart():
+    pairs = [{"token": "\ufffd", "logprob": -1.0, "bytes": [195]}, {"token": "\ufffd", "logprob": -2.0, "bytes": [226]}]
+    entry = read_logprobs([{**pairs[0], "top_logprobs": pairs}])
+    assert entry[0]["top"] == {"bytes:c3": -1.0, "bytes:e2": -2.0}
+
+
+def test_logprobs_with_dropped_tokens_are_not_used():
+    entries = [{"token": "a", "logprob": -1.0, "top_logprobs": []}] * 5
+    choice = {"message": {"content": "a" * 9}, "finish_reason": "stop", "logprobs": {"content": entries}}
+    whole = read("chat", {"choices": [choice], "usage": {"prompt_tokens": 1, "completion_tokens": 5}})[0]
+    cut = read("chat", {"choices": [choice], "usage": {"prompt_tokens": 1, "completion_tokens": 9}})[0]
+    assert len(whole.logprobs) == 5
+    assert cut.logprobs is None
+
+
+def test_a_response_cut_at_its_length():
+    part = {"type": "output_text", "text": "so far"}
+    reply = {
+        "status": "incomplete",
+        "incomplete_details": {"reason": "max_output_tokens"},
+        "output": [{"type": "message", "content": [part]}],
+    }
+    assert read("responses", reply)[0].finish_reason == "length"
+    with pytest.raises(MalformedAnswerError, match="no output"):
+        read("responses", {"status": "completed", "output": []})
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        {},
+        {"prompt_tokens": "5"},
+        {"prompt_tokens": 5, "completion_tokens": -1},
+        {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 3},
+    ],
+)
+def test_wrong_usage_is_unknown(usage):
+    assert billed_tokens("chat", {"usage": usage}) == (None, None)
