@@ -72,8 +72,8 @@ def check_stream(model: nn.Module, blocks: list[nn.Module], device: torch.device
         The width of the residual stream.
 
     Raises:
-        InputError: if the states are not one vector per token, if the blocks do not pass one stream on from each to
-            the next, or if a token changes the states of those before it.
+        InputError: if the model cannot run, if the states are not one vector per token, if the blocks do not pass
+            one stream on from each to the next, or if a token changes the states of those before it.
     """
     entered: list[Tensor] = []
     left: list[Tensor] = []
@@ -90,6 +90,11 @@ def check_stream(model: nn.Module, blocks: list[nn.Module], device: torch.device
     try:
         with torch.inference_mode():
             run_decoder(model, torch.tensor([[1, 2, 3], [1, 2, 4]], device=device))
+    except Exception as error:
+        raise InputError(
+            f"{name} was loaded, but failed on a first run of three tokens ({type(error).__name__}: {error}); try "
+            "another dtype, attention or quantization."
+        ) from error
     finally:
         for handle in handles:
             handle.remove()
@@ -105,7 +110,9 @@ def check_stream(model: nn.Module, blocks: list[nn.Module], device: torch.device
             "models cannot be measured."
         )
     before = left[-1][:, :2].float()
-    if float((before[0] - before[1]).norm() / before[0].norm()) > 8 * torch.finfo(left[-1].dtype).eps:
+    # In half precision, and where weights are quantised, rounding may depend on what else is in the batch.
+    tolerance = 1e-5 if left[-1].dtype in (torch.float32, torch.float64) else 0.05
+    if float((before[0] - before[1]).norm() / before[0].norm()) > tolerance:
         raise InputError(
             f"{what} reads text in both directions (a later token changes earlier states); information emergence "
             "needs a causal, decoder-only model."
@@ -114,7 +121,7 @@ def check_stream(model: nn.Module, blocks: list[nn.Module], device: torch.device
 
 
 def _state(output: Any) -> Tensor:
-    state: Tensor = output[0] if isinstance(output, tuple) else output
+    state: Tensor = output[0] if isinstance(output, tuple | list) else output
     return state
 
 

@@ -170,7 +170,7 @@ def _locate(name: str) -> tuple[str, str | None]:
         return str(reference_models.path(name)), name.rsplit("-", 1)[0]
     if not name.strip():
         raise InputError(f"The name of a model is empty. {_bundled(name)}")
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))  # Path.expanduser would raise on an unknown user
     if os.path.isdir(folder):  # Path.is_dir would raise on an overlong name
         if not (folder / "config.json").is_file():
             raise InputError(f"The folder {name} holds no config.json; give the folder that save_pretrained wrote.")

@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 class States:
     """Normalised states of every block along every window; see `extract`, which makes it.
 
-    Close it, or use it in a `with`, to free the memory or disk it holds.
+    Close it, or use it in a `with`, to free the memory or disk it holds. What its methods return may be what it holds:
+    do not change it in place.
 
     Attributes:
         blocks: number of blocks L.
@@ -198,6 +199,8 @@ def _spilled(shapes: list[tuple[int, int, int, int]], budget: int) -> int:
 
 
 def _check(model: LanguageModel, windows: Windows, project: int | None, memory_gb: float) -> None:
+    if not len(windows):
+        raise InputError(f"There are no windows of {windows.corpus} to run; take at least one.")
     length = len(windows.prefix) + windows.tokens.shape[1]
     if length > model.context:
         raise InputError(

@@ -46,6 +46,8 @@ FAMILIES: dict[str, tuple[dict[str, Any], str]] = {
     "olmo2": (LLAMA, "model.layers"),
     "bloom": ({"hidden_size": 16, "n_layer": 3, "n_head": 2, "vocab_size": 99, **PLAIN}, "transformer.h"),
     "mpt": ({"d_model": 16, "n_layers": 3, "n_heads": 2, "vocab_size": 99, **PLAIN}, "transformer.blocks"),
+    "mixtral": ({**GROUPED, "num_local_experts": 2}, "model.layers"),
+    "openai-gpt": ({**GPT}, "transformer.h"),
     "mamba": (
         {"hidden_size": 16, "num_hidden_layers": 3, "vocab_size": 99, "state_size": 4, **PLAIN},
         "backbone.layers",
@@ -73,7 +75,7 @@ def test_states_are_those_of_a_forward_hook(model_type: str) -> None:
         def hook(module: nn.Module, args: Any, kwargs: Any, output: Any, index: int = index) -> None:
             if index == 0:
                 expected.append((args[0] if args else kwargs["hidden_states"]).clone())
-            expected.append((output[0] if isinstance(output, tuple) else output).clone())
+            expected.append((output[0] if isinstance(output, tuple | list) else output).clone())
 
         handles.append(block.register_forward_hook(hook, with_kwargs=True))
     with torch.inference_mode():
@@ -128,6 +130,13 @@ def test_states_that_are_not_one_vector_per_token_are_refused() -> None:
     model.transformer.h = nn.ModuleList([Doubled(), Doubled(), Doubled()])
     with pytest.raises(InputError, match="do not each pass one vector per token"):
         check_stream(model, find_blocks(model, "doubled"), CPU, "doubled")
+
+
+def test_a_model_that_cannot_run_is_refused() -> None:
+    model = build("gpt2", GPT)
+    model.transformer.h[1].mlp.c_fc = nn.Linear(3, 3)
+    with pytest.raises(InputError, match="gpt2 was loaded, but failed on a first run of three tokens"):
+        check_stream(model, find_blocks(model, "gpt2"), CPU, "gpt2")
 
 
 def test_a_model_without_a_list_of_blocks_is_refused() -> None:
