@@ -12,7 +12,9 @@ import torch
 
 from estimators.base import InputError
 from extraction import reference_models
-from extraction.models import NO_LIMIT, LanguageModel, load_model
+from extraction.corpora import windows
+from extraction.models import NO_LIMIT, QUANTIZATIONS, LanguageModel, load_model
+from extraction.states import extract
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 
@@ -189,3 +191,20 @@ def test_no_network_is_touched_for_a_folder(gpt2_folder: Path, monkeypatch: pyte
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     load_model(str(gpt2_folder))
+
+
+@pytest.mark.parametrize("quantization", ["torchao-int8", "bitsandbytes-8bit"])
+def test_quantised_where_the_library_is_installed(quantization: str) -> None:
+    pytest.importorskip(QUANTIZATIONS[quantization])
+    small, full = (load_model("gemma-280k", quantization=kind, device="cpu") for kind in (quantization, None))
+    assert any(type(weight) is not torch.nn.Parameter for weight in small.model.parameters())
+    found = windows("animal", full.tokenizer, count=50)
+    with extract(small, found) as rough, extract(full, found) as fine:
+        error = (rough.leaving(3, 10) - fine.leaving(3, 10)).norm() / fine.leaving(3, 10).norm()
+    assert 0 < error < 0.1  # 8 bits a weight: 0.4 % each, more where weights of one row differ in size
+
+
+def test_quantisation_that_changes_nothing_is_refused() -> None:
+    pytest.importorskip("torchao")
+    with pytest.raises(InputError, match="left every weight of gpt2-30k as it was"):
+        load_model("gpt2-30k", quantization="torchao-int8", device="cpu")  # GPT-2's layers are none of torchao's
