@@ -24,7 +24,7 @@ class Behaviour:
     Attributes:
         nll_bits: (N, T) negative log2 likelihood of each token given those before; NaN where nothing is before.
         entropy_bits: (N, T) entropy of the distribution over the token that follows the first t.
-        predicted: (N, T) the likeliest token to follow the first t, int64.
+        predicted: (N, T) the likeliest token to follow the first t, int64, special ones such as end of text aside.
     """
 
     nll_bits: Tensor
@@ -46,8 +46,8 @@ def accuracy_by_shots(behaviour: Behaviour, windows: Windows) -> pd.DataFrame:
 
     Returns:
         A row per number of demonstrations: ``shots``; ``in_category``, the share of windows (by weight) after which
-        the likeliest token begins an entity of the category; ``correct``, one that was not shown yet; ``windows``,
-        how many there are.
+        the likeliest token begins an entity of the category; ``correct``, one that was not shown yet;
+        ``chance``, the share of the category that was not; ``windows``, how many there are.
 
     Raises:
         InputError: if the windows are no lists.
@@ -64,5 +64,5 @@ def accuracy_by_shots(behaviour: Behaviour, windows: Windows) -> pd.DataFrame:
         begins = behaviour.predicted[:, shot * size - 1].numpy()[:, None] == windows.entities[:, 0]
         right = {"in_category": begins.any(1), "correct": (begins & unused).any(1)}
         shares = {name: float(np.average(said, weights=windows.weights)) for name, said in right.items()}
-        rows.append({"shots": shot, **shares, "windows": count})
+        rows.append({"shots": shot, **shares, "chance": float(unused.mean()), "windows": count})
     return pd.DataFrame(rows)

@@ -97,11 +97,11 @@ def _run(model: LanguageModel, rows: Tensor, reduce: Reduce, skip: int, start: i
 
     with torch.inference_mode(), watch(model.blocks, receive):
         output = run_decoder(model.model, rows, head=behaviour)
-        said = _behaviour(output.logits, rows, skip) if behaviour else None
+        said = _behaviour(output.logits, rows, skip, model.tokenizer.all_special_ids) if behaviour else None
     return Batch(start, start + len(rows), states, said)
 
 
-def _behaviour(logits: Tensor, rows: Tensor, skip: int) -> Behaviour:
+def _behaviour(logits: Tensor, rows: Tensor, skip: int, special: list[int]) -> Behaviour:
     sequences = max(1, HEAD_BYTES // (4 * logits[0].numel()))  # float32 copies of few rows at a time
     nll, entropy, predicted = [], [], []
     for part, ids in zip(torch.split(logits, sequences), torch.split(rows.to(logits.device), sequences), strict=True):
@@ -109,8 +109,9 @@ def _behaviour(logits: Tensor, rows: Tensor, skip: int) -> Behaviour:
         given = torch.full(ids.shape, torch.nan, device=said.device)
         given[:, 1:] = said[:, :-1].gather(-1, ids[:, 1:, None])[..., 0]
         nll.append(-given[:, skip:] / math.log(2))
+        entropy.append(torch.special.entr(said.exp())[:, skip:].sum(-1) / math.log(2))
+        said[..., [i for i in special if i < said.shape[-1]]] = -torch.inf
         predicted.append(said[:, skip:].argmax(-1))
-        entropy.append(torch.special.entr(said.exp_())[:, skip:].sum(-1) / math.log(2))
     return Behaviour(*(to_host(torch.cat(parts)) for parts in (nll, entropy, predicted)))
 
 

@@ -10,7 +10,7 @@ from estimators.base import InputError
 from extraction import forward
 from extraction.behaviour import Behaviour, accuracy_by_shots
 from extraction.corpora import Windows, list_windows, text_windows, windows
-from extraction.models import LanguageModel
+from extraction.models import LanguageModel, load_model
 from extraction.states import extract
 
 
@@ -39,7 +39,7 @@ def test_behaviour_is_that_of_the_plain_model(
             torch.testing.assert_close(given.double(), wanted, rtol=1e-4, atol=1e-4)
         entropy = -(said[:, t + front].exp() * said[:, t + front]).sum(-1) / np.log(2)
         torch.testing.assert_close(behaviour.entropy_bits[:, t].double(), entropy, rtol=1e-4, atol=1e-4)
-        assert (behaviour.predicted[:, t] == said[:, t + front].argmax(-1)).all()
+        assert (behaviour.predicted[:, t] == said[:, t + front, 1:].argmax(-1) + 1).all()  # token 0 is end of text
 
 
 def test_behaviour_only_when_asked_for(gpt2: LanguageModel) -> None:
@@ -53,6 +53,8 @@ def judged(found: Windows, predicted: np.ndarray) -> list[tuple[int, float, floa
     nothing = torch.zeros(predicted.shape)
     table = accuracy_by_shots(Behaviour(nothing, nothing, torch.from_numpy(predicted)), found)
     assert (table["windows"] == len(found)).all()
+    assert found.entities is not None
+    assert table["chance"].tolist() == pytest.approx((1 - table["shots"] / len(found.entities)).tolist())
     return list(table[["shots", "in_category", "correct"]].itertuples(index=False, name=None))
 
 
@@ -82,3 +84,17 @@ def test_text_has_no_shots(tokenizer: Any) -> None:
     empty = torch.zeros(text.tokens.shape)
     with pytest.raises(InputError, match="needs lists of entities, but text is text"):
         accuracy_by_shots(Behaviour(empty, empty, empty.long()), text)
+
+
+def test_a_trained_model_sees_the_rule_and_a_random_one_does_not(gpt2: LanguageModel) -> None:
+    """The bundled models were trained on such lists; a network with random weights was not."""
+    trained = load_model("gpt2-2m")
+    tables = []
+    for model in (trained, gpt2):
+        found = windows("animal", model.tokenizer, count=200)
+        with extract(model, found) as states:
+            assert states.behaviour is not None
+            tables.append(accuracy_by_shots(states.behaviour, found))
+    assert tables[0]["in_category"].min() > 0.9
+    assert (tables[0]["correct"] > tables[0]["chance"]).all()
+    assert (tables[1]["correct"] < tables[1]["chance"]).all()  # it may repeat what was shown, as tied weights make it
