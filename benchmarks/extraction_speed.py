@@ -5,7 +5,8 @@
     python benchmarks/extraction_speed.py --layers 2 --width 64 --windows 1000 --memory 500 5000  # only to try
 
 The model is shaped like GPT-2 with random weights, which cost as much as trained ones. Ratios are of runs that took
-turns in one process; peak memory is that of a process of its own for every size.
+turns in one process, on a CPU by the time its cores worked for them, so that what else runs there matters little; peak
+memory is that of a process of its own for every size.
 """
 
 from __future__ import annotations
@@ -59,10 +60,11 @@ def random_windows(count: int, distinct: int) -> Windows:
     return Windows("random", "text", ids[rng.permutation(rows)], np.ones(len(rows)))
 
 
-def wait(device: torch.device) -> float:
-    """The time, once the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def clock(device: torch.device) -> float:
+    """Seconds: of a GPU's wall clock, once it has done what it was given; of work of all cores of a CPU."""
+    if device.type != "cuda":
+        return time.process_time()
+    torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
@@ -80,16 +82,17 @@ def throughput(options: argparse.Namespace) -> None:
         with extract(model, windows, behaviour=False, spill_dir=options.spill):
             pass
 
+    per_core = "" if model.device.type == "cuda" else " and core"
     bare()  # warm
     seconds: dict[str, list[float]] = {"bare": [], "extract": []}
     for turn in range(options.repeats):
         for name, run in (
             (("bare", bare), ("extract", captured)) if turn % 2 else (("extract", captured), ("bare", bare))
         ):
-            started = wait(model.device)
+            started = clock(model.device)
             run()
-            seconds[name].append(wait(model.device) - started)
-            print(f"  {name:8} {rows.numel() / seconds[name][-1]:12,.0f} tokens/s", flush=True)
+            seconds[name].append(clock(model.device) - started)
+            print(f"  {name:8} {rows.numel() / seconds[name][-1]:12,.0f} tokens/s{per_core}", flush=True)
     ratios = [b / e for b, e in zip(seconds["bare"], seconds["extract"], strict=True)]
     print(
         f"throughput, {rows.shape[0]:,} windows x {TOKENS} tokens of {options.distinct:,} kinds: extraction at "
