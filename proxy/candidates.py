@@ -22,12 +22,12 @@ Array = NDArray[np.float64]
 Labels = NDArray[np.str_]
 
 PENALTIES = np.logspace(-5, 1, 13)  # of ridge, relative to the trace of the features' scatter matrix
-FAMILY_SCALES = (0.5, 1.5, 5.0)  # standard deviation of a family's shift, in units of one standardised feature
+FAMILY_SCALES = (0.5, 3.0)  # standard deviation of a family's shift, in units of one standardised feature
 REWEIGHTINGS = 8
 VARIANCE_KEPT = 0.95
 MOST_COMPONENTS = 5
 LINEAR_SHARES = (0.5, 0.9, 0.99)
-LENGTHS = (0.5, 1.0, 2.0)  # of the Gaussian process, in units of the references' RMS distance from their mean
+LENGTHS = (0.5, 1.5)  # of the Gaussian process, in units of the references' RMS distance from their mean
 NOISES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # relative to the signal's variance
 
 
@@ -275,10 +275,7 @@ class Average(Candidate):
 
     def fit(self, rows: Rows) -> Average:
         """Fit the members."""
-        self.members_ = [
-            member().fit(rows)
-            for member in (PartialLeastSquares, Ridge, PrincipalComponents, FamilyPooled, GaussianProcess)
-        ]
+        self.members_ = [CANDIDATES[name]().fit(rows) for name in AVERAGED]
         return self
 
     def eta(self, Z: Array, families: Labels | None = None) -> Array:
@@ -298,6 +295,7 @@ CANDIDATES: dict[str, type[Candidate]] = {
     "gaussian_process": GaussianProcess,
     "average": Average,
 }
+AVERAGED = ("pls", "ridge", "principal_components", "family_pooled", "gaussian_process")
 
 
 def _centred(Z: Array, t: Array, weights: Array) -> tuple[Array, Array, Array, float]:
@@ -380,9 +378,8 @@ def _ridge_path(Z: Array, t: Array, weights: Array, folds: NDArray[np.int64]) ->
         losses = np.zeros(len(PENALTIES))
         for label in labels:
             rows = np.flatnonzero(folds == label)
-            own = (
-                np.einsum("ir,ar,jr->aij", U[rows], shrink, U[rows]) + np.outer(root[rows], root[rows]) / weights.sum()
-            )
+            between = (U[rows] * shrink[:, None, :]) @ U[rows].T
+            own = between + np.outer(root[rows], root[rows]) / weights.sum()
             left = np.linalg.solve((1 + 1e-12) * np.eye(len(rows)) - own, residual[:, rows, None])
             losses += np.sum(left[:, :, 0] ** 2, axis=1)
     coef = Vt.T @ (singular / (singular**2 + penalties) * projected).T

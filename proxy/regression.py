@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from proxy.candidates import CANDIDATES, Candidate, Rows
+from proxy.candidates import AVERAGED, CANDIDATES, Candidate, Rows
 from proxy.folds import fold_of
 from proxy.links import Bounds, Link
 
@@ -138,13 +138,20 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         folds = fold_of(rows.groups)
         if len(np.unique(folds)) < 3 or np.ptp(rows.y) <= 1e-12 * np.abs(rows.y).max():
             return "mean"  # nothing to choose by
-        for name in self.candidates():
-            error = np.empty(len(rows.y))
-            for fold in np.unique(folds):
-                left = folds == fold
-                head = self._fitted(name, rows.take(~left))
-                eta = head.eta(rows.Z[left][:, self._columns(name)], rows.families[left])
-                error[left] = rows.link.forward(rows.link.inverse(eta)) - rows.link.forward(rows.y[left])
+        names = self.candidates()
+        etas = {name: np.empty(len(rows.y)) for name in names}
+        for fold in np.unique(folds):
+            left = folds == fold
+            kept = rows.take(~left)
+            for name in names:
+                if name == "average":  # of heads that are fitted already
+                    etas[name][left] = np.mean([etas[member][left] for member in AVERAGED], axis=0)
+                else:
+                    head = self._fitted(name, kept)
+                    etas[name][left] = head.eta(rows.Z[left][:, self._columns(name)], rows.families[left])
+        target = rows.link.forward(rows.y)
+        for name, eta in etas.items():
+            error = rows.link.forward(rows.link.inverse(eta)) - target
             self.scores_[name] = float(np.average(error**2, weights=rows.weights))
         return next(name for name, loss in self.scores_.items() if loss <= TIE * min(self.scores_.values()))
 
