@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
-from estimators.base import InputError
+from estimators.base import EmergenceError, InputError
 from proxy.jobs import Job
 from proxy.placement import GPU_MEMORY_GB, UNKNOWN_GPU_GB, Demand, Node
 from proxy.worker import Worker
@@ -65,6 +65,7 @@ class Cluster:
 
         Raises:
             InputError: if the address does not answer.
+            EmergenceError: if Ray cannot start here.
         """
         if self.address is not None:
             _check_address(self.address)
@@ -74,24 +75,9 @@ class Cluster:
         self._ray = ray
         on_main_thread = threading.current_thread() is threading.main_thread()
         terminate = signal.getsignal(signal.SIGTERM)
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                if self.address is None:
-                    context = ray.init(
-                        address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **options
-                    )
-                else:
-                    context = ray.init(address=self.address, **options)
-        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-            if self.address is None:
-                raise
-            reason = str(error).split("\n")[0].rstrip(".")
-            raise InputError(
-                f"No Ray cluster answers at {self.address}: {reason}; start one with `ray start --head`, "
-                "or leave --address out to run on this machine."
-            ) from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            context = self._start() if self.address is None else self._join(self.address)
         if on_main_thread:
             signal.signal(signal.SIGTERM, terminate)  # Ray put one there that aborts with a stack trace
         if self.tell is not None and context.dashboard_url:
@@ -103,6 +89,35 @@ class Cluster:
     ) -> None:
         """Leave the cluster; a local one ends with all its processes."""
         self._ray.shutdown()
+
+    def _join(self, address: str) -> Any:
+        try:
+            return self._ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+            reason = str(error).split("\n")[0].rstrip(".")
+            raise InputError(
+                f"No Ray cluster answers at {address}: {reason}; start one with `ray start --head`, "
+                "or leave --address out to run on this machine."
+            ) from error
+
+    def _start(self) -> Any:
+        """Start a cluster here; on a busy machine Ray's own 15 s for its agents can be too few (ray#65983)."""
+        tries = 3
+        while True:
+            tries -= 1
+            try:
+                return self._ray.init(
+                    address="local",
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+            except Exception as error:  # Ray raises a bare one here
+                self._ray.shutdown()
+                if not tries:
+                    reason = str(error).split("\n")[0]
+                    raise EmergenceError(f"Ray could not start on this machine: {reason}") from error
 
     def nodes(self) -> dict[str, Node]:
         """Return the living nodes by id."""

@@ -116,11 +116,16 @@ class Results:
         """Yield the tables of `jobs` sorted by model, corpus, layer, position and resolution, few at a time."""
         ordered = sorted(jobs, key=lambda job: (job.model_name, job.corpus_name, job.key))
         for _, group in itertools.groupby(ordered, key=lambda job: (job.model_name, job.corpus_name)):
-            parts = [
-                pq.read_table(pa.BufferReader(patiently(lambda key=job.key: self.storage.read(f"jobs/{key}.parquet"))))  # type: ignore[misc]
-                for job in group
-            ]
-            yield pa.concat_tables(parts).sort_by([(column, "ascending") for column in ORDER])
+            parts = [self._table(job.key) for job in group]
+            if len(parts) == 1:  # sorted when it was written
+                yield parts[0]
+            else:
+                yield pa.concat_tables(parts).sort_by([(column, "ascending") for column in ORDER])
+
+    def _table(self, key: str) -> pa.Table:
+        content = patiently(lambda: self.storage.read(f"jobs/{key}.parquet"))
+        # On small files the reader's threads cost more than they bring.
+        return pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).read(use_threads=False)
 
     def emergence(self) -> pd.DataFrame:
         """Return the merged table; without rows when no job is done."""

@@ -241,13 +241,13 @@ def _remote(url: str) -> Remote:
     return Remote(filesystem, root)
 
 
-def patiently(action: Callable[[], T], patience: Sequence[float] = PATIENCE) -> T:
-    """Do `action`, again after each pause of `patience` (seconds) while it fails with an OSError.
+def patiently(action: Callable[[], T], patience: Sequence[float] | None = None) -> T:
+    """Do `action`, again after each pause of `patience` (seconds; default `PATIENCE`) while it fails with an OSError.
 
     Raises:
         OSError: the last one, when patience has run out.
     """
-    for pause in patience:
+    for pause in PATIENCE if patience is None else patience:
         try:
             return action()
         except (FileNotFoundError, FileExistsError):

@@ -201,6 +201,8 @@ def trouble_of(error: BaseException) -> Trouble:
     while chain is not None:  # a loader may have put it into words
         if isinstance(chain, MemoryError) or type(chain).__name__ == "OutOfMemoryError":
             return "memory"
+        if isinstance(chain, RuntimeError) and "can't allocate memory" in str(chain):  # torch on CPU
+            return "memory"
         chain = chain.__cause__
     if isinstance(error, (EmergenceError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)):
         return None

@@ -22,7 +22,7 @@ from proxy.driver import Event
 from proxy.jobs import Job, make_jobs
 from proxy.placement import GIB, Demand, Node
 from proxy.results import Results, to_parquet
-from proxy.storage import open_storage
+from proxy.storage import Folder, open_storage
 from proxy.sweep import SweepResult, sweep
 from proxy.worker import Outcome, Trouble, blank_record
 
@@ -30,7 +30,7 @@ TWO_CORES = {"one": Node(Demand(0, 16 * GIB, 2))}
 
 
 def finished(job: Job) -> Outcome:
-    row = {"model": job.model_name, "corpus": job.corpus_name, "layer": 0, "position": 1, "resolution": 0.1}
+    row = {"model": job.model_name, "corpus": job.corpus_name, "layer": 0, "position": 1, "resolution": 0.18}
     return Outcome(to_parquet(pd.DataFrame([{**row, "ie_bits": 1.0}])), blank_record(job) | {"seconds": 0.1})
 
 
@@ -249,3 +249,31 @@ def test_storage_that_stays_away_ends_the_sweep_in_words(tmp_path: Path, monkeyp
     monkeypatch.setattr(Results, "write_done", gone)
     with pytest.raises(EmergenceError, match=r"Results could not be kept in .*run the same command again"):
         run(tmp_path, Threads(finished))
+
+
+def test_storage_that_fails_for_a_moment_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.storage.PATIENCE", (0.0, 0.0))
+    write, calls = Folder.write, itertools.count()
+
+    def flaky(self: Folder, name: str, content: bytes) -> None:
+        if next(calls) % 3:  # two of three writes fail
+            raise OSError(116, "Stale file handle")
+        write(self, name, content)
+
+    monkeypatch.setattr(Folder, "write", flaky)
+    monkeypatch.setattr("proxy.sweep.open_storage", lambda place: Folder(Path(place)))
+    result, _ = run(tmp_path, Threads(finished))
+    assert (len(result.done), result.failed, len(result.table)) == (4, (), 4)
+
+
+def test_a_tracking_server_that_is_down_costs_no_result(tmp_path: Path, emergence: Callable[..., Any]) -> None:
+    change = {"tracking": {"uri": "http://127.0.0.1:9"}}
+    run(tmp_path / "results", Threads(finished), **change)  # all is done, so the command only has to track
+    settings = tmp_path / "t.yaml"
+    settings.write_text(config(**change).model_dump_json())
+    outcome = emergence("sweep", settings, "--results", tmp_path / "results")
+    assert outcome.code == 1
+    assert "4 jobs done, 0 failed" in outcome.err
+    assert "Not tracked: " in outcome.err
+    assert "http://127.0.0.1:9" in outcome.err
+    assert f"emergence track {tmp_path / 'results'}" in outcome.err

@@ -112,6 +112,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
         (ConnectionResetError(), "again"),
         (MemoryError(), "memory"),
         (OutOfMemoryError(), "memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "memory"),
         (caused(InputError("does not fit"), OutOfMemoryError()), "memory"),
         (InputError("wrong"), None),
         (ValueError("wrong"), None),

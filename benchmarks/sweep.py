@@ -1,0 +1,273 @@
+"""How sweeps scale: workers, overhead, resuming, memory, and a cluster of 64 GPUs that are only declared.
+
+    python benchmarks/sweep.py resume            10,000 planned jobs, 9,900 of them done
+    python benchmarks/sweep.py memory            the driver's memory for 1,000 and for 20,000 jobs
+    python benchmarks/sweep.py workers           two workers against one, and one against no Ray at all
+    python benchmarks/sweep.py cluster           1,000 models x 20 corpora on 64 declared GPUs, time shortened
+    python benchmarks/sweep.py calibrate RESULTS speeds of this machine, for proxy/plan.py, from a finished sweep
+
+Ratios are of runs side by side on this machine; `workers` wants two idle cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pandas as pd
+
+from proxy import cluster as on_ray
+from proxy.config import SweepConfig, parse_config
+from proxy.driver import Event
+from proxy.jobs import Job, make_jobs
+from proxy.placement import GIB, Demand, Node
+from proxy.results import Results, to_parquet
+from proxy.storage import open_storage
+from proxy.sweep import sweep
+from proxy.worker import Outcome, Worker, blank_record
+
+MODELS = [f"{family}-{size}" for family in ("gpt2", "gemma") for size in ("30k", "90k", "280k", "750k", "2m")]
+
+
+def many(jobs: int) -> SweepConfig:
+    """A config of `jobs` small jobs: the bundled models on differently many windows."""
+    corpora = [{"source": "animal", "windows": 2 + number} for number in range(jobs // len(MODELS))]
+    return parse_config({"name": "many", "models": MODELS, "corpora": corpora})
+
+
+def finished(job: Job) -> Outcome:
+    """What a worker would hand back, with a table of usual size."""
+    return Outcome(_table(job.model_name, job.corpus_name), blank_record(job) | {"seconds": 1.0})
+
+
+@cache
+def _table(model: str, corpus: str) -> bytes:
+    rows = [
+        {"layer": layer, "position": position, "resolution": level / 10, "ie_bits": layer + position / level}
+        for layer in range(8)
+        for position in range(1, 11)
+        for level in range(1, 8)
+    ]
+    return to_parquet(pd.DataFrame(rows).assign(model=model, corpus=corpus))
+
+
+class Instant(on_ray.Cluster):
+    """A cluster whose jobs are over as soon as they are given: what is left is the driver's own work."""
+
+    def __enter__(self) -> Instant:
+        """Start nothing."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End nothing."""
+
+    def nodes(self) -> dict[str, Node]:
+        """Two cores."""
+        return {"one": Node(Demand(0, 64 * GIB, 2))}
+
+    def start_worker(self, demand: Demand) -> Any:
+        """A worker that is nothing."""
+        return object()
+
+    def stop_worker(self, handle: Any) -> None:
+        """Nothing to stop."""
+
+    def where(self, handle: Any) -> Any:
+        """At once."""
+        return _Answer({"node": "one"})
+
+    def run(self, handle: Any, job: Job) -> Any:
+        """Over at once."""
+        return _Answer(job)
+
+    def steps(self, handle: Any) -> Any:
+        """Always at the end."""
+        return _Answer((1, 1))
+
+    def wait(self, references: Sequence[Any], timeout: float) -> list[Any]:
+        """All are ready."""
+        return list(references)
+
+    def get(self, reference: Any) -> Any:
+        """The answer; of a job, its outcome."""
+        return finished(reference.value) if isinstance(reference.value, Job) else reference.value
+
+
+@dataclass(eq=False)
+class _Answer:
+    value: Any
+
+
+def resume() -> None:
+    """Time a second run that finds 9,900 of 10,000 jobs done."""
+    config = many(10_000)
+    with tempfile.TemporaryDirectory() as folder:
+        results = Results(open_storage(folder))
+        jobs = make_jobs(config)
+        for job in jobs[:9_900]:
+            outcome = finished(job)
+            results.write_done(job, outcome.table or b"", outcome.record)
+        began = time.perf_counter()
+        missing = results.find(job.key for job in make_jobs(config))
+        planned = time.perf_counter() - began
+        began = time.perf_counter()
+        outcome_ = sweep(config, folder, cluster=Instant())
+        whole = time.perf_counter() - began
+        print(f"10,000 jobs, {len(missing.done)} done: known after {planned:.1f} s;")
+        print(f"the other 100 handed out, kept, and all {len(outcome_.done)} merged after {whole:.1f} s in all")
+
+
+def memory() -> None:
+    """Compare the driver's peak memory for few and for many jobs, each in a fresh process."""
+    peaks = {}
+    for jobs in (1_000, 20_000):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            peaks[jobs], seconds = pool.apply(_drive, (jobs,))
+        print(f"{jobs} jobs: peak {peaks[jobs]:.0f} MB, {jobs / seconds:.0f} jobs per second through the driver")
+    few, more = peaks.values()
+    print(f"growth per 1,000 jobs: {(more - few) / 19:.1f} MB")
+
+
+def _drive(jobs: int) -> tuple[float, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        result = sweep(many(jobs), folder, cluster=Instant())
+        assert len(result.done) == jobs  # noqa: S101
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.perf_counter() - began
+
+
+def workers() -> None:
+    """Time the same jobs with two workers, with one, and one after another without Ray."""
+    config = parse_config(
+        {
+            "name": "workers",
+            "models": ["gpt2-2m", "gemma-2m"],
+            "corpora": [
+                {"source": source, "windows": windows}
+                for source, windows in (("animal", 5000), ("color", 5000), ("country", 5000), ("python-docs", 5000))
+            ],
+        }
+    )
+    jobs = make_jobs(config)
+    worker = Worker()
+    worker.run(jobs[0])  # imports and caches, for all alike
+    began = time.perf_counter()
+    lengths = [worker.run(job).record["seconds"] for job in jobs]
+    plain = time.perf_counter() - began
+    print(f"{len(jobs)} jobs of {min(lengths):.0f} to {max(lengths):.0f} s, one after another: {plain:.1f} s")
+    spans = {}
+    for count in (1, 2):
+        times: list[float] = []
+
+        def watch(event: Event, times: list[float] = times) -> None:
+            if event.kind in ("start", "done"):
+                times.append(time.perf_counter())
+
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.perf_counter()
+            sweep(config.model_copy(update={"workers": count}), folder, watch=watch)
+            whole = time.perf_counter() - began
+        spans[count] = times[-1] - times[0]
+        start = times[0] - began
+        print(f"{count} workers: first job after {start:.1f} s, then {spans[count]:.1f} s, {whole:.1f} s in all")
+    print(f"two workers against one: {spans[1] / spans[2]:.2f} times the jobs per minute")
+    print(f"one worker on Ray against none: {100 * (spans[1] / plain - 1):+.1f} % (imports included, about 3 s)")
+
+
+class Shortened(Worker):
+    """Sleeps instead of measuring; `queries` is a job's length in thousandths of a second."""
+
+    def _measure(self, job: Job, record: dict[str, Any]) -> bytes:
+        time.sleep(job.measurement.queries / 1000)
+        return finished(job).table or b""
+
+
+def cluster() -> None:
+    """Run 20,000 jobs on 8 declared nodes of 8 GPUs, the jobs shortened to what 2 cores can follow."""
+    from ray import cloudpickle
+    from ray.cluster_utils import Cluster as Machines
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    length = 3.0
+    models = [{"id": f"nobody/model-{number}-1b"} for number in range(1_000)]
+    corpora = [{"source": "animal", "windows": 2 + number} for number in range(20)]
+    options = {"measurement": {"queries": int(1000 * length)}, "resources": {"gpus": 1, "memory_gb": 0.1}}
+    config = parse_config({"name": "cluster", "models": models, "corpora": corpora, **options})
+    machines = Machines(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    for _ in range(8):
+        machines.add_node(num_cpus=8, num_gpus=8, memory=8 * GIB, object_store_memory=80 * 2**20)
+    starts: list[float] = []
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+
+            def watch(event: Event) -> None:
+                if event.kind == "start":
+                    starts.append(time.perf_counter())
+
+            began = time.perf_counter()
+            result = sweep(config, folder, cluster=on_ray.Cluster(machines.address, worker=Shortened), watch=watch)
+            whole = time.perf_counter() - began
+    finally:
+        machines.shutdown()
+    ideal = len(result.done) * length / 64
+    print(f"{len(result.done)} jobs of {length} s on 64 declared GPUs: {whole:.0f} s, ideal {ideal:.0f} s")
+    print(f"first job after {starts[0] - began:.0f} s, 64 at work after {starts[63] - began:.0f} s")
+
+
+def calibrate(results: Path) -> None:
+    """Fit the speeds in proxy/plan.py to the records of a sweep on CPU."""
+    from proxy import plan
+
+    rows = []
+    for path in sorted((results / "jobs").glob("*.json")):
+        record = json.loads(path.read_text())
+        if record["status"] == "done":
+            config = record["config"]
+            jobs = make_jobs(
+                parse_config(
+                    {"name": "t", "models": [config["model"]], "corpora": [config["corpus"]]}
+                    | {"measurement": config["measurement"], "seed": config["seed"]}
+                )
+            )
+            estimate = plan.job_seconds(jobs[0], Demand(0, 0, 1))
+            rows.append({"job": jobs[0].label, "seconds": record["seconds"], "estimate": estimate})
+    frame = pd.DataFrame(rows)
+    frame["ratio"] = frame["seconds"] / frame["estimate"]
+    print(frame.to_string(index=False))
+    print(f"all: {frame['seconds'].sum() / frame['estimate'].sum():.2f} times the estimate")
+
+
+def main() -> None:
+    """Run the benchmark that is named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    choices: dict[str, Callable[..., None]] = {
+        "resume": resume,
+        "memory": memory,
+        "workers": workers,
+        "cluster": cluster,
+        "calibrate": calibrate,
+    }
+    parser.add_argument("what", choices=choices)
+    parser.add_argument("results", nargs="?", type=Path)
+    arguments = parser.parse_args()
+    if arguments.what == "calibrate":
+        calibrate(arguments.results)
+    else:
+        choices[arguments.what]()
+
+
+if __name__ == "__main__":
+    main()
