@@ -17,7 +17,7 @@ from pathlib import Path
 
 from estimators.base import EmergenceError, InputError
 
-START_S = 120.0
+START_S = 180.0
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def serve(folder: Path) -> Iterator[str]:
 
     Raises:
         InputError: if there is no model in the folder.
-        EmergenceError: if the server does not come up within two minutes; the end of its log is in the message.
+        EmergenceError: if the server does not come up within three minutes; the end of its log is in the message.
     """
     folder = folder.absolute()
     if not (folder / "config.json").is_file():

@@ -92,8 +92,8 @@ def distinct_share(tokens: Sequence[str], drawn: int) -> float | None:
     length of the text. None if there are fewer than `drawn` words.
 
     Example:
-        >>> distinct_share(["a", "b", "a", "b"], 1)
-        1.0
+        >>> distinct_share(["a", "b", "a", "b"], 4)
+        0.5
     """
     total = len(tokens)
     if total < drawn:

@@ -54,12 +54,25 @@ class Reader:
             InputError: if no answer is long enough for a window.
         """
         windows = answer_windows(self.model, texts, count=WINDOWS, seed=self.seed)
+        macro, micro = self.information(windows, resolutions)
+        weights = torch.from_numpy(windows.weights)
         found: dict[str, float] = {}
+        for place, resolution in enumerate(resolutions):
+            value = emergence(macro[place], micro[place].T, weights)
+            numbers = (value.macro_bits, value.micro_bits, value.ie_bits, value.sample_std)
+            found |= {f"{name}_{resolution:g}": number for name, number in zip(NAMES, numbers, strict=True)}
+        return found | {"nll": self.nll_bits(texts)}
+
+    def information(self, windows: Windows, resolutions: Sequence[float]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pointwise information of the last block about windows of N rows and T tokens, in bits.
+
+        Returns:
+            Macro (R, N) at the last position, and micro (R, T, N) of every token run alone, for R resolutions.
+        """
         with extract(self.model, windows, statistics=self.statistics, behaviour=False, seed=self.seed) as states:
             block = states.blocks - 1
-            weights = torch.from_numpy(windows.weights)
             propagate = partial(sample_propagation, resolutions=resolutions, scale=states.scale(block), seed=self.seed)
-            macro = propagate(states.leaving(block, TOKENS), weights)
+            macro = propagate(states.leaving(block, states.positions), torch.from_numpy(windows.weights))
             alone = states.micro_leaving(block)
             _, token_of = windows.distinct_tokens()
             micro = []
@@ -68,12 +81,7 @@ class Reader:
                 counts = torch.from_numpy(np.bincount(row, weights=windows.weights))
                 one = propagate(alone[torch.from_numpy(present)], counts)
                 micro.append(torch.stack([_pointwise(each) for each in one])[:, torch.from_numpy(row)])
-            for place, resolution in enumerate(resolutions):
-                columns = torch.stack([one[place] for one in micro], dim=1)
-                value = emergence(_pointwise(macro[place]), columns, weights)
-                numbers = (value.macro_bits, value.micro_bits, value.ie_bits, value.sample_std)
-                found |= {f"{name}_{resolution:g}": number for name, number in zip(NAMES, numbers, strict=True)}
-        return found | {"nll": self.nll_bits(texts)}
+        return torch.stack([_pointwise(each) for each in macro]), torch.stack(micro, dim=1)
 
     def nll_bits(self, texts: Sequence[Sequence[str]], *, batch_tokens: int = 8192) -> float:
         """Mean surprise in bits of a token of the answers, each read from its start, up to the reader's context.
@@ -125,16 +133,20 @@ def answer_windows(
         seed: of the draw.
         tokens: tokens of a window.
 
+    Returns:
+        The distinct windows, how often each was drawn, and as `documents` the place in `texts` it (first) came from.
+
     Raises:
         InputError: if no text has that many tokens.
     """
     rng = np.random.default_rng([seed, 2])
-    pools = []
-    for samples in texts:
+    pools, owners = [], []
+    for owner, samples in enumerate(texts):
         encoded = [np.array(_encode(model, text, whole=False), dtype=np.int64) for text in samples]
         places = [np.lib.stride_tricks.sliding_window_view(ids, tokens) for ids in encoded if len(ids) >= tokens]
         if places:
             pools.append(np.concatenate(places))
+            owners.append(owner)
     if not pools:
         raise InputError(
             f"No answer has {tokens} tokens of the reader {model.name}, so it cannot read them; collect longer answers."
@@ -144,11 +156,18 @@ def answer_windows(
     drawn = []
     for pool, share in zip(pools, shares, strict=True):
         rounds = [rng.permutation(len(pool)) for _ in range(-(-share // len(pool)))]
-        if rounds:
-            drawn.append(pool[np.concatenate(rounds)[:share]])
-    distinct, weights = np.unique(np.concatenate(drawn), axis=0, return_counts=True)
+        drawn.append(pool[np.concatenate(rounds)[:share]] if rounds else pool[:0])
+    owner_of = np.repeat(owners, shares)
+    distinct, first, weights = np.unique(np.concatenate(drawn), axis=0, return_index=True, return_counts=True)
     order = rng.permutation(len(distinct))
-    return Windows("answers", "text", distinct[order], weights[order].astype(np.float64), prefix=model.prefix)
+    return Windows(
+        "answers",
+        "text",
+        distinct[order],
+        weights[order].astype(np.float64),
+        prefix=model.prefix,
+        documents=owner_of[first][order],
+    )
 
 
 def read_features(answers: pd.DataFrame, reader: Reader, resolutions: Sequence[float]) -> dict[str, float]:
