@@ -1,0 +1,254 @@
+"""The claims of arXiv 2405.12617 tested on the bundled models, beside random-weights twins and shuffled controls.
+
+    python benchmarks/paper.py --results results/study --out docs       about ten minutes on two idle cores
+    python benchmarks/paper.py --sweep results/paper --out paper-study  the same questions put to a sweep of your own
+
+Measures, judges each claim by a rule that is written beside it, draws the figures and writes OUT/study.md. All numbers
+follow from the seed. Measurements are kept in RESULTS: a run that was stopped goes on, and a model that changed is
+measured again. With `--sweep` nothing is measured: what a finished sweep holds is judged (`emergence sweep paper`
+measures the paper's own four models on the hub, with a GPU), and claims it holds no data for are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from paper_claims import Study, judge_all
+from paper_text import write_study
+
+from estimators import estimate_many
+from extraction import LanguageModel, Windows, extract, load_model, random_twin, reference_models, windows
+from extraction.tables import read_table, write_table
+from extraction.twin import SUFFIX
+from proxy.measure import measure
+from proxy.schemas import EMERGENCE
+
+TEXT = "python-docs"
+SHUFFLED = f"{TEXT}, shuffled"
+SHOTS = 12
+TRAINED = {  # name in the tables: method and its options; small budgets, no second fits on halves
+    "infonce": ("infonce", {"steps": 150, "folds": 2, "halves": False}),
+    "mine": ("mine", {"steps": 150, "folds": 2, "halves": False}),
+}
+
+
+def measured(arguments: argparse.Namespace) -> Study:
+    """Measure all that the claims need, leaving out what RESULTS holds already."""
+    few, some, many = arguments.windows // 2, 2 * arguments.windows, 8 * arguments.windows
+    families = {name.rsplit("-", 1)[0]: [] for name in arguments.models}
+    for name in arguments.models:
+        families[name.rsplit("-", 1)[0]].append(name)
+    largest = [names[-1] for names in families.values()]  # names come by size
+    ends = [name for names in families.values() for name in dict.fromkeys((names[0], names[-1]))]
+    tables: dict[str, list[pd.DataFrame]] = {}
+    for number, name in enumerate(arguments.models):
+        tell(f"{name}, {number + 1} of {len(arguments.models)}")
+        trained = load_model(name, device="cpu")
+        kept = Kept(arguments.results, trained)
+        for model in (trained, random_twin(trained, seed=arguments.seed)):
+            for corpus in (TEXT, "animal"):
+                tables.setdefault("main", []).append(emergence(kept, model, corpus, arguments))
+            for count in (few, some, many) if name in largest else ():
+                table = emergence(kept, model, "country", arguments, count=count, tokens=2 * SHOTS)
+                tables.setdefault("shots", []).append(table.assign(drawn=count))
+        if name in largest:
+            tables.setdefault("shuffled", []).append(emergence(kept, trained, SHUFFLED, arguments))
+        tables.setdefault("trained", []).append(
+            kept("trained", lambda model=trained: by_trained_estimators(model, arguments), arguments.samples)
+        )
+        if name in ends:
+            tables.setdefault("preset", []).append(
+                kept(
+                    "preset",
+                    lambda model=trained: by_paper_preset(model, arguments),
+                    arguments.samples,
+                    arguments.epochs,
+                )
+            )
+    return Study(**{name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()})
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Tables of one model in a folder, each under a key of all that determines it."""
+
+    folder: Path
+    model: LanguageModel
+
+    def __call__(self, what: str, make: Callable[[], pd.DataFrame], *settings: object) -> pd.DataFrame:
+        """Return the table kept under these settings, or make it and keep it."""
+        digest = hashlib.sha256(repr((what, self.model.name, settings)).encode())
+        for name, weight in sorted(self.model.model.state_dict().items()):
+            digest.update(name.encode() + weight.numpy().tobytes())
+        path = self.folder / f"{self.model.name}-{what}-{digest.hexdigest()[:16]}.parquet".replace(", ", "-")
+        if path.exists():
+            return pd.read_parquet(path)
+        table = make()
+        write_table(table, path)
+        return table
+
+
+def emergence(
+    kept: Kept,
+    model: LanguageModel,
+    corpus: str,
+    arguments: argparse.Namespace,
+    *,
+    count: int | None = None,
+    tokens: int | None = None,
+) -> pd.DataFrame:
+    """Measure one model, or its twin, on one corpus."""
+    count = count or arguments.windows
+    source = TEXT if corpus == SHUFFLED else corpus
+    chosen = windows(source, model.tokenizer, count=count, tokens=tokens, seed=arguments.seed, prefix=model.prefix)
+    if corpus == SHUFFLED:
+        chosen = shuffled_windows(chosen, arguments.seed)
+    return kept(
+        f"{corpus}-{count}" + ("-random" if model.name.endswith(SUFFIX) else ""),
+        lambda: measure(model, chosen, queries=arguments.queries, seed=arguments.seed),
+        chosen.hash,
+        arguments.queries,
+        arguments.seed,
+    )
+
+
+def tell(line: str) -> None:
+    """Say on stderr what is being measured."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def shuffled_windows(text: Windows, seed: int) -> Windows:
+    """Permute every column over the windows: each position keeps its tokens, the context is lost.
+
+    Micro information is unchanged, so any difference of IE is one of the macro information.
+    """
+    rng = np.random.default_rng([seed, 3])
+    rows = np.repeat(text.tokens, text.weights.astype(np.int64), axis=0)
+    rows = np.stack([rng.permutation(column) for column in rows.T], axis=1)
+    distinct, counts = np.unique(rows, axis=0, return_counts=True)
+    order = rng.permutation(len(distinct))
+    return replace(
+        text, corpus=SHUFFLED, tokens=distinct[order], weights=counts[order].astype(np.float64), documents=None
+    )
+
+
+def pairs(model: LanguageModel, count: int, seed: int) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], Windows]:
+    """States entering and leaving the last block: the macro pair at the last position, then the micro pairs."""
+    text = windows(TEXT, model.tokenizer, count=count, seed=seed)
+    repeated = torch.from_numpy(np.repeat(np.arange(len(text)), text.weights.astype(np.int64)))
+    tokens = torch.from_numpy(text.distinct_tokens()[1])[repeated]
+    with extract(model, text, entering=True, behaviour=False, seed=seed) as states:
+        block, last = states.blocks - 1, states.positions
+        macro = (states.entering(block, last)[repeated], states.leaving(block, last)[repeated])
+        entering, leaving = states.micro_entering(block), states.micro_leaving(block)
+        micro = [(entering[column], leaving[column]) for column in tokens.T]
+    return [macro, *micro], text
+
+
+def by_trained_estimators(trained: LanguageModel, arguments: argparse.Namespace) -> pd.DataFrame:
+    """E of the last block on text by trained estimators, for the model and its twin, and with pairs re-drawn.
+
+    The pairs of the control are (x_i, y_j) with j a permutation: what is estimated of them is 0 bits in truth.
+    """
+    rows = []
+    for model in (trained, random_twin(trained, seed=arguments.seed)):
+        problems, text = pairs(model, arguments.samples, arguments.seed)
+        x, y = problems[0]
+        order = torch.randperm(len(y), generator=torch.Generator().manual_seed(arguments.seed))
+        for label, (method, options) in TRAINED.items():
+            found = estimate_many([*problems, (x, y[order])], method, seed=arguments.seed, **options)
+            macro, *micro, shuffled = found
+            rows.append(
+                {
+                    "model": model.name,
+                    "family": model.family,
+                    "parameters": model.parameters,
+                    "estimator": label,
+                    "macro_bits": macro.bits,
+                    "macro_ceiling_bits": macro.ceiling_bits,
+                    "micro_bits": float(np.mean([one.bits for one in micro])),
+                    "ie_bits": macro.bits - float(np.mean([one.bits for one in micro])),
+                    "ie_std_error": float(
+                        np.sqrt(macro.std_error**2 + sum(one.std_error**2 for one in micro) / len(micro) ** 2)
+                    ),
+                    "shuffled_bits": shuffled.bits,
+                    "flags": ",".join(macro.flags),
+                    "samples": int(text.weights.sum()),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def by_paper_preset(model: LanguageModel, arguments: argparse.Namespace) -> pd.DataFrame:
+    """Macro information of the last block by the paper's own MINE: what it reports (max), last and held out."""
+    problems, _ = pairs(model, arguments.samples, arguments.seed)
+    x, y = problems[0]
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(arguments.seed))
+    found = estimate_many([(x, y), (x, y[order])], "mine", seed=arguments.seed, preset="paper", epochs=arguments.epochs)
+    return pd.DataFrame(
+        [
+            {
+                "model": model.name,
+                "pairs": pairs_are,
+                "max": one.details["max"],
+                "last": one.details["last"],
+                "held_out": one.details["held_out"],
+                "ceiling": problems_ceiling if pairs_are == "true" else 0.0,
+                "epochs": arguments.epochs,
+                "samples": len(x),
+            }
+            for pairs_are, one, problems_ceiling in zip(
+                ("true", "shuffled"), found, (found[0].ceiling_bits, 0.0), strict=True
+            )
+        ]
+    )
+
+
+def from_sweep(folder: Path) -> Study:
+    """What a finished sweep holds: rows with 24 tokens or more of a category show the shots, the rest the rest."""
+    table = read_table(folder / "emergence.parquet", EMERGENCE)
+    longest = table.groupby(["corpus", "windows"])["position"].transform("max")
+    is_list = table["corpus"].isin(["country", "animal", "color"])
+    return Study(main=table[~(is_list & (longest >= 2 * SHOTS))], shots=table[is_list & (longest >= 2 * SHOTS)])
+
+
+def main() -> None:
+    """Measure, judge, draw and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=Path("results/study"), help="where measurements are kept")
+    parser.add_argument("--sweep", type=Path, help="judge this sweep's results folder instead of measuring")
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder for study.md and images/study_*.png")
+    parser.add_argument("--models", nargs="+", default=list(reference_models.names()), help="bundled models, by size")
+    parser.add_argument("--windows", type=int, default=2000)
+    parser.add_argument("--queries", type=int, default=1000, help="windows whose information is read")
+    parser.add_argument("--samples", type=int, default=1000, help="windows given to trained estimators")
+    parser.add_argument("--epochs", type=int, default=200, help="of the paper's MINE (it used 10,000)")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    (arguments.out / "images").mkdir(parents=True, exist_ok=True)
+    if arguments.sweep is not None:
+        study = from_sweep(arguments.sweep)
+    else:
+        arguments.results.mkdir(parents=True, exist_ok=True)
+        study = measured(arguments)
+    setting = {
+        key: getattr(arguments, key)
+        for key in ("windows", "queries", "samples", "epochs", "seed")
+        if not arguments.sweep
+    }
+    claims = judge_all(study, arguments.out / "images")
+    write_study(claims, study, setting, arguments.out / "study.md")
+    print(json.dumps({claim.title: claim.verdict for claim in claims}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
