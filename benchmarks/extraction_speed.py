@@ -142,7 +142,7 @@ def micro(options: argparse.Namespace) -> None:
         alone += len(args[0]) if args[0].shape[1] == 1 else 0
 
     model.blocks[0].register_forward_pre_hook(note)
-    for count, distinct in ((500, 100), (2000, 100), (500, 400), (2000, 400)):
+    for count, distinct in ((100, 50), (400, 50), (100, 200), (400, 200)):
         alone = 0
         windows = random_windows(count, distinct)
         with extract(model, windows, behaviour=False):

@@ -131,7 +131,7 @@ def extract(
         entering: also keep what enters block 0 (what enters a later block is what leaves the one before).
         behaviour: also run the head: likelihoods, entropies and predictions along the windows.
         statistics: of another run of this model, to normalise by instead of those of these windows.
-        seed: of the projection.
+        seed: of the projection, unless `statistics` bring theirs.
         memory_gb: bound on the states held in memory at a time; results of more than half of it are spilled to disk.
         spill_dir: where to spill; default the system's temporary folder.
         spill_gb: most that may be spilled; `spilled_bytes` says beforehand how much will be.
