@@ -15,17 +15,15 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from sklearn.base import BaseEstimator
 
+from proxy.closed_forms import PENALTIES, centred, kernel, pls_path, principal, ridge_path
 from proxy.folds import fold_of
 from proxy.links import Link
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.str_]
 
-PENALTIES = np.logspace(-5, 1, 13)  # of ridge, relative to the trace of the features' scatter matrix
 FAMILY_SCALES = (0.5, 3.0)  # standard deviation of a family's shift, in units of one standardised feature
 REWEIGHTINGS = 8
-VARIANCE_KEPT = 0.95
-MOST_COMPONENTS = 5
 LINEAR_SHARES = (0.5, 0.9, 0.99)
 LENGTHS = (0.5, 1.5)  # of the Gaussian process, in units of the references' RMS distance from their mean
 NOISES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # relative to the signal's variance
@@ -66,7 +64,7 @@ class Candidate(BaseEstimator):  # type: ignore[misc]
 
     def directions(self, Z: Array) -> Array:
         """Return the projections (p, k) of the training features `Z` (n, p) that the prediction depends on."""
-        return _principal(Z, np.ones(len(Z)))
+        return principal(Z, np.ones(len(Z)))
 
 
 class Mean(Candidate):
@@ -89,7 +87,7 @@ class BestFeature(Candidate):
     def fit(self, rows: Rows) -> BestFeature:
         """Choose the feature and learn its line."""
         Z, weights = rows.Z, rows.weights
-        centre, Zc, t, t_mean = _centred(Z, rows.link.forward(rows.y), weights)
+        centre, Zc, t, t_mean = centred(Z, rows.link.forward(rows.y), weights)
         scatter = weights @ Zc**2
         gain = np.divide((weights * t) @ Zc, scatter, out=np.zeros(Z.shape[1]), where=scatter > 1e-12 * weights.sum())
         best = int(np.argmax(np.round(gain**2 * scatter, 12)))
@@ -116,12 +114,12 @@ class PartialLeastSquares(Candidate):
             loss = np.zeros(most)
             for fold in np.unique(folds):
                 kept, left = folds != fold, folds == fold
-                centre, mean, path, _ = _pls_path(Z[kept], target[kept], weights[kept], most)
+                centre, mean, path, _ = pls_path(Z[kept], target[kept], weights[kept], most)
                 error = target[left][:, None] - mean - (Z[left] - centre) @ path
                 loss += weights[left] @ error**2
             # the fewest components within 1 % of the least loss
             self.components_ = int(np.argmax(loss <= 1.01 * loss.min())) + 1
-        centre, mean, path, rotations = _pls_path(Z, target, weights, self.components_)
+        centre, mean, path, rotations = pls_path(Z, target, weights, self.components_)
         self.coef_ = path[:, -1]
         self.intercept_ = float(mean - centre @ self.coef_)
         self.rotations_ = rotations
@@ -153,7 +151,7 @@ class Ridge(Candidate):
         return self
 
     def _solve(self, rows: Rows, target: Array, weights: Array, folds: NDArray[np.int64]) -> None:
-        loss, coef, intercept = _ridge_path(rows.Z, target, weights, folds)
+        loss, coef, intercept = ridge_path(rows.Z, target, weights, folds)
         best = int(np.argmin(np.round(loss, 12)))
         self.penalty_ = float(PENALTIES[best])
         self.coef_, self.intercept_ = coef[:, best], float(intercept[best])
@@ -173,7 +171,7 @@ class FamilyPooled(Candidate):
         best = np.inf
         p = rows.Z.shape[1]
         for scale in FAMILY_SCALES:
-            loss, coef, intercept = _ridge_path(np.hstack([rows.Z, scale * shifts]), target, rows.weights, folds)
+            loss, coef, intercept = ridge_path(np.hstack([rows.Z, scale * shifts]), target, rows.weights, folds)
             at = int(np.argmin(np.round(loss, 12)))
             if loss[at] < best:
                 best = float(loss[at])
@@ -198,7 +196,7 @@ class PrincipalComponents(Candidate):
     def fit(self, rows: Rows) -> PrincipalComponents:
         """Learn the components and the curve over them."""
         Z, y, weights, link = rows.Z, rows.y, rows.weights, rows.link
-        directions = _principal(Z, weights)
+        directions = principal(Z, weights)
         directions = directions[:, : max(1, (len(np.unique(rows.groups)) - 1) // 2)]
         centre = np.average(Z, axis=0, weights=weights)
         scores = (Z - centre) @ directions
@@ -238,7 +236,7 @@ class GaussianProcess(Candidate):
     def fit(self, rows: Rows) -> GaussianProcess:
         """Choose length and noise, learn the process."""
         Z, weights, target = rows.Z, rows.weights, rows.link.forward(rows.y)
-        self.axes_ = _principal(Z, weights)
+        self.axes_ = principal(Z, weights)
         self.centre_ = np.average(Z, axis=0, weights=weights)
         self.mean_ = float(np.average(target, weights=weights))
         scores = (Z - self.centre_) @ self.axes_
@@ -248,8 +246,8 @@ class GaussianProcess(Candidate):
         residual = root * (target - self.mean_)
         best = -np.inf
         for linear, length in itertools.product(LINEAR_SHARES, LENGTHS):
-            kernel = _kernel(self.scores_, self.scores_, linear, length)
-            values, vectors = np.linalg.eigh(np.outer(root, root) * kernel)
+            gram = kernel(self.scores_, self.scores_, linear, length)
+            values, vectors = np.linalg.eigh(np.outer(root, root) * gram)
             projected = (vectors.T @ residual) ** 2
             for noise in NOISES:
                 spectrum = np.maximum(values, 0.0) + noise
@@ -263,7 +261,7 @@ class GaussianProcess(Candidate):
     def eta(self, Z: Array, families: Labels | None = None) -> Array:
         """Predict (n,) values on the link's scale: the posterior mean."""
         scores = (Z - self.centre_) @ self.axes_ / self.unit_
-        return np.asarray(self.mean_ + _kernel(scores, self.scores_, self.linear_, self.length_) @ self.dual_)
+        return np.asarray(self.mean_ + kernel(scores, self.scores_, self.linear_, self.length_) @ self.dual_)
 
     def directions(self, Z: Array) -> Array:
         """Return the components (p, k)."""
@@ -296,91 +294,3 @@ CANDIDATES: dict[str, type[Candidate]] = {
     "average": Average,
 }
 AVERAGED = ("pls", "ridge", "principal_components", "family_pooled", "gaussian_process")
-
-
-def _centred(Z: Array, t: Array, weights: Array) -> tuple[Array, Array, Array, float]:
-    """Return the weighted mean of the features, features and target about their means, and the target's mean."""
-    centre = np.average(Z, axis=0, weights=weights)
-    mean = float(np.average(t, weights=weights))
-    return centre, Z - centre, t - mean, mean
-
-
-def _kernel(a: Array, b: Array, linear: float, length: float) -> Array:
-    inner = a @ b.T
-    square = np.sum(a**2, axis=1)[:, None] + np.sum(b**2, axis=1)[None, :] - 2 * inner
-    return np.asarray(linear * inner + (1 - linear) * np.exp(-np.maximum(square, 0.0) / (2 * length**2)))
-
-
-def _principal(Z: Array, weights: Array) -> Array:
-    """Return the fewest principal axes (p, k) of `Z` that keep 95 % of its variance, at most five."""
-    root = np.sqrt(weights / weights.mean())[:, None]
-    _, singular, axes = np.linalg.svd((Z - np.average(Z, axis=0, weights=weights)) * root, full_matrices=False)
-    total = float(np.sum(singular**2))
-    if total <= 1e-12 * Z.size:
-        return np.zeros((Z.shape[1], 0))
-    kept = int(np.searchsorted(np.cumsum(singular**2) / total, VARIANCE_KEPT)) + 1
-    axes = axes[: min(kept, MOST_COMPONENTS)]
-    # the sign of an axis is arbitrary; fix it, so that the order of rows cannot turn it
-    axes = axes * np.sign(axes[np.arange(len(axes)), np.argmax(np.abs(axes), axis=1)])[:, None]
-    return np.asarray(axes.T)
-
-
-def _pls_path(Z: Array, t: Array, weights: Array, most: int) -> tuple[Array, float, Array, Array]:
-    """Return centre (p,), mean, coefficients (p, most) by number of components, and rotations (p, most) of PLS-1."""
-    centre, X, residual, mean = _centred(Z, t, weights)
-    directions: list[Array] = []
-    loadings: list[Array] = []
-    path: list[Array] = []
-    coef = np.zeros(Z.shape[1])
-    for _ in range(most):
-        direction = X.T @ (weights * residual)
-        norm = float(np.linalg.norm(direction))
-        if norm > 1e-10:
-            direction = direction / norm
-            score = X @ direction
-            size = float(weights @ score**2)
-            loading = X.T @ (weights * score) / size
-            # rotation r = W (P'W)^-1, one column at a time
-            rotation = direction.copy()
-            for earlier, rotated in zip(loadings, directions, strict=True):
-                rotation -= float(earlier @ direction) * rotated
-            slope = float((weights * score) @ residual) / size
-            coef = coef + slope * rotation
-            residual = residual - slope * score
-            X = X - np.outer(score, loading)
-            directions.append(rotation)
-            loadings.append(loading)
-        path.append(coef)
-    rotations = np.column_stack(directions) if directions else np.zeros((Z.shape[1], 0))
-    return centre, mean, np.column_stack(path), rotations
-
-
-def _ridge_path(Z: Array, t: Array, weights: Array, folds: NDArray[np.int64]) -> tuple[Array, Array, Array]:
-    """Return leave-group-out losses (a,), coefficients (p, a) and intercepts (a,) for every penalty.
-
-    With H the smoother of a quadratically penalised least-squares fit, the residuals of a left-out group g are
-    (I - H_gg)^-1 r_g exactly (the unpenalised intercept included), so no refitting is needed.
-    """
-    root = np.sqrt(weights)
-    centre, Zc, tc, mean = _centred(Z, t, weights)
-    U, singular, Vt = np.linalg.svd(Zc * root[:, None], full_matrices=False)
-    trace = float(np.sum(singular**2))
-    if trace <= 1e-12 * Z.size:  # constant features: the mean is all there is
-        singular, trace = np.zeros_like(singular), 1.0
-    penalties = trace * PENALTIES[:, None]
-    projected = U.T @ (root * tc)
-    shrink = singular**2 / (singular**2 + penalties)  # (a, r): the smoother of root * t is U shrink U' + its mean's
-    residual = root * tc - (shrink * projected) @ U.T
-    labels, sizes = np.unique(folds, return_counts=True)
-    if np.all(sizes == 1):
-        losses = np.sum((residual / (1 + 1e-12 - shrink @ (U**2).T - weights / weights.sum())) ** 2, axis=1)
-    else:
-        losses = np.zeros(len(PENALTIES))
-        for label in labels:
-            rows = np.flatnonzero(folds == label)
-            between = (U[rows] * shrink[:, None, :]) @ U[rows].T
-            own = between + np.outer(root[rows], root[rows]) / weights.sum()
-            left = np.linalg.solve((1 + 1e-12) * np.eye(len(rows)) - own, residual[:, rows, None])
-            losses += np.sum(left[:, :, 0] ** 2, axis=1)
-    coef = Vt.T @ (singular / (singular**2 + penalties) * projected).T
-    return losses, coef, mean - centre @ coef

@@ -1,0 +1,101 @@
+"""Closed forms behind the candidates: weighted centring, principal axes, PLS-1, ridge with exact left-out errors."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+PENALTIES = np.logspace(-5, 1, 13)  # of ridge, relative to the trace of the features' scatter matrix
+VARIANCE_KEPT = 0.95
+MOST_COMPONENTS = 5
+
+
+def centred(Z: Array, t: Array, weights: Array) -> tuple[Array, Array, Array, float]:
+    """Return the weighted mean of the features, features and target about their means, and the target's mean."""
+    centre = np.average(Z, axis=0, weights=weights)
+    mean = float(np.average(t, weights=weights))
+    return centre, Z - centre, t - mean, mean
+
+
+def kernel(a: Array, b: Array, linear: float, length: float) -> Array:
+    """Return the mixture (m, n) of a linear kernel (its share: `linear`) and a squared-exponential one of `length`."""
+    inner = a @ b.T
+    square = np.sum(a**2, axis=1)[:, None] + np.sum(b**2, axis=1)[None, :] - 2 * inner
+    return np.asarray(linear * inner + (1 - linear) * np.exp(-np.maximum(square, 0.0) / (2 * length**2)))
+
+
+def principal(Z: Array, weights: Array) -> Array:
+    """Return the fewest principal axes (p, k) of `Z` that keep 95 % of its variance, at most five."""
+    root = np.sqrt(weights / weights.mean())[:, None]
+    _, singular, axes = np.linalg.svd((Z - np.average(Z, axis=0, weights=weights)) * root, full_matrices=False)
+    total = float(np.sum(singular**2))
+    if total <= 1e-12 * Z.size:
+        return np.zeros((Z.shape[1], 0))
+    kept = int(np.searchsorted(np.cumsum(singular**2) / total, VARIANCE_KEPT)) + 1
+    axes = axes[: min(kept, MOST_COMPONENTS)]
+    # the sign of an axis is arbitrary; fix it, so that the order of rows cannot turn it
+    axes = axes * np.sign(axes[np.arange(len(axes)), np.argmax(np.abs(axes), axis=1)])[:, None]
+    return np.asarray(axes.T)
+
+
+def pls_path(Z: Array, t: Array, weights: Array, most: int) -> tuple[Array, float, Array, Array]:
+    """Return centre (p,), mean, coefficients (p, most) by number of components, and rotations (p, most) of PLS-1."""
+    centre, X, residual, mean = centred(Z, t, weights)
+    directions: list[Array] = []
+    loadings: list[Array] = []
+    path: list[Array] = []
+    coef = np.zeros(Z.shape[1])
+    for _ in range(most):
+        direction = X.T @ (weights * residual)
+        norm = float(np.linalg.norm(direction))
+        if norm > 1e-10:
+            direction = direction / norm
+            score = X @ direction
+            size = float(weights @ score**2)
+            loading = X.T @ (weights * score) / size
+            # rotation r = W (P'W)^-1, one column at a time
+            rotation = direction.copy()
+            for earlier, rotated in zip(loadings, directions, strict=True):
+                rotation -= float(earlier @ direction) * rotated
+            slope = float((weights * score) @ residual) / size
+            coef = coef + slope * rotation
+            residual = residual - slope * score
+            X = X - np.outer(score, loading)
+            directions.append(rotation)
+            loadings.append(loading)
+        path.append(coef)
+    rotations = np.column_stack(directions) if directions else np.zeros((Z.shape[1], 0))
+    return centre, mean, np.column_stack(path), rotations
+
+
+def ridge_path(Z: Array, t: Array, weights: Array, folds: NDArray[np.int64]) -> tuple[Array, Array, Array]:
+    """Return leave-group-out losses (a,), coefficients (p, a) and intercepts (a,) for every penalty.
+
+    With H the smoother of a quadratically penalised least-squares fit, the residuals of a left-out group g are
+    (I - H_gg)^-1 r_g exactly (the unpenalised intercept included), so no refitting is needed.
+    """
+    root = np.sqrt(weights)
+    centre, Zc, tc, mean = centred(Z, t, weights)
+    U, singular, Vt = np.linalg.svd(Zc * root[:, None], full_matrices=False)
+    trace = float(np.sum(singular**2))
+    if trace <= 1e-12 * Z.size:  # constant features: the mean is all there is
+        singular, trace = np.zeros_like(singular), 1.0
+    penalties = trace * PENALTIES[:, None]
+    projected = U.T @ (root * tc)
+    shrink = singular**2 / (singular**2 + penalties)  # (a, r): the smoother of root * t is U shrink U' + its mean's
+    residual = root * tc - (shrink * projected) @ U.T
+    labels, sizes = np.unique(folds, return_counts=True)
+    if np.all(sizes == 1):
+        losses = np.sum((residual / (1 + 1e-12 - shrink @ (U**2).T - weights / weights.sum())) ** 2, axis=1)
+    else:
+        losses = np.zeros(len(PENALTIES))
+        for label in labels:
+            rows = np.flatnonzero(folds == label)
+            between = (U[rows] * shrink[:, None, :]) @ U[rows].T
+            own = between + np.outer(root[rows], root[rows]) / weights.sum()
+            left = np.linalg.solve((1 + 1e-12) * np.eye(len(rows)) - own, residual[:, rows, None])
+            losses += np.sum(left[:, :, 0] ** 2, axis=1)
+    coef = Vt.T @ (singular / (singular**2 + penalties) * projected).T
+    return losses, coef, mean - centre @ coef
