@@ -21,7 +21,8 @@ SLOW = {"docs/guides/closed-model.md", "docs/guides/compare.md", "docs/guides/sw
 SHELL = {"git", "make", "source", "export", "ray", "printf"}  # other programs that a page may name
 RUN = {"printf"}  # of those, harmless ones that later blocks need
 BLOCK = re.compile(
-    r"(?:^<!-- (?P<mark>needs: \w+|fails) -->\n)?^```(?P<kind>\w+)(?: title=\"(?P<title>[\w.-]+)\")?\n(?P<text>.*?)^```$",
+    r"(?:^<!-- (?P<mark>needs: \w+|fails) -->\n)?"
+    r"^```(?P<kind>\w+)(?: title=\"(?P<title>[\w.-]+)\")?\n(?P<text>.*?)^```$",
     re.M | re.S,
 )
 # The closed model's page in small: few prompts and windows, and a bundled model behind a real server of its own.

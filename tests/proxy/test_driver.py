@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import threading
 import time
@@ -261,7 +262,7 @@ def test_storage_that_fails_for_a_moment_costs_nothing(tmp_path: Path, monkeypat
         write(self, name, content)
 
     monkeypatch.setattr(Folder, "write", flaky)
-    monkeypatch.setattr("proxy.sweep.open_storage", lambda place: Folder(Path(place)))
+    monkeypatch.setattr(importlib.import_module("proxy.sweep"), "open_storage", lambda place: Folder(Path(place)))
     result, _ = run(tmp_path, Threads(finished))
     assert (len(result.done), result.failed, len(result.table)) == (4, (), 4)
 
