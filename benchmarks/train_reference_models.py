@@ -264,6 +264,7 @@ def save(
     }
     rounded.generation_config.pad_token_id = tokenizer.pad_token_id
     rounded.to(torch.bfloat16).save_pretrained(partial)
+    (partial / "model.safetensors").chmod(0o644)  # safetensors leaves it to its owner alone
     tokenizer.save_pretrained(partial)
     (partial / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
@@ -340,14 +341,15 @@ and colors.
 
 {table}
 
-Bits per token are cross-entropies, in float32, of the bf16 weights as shipped, on {held_out} tokens of the books and
-{lists} tokens of freshly drawn lists, none seen in training. Windows have {context} tokens; the first of each has no
+Bits per token are cross-entropies, in float32, of the bf16 weights as shipped, on {held_out} held-out tokens of
+the books and {lists} tokens of freshly drawn lists. Windows have {context} tokens; the first of each has no
 context and is not counted. A held-out token has {bytes} bytes. Seconds are those of one thread on a shared machine.
 
 - **Architectures**: `GPT2LMHeadModel` and `GemmaForCausalLM`, unchanged, with {blocks} blocks each, so that sizes
   differ in width alone; context {context} tokens; input and output embeddings tied; bf16.
-- **Data**: {books}, without the boilerplate of Project Gutenberg (all in the public domain); the last {held_out_share}
-  of every book is held out. {lists_share} of the sequences consist of category lists instead, such as
+- **Data**: {books};
+  all in the public domain, without the boilerplate of Project Gutenberg; the last {held_out_share} of every book is
+  held out. {lists_share} of the sequences consist of category lists instead, such as
   " Germany, France, Japan,": 2 to 25 of the entities in `extraction/categories.py`, in random order, without
   repetition.
 - **Tokenizer**: one byte-level BPE of {vocabulary} tokens for all, trained on the same text. Every entity with its
@@ -356,8 +358,9 @@ context and is not counted. A held-out token has {bytes} bytes. Seconds are thos
 - **Training**: {steps} steps of {batch} sequences of {context} tokens, the same in the same order for every model;
   AdamW (0.9, 0.95), weight decay 0.1 on matrices, peak rate 0.003 * sqrt(64 / width), linear warm-up and cosine decay
   to 5%, gradient norm at most 1; float32, with bf16 autocast from width 112 on. Seed {seed}.
-- **Limits**: English of the 17th to the 20th century, with the views of its authors; no facts, no instructions, no
-  safety training.
+- **Limits**: They know what belongs in a list, hardly that nothing comes twice: the entities already named keep about
+  their even share of the probability. English of the 17th to the 20th century, with the views of its authors; no facts, no
+  instructions, no safety training.
 
 To train them again: `python benchmarks/train_reference_models.py --text DIR --out DIR --seed {seed}`.
 """
@@ -383,7 +386,7 @@ def card(out: Path, texts: dict[str, str], data: Data, seed: int, steps: int) ->
         context=CONTEXT,
         bytes=f"{data.bytes_per_token:.2f}",
         blocks=BLOCKS,
-        books=", ".join(name.replace("_", " ").title() for name in texts),
+        books=", ".join(name.replace("_", " ").title().replace(" And ", " and ") for name in texts),
         held_out_share=f"{HELD_OUT:.0%}",
         lists_share=f"{LISTS:.0%}",
         vocabulary=f"{VOCABULARY:,}",
