@@ -17,6 +17,10 @@ def answer(
     samples: Annotated[int, typer.Option(min=1, help="Answers per prompt.")] = 1,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in the model's tokens.")] = 64,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token every time.")] = 1.0,
+    logprobs: Annotated[
+        int,
+        typer.Option(min=0, help="Alternatives per token to record; worth it if the closed model's API gives them."),
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Same seed, same answers.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the answers as JSON on stdout.")] = False,
@@ -45,6 +49,7 @@ def answer(
                     samples=samples,
                     max_tokens=max_tokens,
                     temperature=temperature,
+                    logprobs=logprobs,
                     seed=seed,
                     progress=told,
                 )

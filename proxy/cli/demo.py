@@ -52,6 +52,7 @@ def demo(
     say.rule("[bold]1. Measure ten open models: macro, micro and emergence of every block, on Ray", align="left")
     run(f"sweep demo --results {here}/sweep")
     run(f"track {here}/sweep")
+    run(f"report {here}/sweep --out {here}/report.html")
     say.rule("[bold]2. Let nine of them answer 200 prompts", align="left")
     run(f"answer {' '.join(open_models)} --prompts demo --seed {seed} --out {here}/open.parquet")
     say.rule(f"[bold]3. Ask the tenth, {STAND_IN}, through an API: nothing but its answers is used", align="left")
@@ -72,7 +73,7 @@ def demo(
     truth = peaks[(peaks["corpus"] == CORPUS) & (peaks["model"] == STAND_IN)].iloc[0]
     verdict(read_table(results / "estimate.csv"), read_table(results / "references.parquet"), truth)
     say.print(
-        f"\nDone in {time.perf_counter() - started:.0f} s. Tables, figures and the proxy with its card: {results}/\n"
+        f"\nDone in {time.perf_counter() - started:.0f} s. Tables, report.html and the proxy with its card: {results}\n"
         "Curves and the registered proxy, in MLflow's own pages: [bold]emergence ui[/bold]"
     )
 

@@ -38,7 +38,10 @@ def measure(
     tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per window.")] = None,
     revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Governs windows, projection and noise.")] = 0,
+    twin: Annotated[
+        bool, typer.Option("--twin", help="Measure each model's random-weights twin too, as MODEL~random.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Governs windows, projection, noise and twins.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print every row as JSON on stdout.")] = False,
 ) -> None:
     """Measure macro, micro and emergence of every block at every position, in bits.
@@ -52,7 +55,7 @@ def measure(
     """
     import pandas as pd
 
-    from extraction import load_model
+    from extraction import load_model, random_twin
     from extraction import windows as make_windows
     from extraction.tables import check_table_path
     from proxy.measure import emergence_by_block
@@ -73,8 +76,11 @@ def measure(
                 highlight=False,
                 markup=False,
             )
-        with progress(f"{name} on {chosen.corpus}") as told:
-            tables.append(measure_model(model, chosen, estimator=estimator, options=options, seed=seed, progress=told))
+        for one in [model, random_twin(model, seed=seed)] if twin else [model]:
+            with progress(f"{one.name} on {chosen.corpus}") as told:
+                tables.append(
+                    measure_model(one, chosen, estimator=estimator, options=options, seed=seed, progress=told)
+                )
     table = pd.concat(tables, ignore_index=True)
     if not as_json:
         shown = emergence_by_block(table)[list(SHOWN)].rename(columns=SHOWN)

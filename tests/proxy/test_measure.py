@@ -153,9 +153,9 @@ def test_trained_estimator_gives_the_same_kind_of_table(model: LanguageModel) ->
 
 def test_command_writes_the_table(emergence: Callable[..., Any], tmp_path: Path) -> None:
     path = tmp_path / "animal.parquet"
-    done = emergence("measure", NAME, "--corpus", "animal", "--windows", 100, "--out", path)
+    done = emergence("measure", NAME, "--corpus", "animal", "--windows", 100, "--twin", "--out", path)
     assert done.code == 0, done.err
-    assert len(pd.read_parquet(path)) == 4 * 10 * 7
+    assert pd.read_parquet(path).groupby("model").size().to_dict() == {NAME: 4 * 10 * 7, f"{NAME}~random": 4 * 10 * 7}
     assert "E(l) on animal" in done.out
 
 
