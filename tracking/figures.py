@@ -20,6 +20,7 @@ MARKERS = "osD^vP*X"
 INK = "#123456"  # stands for the reader's own text colour in SVG
 SPREAD = 1.645  # standard errors to each side of a 90 % band
 LEGEND = 12  # models that a legend can name
+HUMAN = "human"  # the "model" of texts written by people
 TWIN = "+random-weights"  # ends the name of a model's twin with random weights
 
 STYLE: Any = {
@@ -282,4 +283,27 @@ def differences(frame: pd.DataFrame) -> Figure:
             )
             axes.set_yticks(range(len(some)), labels)
             axes.set(title=corpus, xlabel=f"difference to {frame['against'].iloc[0]} [bits]")
+    return figure
+
+
+def texts(frame: pd.DataFrame, column: str) -> Figure:
+    """One feature of the texts of every model, ordered, with those written by people picked out.
+
+    Args:
+        frame: columns model and `column`; the model `human` stands for people.
+        column: the feature, for instance the emergence of the texts as a reader model sees it.
+    """
+    rows = frame[frame[column].notna()].sort_values(column)
+    values, human = _numbers(rows, column), rows["model"].astype(str).str.lower().eq(HUMAN).to_numpy()
+    with _style():
+        figure = Figure(figsize=(6.4, 1.4 + 0.2 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        places = np.arange(len(rows))
+        axes.plot(values[~human], places[~human], "o", color=COLOURS[0], label="models")
+        if human.any():
+            axes.plot(values[human], places[human], "D", color=COLOURS[1], label="people")
+            axes.axvline(float(values[human].mean()), color=COLOURS[1], ls=":")
+            axes.legend(loc="lower right")
+        axes.set_yticks(places, rows["model"].astype(str).tolist())
+        axes.set(xlabel=column)
     return figure

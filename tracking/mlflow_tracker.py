@@ -16,6 +16,14 @@ METRICS_PER_BATCH, OTHERS_PER_BATCH = 1000, 100  # MLflow's limits of one log_ba
 LONGEST_PARAM, LONGEST_TAG = 6000, 8000  # MLflow's limits, in characters
 
 
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",  # runs and charts first, not MLflow's pages for chat logs
+    "mlflow.note.content": "Information emergence of language models (arXiv 2405.12617), measured with "
+    "emergence-proxy. A run per sweep, with a run per model and corpus below it; open a sweep for its summary; its "
+    "report and figures are among its artifacts. Filter by tags: `tags.family = 'gpt2' and tags.corpus = 'animal'`.",
+}
+
+
 class MlflowTracker:
     """Writes runs to an MLflow server or database.
 
@@ -43,7 +51,7 @@ class MlflowTracker:
         found = self.client.get_experiment_by_name(name)
         if found is None:
             try:
-                return str(self.client.create_experiment(name, artifact_location=self._artifacts(name)))
+                return str(self.client.create_experiment(name, self._artifacts(), EXPERIMENT_TAGS))
             except MlflowException:  # another driver made it meanwhile
                 found = self.client.get_experiment_by_name(name)
                 if found is None:
@@ -64,7 +72,7 @@ class MlflowTracker:
     def _direct(self) -> bool:
         return self.uri.startswith(DATABASES)
 
-    def _artifacts(self, name: str) -> str | None:
+    def _artifacts(self) -> str | None:
         if not self._direct:
             return None  # the server's own choice
         path = sqlite_path(self.uri)
@@ -115,7 +123,7 @@ class MlflowTracker:
 
         metrics = iter([Metric(p.key, p.value, at, p.step) for p in points])
         names = iter([Param(k, v[:LONGEST_PARAM]) for k, v in self._unset(run_id, params or {}).items()])
-        marks = iter([RunTag(k, v[:LONGEST_TAG]) for k, v in (tags or {}).items()])
+        marks = iter([RunTag(k, v[:LONGEST_TAG]) for k, v in (tags or {}).items() if v])
         with worded(self.uri):
             while True:
                 some = list(islice(names, OTHERS_PER_BATCH)), list(islice(marks, OTHERS_PER_BATCH))

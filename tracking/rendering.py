@@ -14,6 +14,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from tracking.figures import INK, STYLE
+from tracking.results import digest
 
 
 def png(figure: Figure) -> bytes:
@@ -41,9 +42,18 @@ def svg(draw: Callable[[], Figure], label: str) -> str:
         draw().savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue().replace(INK, "currentColor")
     text = text[text.index("<svg") :]
-    # Ids that nothing refers to would clash between the figures of one page.
-    referred = set(re.findall(r"#([\w-]+)", text))
-    text = re.sub(r' id="([\w-]+)"', lambda found: found[0] if found[1] in referred else "", text)
+    # Ids must differ between the figures of one page, and most have no use.
+    mark = f"f{digest(label.encode())[:8]}-"
+    referred = set(re.findall(r'(?:url\(|href=")#([\w-]+)', text))
+
+    def once(found: re.Match[str]) -> str:
+        if found[1] not in referred:
+            return ""
+        referred.remove(found[1])  # a second definition is the same shape again
+        return f' id="{mark}{found[1]}"'
+
+    text = re.sub(r' id="([\w-]+)"', once, text)
+    text = re.sub(r'(url\(|href=")#([\w-]+)', rf"\1#{mark}\2", text)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     start = f'<svg role="img" aria-label="{html.escape(label, quote=True)}"'
     return re.sub(r'<svg([^>]*?) width="[^"]*" height="[^"]*"', lambda found: start + found[1], text, count=1)

@@ -42,7 +42,7 @@ class UserInterface:
 
 @contextmanager
 def user_interface(
-    tracking_uri: str | None = None, *, port: int = 5000, experiment: str = "emergence", patience: float = 90
+    tracking_uri: str | None = None, *, port: int = 5000, experiment: str = "emergence", patience: float = 180
 ) -> Iterator[UserInterface]:
     """Serve MLflow's user interface on loopback until the context ends; a server that runs already is only looked at.
 

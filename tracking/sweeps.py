@@ -160,7 +160,8 @@ def job_points(table: pd.DataFrame, record: dict[str, object]) -> Iterable[Point
     """Turn one job's rows into curves: E(l), macro and micro by layer, by position and by resolution.
 
     Layers are at the last position; positions and resolutions are at the block where E(l) peaks. The step of a
-    resolution is 1000 rho. Curves at other than the default resolution have it in their name.
+    resolution is 1000 rho. Of other than the default resolution there is E(l) alone, named by it; the rest is in the
+    table.
     """
     if record.get("seconds") is not None:
         yield Point("seconds", float(str(record["seconds"])))
@@ -168,19 +169,20 @@ def job_points(table: pd.DataFrame, record: dict[str, object]) -> Iterable[Point
         return
     default = at_resolution(table)
     resolution = default["resolution"].iloc[0]
+    peak = at_peak(table)
     for name in BITS:
         if name not in table:
             continue
-        for row in at_end(table).to_dict("records"):
-            same = row["resolution"] == resolution or pd.isna(row["resolution"])
-            curve = "by_layer" if same else f"by_layer_at_{row['resolution']:g}"
-            yield Point(f"{curve}/{name}", _number(row[name]), int(row["layer"]))
-        peak = at_peak(table)
+        for row in at_end(default).to_dict("records"):
+            yield Point(f"by_layer/{name}", _number(row[name]), int(row["layer"]))
         for row in at_resolution(peak).to_dict("records") if len(peak) else ():
             yield Point(f"by_position/{name}", _number(row[name]), int(row["position"]))
         for row in at_end(peak).to_dict("records") if len(peak) else ():
             if not pd.isna(row["resolution"]):
                 yield Point(f"by_resolution/{name}", _number(row[name]), round(1000 * row["resolution"]))
+    for row in at_end(table).to_dict("records"):
+        if not pd.isna(row["resolution"]) and row["resolution"] != resolution:
+            yield Point(f"ie_by_layer/at_{row['resolution']:g}", _number(row["ie_bits"]), int(row["layer"]))
     for row in peaks(table).to_dict("records"):
         yield Point("emergence_bits", _number(row["emergence_bits"]))
         yield Point("peak_layer", _number(row["peak_layer"]))
@@ -299,5 +301,5 @@ def describe_job(job: Job, table: pd.DataFrame) -> str:
     return (
         markdown(_short(peaks(table)))
         + "\n\n`by_layer` at the last position, `by_position` and `by_resolution` at the highest block "
-        "(step of a resolution: 1000 rho); all rows are in emergence.parquet."
+        "(step of a resolution: 1000 rho), `ie_by_layer` at the other resolutions; all rows are in emergence.parquet."
     )

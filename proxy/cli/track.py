@@ -11,7 +11,9 @@ from proxy.cli.console import progress, screen
 
 
 def track(
-    results: Annotated[Path, typer.Argument(help="Results folder of `emergence sweep`, finished or not.")],
+    results: Annotated[
+        Path, typer.Argument(help="Results folder of `emergence sweep`, or a table of `features` or `estimate`.")
+    ],
     tracking_uri: Annotated[
         str | None,
         typer.Option(help="MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."),
@@ -21,15 +23,27 @@ def track(
 ) -> None:
     """Log a sweep to MLflow: one run for the sweep, one below it per model and corpus.
 
-    What is tracked already is left alone: repeat it after the sweep was resumed or the server was down.
+    What is tracked already is left alone: repeat it after the sweep was resumed or the server was down. A table of
+    features or estimates becomes one run with its figures.
 
     Example: `emergence track results/demo --tracking-uri http://127.0.0.1:5000`
     """
     import json
     import sys
 
+    from extraction.tables import read_table
     from tracking import track as replay
+    from tracking import track_estimates, track_features
 
+    if results.is_file():
+        frame = read_table(results)
+        log = track_estimates if "estimate" in frame else track_features
+        run_id = log(frame, tracking_uri=tracking_uri, experiment=experiment)
+        if as_json:
+            sys.stdout.write(json.dumps({"run_id": run_id}) + "\n")
+        else:
+            screen.print(f"Tracked {results}: run {run_id}.", highlight=False, soft_wrap=True)
+        return
     with progress("Tracking") as told:
         found = replay(results, tracking_uri=tracking_uri, experiment=experiment, progress=told)
     if as_json:

@@ -122,6 +122,26 @@ def job_rows() -> Callable[..., pd.DataFrame]:
     return make_rows
 
 
+def make_references(rows: int = 12, noise: float = 0.1) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    size = np.linspace(4, 8, rows)
+    return pd.DataFrame(
+        {
+            "model": [f"m{i}" for i in range(rows)],
+            "family": [("gpt2", "gemma", "llama")[i % 3] for i in range(rows)],
+            "small.reader.ie_bits": size / 4 + noise * rng.normal(size=rows),
+            "behaviour.length": 10 * size + rng.normal(size=rows),
+            "emergence_bits": size / 3,
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def reference_table() -> Callable[..., pd.DataFrame]:
+    """Make a reference table whose features tell the target."""
+    return make_references
+
+
 @pytest.fixture
 def results(tmp_path: Path) -> ResultsFolder:
     """Five models on two corpora; one job failed."""

@@ -1,5 +1,6 @@
 """Proxies in the registry of a real MLflow server, and back."""
 
+import json
 import os
 from pathlib import Path
 
@@ -11,27 +12,13 @@ from mlflow import MlflowClient
 from estimators.base import InputError
 from proxy.fitting import fit_proxy
 from proxy.saving import load_proxy
-from tracking import download_proxy, track_estimates, track_proxy
+from tracking import download_proxy, track_estimates, track_features, track_proxy
 
 SERVED = Path(__file__).parents[2] / "proxy" / "served.py"
 
 
-def reference_table(rows: int = 12, noise: float = 0.1) -> pd.DataFrame:
-    rng = np.random.default_rng(0)
-    size = np.linspace(4, 8, rows)
-    return pd.DataFrame(
-        {
-            "model": [f"m{i}" for i in range(rows)],
-            "family": [("gpt2", "gemma", "llama")[i % 3] for i in range(rows)],
-            "small.reader.ie_bits": size / 4 + noise * rng.normal(size=rows),
-            "behaviour.length": 10 * size + rng.normal(size=rows),
-            "emergence_bits": size / 3,
-        }
-    )
-
-
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def saved(tmp_path_factory: pytest.TempPathFactory, reference_table) -> Path:
     """A proxy, fitted and saved."""
     folder = tmp_path_factory.mktemp("fit") / "proxy"
     fit_proxy(reference_table(), target="emergence_bits", candidate="mean").save(folder)
@@ -96,12 +83,28 @@ def test_estimates_beside_truth(fresh_sqlite, tmp_path: Path) -> None:
     assert track_estimates(frame, tracking_uri=uri) == run_id
     run = MlflowClient(uri).get_run(run_id)
     assert run.data.metrics["a/b/truth"] == 1.1
-    assert sorted(f.path for f in MlflowClient(uri).list_artifacts(run_id)) == ["estimates.csv", "parity.png"]
+    assert sorted(f.path for f in MlflowClient(uri).list_artifacts(run_id)) == ["parity.png", "table.csv"]
+
+
+def test_features_show_people_among_models(fresh_sqlite, tmp_path: Path, emergence) -> None:
+    uri = fresh_sqlite(tmp_path)
+    table = tmp_path / "features.parquet"
+    frame = pd.DataFrame(
+        {"model": ["human", "a/b"], "small.gpt2-2m.ie_0.18": [1.0, 2.0], "behaviour.length": [3.0, 4.0]}
+    )
+    frame.to_parquet(table)
+    done = emergence("track", table, "--tracking-uri", uri, "--json")
+    assert done.code == 0
+    run_id = json.loads(done.out)["run_id"]
+    client = MlflowClient(uri)
+    assert client.get_run(run_id).data.metrics["human/small.gpt2-2m.ie_0.18"] == 1.0
+    assert [f.path for f in client.list_artifacts(run_id, "texts")] == ["texts/small.gpt2-2m.ie_0.18.png"]
+    assert track_features(frame, tracking_uri=uri) == run_id
 
 
 def test_bad_proxies_names_and_aliases_are_refused(saved: Path, fresh_sqlite, tmp_path: Path) -> None:
     uri = fresh_sqlite(tmp_path)
-    known = {"model_code": SERVED, "input_example": reference_table(), "tracking_uri": uri}
+    known = {"model_code": SERVED, "input_example": pd.DataFrame({"small.a": [1.0]}), "tracking_uri": uri}
     with pytest.raises(InputError, match="no saved proxy"):
         track_proxy(tmp_path, **known)
     with pytest.raises(InputError, match="emergence promote"):

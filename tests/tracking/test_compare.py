@@ -1,0 +1,74 @@
+"""Runs side by side, from folders and from MLflow."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from estimators.base import InputError
+from tracking import track
+from tracking.comparison import compare
+
+
+@pytest.fixture
+def changed(results, tmp_path: Path, job_rows):
+    """The same models with 0.3 bits more on animal, and one setting changed."""
+    other = type(results)(tmp_path / "after", "after")
+    for model, parameters in (("gpt2-30k", 30_000), ("gpt2-280k", 280_000), ("gpt2-2m", 2_000_000)):
+        rows = job_rows(model, "animal", parameters=parameters, blocks=3, positions=10)
+        rows["ie_bits"] += 0.3
+        other.done(model, "animal", rows)
+    path = other.folder / "sweep.json"
+    record = json.loads(path.read_text())
+    record["config"]["measurement"]["queries"] = 4000
+    path.write_text(json.dumps(record))
+    return other
+
+
+def test_differences_errors_and_settings(results, changed) -> None:
+    found = compare([str(results.folder), str(changed.folder)])
+    table = found.table
+    single = table[table["block"].notna()]
+    assert set(single["model"]) == {"gpt2-30k", "gpt2-280k", "gpt2-2m"}
+    assert np.allclose(single["difference"], 0.3)
+    assert np.allclose(single["std_error"], np.hypot(0.05, 0.05))  # both sides independent
+    mean = table[table["model"].str.startswith("mean of 3")].iloc[0]
+    assert mean["difference"] == pytest.approx(0.3)
+    assert mean["std_error"] == pytest.approx(0.0, abs=1e-12)  # paired: every model moved alike
+    settings = found.settings.set_index("setting")
+    assert settings.loc["config.measurement.queries"].tolist() == ["1000", "4000"]
+    labels = [label.get_text() for label in found.figure.axes[0].get_yticklabels()]
+    assert labels[::-1][:3] == single["model"].tolist()
+
+
+def test_two_models_by_their_runs_in_mlflow(results, fresh_sqlite, tmp_path: Path, emergence) -> None:
+    uri = fresh_sqlite(tmp_path)
+    tracked = track(results.folder, tracking_uri=uri)
+    runs = [tracked.children[results.key(model, "animal")] for model in ("gpt2-30k", "gpt2-2m")]
+    figure, out = tmp_path / "d.png", tmp_path / "d.csv"
+    done = emergence("compare", *runs, "--tracking-uri", uri, "--figure", figure, "--out", out)
+    assert done.code == 0
+    row = pd.read_csv(out).iloc[0]
+    assert row["model"] == "gpt2-30k → gpt2-2m"
+    assert row["difference"] > 0
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    assert "config.model.id" in done.err
+    whole = compare([tracked.run_id, str(results.folder)], tracking_uri=uri)
+    assert np.allclose(whole.table["difference"], 0)
+    assert whole.settings.empty
+
+
+def test_what_cannot_be_compared_is_refused(results, small, fresh_sqlite, tmp_path: Path, job_rows) -> None:
+    with pytest.raises(InputError, match="two runs"):
+        compare([str(results.folder)])
+    with pytest.raises(InputError, match="neither a results folder nor"):
+        compare([str(results.folder), "nothing"])
+    other = type(small)(tmp_path / "other", "other")
+    for model in ("a", "b"):
+        other.done(model, "color", job_rows(model, "color", parameters=10, blocks=2))
+    with pytest.raises(InputError, match="no model and corpus in common"):
+        compare([str(results.folder), str(other.folder)])
+    with pytest.raises(InputError, match="0" * 32):
+        compare([str(results.folder), "0" * 32], tracking_uri=fresh_sqlite(tmp_path))
