@@ -359,8 +359,8 @@ context and is not counted. A held-out token has {bytes} bytes. Seconds are thos
   AdamW (0.9, 0.95), weight decay 0.1 on matrices, peak rate 0.003 * sqrt(64 / width), linear warm-up and cosine decay
   to 5%, gradient norm at most 1; float32, with bf16 autocast from width 112 on. Seed {seed}.
 - **Limits**: They know what belongs in a list, hardly that nothing comes twice: the entities already named keep about
-  their even share of the probability. English of the 17th to the 20th century, with the views of its authors; no facts, no
-  instructions, no safety training.
+  their even share of the probability. English of the 17th to the 20th century, with the views of its authors; no
+  facts, no instructions, no safety training.
 
 To train them again: `python benchmarks/train_reference_models.py --text DIR --out DIR --seed {seed}`.
 """
