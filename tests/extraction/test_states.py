@@ -306,6 +306,34 @@ def test_a_batch_too_large_is_halved(gpt2: LanguageModel, found: Windows, error:
     assert sum(ran) == len(found) + len(found.distinct_tokens()[0])  # none lost, none counted twice
 
 
+STARVED = """
+import resource
+import numpy as np
+from extraction import extract, load_model, passes, windows
+model = load_model("gpt2-90k", device="cpu")
+found = windows("animal", model.tokenizer, count=20_000)
+with extract(model, found.select(np.arange(50))):
+    pass  # what libraries take once is taken
+passes.BATCH_TOKENS = 10**9
+rows = []
+model.blocks[0].register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + 400_000_000,) * 2)
+with extract(model, found, memory_gb=64.0) as states:
+    assert len(states.leaving(3, 10)) == 20_000
+    assert not states.nll_bits[:, 1:].isnan().any()
+print(max(rows), rows[-1])
+"""
+
+
+@pytest.mark.slow
+def test_memory_that_really_runs_out() -> None:
+    done = subprocess.run([sys.executable, "-c", STARVED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    largest, last = map(int, done.stdout.split())
+    assert largest > 4 * last  # halved at least twice
+
+
 def test_no_memory_even_for_one(gpt2: LanguageModel, found: Windows) -> None:
     _, handle = out_of_memory_above(gpt2, 0, MemoryError)
     try:
