@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check clean
+.PHONY: help install demo test test-all docs check clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,8 +25,8 @@ demo: $(STAMP)  ## the whole path on the bundled models: no network, no key, no 
 test: $(STAMP)  ## the tests that fit in minutes
 	@$(BIN)/python -m pytest -q -m "not slow"
 
-test-all: $(STAMP)  ## the slow tests as well as the lint and type checks
-	@$(MAKE) --no-print-directory lint
+test-all: $(STAMP)  ## what `make test` leaves out: lint, types, the manual, the slow tests
+	@$(MAKE) --no-print-directory lint docs
 	@$(BIN)/python -m pytest -q -m slow
 
 .PHONY: lint
@@ -35,7 +35,10 @@ lint: $(STAMP)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-check: lint  ## lint, types, every test, coverage
+docs: $(STAMP)  ## build the manual into site/, warnings are errors
+	@$(BIN)/mkdocs build --quiet --strict
+
+check: lint docs  ## lint, types, every test, coverage
 	@$(BIN)/python -m pytest -q --cov --cov-report=term-missing:skip-covered
 
 clean:  ## remove what the demo and the tests leave behind (the environment stays)
