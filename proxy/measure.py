@@ -79,7 +79,7 @@ def measure(
             rows = (
                 _trained_block(states, windows, block, estimator, options or {}, seed)
                 if trained
-                else _propagated_block(states, windows, block, resolutions, queries, seed)
+                else _propagated_block(states, windows, block, resolutions, queries, seed, model.device)
             )
             for row in rows:
                 parts.append(row)
@@ -102,9 +102,15 @@ def measure(
 
 
 def _propagated_block(
-    states: States, windows: Windows, block: int, resolutions: Sequence[float], queries: int, seed: int
+    states: States,
+    windows: Windows,
+    block: int,
+    resolutions: Sequence[float],
+    queries: int,
+    seed: int,
+    device: torch.device,
 ) -> Iterable[pd.DataFrame]:
-    """Yield one frame per position, a row per resolution, by sample propagation."""
+    """Yield one frame per position, a row per resolution, by sample propagation on the model's own `device`."""
     rng = np.random.default_rng([seed, 1])
     count = len(windows.weights)
     if queries < count:  # drawn by weight, so that each counts the same
@@ -115,14 +121,14 @@ def _propagated_block(
         chosen_weights = torch.from_numpy(windows.weights)
     scale = states.scale(block)
     _, token_of = windows.distinct_tokens()
-    micro_states = states.micro_leaving(block)
+    micro_states = states.micro_leaving(block).to(device)
     micro_columns: list[torch.Tensor] = []  # per position: (resolutions, q) pointwise bits
     micro_ceilings: list[float] = []
     for position in range(1, states.positions + 1):
         started = time.perf_counter()
         present, token_row = np.unique(token_of[:, position - 1], return_inverse=True)
         micro = sample_propagation(
-            micro_states[torch.from_numpy(present)],
+            micro_states[torch.from_numpy(present).to(device)],
             _grouped(token_row, windows.weights),
             resolutions=resolutions,
             scale=scale,
@@ -134,7 +140,7 @@ def _propagated_block(
         rows, prefix_of, weights = windows.prefixes(position)
         asked, place = np.unique(prefix_of[chosen], return_inverse=True)
         macro = sample_propagation(
-            states.leaving(block, position)[torch.from_numpy(rows)],
+            states.leaving(block, position)[torch.from_numpy(rows)].to(device),
             torch.from_numpy(weights),
             resolutions=resolutions,
             scale=scale,

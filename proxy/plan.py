@@ -20,15 +20,16 @@ from proxy.storage import open_storage
 if TYPE_CHECKING:
     import pandas as pd
 
-# Speeds of one core, fitted to the demo sweep by benchmarks/sweep.py; those of a GPU are assumptions until a sweep on
-# GPUs has left records, which then take their place.
+# Speeds of one core, measured on the bundled models (`python benchmarks/sweep.py calibrate`). Those of a GPU are
+# assumptions for one like an L4 until a sweep on GPUs has left records, which then take their place.
 START_SECONDS = 6.0  # of a worker, with the import of torch and transformers
 LOAD_SECONDS = 1.0
 LOAD_GB_PER_SECOND = 0.5
-CORE_FLOPS = 2e10
+CORE_FLOPS = 4e10
 GPU_FLOPS = 5e13
-CORE_SCORES = 6e7  # of query x reference x resolution per second
-GPU_SCORES = 5e9
+CORE_SCORES = 7e8  # of query x reference x resolution per second, with the products behind them
+GPU_SCORES = 1e10
+PILOT_WINDOWS = 2048  # run twice, for the statistics
 TOKENS_KNOWN = 20_000  # distinct tokens that a text corpus shows at most
 TYPICAL_TOKENS = 8
 ALL_WINDOWS = 400_000  # about what the paper's lists have
@@ -147,10 +148,9 @@ def job_seconds(job: Job, wanted: Demand) -> float:
         if wanted.gpus
         else (CORE_FLOPS * wanted.cpus, CORE_SCORES * wanted.cpus)
     )
-    forward = 2 * parameters * (windows * tokens + min(TOKENS_KNOWN, windows * tokens))
-    features = min(size.width, job.measurement.project or size.width)
+    run_tokens = (windows + min(windows, PILOT_WINDOWS)) * tokens + min(TOKENS_KNOWN, windows * tokens)
     pairs = size.blocks * tokens * windows * min(windows, job.measurement.queries)
-    return forward / flops + pairs * (resolutions / scores + 4 * features / flops)
+    return 2 * parameters * run_tokens / flops + pairs * resolutions / scores
 
 
 def _measured_factor(config: SweepConfig, jobs: Sequence[Job], nodes: Sequence[Node], found: Found) -> float:
