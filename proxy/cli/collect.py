@@ -101,6 +101,9 @@ def collect(
         _bill(budget),
         _abilities(table.attrs["capabilities"], temperature),
     ]
+    empty = int(((table["text"] == "") & (table["finish_reason"] == "length")).sum())
+    if empty:
+        lines.append(f"{empty} answers reached their length before any text, as reasoning may; raise --max-tokens")
     for line in lines:
         screen.print(line, highlight=False, markup=False, soft_wrap=True)
     if as_json:

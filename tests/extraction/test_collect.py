@@ -1,8 +1,10 @@
 """The real client against a played server: what goes wrong, and that every answer is paid for once."""
 
+import asyncio
 import json
 import random
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -309,6 +311,31 @@ def test_pauses_follow_the_headers_and_pace_follows_the_complaints():
         rate.complained(7200.0, 0)
 
 
+@pytest.mark.parametrize(("reset", "pause"), [("80ms", 0.08), ("0.08", 0.08), ("6m0s", 0.0), ("soon", 0.0)])
+def test_an_allowance_that_is_used_up_is_waited_for(reset, pause):
+    """Only if that takes less than two minutes; otherwise the server will say how long to wait."""
+    rate = pace.Pace(4)
+
+    async def timed():
+        rate.answered({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": reset})
+        started = time.monotonic()
+        async with rate.turn():
+            return time.monotonic() - started
+
+    waited = asyncio.run(timed())
+    assert waited >= pause
+    assert pause > 0 or waited < 0.05
+
+
+def test_reasoning_that_leaves_no_room_for_an_answer_is_said(tmp_path, emergence, monkeypatch):
+    nothing = {"choices": [{"message": {"content": ""}, "finish_reason": "length"}]}
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, json=nothing))
+    monkeypatch.setattr("openai.DefaultAsyncHttpxClient", lambda **_: httpx2.AsyncClient(transport=transport))
+    done = emergence("collect", "m", "--base-url", URL, "--prompts", "questions", "--out", tmp_path / "a.csv")
+    assert done.code == 0, done.err
+    assert "60 answers reached their length before any text" in done.err
+
+
 def test_the_key_is_nowhere(tmp_path, capfd, caplog):
     """Neither in log, table, messages nor records of what went wrong, even if the server repeats it."""
     caplog.set_level("DEBUG")
@@ -367,8 +394,6 @@ def test_stop_texts_are_obeyed_even_where_the_server_ignores_them(tmp_path):
 
 
 def test_it_works_where_a_loop_is_running_already(tmp_path):
-    import asyncio
-
     async def notebook():
         return ask(tmp_path / "a.parquet", good)
 
