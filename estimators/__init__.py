@@ -5,6 +5,7 @@ project measures with.
 """
 
 from estimators.base import EmergenceError, Estimator, InputError, MIEstimate, Progress
+from estimators.controls import shuffled_pairs
 from estimators.emergence import Emergence, emergence
 from estimators.entropy import plug_in_entropy
 from estimators.estimate import estimate, estimate_many, estimator, methods
@@ -30,4 +31,5 @@ __all__ = [
     "methods",
     "plug_in_entropy",
     "sample_propagation",
+    "shuffled_pairs",
 ]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, ClassVar, Protocol
 
 import torch
 
 from estimators.base import InputError, MIEstimate
-from estimators.checks import paired, real_rows
 from estimators.entropy import Entropy
-from estimators.mine import mine_paper, stacked
+from estimators.gaussian import Gaussian
 from estimators.sample_propagation import SamplePropagation
+from estimators.trained import NWJ, InfoNCE, Mine, Smile
 
 
 class Method(Protocol):
@@ -25,35 +25,9 @@ class Method(Protocol):
         """Estimate I(X; Y) in bits."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mine:
-    """MINE; `preset` ``paper`` is the published setting (see `estimators.mine`)."""
-
-    name: ClassVar[str] = "mine"
-    preset: str = "paper"
-    epochs: int = 10_000
-    held_out: float = 0.2
-
-    def estimate(self, x: torch.Tensor, y: torch.Tensor, *, seed: int = 0) -> list[MIEstimate]:
-        """Estimate I(X; Y) in bits from paired rows of `x` (n, dx) and `y` (n, dy)."""
-        return self.estimate_many([(x, y)], seed=seed)
-
-    def estimate_many(
-        self, problems: Sequence[tuple[torch.Tensor, torch.Tensor]], *, seed: int = 0
-    ) -> list[MIEstimate]:
-        """Estimate every problem at once; see `estimate`."""
-        if self.preset != "paper":
-            raise InputError(f"The presets of mine are: paper; got {self.preset!r}.")
-        ready = []
-        for x, y in problems:
-            x, y = real_rows(x, "x"), real_rows(y, "y")
-            paired(x, y)
-            ready.append((x, y))
-        x, y = stacked(ready)
-        return mine_paper(x, y, epochs=self.epochs, held_out=self.held_out, seed=seed)
-
-
-_METHODS: dict[str, type[Method]] = {method.name: method for method in (SamplePropagation, Mine, Entropy)}
+_METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (SamplePropagation, InfoNCE, Smile, NWJ, Mine, Gaussian, Entropy)
+}
 
 
 def methods() -> tuple[str, ...]:
@@ -108,7 +82,7 @@ def estimate(
 
 
 def estimate_many(
-    problems: Sequence[tuple[torch.Tensor, torch.Tensor]], method: str = "mine", *, seed: int = 0, **options: Any
+    problems: Sequence[tuple[torch.Tensor, torch.Tensor]], method: str = "infonce", *, seed: int = 0, **options: Any
 ) -> list[MIEstimate | list[MIEstimate]]:
     """Estimate many problems of one shape (blocks x positions) at once; trained methods train them as one batch.
 

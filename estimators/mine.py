@@ -7,7 +7,6 @@ the very samples it was trained on, which passes provable ceilings.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 
@@ -18,16 +17,6 @@ from estimators.entropy import ceiling_flags, row_entropy
 
 PAPER_WIDTHS = (768, 384, 192, 96, 48, 24, 12, 6, 3, 1)
 PAPER_FEATURES = 768  # the paper cuts every state to its first 768 features
-
-
-def donsker_varadhan(joint: torch.Tensor, marginal: torch.Tensor) -> torch.Tensor:
-    """Donsker-Varadhan bound E_p[T] - ln E_q[e^T] in nats (arXiv 1801.04062, equation 10).
-
-    Args:
-        joint: (..., n) critic values of true pairs.
-        marginal: (..., m) critic values of pairs drawn apart.
-    """
-    return joint.mean(dim=-1) - (torch.logsumexp(marginal, dim=-1) - math.log(marginal.shape[-1]))
 
 
 def mine_paper(
@@ -80,7 +69,8 @@ def mine_paper(
         shuffled = b[:, torch.randperm(b.shape[1], generator=generator).to(b.device)]
         joint = leaky_perceptron(layers, torch.cat((a, b), dim=2))[:, :, 0]
         marginal = leaky_perceptron(layers, torch.cat((a, shuffled), dim=2))[:, :, 0]
-        return donsker_varadhan(joint, marginal)
+        log_mean = torch.logsumexp(marginal, dim=1) - math.log(marginal.shape[1])
+        return joint.mean(dim=1) - log_mean  # arXiv 1801.04062, equation 10
 
     optimiser = torch.optim.Adam([tensor for layer in layers for tensor in layer], lr=1e-4)
     best = torch.full((problems,), -math.inf)
@@ -118,15 +108,3 @@ def _paper_estimate(x: torch.Tensor, y: torch.Tensor, *, best: float, last: floa
         flags=ceiling_flags(bits, ceiling),
         details={"max": bits, "last": last * in_bits, "held_out": held_out * in_bits},
     )
-
-
-def stacked(problems: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Stack problems of one shape into (problems, n, dx) and (problems, n, dy).
-
-    Raises:
-        InputError: if their shapes differ.
-    """
-    shapes = {(tuple(x.shape), tuple(y.shape)) for x, y in problems}
-    if len(shapes) > 1:
-        raise InputError(f"Problems of one batch must have one shape; got {sorted(shapes)}.")
-    return torch.stack([x for x, _ in problems]), torch.stack([y for _, y in problems])

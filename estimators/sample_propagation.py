@@ -126,14 +126,14 @@ class SamplePropagation:
     Attributes:
         resolution: one noise level or several, relative to the RMS norm of the centred states.
         scale: another reference for the noise level; see `sample_propagation`.
-        queries: how many windows to evaluate at; None for every one.
+        queries: how many windows to evaluate at, drawn by their frequency; None for every one.
         draws: noise draws per query.
     """
 
     name: ClassVar[str] = "sample-propagation"
     resolution: float | Sequence[float] = DEFAULT_RESOLUTION
     scale: float | None = None
-    queries: int | None = None
+    queries: int | None = 2048
     draws: int = 1
 
     def estimate(self, x: torch.Tensor, y: torch.Tensor, *, seed: int = 0) -> list[MIEstimate]:
@@ -240,10 +240,12 @@ def _losses(
     Both are (resolutions, q) float64; a single draw shows no variance, so it is 0.
 
     With D_ij = |y_i - y_j|^2 the posterior odds of row j against the true row i are
-    p_j/p_i exp(-D_ij / (2 sigma^2) - z.(y_i - y_j) / sigma): two matrix products serve every sigma.
+    p_j/p_i exp(-D_ij / (2 sigma^2) - z.(y_i - y_j) / sigma): two matrix products serve every sigma. Powers of two
+    give bits at once, and exp2 takes a fraction of the time of exp.
     """
     device, dtype = rows.device, rows.dtype
-    log_p = p.log()
+    log_p = p.log2()
+    nats = 1 / math.log(2)  # turns an exponent of e into one of 2
     uniform = bool((p == p[0]).all())
     log_weight = log_p.to(dtype).to(device)
     mean_loss = torch.empty(len(sigmas), len(chosen), dtype=torch.float64)
@@ -271,12 +273,12 @@ def _losses(
                 along[line, column] = 0
             score = torch.empty_like(along)
             for level, sigma in enumerate(sigmas):
-                torch.mul(half_square, -1 / sigma**2, out=score).sub_(along, alpha=1 / sigma)
+                torch.mul(half_square, -nats / sigma**2, out=score).sub_(along, alpha=nats / sigma)
                 if not uniform:
                     score += log_weight[start : start + width]
                 top = score.amax(dim=1, keepdim=True)
-                tile = score.sub_(top).exp_().sum(dim=1).log_() + top[:, 0]
-                torch.logaddexp(total[level], tile, out=total[level])
+                tile = score.sub_(top).exp2_().sum(dim=1).log2_() + top[:, 0]
+                torch.logaddexp2(total[level], tile, out=total[level])
         evidence = total.cpu().double().reshape(len(sigmas), draws, len(at))
         if not uniform:
             evidence = evidence - log_p[at]
@@ -284,4 +286,4 @@ def _losses(
         mean_loss[:, begin : begin + step] = evidence.mean(dim=1)
         if draws > 1:
             variance[:, begin : begin + step] = evidence.var(dim=1) / draws
-    return mean_loss / math.log(2), variance / math.log(2) ** 2
+    return mean_loss, variance

@@ -72,7 +72,7 @@ def test_two_points_match_the_integral(resolution):
     assert found.bits == pytest.approx(two_points(resolution), abs=4 * found.std_error + 1e-6)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     features=st.sampled_from([1, 2, 10, 100, 1000]),
     bits=st.floats(0.3, 3.0),
@@ -82,15 +82,15 @@ def test_two_points_match_the_integral(resolution):
 def test_gaussian_channel(features, bits, dtype, seed):
     """Gaussian input of equal power per feature: I = k/2 log2(1 + 1/noise variance)."""
     generator = torch.Generator().manual_seed(seed)
-    states = torch.randn(4000, features, generator=generator).to(dtype)
+    states = torch.randn(3000, features, generator=generator).to(dtype)
     noise = 1 / math.sqrt(2 ** (2 * bits / features) - 1)  # per feature, relative to its unit deviation
     (found,) = sample_propagation(
-        states, resolutions=(noise / math.sqrt(features),), scale=math.sqrt(features), queries=1500, seed=seed
+        states, resolutions=(noise / math.sqrt(features),), scale=math.sqrt(features), queries=1000, seed=seed
     )
-    # The 4,000 inputs are a sample themselves: their information varies by about std/sqrt(4000), less than the
-    # error over 1,500 queries, and lies below the truth by about the mean squared density ratio over 2n ln 2,
-    # 2^(2 bits)/(2 ln 2 * 4000) at one feature.
-    allowed = 5 * found.std_error + 2 ** (2 * bits) / 4000
+    # The 3,000 inputs are a sample themselves: their information varies by about std/sqrt(3000), less than the
+    # error over 1,000 queries, and lies below the truth by about the mean squared density ratio over 2n ln 2,
+    # 2^(2 bits)/(2 ln 2 * 3000) at one feature.
+    allowed = 5 * found.std_error + 2 ** (2 * bits) / 3000
     assert found.bits == pytest.approx(bits, abs=allowed)
     assert ("half-precision" in found.flags) == (dtype is torch.float16)
 

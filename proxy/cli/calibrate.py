@@ -1,0 +1,80 @@
+"""`emergence calibrate`: every estimator on known truths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from proxy.cli.console import emit, progress, screen
+
+
+def calibrate(
+    truths: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of .npz files with arrays x, y and mutual_information_bits; default: the built-in problems."
+        ),
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Estimator to ask; repeat for several. Default: every applicable one.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Governs built-in problems and estimators.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Write the table here (.parquet, .csv or .json).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+) -> None:
+    """Ask every estimator about problems of known truth and print truth, estimate, error and verdict.
+
+    Exits with 1 if a default estimator (sample-propagation, infonce) is off by more than its stated error,
+    four standard errors.
+
+    Example:
+        emergence calibrate --method sample-propagation --method infonce
+    """
+    from dataclasses import asdict
+
+    import pandas as pd
+
+    from estimators.calibration import applicable
+    from estimators.calibration import calibrate as run
+    from estimators.truths import (
+        continuous_truths,
+        discrete_truths,
+        folder_truths,
+        gaussian_channels,
+    )
+    from extraction.tables import check_table_path
+
+    if out is not None:
+        check_table_path(out)
+    if truths is not None:
+        problems = list(folder_truths(truths))
+    else:
+        problems = [*discrete_truths(seed), *gaussian_channels(seed), *continuous_truths(seed)]
+    total = sum(len(applicable(problem, method)) for problem in problems)
+    rows = []
+    with progress("Calibrating") as tell:
+        for row in run(problems, method, seed=seed):
+            rows.append(row)
+            tell(len(rows), total)
+    frame = pd.DataFrame([asdict(row) for row in rows], columns=[*_columns()])
+    emit(frame, out, as_json=as_json)
+    failed = [row for row in rows if row.failed]
+    for row in failed:
+        screen.print(
+            f"Off: {row.method} on {row.problem}: {row.estimate:.3f} bits, truth {row.truth:.3f}, "
+            f"standard error {row.std_error or 0:.3f}.",
+            style="red",
+            soft_wrap=True,
+        )
+    if failed:
+        raise typer.Exit(1)
+
+
+def _columns() -> list[str]:
+    from dataclasses import fields
+
+    from estimators.calibration import Calibration
+
+    return [field.name for field in fields(Calibration)]
