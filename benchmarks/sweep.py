@@ -3,7 +3,8 @@
     python benchmarks/sweep.py resume            10,000 planned jobs, 9,900 of them done
     python benchmarks/sweep.py memory            the driver's memory for 1,000 and for 20,000 jobs
     python benchmarks/sweep.py workers           two workers against one, and one against no Ray at all
-    python benchmarks/sweep.py cluster           1,000 models x 20 corpora on 64 declared GPUs, time shortened
+    python benchmarks/sweep.py cluster           200 models x 20 corpora on 64 declared GPUs, jobs shortened to 5 s
+    python benchmarks/sweep.py fleet             the same 1,000 models x 20 corpora on paper, by the planner's figures
     python benchmarks/sweep.py calibrate RESULTS speeds of this machine, for proxy/plan.py, from a finished sweep
 
 Ratios are of runs side by side on this machine; `workers` wants two idle cores.
@@ -30,10 +31,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pandas as pd
 
 from proxy import cluster as on_ray
+from proxy import plan
 from proxy.config import SweepConfig, parse_config
 from proxy.driver import Event
 from proxy.jobs import Job, make_jobs
-from proxy.placement import GIB, Demand, Node
+from proxy.placement import GIB, Demand, Node, demand
 from proxy.results import Results, to_parquet
 from proxy.storage import open_storage
 from proxy.sweep import sweep
@@ -118,16 +120,19 @@ def resume() -> None:
         results = Results(open_storage(folder))
         jobs = make_jobs(config)
         for job in jobs[:9_900]:
-            outcome = finished(job)
-            results.write_done(job, outcome.table or b"", outcome.record)
-        began = time.perf_counter()
-        missing = results.find(job.key for job in make_jobs(config))
-        planned = time.perf_counter() - began
-        began = time.perf_counter()
-        outcome_ = sweep(config, folder, cluster=Instant())
-        whole = time.perf_counter() - began
-        print(f"10,000 jobs, {len(missing.done)} done: known after {planned:.1f} s;")
-        print(f"the other 100 handed out, kept, and all {len(outcome_.done)} merged after {whole:.1f} s in all")
+            done = finished(job)
+            results.write_done(job, done.table or b"", done.record)
+        began, cpu = time.perf_counter(), time.process_time()
+        first: list[float] = []
+
+        def watch(event: Event) -> None:
+            if event.kind == "start" and not first:
+                first.extend((time.perf_counter() - began, time.process_time() - cpu))
+
+        outcome = sweep(config, folder, cluster=Instant(), watch=watch)
+        whole, whole_cpu = time.perf_counter() - began, time.process_time() - cpu
+        print(f"10,000 jobs, 9,900 done: the first missing one starts after {first[0]:.1f} s ({first[1]:.1f} s CPU);")
+        print(f"all {len(outcome.done)} done and merged after {whole:.1f} s ({whole_cpu:.1f} s CPU)")
 
 
 def memory() -> None:
@@ -196,13 +201,13 @@ class Shortened(Worker):
 
 
 def cluster() -> None:
-    """Run 20,000 jobs on 8 declared nodes of 8 GPUs, the jobs shortened to what 2 cores can follow."""
+    """Run 4,000 jobs on 8 declared nodes of 8 GPUs, the jobs shortened."""
     from ray import cloudpickle
     from ray.cluster_utils import Cluster as Machines
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    length = 3.0
-    models = [{"id": f"nobody/model-{number}-1b"} for number in range(1_000)]
+    length = 5.0
+    models = [{"id": f"nobody/model-{number}-1b"} for number in range(200)]
     corpora = [{"source": "animal", "windows": 2 + number} for number in range(20)]
     options = {"measurement": {"queries": int(1000 * length)}, "resources": {"gpus": 1, "memory_gb": 0.1}}
     config = parse_config({"name": "cluster", "models": models, "corpora": corpora, **options})
@@ -227,10 +232,48 @@ def cluster() -> None:
     print(f"first job after {starts[0] - began:.0f} s, 64 at work after {starts[63] - began:.0f} s")
 
 
+SIZES = {7e7: 250, 4.1e8: 250, 1.4e9: 200, 2.8e9: 150, 6.9e9: 120, 12e9: 30}  # parameters: models
+PRICE = 0.80  # USD per hour of one L4 in a machine of its own, about the list price of several clouds
+
+
+def fleet() -> None:
+    """Plan 1,000 models of mixed size on 20 corpora of 20,000 windows each, on 8 machines of 8 L4s."""
+    nodes = {f"node-{number}": Node(Demand(8.0, 512 * GIB, 64), gpu_gb=23) for number in range(8)}
+    rows, loads = [], []
+    for parameters, count in SIZES.items():
+        config = parse_config(
+            {
+                "name": "fleet",
+                "models": [{"id": "some/model", "parameters": int(parameters)}],
+                "corpora": [{"source": "animal", "windows": 20_000}],
+            }
+        )
+        job = make_jobs(config)[0]
+        wanted = demand(job.model, config.resources, list(nodes.values()))
+        seconds, load = plan.job_seconds(job, wanted), plan.load_seconds(job, wanted)
+        loads += [(wanted, 20 * seconds + load)] * count
+        rows.append(
+            {
+                "parameters": f"{parameters:.1e}",
+                "models": count,
+                "gpus each": wanted.gpus,
+                "seconds per job": seconds,
+                "seconds to load": load,
+                "gpu hours": count * (20 * seconds + load) * wanted.gpus / 3600,
+                "GB of weights": count * parameters * 2 / 1e9,
+            }
+        )
+    table = pd.DataFrame(rows)
+    most, whole = plan.simulate(loads, nodes)
+    hours = table["gpu hours"].sum()
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.1f}"))
+    print(f"{hours:.0f} GPU hours; {whole / 3600:.2f} h on 64 GPUs (ideal {hours / 64:.2f} h), {most} workers at most")
+    print(f"20,000 jobs: {20_000 / whole:.1f} per second; {table['GB of weights'].sum() / 1000:.1f} TB of weights")
+    print(f"about {64 * whole / 3600 * PRICE:.0f} USD at {PRICE} USD per GPU hour")
+
+
 def calibrate(results: Path) -> None:
     """Fit the speeds in proxy/plan.py to the records of a sweep on CPU."""
-    from proxy import plan
-
     rows = []
     for path in sorted((results / "jobs").glob("*.json")):
         record = json.loads(path.read_text())
@@ -258,6 +301,7 @@ def main() -> None:
         "memory": memory,
         "workers": workers,
         "cluster": cluster,
+        "fleet": fleet,
         "calibrate": calibrate,
     }
     parser.add_argument("what", choices=choices)
