@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import re
+import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 DEFAULT_URI = "sqlite:///mlflow.db"
 ARTIFACTS = "mlartifacts"  # beside a store that is opened without a server
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 # A server that is slow or gone must not hold up its driver for MLflow's own four minutes.
 PATIENCE = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
@@ -79,6 +81,8 @@ def open_store(uri: str | None = None) -> MlflowClient:
     uri = store_uri(uri)
     if uri.startswith("http"):
         _check_server(uri)
+    elif not uri.startswith(("sqlite", "databricks")):
+        _check_database(uri)
     quieten()
     from mlflow import MlflowClient
 
@@ -136,6 +140,28 @@ def _check_server(uri: str) -> None:
         raise InputError(
             f"{masked(uri)} answers, but not as an MLflow server (HTTP {answer.status_code} for /health); {start}."
         )
+
+
+def _check_database(uri: str) -> None:
+    """Knock at a database's door: MLflow would do so for two minutes, saying so each time."""
+    from sqlalchemy.engine import make_url
+
+    url = make_url(uri)
+    try:
+        url.get_dialect().import_dbapi()
+    except ImportError as error:
+        hint = "pip install 'psycopg[binary]'" if url.get_backend_name() == "postgresql" else "install it with pip"
+        raise InputError(f"{masked(uri)} needs the database driver {error.name}; {hint}.") from error
+    if url.host is None:  # a socket on this machine
+        return
+    port = url.port or PORTS[url.get_backend_name()]
+    try:
+        socket.create_connection((url.host, port), timeout=TIMEOUT).close()
+    except OSError as error:
+        raise InputError(
+            f"The database {masked(uri)} did not answer at {url.host}:{port}; start it, or choose another store with "
+            "--tracking-uri."
+        ) from error
 
 
 @contextmanager

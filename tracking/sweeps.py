@@ -14,7 +14,7 @@ import pandas as pd
 
 from estimators.base import EmergenceError, InputError, Progress
 from tracking.rendering import png
-from tracking.report import page
+from tracking.reporting import page
 from tracking.results import Job, Results, digest, flatten, read_results
 from tracking.summary import at_end, at_peak, at_resolution, flags, markdown, measured, peaks
 from tracking.sweep_figures import SWEEP_FIGURES

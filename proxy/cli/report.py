@@ -18,6 +18,6 @@ def report(
 
     Example: `emergence report results/demo --out demo.html`
     """
-    from tracking.report import report as write
+    from tracking.reporting import report as write
 
     screen.print(f"Wrote {write(results, out)}", highlight=False, soft_wrap=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tracking import track
-from tracking.report import report
+from tracking.reporting import report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")

@@ -240,6 +240,11 @@ def test_stores_that_cannot_be_written_are_refused(small, tmp_path: Path) -> Non
         track(small.folder, tracking_uri=f"sqlite:///{tmp_path}/text.db")
 
 
+def test_database_without_driver_or_answer_is_said_at_once(small) -> None:
+    with pytest.raises(InputError, match=r"me:\*\*\*@127.0.0.1:9/db (needs the database driver psy|did not answer)"):
+        track(small.folder, tracking_uri="postgresql://me:secret@127.0.0.1:9/db")
+
+
 def test_passwords_stay_out_of_messages() -> None:
     with pytest.raises(InputError) as caught:
         store.open_store("http://me:secret@127.0.0.1:9")

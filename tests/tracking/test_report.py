@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from estimators.base import InputError
-from tracking.report import report
+from tracking.reporting import report
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 
