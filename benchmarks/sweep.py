@@ -1,7 +1,7 @@
 """How sweeps scale: workers, overhead, resuming, memory, and a cluster of 64 GPUs that are only declared.
 
     python benchmarks/sweep.py resume            10,000 planned jobs, 9,900 of them done
-    python benchmarks/sweep.py memory            the driver's memory for 1,000 and for 20,000 jobs
+    python benchmarks/sweep.py memory            the driver's memory for 500 and for 5,000 jobs
     python benchmarks/sweep.py workers           two workers against one, and one against no Ray at all
     python benchmarks/sweep.py cluster           200 models x 20 corpora on 64 declared GPUs, jobs shortened to 5 s
     python benchmarks/sweep.py fleet             the same 1,000 models x 20 corpora on paper, by the planner's figures
@@ -138,12 +138,12 @@ def resume() -> None:
 def memory() -> None:
     """Compare the driver's peak memory for few and for many jobs, each in a fresh process."""
     peaks = {}
-    for jobs in (1_000, 20_000):
+    for jobs in (500, 5_000):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             peaks[jobs], seconds = pool.apply(_drive, (jobs,))
         print(f"{jobs} jobs: peak {peaks[jobs]:.0f} MB, {jobs / seconds:.0f} jobs per second through the driver")
     few, more = peaks.values()
-    print(f"growth per 1,000 jobs: {(more - few) / 19:.1f} MB")
+    print(f"growth per 1,000 jobs: {(more - few) / 4.5:.1f} MB")
 
 
 def _drive(jobs: int) -> tuple[float, float]:

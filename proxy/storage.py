@@ -76,8 +76,8 @@ class Folder:
             os.replace(self._written_beside(name, content), self.root / name)
 
     def create(self, name: str, content: bytes) -> bool:
-        """Link a whole file into place, which fails if the name is taken."""
-        temporary = self._written_beside(name, io.BytesIO(content))
+        """Link a whole file into place, which fails if the name is taken; it need not outlive a power cut."""
+        temporary = self._written_beside(name, io.BytesIO(content), flush=False)
         try:
             os.link(temporary, self.root / name)
         except FileExistsError:
@@ -105,15 +105,16 @@ class Folder:
             return {}
         return found
 
-    def _written_beside(self, name: str, content: BinaryIO) -> Path:
+    def _written_beside(self, name: str, content: BinaryIO, *, flush: bool = True) -> Path:
         target = self.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=target.parent)
         try:
             with os.fdopen(handle, "wb") as stream:
                 shutil.copyfileobj(content, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
+                if flush:
+                    stream.flush()
+                    os.fsync(stream.fileno())
             umask = os.umask(0)
             os.umask(umask)
             os.chmod(temporary, 0o666 & ~umask)

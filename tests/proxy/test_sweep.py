@@ -180,7 +180,7 @@ def test_models_share_gpus_and_cpu_models_run_beside_them(ray_cluster: Any, tmp_
 
 
 def test_a_lost_node_costs_the_jobs_it_was_at(ray_cluster: Any, tmp_path: Path) -> None:
-    node = ray_cluster.add_node(num_cpus=4)
+    node, other = ray_cluster.add_node(num_cpus=1), ray_cluster.add_node(num_cpus=1)
     config = parse_config(
         {**SMALL, "models": ["gpt2-30k", "gpt2-90k", "gemma-30k", "gemma-90k"], "measurement": {"queries": 150}}
     )
@@ -195,6 +195,7 @@ def test_a_lost_node_costs_the_jobs_it_was_at(ray_cluster: Any, tmp_path: Path) 
             ray_cluster.remove_node(node, allow_graceful=False)
 
     result = sweep(config, tmp_path, cluster=Cluster(ray_cluster.address, worker=Dummy), watch=watch)
+    ray_cluster.remove_node(other)
     assert lost
     assert result.failed == ()
     assert len(result.done) == 8
