@@ -138,7 +138,7 @@ def test_an_estimator_fits_in_thirty_lines():
 def test_files_a_page_names_are_there(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     named = re.findall(
-        r"\b(?:benchmarks|docs|estimators|examples|extraction|proxy|ray_configs|tests)/[\w./-]*\w\b", text
+        r"(?<![\w/-])(?:benchmarks|docs|estimators|examples|extraction|proxy|ray_configs|tests)/[\w./-]*\w\b", text
     )
     assert [name for name in named if not (ROOT / name).exists()] == []
 

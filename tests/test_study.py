@@ -1,0 +1,152 @@
+"""The study's rules give the answer that made-up measurements ask for, and the whole of it runs and repeats itself."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+SIZES = {"30k": 3e4, "90k": 9e4, "280k": 2.8e5}
+
+
+@pytest.fixture
+def claims(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import paper_claims
+
+    return paper_claims
+
+
+def table(
+    bits, corpus="python-docs", windows=1000, positions=8, twins=lambda number, layer, t: number / 1000, spread=None
+):
+    """An emergence table of three sizes, `bits(size number, layer, position)` for models and `twins` for theirs."""
+    rows = []
+    for number, (size, parameters) in enumerate(SIZES.items()):
+        for value, suffix in ((bits, ""), (twins, "~random")):
+            for layer in range(3):
+                for t in range(1, positions + 1):
+                    rows.append(
+                        {
+                            "model": f"gpt2-{size}{suffix}",
+                            "family": "gpt2",
+                            "parameters": parameters,
+                            "corpus": corpus,
+                            "windows": windows,
+                            "layer": layer,
+                            "position": t,
+                            "resolution": 0.18,
+                            "ie_bits": float(value(number, layer, t)),
+                            "ie_std_error": 0.01,
+                            "ie_sample_std": 1.0 if spread is None else spread(t),
+                            "macro_bits": 0.0,
+                            "micro_bits": 0.0,
+                            "macro_ceiling_bits": float(min(t, 6)),
+                        }
+                    )
+    return pd.DataFrame(rows)
+
+
+def size_of(claims, made, tmp_path):
+    return claims.by_size(claims.with_twins(made), tmp_path).verdict
+
+
+def test_growth_with_size_holds_fails_or_is_shared_by_the_control(claims, tmp_path):
+    def grows(number, layer, t):
+        return number + layer
+
+    assert size_of(claims, table(grows), tmp_path) == claims.HOLDS
+    assert size_of(claims, table(grows, twins=lambda n, layer, t: 0.6 * n), tmp_path) == claims.IN_CONTROL
+    assert size_of(claims, table(lambda n, layer, t: -n), tmp_path) == claims.FAILS
+    assert size_of(claims, table(lambda n, layer, t: [0, 2, 1][n]), tmp_path) == claims.UNKNOWN
+    assert (tmp_path / "study_size.png").exists()
+
+
+def test_growth_token_by_token(claims, tmp_path):
+    def verdict(bits, twins=lambda n, layer, t: 0.0):
+        made = claims.with_twins(table(bits, twins=twins))
+        return claims.by_token(made, pd.DataFrame(), tmp_path).verdict
+
+    assert verdict(lambda n, layer, t: t) == claims.HOLDS
+    assert verdict(lambda n, layer, t: t, twins=lambda n, layer, t: t) == claims.IN_CONTROL
+    assert verdict(lambda n, layer, t: min(t, 4)) == claims.UNKNOWN  # stops half-way
+    assert verdict(lambda n, layer, t: -t) == claims.FAILS
+
+
+def shots(bits, **options):
+    return table(bits, corpus="country", positions=24, **options)
+
+
+def test_a_staircase_is_told_from_a_slope_and_a_saw(claims, tmp_path):
+    def verdict(bits, twins=lambda n, layer, t: 0.0):
+        return claims.staircase(claims.with_twins(shots(bits, twins=twins)), tmp_path).verdict
+
+    def stairs(n, layer, t):
+        return (t + 1) // 2
+
+    assert verdict(stairs) == claims.HOLDS
+    assert verdict(stairs, twins=stairs) == claims.IN_CONTROL
+    assert verdict(lambda n, layer, t: t) == claims.FAILS
+    assert verdict(lambda n, layer, t: t % 2) == claims.FAILS  # up at the entity, down at the comma
+
+
+def test_levelling_needs_a_rise_and_is_held_against_the_ceiling(claims):
+    def verdict(bits):
+        return claims.levelling(claims.with_twins(shots(bits))).verdict
+
+    assert verdict(lambda n, layer, t: min(t, 12)) == claims.HOLDS  # levels at shot 6, the ceiling at shot 3
+    assert verdict(lambda n, layer, t: min(t, 6)) == claims.IN_CONTROL  # with the ceiling
+    assert verdict(lambda n, layer, t: t) == claims.FAILS  # goes on to the last shot
+    assert verdict(lambda n, layer, t: 0.0) == claims.FAILS  # nothing rises
+
+
+@pytest.mark.parametrize(("curve", "shot"), [([0, 5, 10, 10], 3), ([-3, -2, -1], 3), ([4, 3, 2], 1), ([1, 1], 1)])
+def test_where_a_curve_levels_off(claims, curve, shot):
+    assert claims.levelled(curve) == shot
+
+
+def test_spread_peaks_where_growth_stops_or_elsewhere(claims, tmp_path):
+    def verdict(peak):
+        made = shots(lambda n, layer, t: min(t, 12), spread=lambda t: -abs(t - peak))
+        return claims.spread(claims.with_twins(made[~made["model"].str.endswith("~random")]), tmp_path).verdict
+
+    assert verdict(12) == claims.HOLDS
+    assert verdict(24) == claims.FAILS
+
+
+def test_observers_agree_or_not(claims, tmp_path):
+    fine = table(lambda n, layer, t: n)
+    same = pd.concat([fine, fine.assign(resolution=0.5)])
+    other = pd.concat([fine, fine.assign(resolution=0.5, ie_bits=-fine["ie_bits"])])
+    found = [claims.ranking(claims.with_twins(made), pd.DataFrame(), tmp_path) for made in (same, other)]
+    assert [claim.verdict for claim in found] == [claims.HOLDS, claims.FAILS]
+    assert np.isclose(found[1].numbers.iloc[0, 2], -1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_study_runs_and_repeats_itself(tmp_path):
+    pages = []
+    for run in ("one", "two"):
+        command = [
+            sys.executable,
+            BENCHMARKS / "paper.py",
+            "--results",
+            tmp_path / run,
+            "--out",
+            tmp_path / f"{run}-out",
+        ]
+        command += ["--models", "gpt2-30k", "gpt2-90k", "gemma-30k", "gemma-90k", "--windows", "120"]
+        command += ["--queries", "60", "--samples", "60", "--epochs", "2"]
+        subprocess.run(list(map(str, command)), check=True, capture_output=True)
+        pages.append((tmp_path / f"{run}-out" / "study.md").read_text(encoding="utf-8"))
+    assert pages[0] == pages[1]
+    figures = sorted(path.name for path in (tmp_path / "one-out" / "images").iterdir())
+    assert figures == [f"study_{name}.png" for name in ("agreement", "depth", "shots", "size", "spread", "token")]
+    for figure in figures:
+        assert (tmp_path / "one-out/images" / figure).read_bytes() == (
+            tmp_path / "two-out/images" / figure
+        ).read_bytes()
