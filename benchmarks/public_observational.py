@@ -1,0 +1,199 @@
+"""Observational Scaling Laws (Ruan, Maddison & Hashimoto 2024, arXiv 2405.10938). Part of public_proxies.py.
+
+Their question: the accuracy of the most trained models on a task, from that of less trained ones, given eight standard
+benchmarks of each model. Their splits, their chance levels; every choice of ours is made on training models only, by
+leaving families out. Their law (three principal components of the benchmarks through a sigmoid) is fitted beside ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from proxy.candidates import CANDIDATES
+from proxy.domain import Domain, widened
+from proxy.intervals import LEVELS, Intervals
+from proxy.links import Link
+from proxy.regression import ProxyRegressor
+
+Array = NDArray[np.float64]
+METRICS = ["MMLU", "ARC-C", "HellaSwag", "Winograd", "TruthfulQA", "GSM8K", "XWinograd", "HumanEval"]
+OTHERS = [name for name in METRICS if name != "GSM8K"]
+FLOPS = "FLOPs (1E21)"
+# Families the authors evaluated themselves; their leaderboard study uses all.
+EVALUATED = [
+    "Llama-2",
+    "Llama",
+    "Llama-3",
+    "Qwen1.5",
+    "Qwen",
+    "Mistral",
+    "Mixtral",
+    "Yi",
+    "Gemma",
+    "Falcon",
+    "Phi",
+    "Pythia",
+] + ["BLOOM", "GPT-Neo/J", "OPT", "MPT", "XGLM", "CodeLlama", "StarCoder", "StarCoder2", "DeepSeek-Coder"]
+BBH_CHANCE = 0.26243386243386246  # mean over the 27 subtasks of one over the number of options
+
+
+@dataclass(frozen=True)
+class Task:
+    """One target: file, column, largest training compute (1e21 FLOPs), predictors, chance accuracy."""
+
+    name: str
+    file: str
+    column: str
+    cutoff: float
+    metrics: list[str]
+    chance: float = 0.0
+    everyone: bool = False
+
+
+TASKS = (
+    Task("word unscrambling", "emergent_capability", "word_unscrambling_2_exact_match", 84, METRICS),
+    Task("Persian QA", "emergent_capability", "parsinlu_qa_2_acc", 84, METRICS, 0.25),
+    Task("3-digit subtraction", "emergent_capability", "arithmetic_3ds_2_acc", 22, OTHERS),
+    Task("2-digit multiplication", "emergent_capability", "arithmetic_2dm_2_acc", 22, OTHERS),
+    Task("GPQA", "leaderboard_v2", "leaderboard_gpqa", 168, OTHERS, 0.25, True),
+    Task("MATH-5", "leaderboard_v2", "leaderboard_math_hard", 252, OTHERS, 0.0, True),
+    Task("BBH", "leaderboard_v2", "leaderboard_bbh", 84, OTHERS, BBH_CHANCE, True),
+    Task("GSM8K naive", "post_training", "gsm8k_5_exact_match,flexible-extract", 84, METRICS),
+    Task("GSM8K CoT", "post_training", "gsm8k_cot_8_exact_match,flexible-extract", 84, METRICS),
+    Task(
+        "GSM8K CoT+SC", "post_training", "gsm8k_cot_self_consistency_8_exact_match,maj@5-flexible-extract", 84, METRICS
+    ),
+)
+
+
+def evaluate(data: Path) -> dict[str, pd.DataFrame]:
+    """Return tables by title: errors relative to the authors' law, and intervals."""
+    base = pd.read_csv(data / "base_llm_benchmark_eval.csv")
+    errors, intervals = [], []
+    for task in TASKS:
+        table = pd.read_csv(data / f"base_llm_{task.file}_eval.csv")[["Model", task.column]]
+        models = base if task.everyone else base[base["Model Family"].isin(EVALUATED)]
+        models = models.merge(table, on="Model").dropna(subset=[task.column])
+        trained = (models[FLOPS] <= task.cutoff).to_numpy()
+        error, interval = _task(task, models[trained], models[~trained])
+        errors.append(error)
+        intervals.append(interval)
+    ratios = pd.DataFrame(errors)
+    shown = ratios.columns[4:]
+    mean = {"task": "geometric mean", **{name: float(np.exp(np.log(ratios[name]).mean())) for name in shown}}
+    return {
+        "Test MSE of the authors' law (3 components; accuracy from chance to 1), others as multiples of it": pd.concat(
+            [ratios, pd.DataFrame([mean])], ignore_index=True
+        ),
+        "90 % intervals of `auto` (score: Gneiting & Raftery 2007, mean width plus 20 times the miss)": pd.DataFrame(
+            [*intervals, _pooled(pd.DataFrame(intervals))]
+        ),
+    }
+
+
+def _task(task: Task, train: pd.DataFrame, test: pd.DataFrame) -> tuple[dict[str, object], dict[str, object]]:
+    truth = {name: _normal(part[task.column], task.chance) for name, part in (("train", train), ("test", test))}
+    y = np.clip(truth["train"], 0.0, 1.0)
+    known, new = _imputed(train[task.metrics].to_numpy(), test[task.metrics].to_numpy())
+    families = train["Model Family"].to_numpy(dtype=str)
+
+    def mse(estimate: Array) -> float:
+        return float(np.mean((estimate - truth["test"]) ** 2))
+
+    law = mse(_law(known, truth["train"], new, 3))
+    error: dict[str, object] = {
+        "task": task.name,
+        "train": len(train),
+        "test": len(test),
+        "law MSE": law,
+        "law, k by 95 % variance": mse(_law(known, truth["train"], new, _by_variance(known))) / law,
+        "law, k by families": mse(_law(known, truth["train"], new, _by_families(known, truth["train"], families)))
+        / law,
+    }
+    X, target = (part[task.metrics].assign(family=part["Model Family"]) for part in (train, test))
+    for name in CANDIDATES:
+        if name != "log_parameters":
+            fitted = ProxyRegressor(name, (0.0, 1.0), "family", "family").fit(X, y)
+            error[name] = mse(fitted.predict(target)) / law
+    compute = [np.log10(part[FLOPS].fillna(train[FLOPS].max()).to_numpy())[:, None] for part in (train, test)]
+    error["log compute"] = mse(ProxyRegressor("best_feature", (0.0, 1.0)).fit(compute[0], y).predict(compute[1])) / law
+    auto = Intervals.fit(ProxyRegressor("auto", (0.0, 1.0), "family", "family"), X, y, np.ones(len(y)), families)
+    estimate, lower, upper = auto.predict(target)
+    error["auto"] = mse(estimate) / law
+    error["chosen"] = auto.regressor.chosen_
+    at = LEVELS.index(0.9)
+    novelty = Domain.of(auto.regressor, X).novelty(auto.regressor.standardised(target)[0])
+    low, high = widened(Link((0.0, 1.0)), estimate, lower[:, at], upper[:, at], np.minimum(novelty, 3.0))
+    interval: dict[str, object] = {"task": task.name, "families": len(np.unique(families)), "test": len(test)}
+    for name, (a, b) in {"jackknife+": (lower[:, at], upper[:, at]), "widened by the domain": (low, high)}.items():
+        inside = (a - 1e-9 <= np.clip(truth["test"], 0, 1)) & (np.clip(truth["test"], 0, 1) <= b + 1e-9)
+        miss = np.maximum(a - truth["test"], 0) + np.maximum(truth["test"] - b, 0)
+        interval[f"{name}: coverage"] = float(inside.mean())
+        interval[f"{name}: score"] = float(np.mean(b - a + 20 * miss))
+    interval["outside the domain"] = float(np.mean(novelty > 1))
+    return error, interval
+
+
+def _pooled(intervals: pd.DataFrame) -> dict[str, object]:
+    counts = intervals["test"].to_numpy(dtype=float)
+    values = {name: float(np.average(intervals[name], weights=counts)) for name in intervals.columns[3:]}
+    return {"task": "all models", "test": int(counts.sum()), **values}
+
+
+def _normal(column: pd.Series, chance: float) -> Array:
+    return np.asarray((column.to_numpy(dtype=float) - chance) / (1 - chance))
+
+
+def _law(known: Array, y: Array, new: Array, components: int) -> Array:
+    """Fit the authors' law: principal components (features not standardised) through a sigmoid, least squares."""
+    centre = known.mean(axis=0)
+    axes = np.linalg.svd(known - centre, full_matrices=False)[2][:components].T
+    design, target = (np.column_stack([np.ones(len(part)), (part - centre) @ axes]) for part in (known, new))
+    share = np.clip(y, 0.02, 0.98)
+    starts = np.zeros(design.shape[1]), np.linalg.lstsq(design, np.log(share / (1 - share)), rcond=None)[0]
+    fits = [minimize(lambda w: np.mean((_sigmoid(design @ w) - y) ** 2), start, method="BFGS") for start in starts]
+    return _sigmoid(target @ min(fits, key=lambda fit: fit.fun).x)
+
+
+def _sigmoid(eta: Array) -> Array:
+    return np.asarray(1 / (1 + np.exp(-np.clip(eta, -50, 50))))
+
+
+def _by_variance(known: Array) -> int:
+    share = np.cumsum(np.linalg.svd(known - known.mean(axis=0), compute_uv=False) ** 2)
+    return int(np.searchsorted(share / share[-1], 0.95)) + 1
+
+
+def _by_families(known: Array, y: Array, families: NDArray[np.str_]) -> int:
+    losses = []
+    for components in range(1, 6):
+        left = [families == family for family in np.unique(families)]
+        losses.append(sum(np.sum((_law(known[~out], y[~out], known[out], components) - y[out]) ** 2) for out in left))
+    return int(np.argmin(losses)) + 1
+
+
+def _imputed(known: Array, new: Array) -> tuple[Array, Array]:
+    """Fill gaps as the authors do: repeated projection on one principal component of the standardised training rows."""
+    mean, spread = np.nanmean(known, axis=0), np.nanstd(known, axis=0)
+    filled = []
+    centre = axis = np.zeros(0)
+    for part, learn in ((known, True), (new, False)):
+        Z = (part - mean) / spread
+        gaps = np.isnan(Z)
+        Z[gaps] = 0.0
+        for _ in range(1000):
+            if learn:
+                centre = Z.mean(axis=0)
+                axis = np.linalg.svd(Z - centre, full_matrices=False)[2][:1]
+            before = Z[gaps].copy()
+            Z[gaps] = ((Z - centre) @ axis.T @ axis + centre)[gaps]
+            if np.allclose(before, Z[gaps], atol=1e-7):
+                break
+        filled.append(np.clip(Z * spread + mean, 0.0, 1.0))
+    return filled[0], filled[1]

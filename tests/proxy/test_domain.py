@@ -1,0 +1,77 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from proxy.domain import WITHHELD, Domain, contributions, widened
+from proxy.links import Link
+from proxy.regression import ProxyRegressor
+
+
+@pytest.fixture
+def data() -> tuple[pd.DataFrame, np.ndarray]:
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(rng.normal(size=(20, 3)), columns=["a", "b", "c"])
+    return X, 1 + 2 * X["a"].to_numpy() - X["b"].to_numpy()
+
+
+def test_references_lie_in_their_own_domain(data: tuple[pd.DataFrame, np.ndarray]) -> None:
+    regressor = ProxyRegressor("ridge").fit(*data)
+    domain = Domain.of(regressor, data[0])
+    Z, _ = regressor.standardised(data[0])
+    assert np.all(domain.novelty(Z) <= 1 + 1e-12)
+    np.testing.assert_allclose(domain.neighbour(Z), 0, atol=1e-12)
+    # trace of a projection: its rank (Hoaglin & Welsch 1978)
+    assert domain.leverage(Z).sum() == pytest.approx(regressor.directions(Z).shape[1])
+
+
+def test_novelty_grows_with_the_distance(data: tuple[pd.DataFrame, np.ndarray]) -> None:
+    X, _ = data
+    regressor = ProxyRegressor("ridge").fit(*data)
+    domain = Domain.of(regressor, X)
+    far = pd.concat([X.mean().to_frame().T + step * X.std() for step in (0, 3, 6, 12)])
+    novelty = domain.novelty(regressor.standardised(far)[0])
+    assert np.all(np.diff(novelty) > 0)
+    assert novelty[0] < 1 < novelty[2]
+
+
+def test_a_new_combination_is_seen_though_every_feature_is_in_range() -> None:
+    # two features that always agree among the references, and a model in which they do not
+    z = np.linspace(-2, 2, 20)
+    X = pd.DataFrame({"a": z, "b": z + np.random.default_rng(0).normal(size=20) * 0.01})
+    regressor = ProxyRegressor("best_feature").fit(X, z)
+    novelty = Domain.of(regressor, X).novelty(regressor.standardised(pd.DataFrame({"a": [1.0], "b": [-1.0]}))[0])
+    assert novelty[0] > WITHHELD
+
+
+@pytest.mark.parametrize("candidate", ["mean", "best_feature", "pls", "ridge", "principal_components"])
+def test_contributions_of_linear_candidates_add_up(data: tuple[pd.DataFrame, np.ndarray], candidate: str) -> None:
+    X, y = data
+    regressor = ProxyRegressor(candidate).fit(X, y)
+    at_the_mean = regressor.predict_eta(X.mean().to_frame().T)
+    np.testing.assert_allclose(
+        contributions(regressor, X).sum(axis=1), regressor.predict_eta(X) - at_the_mean, atol=1e-9
+    )
+
+
+def test_a_missing_value_counts_with_its_feature(data: tuple[pd.DataFrame, np.ndarray]) -> None:
+    X, y = data
+    gaps = X.assign(a=X["a"].where(X.index % 3 > 0))
+    found = contributions(ProxyRegressor("ridge").fit(gaps, y), gaps)
+    assert found.columns.tolist() == ["a", "b", "c"]
+
+
+def test_intervals_widen_then_end() -> None:
+    link = Link()
+    estimate, lower, upper = np.zeros(4), -np.ones(4), 2 * np.ones(4)
+    low, high = widened(link, estimate, lower, upper, np.array([0.2, 1.0, 2.0, 3.1]))
+    np.testing.assert_allclose(low, [-1, -1, -2, np.nan])
+    np.testing.assert_allclose(high, [2, 2, 4, np.nan])
+
+
+def test_widened_intervals_stay_within_the_bounds_and_hold_the_estimate() -> None:
+    link = Link((0.0, 1.0))
+    estimate = np.array([0.9, 0.9])
+    low, high = widened(link, estimate, np.array([0.95, 0.5]), np.array([0.99, 0.99]), np.array([1.0, 2.5]))
+    assert np.all((low <= estimate) & (estimate <= high))
+    assert np.all((low > 0) & (high < 1))
+    assert low[1] < 0.5

@@ -1,0 +1,74 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binom
+
+from estimators.base import InputError
+from proxy.intervals import LEVELS, Intervals, LinkResidual, require_rows
+from proxy.links import Link
+from proxy.regression import ProxyRegressor
+
+
+def fitted(
+    n: int, seed: int = 0, bounds: tuple[float | None, float | None] = (None, None)
+) -> tuple[Intervals, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    X = pd.DataFrame({"a": rng.normal(size=n)})
+    y = Link(bounds).inverse(X["a"].to_numpy() + rng.normal(size=n) * 0.3)
+    models = np.array([f"m{i}" for i in range(n)])
+    return Intervals.fit(ProxyRegressor("best_feature", bounds), X, y, np.ones(n), models), models
+
+
+@pytest.mark.parametrize("bounds", [(None, None), (0.0, 1.0)])
+@pytest.mark.parametrize("n", [9, 10, 19, 24])
+def test_bounds_are_those_of_jackknife_plus(n: int, bounds: tuple[float | None, float | None]) -> None:
+    intervals, _ = fitted(n, bounds=bounds)
+    new = pd.DataFrame({"a": [0.3, -1.0]})
+    _, lower, upper = intervals.predict(new)
+    # Barber et al. 2021, eq. 1.3: order statistics of the left-out predictions minus and plus the left-out errors
+    ensemble = intervals.conformal._mapie_regressor.estimator_
+    left_out = np.column_stack([member.predict_eta(new) for member in ensemble.estimators_])
+    errors = intervals.conformal.conformity_scores
+    folds = np.argmax(~np.isnan(ensemble.k_), axis=1)
+    link = Link(bounds)
+    for at, level in enumerate(LEVELS):
+        rank = int(np.ceil(round((n + 1) * level, 9)))
+        if rank > n:
+            assert np.isnan(lower[:, at]).all()
+            assert np.isnan(upper[:, at]).all()
+            continue
+        above = np.sort(left_out[:, folds] + errors, axis=1)[:, rank - 1]
+        below = np.sort(left_out[:, folds] - errors, axis=1)[:, n - rank]
+        np.testing.assert_allclose(upper[:, at], link.inverse(above), rtol=1e-9)
+        np.testing.assert_allclose(lower[:, at], link.inverse(below), rtol=1e-9)
+
+
+def test_intervals_cover_what_they_promise() -> None:
+    """Over 200 draws of 12 references and one new model, within binomial error of the nominal level."""
+    hits = np.zeros(len(LEVELS))
+    for draw in range(200):
+        rng = np.random.default_rng(draw)
+        X = pd.DataFrame({"a": rng.normal(size=20)})
+        y = X["a"].to_numpy() + rng.normal(size=20) * 0.5
+        models = np.array([f"m{i:02d}" for i in range(19)])
+        regressor = ProxyRegressor("best_feature")
+        _, lower, upper = Intervals.fit(regressor, X.iloc[:19], y[:19], np.ones(19), models).predict(X.iloc[19:])
+        hits += (lower[0] <= y[19]) & (y[19] <= upper[0])
+    for level, count in zip(LEVELS, hits, strict=True):
+        # exact 99.9 % binomial limits about the nominal level; CV+ may be a little conservative, so above 1/(n+1) more
+        assert binom.ppf(0.0005, 200, level) <= count <= binom.ppf(0.9995, 200, min(level + 0.05, 0.999)), level
+
+
+def test_too_few_rows_are_refused() -> None:
+    with pytest.raises(InputError, match="at least 19"):
+        require_rows(18, 0.95, "models")
+    with pytest.raises(InputError, match="none|no proxy is fitted below 9"):
+        require_rows(5, 0.5, "models")
+    require_rows(9, 0.9, "models")
+
+
+def test_residuals_invert_on_the_scale_of_the_link() -> None:
+    score = LinkResidual((0.0, 1.0))
+    y, estimate = np.array([0.2, 0.9]), np.array([0.5, 0.8])
+    residual = score.get_signed_conformity_scores(y, estimate)
+    np.testing.assert_allclose(score.get_estimation_distribution(estimate, residual), y)
