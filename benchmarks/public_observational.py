@@ -27,19 +27,9 @@ OTHERS = [name for name in METRICS if name != "GSM8K"]
 FLOPS = "FLOPs (1E21)"
 # Families the authors evaluated themselves; their leaderboard study uses all.
 EVALUATED = [
-    "Llama-2",
-    "Llama",
-    "Llama-3",
-    "Qwen1.5",
-    "Qwen",
-    "Mistral",
-    "Mixtral",
-    "Yi",
-    "Gemma",
-    "Falcon",
-    "Phi",
-    "Pythia",
-] + ["BLOOM", "GPT-Neo/J", "OPT", "MPT", "XGLM", "CodeLlama", "StarCoder", "StarCoder2", "DeepSeek-Coder"]
+    *("Llama-2", "Llama", "Llama-3", "Qwen1.5", "Qwen", "Mistral", "Mixtral", "Yi", "Gemma", "Falcon", "Phi", "Pythia"),
+    *("BLOOM", "GPT-Neo/J", "OPT", "MPT", "XGLM", "CodeLlama", "StarCoder", "StarCoder2", "DeepSeek-Coder"),
+]
 BBH_CHANCE = 0.26243386243386246  # mean over the 27 subtasks of one over the number of options
 
 
@@ -157,7 +147,12 @@ def _law(known: Array, y: Array, new: Array, components: int) -> Array:
     design, target = (np.column_stack([np.ones(len(part)), (part - centre) @ axes]) for part in (known, new))
     share = np.clip(y, 0.02, 0.98)
     starts = np.zeros(design.shape[1]), np.linalg.lstsq(design, np.log(share / (1 - share)), rcond=None)[0]
-    fits = [minimize(lambda w: np.mean((_sigmoid(design @ w) - y) ** 2), start, method="BFGS") for start in starts]
+
+    def loss(w: Array) -> tuple[float, Array]:
+        found = _sigmoid(design @ w)
+        return float(np.mean((found - y) ** 2)), 2 * design.T @ ((found - y) * found * (1 - found)) / len(y)
+
+    fits = [minimize(loss, start, jac=True, method="BFGS") for start in starts]
     return _sigmoid(target @ min(fits, key=lambda fit: fit.fun).x)
 
 

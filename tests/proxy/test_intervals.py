@@ -43,6 +43,7 @@ def test_bounds_are_those_of_jackknife_plus(n: int, bounds: tuple[float | None, 
         np.testing.assert_allclose(lower[:, at], link.inverse(below), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_intervals_cover_what_they_promise() -> None:
     """Over 200 draws of 12 references and one new model, within binomial error of the nominal level."""
     hits = np.zeros(len(LEVELS))
@@ -62,7 +63,7 @@ def test_intervals_cover_what_they_promise() -> None:
 def test_too_few_rows_are_refused() -> None:
     with pytest.raises(InputError, match="at least 19"):
         require_rows(18, 0.95, "models")
-    with pytest.raises(InputError, match="none|no proxy is fitted below 9"):
+    with pytest.raises(InputError, match="no proxy is fitted below 9"):
         require_rows(5, 0.5, "models")
     require_rows(9, 0.9, "models")
 
