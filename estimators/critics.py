@@ -74,31 +74,36 @@ class GaussianCritic:
     """The log density ratio of the Gaussian that fits the training rows: where every critic starts from.
 
     Attributes:
-        x_pairs: (n, r) canonical variates of every x; a pair that noise explains is zero.
-        y_pairs: (n, r) likewise of y.
+        x_mean: (dx,) mean of x.
+        x_map: (dx, r) takes a centred x to its canonical variates; a pair that noise explains is zero.
+        y_mean: (dy,) likewise of y.
+        y_map: (dy, r) likewise of y.
         gain: (r,) weight of the product of a pair.
         curvature: (r,) weight of the squares of a pair.
         constant: (,) the rest of the log density ratio.
     """
 
-    x_pairs: torch.Tensor
-    y_pairs: torch.Tensor
+    x_mean: torch.Tensor
+    x_map: torch.Tensor
+    y_mean: torch.Tensor
+    y_map: torch.Tensor
     gain: torch.Tensor
     curvature: torch.Tensor
     constant: torch.Tensor
 
 
-def gaussian_critic(x: torch.Tensor, y: torch.Tensor, train: torch.Tensor) -> GaussianCritic:
-    """Fit canonical pairs on the rows `train` of `x` (n, dx) and `y` (n, dy), and apply them to every row.
+def gaussian_critic(x: torch.Tensor, y: torch.Tensor) -> GaussianCritic:
+    """Fit canonical pairs to the training samples `x` (n, dx) and `y` (n, dy).
 
     The sample correlation r of a pair is too large by a known amount: with a = dx/n and b = dy/n the squared true one t
     solves t r^2 = (t (1-a) + a)(t (1-b) + b), and below the edge where no root is real the pair is noise (Bao, Hu, Pan
     & Zhou 2019, arXiv 1407.7194).
     """
-    most = max(1, train.shape[0] // _SAMPLES_PER_FEATURE)
-    x_white, y_white = _whitened(x, train, most), _whitened(y, train, most)
-    count = train.shape[0]
-    cross = (x_white[train].T @ y_white[train] / count).cpu().double()
+    count = x.shape[0]
+    most = max(1, count // _SAMPLES_PER_FEATURE)
+    x_mean, y_mean = x.mean(dim=0), y.mean(dim=0)
+    x_white, y_white = _whitening(x - x_mean, most), _whitening(y - y_mean, most)
+    cross = x_white.T @ ((x - x_mean).T @ (y - y_mean) / count).cpu().double() @ y_white
     left, r, right = torch.linalg.svd(cross, full_matrices=False)
     keep = min(_PAIRS, r.shape[0])
     left, r, right = left[:, :keep], r[:keep].clamp(max=1 - 1e-6), right[:keep].T
@@ -106,30 +111,27 @@ def gaussian_critic(x: torch.Tensor, y: torch.Tensor, train: torch.Tensor) -> Ga
     linear = r**2 - a * (1 - b) - b * (1 - a)
     root = linear**2 - 4 * (1 - a) * (1 - b) * a * b
     square = (linear + root.clamp(min=0).sqrt()) / (2 * (1 - a) * (1 - b))
-    # The largest of many noise correlations spreads around the edge by about n^(-2/3); one alone by 2 deviations.
+    # Noise alone reaches the edge; two deviations of a single correlation leave room for its spread.
     noise = (math.sqrt(a * (1 - b)) + math.sqrt(b * (1 - a))) ** 2 + 3 / count
     real = (root > 0) & (linear > 0) & (r**2 > noise)
     square = torch.where(real, square, 0).clamp(0, 1 - 1e-6)
-    left, right = left * real, right * real
     return GaussianCritic(
-        x_pairs=x_white @ left.to(x_white),
-        y_pairs=y_white @ right.to(y_white),
-        gain=(square.sqrt() / (1 - square)).to(x_white),
-        curvature=(square / (2 * (1 - square))).to(x_white),
-        constant=(-0.5 * torch.log1p(-square).sum()).to(x_white),
+        x_mean=x_mean,
+        x_map=(x_white @ left * real).to(x),
+        y_mean=y_mean,
+        y_map=(y_white @ right * real).to(y),
+        gain=(square.sqrt() / (1 - square)).to(x),
+        curvature=(square / (2 * (1 - square))).to(x),
+        constant=(-0.5 * torch.log1p(-square).sum()).to(x),
     )
 
 
-def _whitened(rows: torch.Tensor, train: torch.Tensor, most: int) -> torch.Tensor:
-    """Centre and whiten `rows` by the moments of its rows `train`, in at most `most` principal components."""
-    part = rows[train]
-    mean = part.mean(dim=0)
-    part = part - mean
-    variance, axes = torch.linalg.eigh((part.T @ part / part.shape[0]).cpu().double())
+def _whitening(centred: torch.Tensor, most: int) -> torch.Tensor:
+    """Return the map (k, c) that whitens `centred` (n, k) in its c <= `most` largest principal components."""
+    variance, axes = torch.linalg.eigh((centred.T @ centred / centred.shape[0]).cpu().double())
     first = max(len(variance) - most, int((variance < 1e-6 * variance[-1]).sum()))
-    maps = axes[:, first:] / variance[first:].sqrt()
-    white: torch.Tensor = (rows - mean) @ maps.to(rows)
-    return white
+    whitening: torch.Tensor = axes[:, first:] / variance[first:].sqrt()
+    return whitening
 
 
 class SeparableCritic:
@@ -142,6 +144,7 @@ class SeparableCritic:
         self,
         x: torch.Tensor,
         y: torch.Tensor,
+        problem: torch.Tensor,
         starts: Sequence[GaussianCritic],
         *,
         hidden: int,
@@ -149,22 +152,30 @@ class SeparableCritic:
         embedding: int,
         seed: int,
     ) -> None:
-        """Prepare the fits of `starts` on `x` (fits, n, dx) and `y` (fits, n, dy)."""
-        self._x_pairs = torch.stack([start.x_pairs for start in starts])
-        self._y_pairs = torch.stack([start.y_pairs for start in starts])
+        """Prepare the fits of `starts` on `x` (problems, n, dx) and `y` (problems, n, dy).
+
+        `problem` (fits,) says which problem each fit belongs to.
+        """
+        self._x, self._y = x, y
+        self._problem = problem[:, None]
+        self._x_mean = torch.stack([start.x_mean for start in starts])[:, None]
+        self._y_mean = torch.stack([start.y_mean for start in starts])[:, None]
+        self._x_map = torch.stack([start.x_map for start in starts])
+        self._y_map = torch.stack([start.y_map for start in starts])
         self._gain = torch.stack([start.gain for start in starts])[:, None]
         self._curvature = torch.stack([start.curvature for start in starts])[:, :, None]
         self._constant = torch.stack([start.constant for start in starts])[:, None, None]
-        self._x = torch.cat((x, self._x_pairs), dim=2)
-        self._y = torch.cat((y, self._y_pairs), dim=2)
-        fits, inner = len(starts), (hidden,) * layers
-        self._x_layers = linear_layers(
-            fits, (self._x.shape[2], *inner, embedding + 1), seed=seed, like=x, last_gain=0.1
+        inner, pairs = (hidden,) * layers, self._x_map.shape[2]
+        self._x_layers, self._y_layers = (
+            linear_layers(
+                len(starts),
+                (side.shape[2] + pairs, *inner, embedding + 1),
+                seed=seed + offset,
+                like=x,
+                last_gain=0.1,
+            )
+            for offset, side in enumerate((x, y))
         )
-        self._y_layers = linear_layers(
-            fits, (self._y.shape[2], *inner, embedding + 1), seed=seed + 1, like=y, last_gain=0.1
-        )
-        self._fit = torch.arange(fits, device=x.device)[:, None]
 
     def parameters(self) -> list[torch.Tensor]:
         """Every weight and bias, each with the fit as its first axis."""
@@ -172,12 +183,11 @@ class SeparableCritic:
 
     def scores(self, rows: torch.Tensor) -> torch.Tensor:
         """Score all pairs among `rows` (fits, m): (fits, m, m), true pairs on the diagonal."""
-        at = (self._fit, rows)
-        x_out, y_out = (
-            _smooth_perceptron(self._x_layers, self._x[at]),
-            _smooth_perceptron(self._y_layers, self._y[at]),
-        )
-        x_pairs, y_pairs = self._x_pairs[at], self._y_pairs[at]
+        x, y = self._x[self._problem, rows], self._y[self._problem, rows]
+        x_pairs = torch.bmm(x - self._x_mean, self._x_map)
+        y_pairs = torch.bmm(y - self._y_mean, self._y_map)
+        x_out = _smooth_perceptron(self._x_layers, torch.cat((x, x_pairs), dim=2))
+        y_out = _smooth_perceptron(self._y_layers, torch.cat((y, y_pairs), dim=2))
         left = torch.cat((x_out[:, :, 1:], x_pairs * self._gain), dim=2)
         right = torch.cat((y_out[:, :, 1:], y_pairs), dim=2)
         x_alone = x_out[:, :, :1] - x_pairs.square() @ self._curvature + self._constant

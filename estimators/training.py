@@ -9,7 +9,9 @@ flatter. Fits on two halves of the samples show how far the estimate still moves
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +26,8 @@ FEWEST_SAMPLES = 40  # five samples held out in each fold of each half
 _FOLD_ROWS = 2048  # held-out samples judged at most per fold: the score matrix grows with their square
 _JUDGE_EVERY = 10  # steps between two looks at the held-out bound
 _PATIENCE = 10  # looks without a better bound before a fit is over
-_CACHED_SCORES = 1 << 21  # scores held at once; more only leave the cache
+# Scores held at once: on a CPU what the cache holds, on a GPU what keeps it busy.
+_TOGETHER = {"cpu": 1 << 21, "cuda": 1 << 28, "mps": 1 << 26}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,16 +139,40 @@ def train_many(
     by_shape: dict[tuple[int, int], list[int]] = {}
     for index, fit in enumerate(fits):
         by_shape.setdefault((len(fit.train), len(fit.held_out)), []).append(index)
-    judged: dict[int, _Judged] = {}
+    groups = []
     for (_, held), members in by_shape.items():
-        size = max(1, _CACHED_SCORES // max(min(training.batch, held) ** 2, held**2 // 4))
-        for start in range(0, len(members), size):
-            group = members[start : start + size]
-            results = _train_group([fits[i] for i in group], scored, objective, bound, training, seed)
+        together = _TOGETHER.get(scored[0][0].device.type, _TOGETHER["cpu"])
+        size = max(1, together // max(min(training.batch, held) ** 2, held**2 // 4))
+        groups += [members[start : start + size] for start in range(0, len(members), size)]
+    judged: dict[int, _Judged] = {}
+
+    def run(group: list[int]) -> list[_Judged]:
+        return _train_group([fits[i] for i in group], scored, objective, bound, training, seed)
+
+    with _one_group_a_core(len(groups), scored[0][0].device) as side_by_side:
+        for group, results in zip(groups, side_by_side(run, groups), strict=True):
             judged.update(zip(group, results, strict=True))
             if progress is not None:
                 progress(len(judged), len(fits))
     return [_collect(problem, fits, judged) for problem in range(len(problems))]
+
+
+@contextmanager
+def _one_group_a_core(groups: int, device: torch.device) -> Iterator[Callable[..., Iterable[list[_Judged]]]]:
+    """Yield a `map` over groups: on a CPU with many groups each core trains one, which wastes no time on waiting.
+
+    With few groups the cores share the work of each instead.
+    """
+    cores = torch.get_num_threads()
+    if device.type != "cpu" or groups < 2 * cores or cores == 1:
+        yield map
+        return
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(cores) as pool:
+            yield pool.map
+    finally:
+        torch.set_num_threads(cores)
 
 
 def _plan(problems: int, count: int, training: Training, seed: int) -> Iterator[_Fit]:
@@ -172,12 +199,17 @@ def _train_group(
     seed: int,
 ) -> list[_Judged]:
     """Train fits of one shape side by side; what one becomes does not depend on the others."""
-    x = torch.stack([scored[fit.problem][0] for fit in fits])
-    y = torch.stack([scored[fit.problem][1] for fit in fits])
-    starts: list[GaussianCritic] = [gaussian_critic(x[i], y[i], fit.train.to(x.device)) for i, fit in enumerate(fits)]
+    members = sorted({fit.problem for fit in fits})
+    x = torch.stack([scored[problem][0] for problem in members])
+    y = torch.stack([scored[problem][1] for problem in members])
+    starts: list[GaussianCritic] = []
+    for fit in fits:
+        rows = fit.train.to(x.device)
+        starts.append(gaussian_critic(scored[fit.problem][0][rows], scored[fit.problem][1][rows]))
     critic = SeparableCritic(
         x,
         y,
+        torch.tensor([members.index(fit.problem) for fit in fits], device=x.device),
         starts,
         hidden=training.hidden,
         layers=training.layers,
