@@ -38,6 +38,7 @@ def demo(
     from extraction.tables import read_table
     from proxy.measure import peak_emergence
     from proxy.schemas import EMERGENCE
+    from tracking import track_estimates
 
     try:
         results.mkdir(parents=True, exist_ok=True)
@@ -71,7 +72,9 @@ def demo(
     say.rule("[bold]6. The truth, which only a stand-in can tell", align="left")
     peaks = peak_emergence(read_table(emergence_table, EMERGENCE))
     truth = peaks[(peaks["corpus"] == CORPUS) & (peaks["model"] == STAND_IN)].iloc[0]
-    verdict(read_table(results / "estimate.csv"), read_table(results / "references.parquet"), truth)
+    estimate = read_table(results / "estimate.csv").assign(truth=float(truth["emergence_bits"]))
+    verdict(estimate, read_table(results / "references.parquet"), int(truth["parameters"]))
+    track_estimates(estimate, name="demo estimate")
     say.print(
         f"\nDone in {time.perf_counter() - started:.0f} s. Tables, report.html and the proxy with its card: {results}\n"
         "Curves and the registered proxy, in MLflow's own pages: [bold]emergence ui[/bold]"
@@ -93,26 +96,26 @@ def run(command: str) -> None:
         raise EmergenceError(f"The demo stopped because emergence {shlex.split(command)[0]} did not fully succeed.")
 
 
-def verdict(estimate: pd.DataFrame, references: pd.DataFrame, truth: pd.Series) -> None:
+def verdict(estimate: pd.DataFrame, references: pd.DataFrame, parameters: int) -> None:
     """Print truth, estimate and the trivial baselines side by side, in bits.
 
     Args:
-        estimate: one row of `emergence estimate`.
+        estimate: the row of `emergence estimate`, with the stand-in's measured value as `truth`.
         references: the reference table the proxy was fitted on.
-        truth: the stand-in's row of `peak_emergence`.
+        parameters: how many the stand-in has.
     """
     import numpy as np
     import pandas as pd
 
-    measured = float(truth["emergence_bits"])
     target = references["emergence_bits"].astype(float)
     slope, intercept = np.polyfit(references["meta.log_parameters"].astype(float), target, 1)
     row = estimate.iloc[0]
+    measured = row["truth"]
     rows = [
         ("truth, from its weights", measured, None),
         ("proxy, from its answers alone", row["estimate"], f"{row['lower']:.2f} to {row['upper']:.2f}"),
         ("baseline: mean of the references", target.mean(), None),
-        ("baseline: log parameters, which an API hides", intercept + slope * np.log10(truth["parameters"]), None),
+        ("baseline: log parameters, which an API hides", intercept + slope * np.log10(parameters), None),
     ]
     table = pd.DataFrame(rows, columns=["emergence of the closed model", "bits", f"{row['level']:.0%} interval"])
     table["error"] = table["bits"] - measured
