@@ -1,11 +1,11 @@
 """How sweeps scale: workers, overhead, resuming, memory, and a cluster of 64 GPUs that are only declared.
 
-    python benchmarks/sweep.py resume            10,000 planned jobs, 9,900 of them done
-    python benchmarks/sweep.py memory            the driver's memory for 500 and for 5,000 jobs
-    python benchmarks/sweep.py workers           two workers against one, and one against no Ray at all
-    python benchmarks/sweep.py cluster           200 models x 20 corpora on 64 declared GPUs, jobs shortened to 5 s
-    python benchmarks/sweep.py fleet             the same 1,000 models x 20 corpora on paper, by the planner's figures
-    python benchmarks/sweep.py calibrate RESULTS speeds of this machine, for proxy/plan.py, from a finished sweep
+    python -P benchmarks/sweep.py resume            10,000 planned jobs, 9,900 of them done
+    python -P benchmarks/sweep.py memory            the driver's memory for 500 and for 5,000 jobs
+    python -P benchmarks/sweep.py workers           two workers against one, and one against no Ray at all
+    python -P benchmarks/sweep.py cluster           200 models x 20 corpora on 64 declared GPUs, jobs shortened to 5 s
+    python -P benchmarks/sweep.py fleet             1,000 models x 20 corpora on 64 GPUs, on paper
+    python -P benchmarks/sweep.py calibrate RESULTS speeds of this machine, for proxy/plan.py, from a finished sweep
 
 Ratios are of runs side by side on this machine; `workers` wants two idle cores.
 """
@@ -17,7 +17,6 @@ import json
 import multiprocessing
 import os
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -44,26 +43,30 @@ from proxy.worker import Outcome, Worker, blank_record
 MODELS = [f"{family}-{size}" for family in ("gpt2", "gemma") for size in ("30k", "90k", "280k", "750k", "2m")]
 
 
-def many(jobs: int) -> SweepConfig:
-    """A config of `jobs` small jobs: the bundled models on differently many windows."""
-    corpora = [{"source": "animal", "windows": 2 + number} for number in range(jobs // len(MODELS))]
-    return parse_config({"name": "many", "models": MODELS, "corpora": corpora})
+def many(jobs: int, folder: Path) -> SweepConfig:
+    """A config of `jobs` jobs: the bundled models on as many small texts, written to `folder`, as it takes."""
+    corpora = [folder / f"text-{number:05d}.txt" for number in range(jobs // len(MODELS))]
+    for number, path in enumerate(corpora):
+        path.write_text(f"Text number {number}. " * 20)
+    return parse_config({"name": "many", "models": MODELS, "corpora": [str(path) for path in corpora]})
 
 
 def finished(job: Job) -> Outcome:
     """What a worker would hand back, with a table of usual size."""
-    return Outcome(_table(job.model_name, job.corpus_name), blank_record(job) | {"seconds": 1.0})
+    return Outcome(
+        to_parquet(_rows().assign(model=job.model_name, corpus=job.corpus_name)), blank_record(job) | {"seconds": 1.0}
+    )
 
 
 @cache
-def _table(model: str, corpus: str) -> bytes:
+def _rows() -> pd.DataFrame:
     rows = [
         {"layer": layer, "position": position, "resolution": level / 10, "ie_bits": layer + position / level}
         for layer in range(8)
         for position in range(1, 11)
         for level in range(1, 8)
     ]
-    return to_parquet(pd.DataFrame(rows).assign(model=model, corpus=corpus))
+    return pd.DataFrame(rows)
 
 
 class Instant(on_ray.Cluster):
@@ -115,8 +118,8 @@ class _Answer:
 
 def resume() -> None:
     """Time a second run that finds 9,900 of 10,000 jobs done."""
-    config = many(10_000)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as texts:
+        config = many(10_000, Path(texts))
         results = Results(open_storage(folder))
         jobs = make_jobs(config)
         for job in jobs[:9_900]:
@@ -141,15 +144,18 @@ def memory() -> None:
     for jobs in (500, 5_000):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             peaks[jobs], seconds = pool.apply(_drive, (jobs,))
+            pool.close()
+            pool.join()
         print(f"{jobs} jobs: peak {peaks[jobs]:.0f} MB, {jobs / seconds:.0f} jobs per second through the driver")
     few, more = peaks.values()
     print(f"growth per 1,000 jobs: {(more - few) / 4.5:.1f} MB")
 
 
 def _drive(jobs: int) -> tuple[float, float]:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as texts:
+        config = many(jobs, Path(texts))
         began = time.perf_counter()
-        result = sweep(many(jobs), folder, cluster=Instant())
+        result = sweep(config, folder, cluster=Instant())
         assert len(result.done) == jobs  # noqa: S101
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.perf_counter() - began
 
@@ -202,10 +208,8 @@ class Shortened(Worker):
 
 def cluster() -> None:
     """Run 4,000 jobs on 8 declared nodes of 8 GPUs, the jobs shortened."""
-    from ray import cloudpickle
     from ray.cluster_utils import Cluster as Machines
 
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
     length = 5.0
     models = [{"id": f"nobody/model-{number}-1b"} for number in range(200)]
     corpora = [{"source": "animal", "windows": 2 + number} for number in range(20)]

@@ -26,9 +26,14 @@ results=${2:?usage: sbatch slurm.sh CONFIG RESULTS}
 source "${EMERGENCE_VENV:-$HOME/emergence-venv}/bin/activate"
 export HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1} RAY_USAGE_STATS_ENABLED=0
 
+# Other users of these nodes must not run code here: a token in the home that all nodes see.
+export RAY_AUTH_MODE=token
+ray get-auth-token --generate > /dev/null
+
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 head_ip=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{print $1}')
 
+# When the sweep is over this ends every Ray on its nodes, so they must be ours alone (--exclusive).
 srun ray symmetric-run --address "$head_ip:6379" --min-nodes "$SLURM_JOB_NUM_NODES" \
   --num-cpus "$SLURM_CPUS_PER_TASK" --num-gpus "$SLURM_GPUS_ON_NODE" \
   -- emergence sweep "$config" --address auto --results "$results"

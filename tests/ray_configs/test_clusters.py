@@ -16,6 +16,7 @@ SHIPPED = {"on_prem.yaml", "aws.yaml", "gcp.yaml", "kuberay_cluster.yaml", "kube
 # The fields that KubeRay's custom resource definitions (v1) require or that these manifests use.
 CLUSTER_FIELDS = {
     "rayVersion",
+    "authOptions",
     "enableInTreeAutoscaling",
     "autoscalerOptions",
     "headGroupSpec",
@@ -108,3 +109,9 @@ def test_the_slurm_script_parses_and_names_what_it_needs() -> None:
     outcome = subprocess.run(["bash", str(script)], capture_output=True, text=True, check=False)
     assert outcome.returncode != 0
     assert "usage: sbatch slurm.sh CONFIG RESULTS" in outcome.stderr
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+def test_a_cluster_asks_for_a_token(name: str) -> None:
+    text = (CLUSTERS / name).read_text()
+    assert "authOptions: {mode: token}" in text or "export RAY_AUTH_MODE=token" in text
