@@ -1,9 +1,10 @@
 """How long it takes to log a large sweep to a local MLflow server, beside the time the sweep itself took.
 
-    python benchmarks/tracking_load.py                  100 models x 48 blocks x 8 positions x 5 resolutions, one driver
-    python benchmarks/tracking_load.py --drivers 4      four drivers at once, a quarter of the models each
+    python -m benchmarks.tracking_load                  100 models x 48 blocks x 8 positions x 5 resolutions, one driver
+    python -m benchmarks.tracking_load --drivers 4      four drivers at once, a quarter of the models each
 
-Prints seconds, seconds per model, and the share of the time that measuring these models would take at the given
+Prints seconds, seconds per model, the CPU seconds of driver and server (what wall time would be on a machine that does
+nothing else, since they take turns), and the share of the time that measuring these models would take at the given
 seconds per job. Repeating the replay is timed as well.
 """
 
@@ -21,10 +22,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tracking.server import user_interface
+from tracking.server import UserInterface, user_interface
 
 RESOLUTIONS = (0.06, 0.12, 0.18, 0.25, 0.5)
 
@@ -104,6 +106,15 @@ def replay(folders: list[Path], uri: str) -> tuple[float, float]:
     return max(wall for wall, _ in numbers), max(cpu for _, cpu in numbers)
 
 
+def server_seconds(shown: UserInterface | None) -> float:
+    """Return the CPU seconds that the server and its workers have used."""
+    if shown is None or shown.process is None:
+        return 0.0
+    server = psutil.Process(shown.process.pid)
+    times = [process.cpu_times() for process in [server, *server.children(recursive=True)]]
+    return sum(time.user + time.system for time in times)
+
+
 def count_runs(uri: str) -> int:
     """Count the finished runs of the experiment."""
     from mlflow import MlflowClient
@@ -132,8 +143,11 @@ def main() -> None:
             models = range(driver, chosen.models, chosen.drivers)
             make_results(folders[-1], f"sweep-{driver}", models, chosen.blocks, chosen.positions, chosen.seconds)
         store = f"sqlite:///{root}/mlflow.db"
-        uri = store if chosen.direct else stack.enter_context(user_interface(store, port=0)).uri
+        shown = None if chosen.direct else stack.enter_context(user_interface(store, port=0))
+        uri = store if shown is None else shown.uri
+        before = server_seconds(shown)
         wall, cpu = replay(folders, uri)
+        served = server_seconds(shown) - before
         runs, wanted = count_runs(uri), chosen.models + chosen.drivers
         again, _ = replay(folders, uri)
         rows = chosen.models * chosen.blocks * chosen.positions * len(RESOLUTIONS)
@@ -141,7 +155,8 @@ def main() -> None:
             f"{chosen.models} models x {chosen.blocks} blocks x {chosen.positions} positions x {len(RESOLUTIONS)} "
             f"resolutions ({rows:,} rows), {chosen.drivers} driver(s), {'sqlite file' if chosen.direct else 'server'}"
         )
-        print(f"logged in {wall:.1f} s ({wall / chosen.models:.2f} s per model; driver's CPU {cpu:.1f} s)")
+        print(f"logged in {wall:.1f} s, {wall / chosen.models:.2f} s per model")
+        print(f"CPU: driver {cpu:.1f} s, server {served:.1f} s")
         print(f"runs there: {runs} of {wanted}; repeating the replay: {again:.1f} s")
         print(f"share of a sweep of {chosen.seconds:g} s per model: {wall / (chosen.models * chosen.seconds):.2%}")
         if runs != wanted:

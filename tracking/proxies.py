@@ -30,6 +30,7 @@ from tracking.tracker import Corpus, Point, finite, metric_name
 CANDIDATE, CHAMPION = "candidate", "champion"
 # What serving needs, pinned as installed; given explicitly because MLflow's own inference takes half a minute.
 REQUIREMENTS = ("emergence-proxy", "mapie", "mlflow", "numpy", "pandas", "pyarrow", "scikit-learn", "skops", "torch")
+DESCRIPTION = 5000  # characters that MLflow keeps of a version's
 PARAMS = ("target", "mode", "level", "bounds", "unit", "groups", "chosen", "seed", "references_hash")
 FILES = ("proxy.json", "model.skops", "references.parquet", "validation.parquet")
 
@@ -109,7 +110,9 @@ def track_proxy(
             tracker.upload(run_id, copy)
         tracker.end(run_id, digest=key, failed=False, ended=_now())
     model_uri = f"models:/{model_id}"
-    number = None if register is None else _register(tracker, register, alias, model_id, run_id)
+    number = None
+    if register is not None:
+        number = _register(tracker, register, alias, model_id, run_id, describe_proxy(record, validation))
     return TrackedProxy(run_id, model_uri, number)
 
 
@@ -280,7 +283,7 @@ def _model_of(client: Any, uri: str, run_id: str) -> str:
     return str(models[-1].model_id)
 
 
-def _register(tracker: MlflowTracker, name: str, alias: str, model_id: str, run_id: str) -> str:
+def _register(tracker: MlflowTracker, name: str, alias: str, model_id: str, run_id: str, description: str) -> str:
     from mlflow.exceptions import MlflowException
 
     client = tracker.client
@@ -292,7 +295,13 @@ def _register(tracker: MlflowTracker, name: str, alias: str, model_id: str, run_
                 raise
         source = f"models:/{model_id}"
         same = [v for v in client.search_model_versions(f"name = '{name}'") if v.run_id == run_id]
-        entry = same[0] if same else client.create_model_version(name, source, run_id=run_id, model_id=model_id)
+        entry = (
+            same[0]
+            if same
+            else client.create_model_version(
+                name, source, run_id=run_id, model_id=model_id, description=description[:DESCRIPTION]
+            )
+        )
         client.set_registered_model_alias(name, alias, entry.version)
     return str(entry.version)
 

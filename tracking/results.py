@@ -57,8 +57,7 @@ class Job:
     def digest(self) -> str:
         """Hash of the outcome: equal when the job gave the same numbers or failed in the same way, whenever it ran."""
         outcome = [self.key, *(self.record.get(name) for name in ("status", "error_type", "error"))]
-        rows = self.rows()
-        numbers = pd.util.hash_pandas_object(rows.drop(columns=["seconds"], errors="ignore"), index=False)
+        numbers = pd.util.hash_pandas_object(self.rows.drop(columns=["seconds"], errors="ignore"), index=False)
         return digest(json.dumps(outcome).encode() + numbers.to_numpy().tobytes())
 
     @property
@@ -76,8 +75,9 @@ class Job:
         """End in milliseconds since 1970."""
         return self.started + round(1000 * float(self.record.get("seconds") or 0))
 
+    @cached_property
     def rows(self) -> pd.DataFrame:
-        """Read the job's rows of the emergence table; empty if it failed.
+        """The job's rows of the emergence table; empty if it failed.
 
         Raises:
             InputError: if the file cannot be read.
@@ -125,7 +125,7 @@ class Results:
     @cached_property
     def table(self) -> pd.DataFrame:
         """The emergence table of the whole sweep; empty if nothing succeeded."""
-        parts = [job.rows() for job in self.jobs if not job.failed]
+        parts = [job.rows for job in self.jobs if not job.failed]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
     @contextmanager

@@ -117,7 +117,7 @@ def _track_job(results: Results, job: Job, tracker: Tracker, parent: str, known:
         tracker.drop(known.run_id)
     run_id = tracker.start(job.key, job.name, sweep=results.key, parent=parent, started=job.started)
     record = job.record
-    table = job.rows()
+    table = job.rows
     points, unfit = finite(job_points(table, record))
     estimator = str(table["estimator"].iloc[0]) if "estimator" in table and len(table) else ""
     tags = {
@@ -229,6 +229,8 @@ def _track_sweep(results: Results, tracker: Tracker, run_id: str, whole: str) ->
             "corpora": ", ".join(sorted({job.corpus for job in results.jobs})),
             "families": ", ".join(sorted({str(job.record.get("family") or "") for job in results.jobs} - {""})),
             "kind": "sweep",
+            "mlflow.source.name": "emergence sweep",
+            "mlflow.source.type": "LOCAL",
             "flags": "; ".join(filter(None, [flags(table), *unfit])),
             NOTE: describe_sweep(results, summary),
         },
