@@ -6,6 +6,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -191,6 +192,55 @@ def test_faults_on_a_real_wire(tmp_path, monkeypatch):
         server.server_close()
     assert table["error"].isna().all()
     assert table["text"].tolist() == [f"said {prompt} \u00e9" for prompt in asked["prompt"]]
+
+
+class Slow(Misbehaving):
+    """Takes a moment for every answer, and counts what it is asked."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        prompt = body["messages"][-1]["content"]
+        self.asked.append(prompt)
+        time.sleep(0.1)
+        choice = {"message": {"content": f"said {prompt}"}, "finish_reason": "stop"}
+        self.answer(200, json.dumps({"choices": [choice]}).encode())
+
+
+KILLED = """
+import pandas as pd
+from pathlib import Path
+from extraction import collect
+from extraction.endpoints import Capabilities
+prompts = pd.DataFrame({{"prompt": [f"prompt {{n}}" for n in range(60)]}})
+collect("m", prompts, base_url={url!r}, out=Path({out!r}), capabilities=Capabilities("chat"), concurrency=3)
+"""
+
+
+def test_a_killed_process_loses_only_what_was_in_flight(tmp_path):
+    Slow.asked.clear()
+    server = Quiet(("127.0.0.1", 0), Slow)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url, out = f"http://127.0.0.1:{server.server_port}/v1", tmp_path / "a.parquet"
+    try:
+        script = KILLED.format(url=url, out=str(out))
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while len(Slow.asked) < 15 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+        before = len(Slow.asked)
+        assert 15 <= before < 60
+        asked = pd.DataFrame({"prompt": [f"prompt {n}" for n in range(60)]})
+        table = collect("m", asked, base_url=url, out=out, capabilities=Capabilities("chat"), concurrency=3)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert table["text"].tolist() == [f"said prompt {n}" for n in range(60)]
+    assert len(set(Slow.asked)) == 60
+    assert len(Slow.asked) <= 60 + 3  # an answer on its way when the process died is asked for again
 
 
 def test_a_server_is_ended_and_a_folder_without_model_refused(tmp_path):
