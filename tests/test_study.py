@@ -150,3 +150,8 @@ def test_the_study_runs_and_repeats_itself(tmp_path):
         assert (tmp_path / "one-out/images" / figure).read_bytes() == (
             tmp_path / "two-out/images" / figure
         ).read_bytes()
+
+
+def test_no_benchmark_hides_a_package_from_the_others():
+    packages = {"estimators", "extraction", "proxy", "ray_configs", "tracking"}
+    assert not packages & {path.stem for path in BENCHMARKS.glob("*.py")}
