@@ -20,6 +20,7 @@ from proxy.worker import Outcome, failure
 
 TICK = 1.0  # seconds between looks at the cluster
 HOMELESS = 60.0  # seconds that models wait for a node with room before they are given up
+FIRST_NODE = 900.0  # seconds that a growing cluster may take to bring its first node
 ELSEWHERE = 2.0  # seconds between looks at jobs that another driver works on
 
 
@@ -92,9 +93,18 @@ class Driver:
         self.attempts: dict[str, int] = {}
         self.slots: list[Slot] = []
         self.elsewhere: list[Job] = []
+        self._await_first_node()
         self.queue = self._grouped(jobs)
         self._looked = {"cluster": -TICK, "elsewhere": -ELSEWHERE, "steps": -TICK}
         self._homeless_since: float | None = None
+
+    def _await_first_node(self) -> None:
+        """On a cluster that grows, wait for the first node with cores: what models ask for depends on its GPUs."""
+        end = time.monotonic() + FIRST_NODE
+        while self.config.workers is not None and time.monotonic() < end:
+            if any(node.total.cpus for node in self.cluster.nodes().values()):
+                return
+            time.sleep(TICK)
 
     def _grouped(self, jobs: Sequence[Job]) -> list[Group]:
         """Group jobs by model, the largest demand first, else in the order of the config."""
@@ -197,21 +207,24 @@ class Driver:
         """Take over the results of other drivers, and the jobs they have given up."""
         if not self.elsewhere or not self._due("elsewhere", ELSEWHERE):
             return
-        state = self.results.find([job.key for job in self.elsewhere])
+        state = self.results.find([job.key for job in self.elsewhere], tables=False)
         returned = []
         for job in list(self.elsewhere):
-            failed_now = job.key in state.failed and state.failed[job.key] != self.found.failed.get(job.key)
-            if job.key in state.done:
+            settled = self._settled(job, state)
+            if settled or self.claims.free(job.key):
                 self.elsewhere.remove(job)
-                yield job
-            elif self.claims.free(job.key):
-                self.elsewhere.remove(job)
-                if failed_now:
-                    self.failed.append(self.results.record(job.key) or {})
+                if settled:
                     yield job
                 else:
                     returned.append(job)
         self.queue = sorted([*self.queue, *self._grouped(returned)], key=lambda group: group.demand, reverse=True)
+
+    def _settled(self, job: Job, state: Found) -> bool:
+        """Whether another driver has done `job`, or failed at it, since this one began."""
+        if job.key in state.failed and state.failed[job.key] != self.found.failed.get(job.key):
+            self.failed.append(self.results.record(job.key) or {})
+            return True
+        return job.key in state.done
 
     def _ask_for_steps(self) -> None:
         """Tell how far the running jobs are, as of the last time they were asked."""
@@ -259,9 +272,9 @@ class Driver:
         keys = [job.key for job in group.jobs]
         unclaimed = [key for key in keys if key not in self.claims.held]
         self.claims.take(unclaimed)
-        done = self.results.find(unclaimed).done if unclaimed else set()
+        state = self.results.find(unclaimed, tables=False)
         for job in list(group.jobs):
-            if job.key in done:
+            if job.key in unclaimed and self._settled(job, state):
                 self.claims.release(job.key)
                 group.jobs.remove(job)
                 yield job

@@ -6,7 +6,7 @@ import io
 import itertools
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,30 +79,35 @@ class Results:
         except FileNotFoundError:
             return None
 
-    def find(self, keys: Iterable[str]) -> Found:
-        """Look which of `keys` are done, from one listing and the records, without opening a table."""
+    def find(self, keys: Iterable[str], *, tables: bool = True) -> Found:
+        """Look which of `keys` are done, from the records, without opening a table.
+
+        Args:
+            keys: of the jobs to look for.
+            tables: also check by a listing that each table is there and whole; without, only the records are read.
+        """
         found = Found()
-        sizes = patiently(lambda: self.storage.sizes("jobs"))
-        present = [key for key in keys if f"jobs/{key}.json" in sizes]
+        sizes = patiently(lambda: self.storage.sizes("jobs")) if tables else None
+        present = [key for key in keys if sizes is None or f"jobs/{key}.json" in sizes]
         for batch in _batched(present, 1000):
             names = [f"jobs/{key}.json" for key in batch]
             contents = patiently(lambda names=names: self.storage.read_many(names))  # type: ignore[misc]
             for key in batch:
                 content = contents.get(f"jobs/{key}.json")
                 if content is not None:
-                    self._judge(key, _parsed(content), sizes.get(f"jobs/{key}.parquet"), found)
+                    self._judge(key, _parsed(content), sizes, found)
         return found
 
-    def _judge(self, key: str, record: dict[str, Any] | None, size: int | None, found: Found) -> None:
+    def _judge(self, key: str, record: dict[str, Any] | None, sizes: Mapping[str, int] | None, found: Found) -> None:
         if record is None:
             found.rejected[key] = "its record is cut short"
         elif (record.get("schema"), record.get("table_version")) != (FOLDER_SCHEMA, EMERGENCE.version):
             found.rejected[key] = "its result is from another version of this program"
         elif record.get("status") == "failed":
             found.failed[key] = str(record.get("started"))
-        elif size is None:
+        elif sizes is not None and f"jobs/{key}.parquet" not in sizes:
             found.rejected[key] = "its table is missing"
-        elif size != record.get("bytes"):
+        elif sizes is not None and sizes[f"jobs/{key}.parquet"] != record.get("bytes"):
             found.rejected[key] = "its table is cut short"
         else:
             found.done.add(key)

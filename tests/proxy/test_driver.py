@@ -191,10 +191,23 @@ def test_what_no_node_can_hold_any_more_is_given_up(tmp_path: Path, monkeypatch:
 
 
 def test_workers_that_are_asked_for_are_not_bounded_by_the_nodes_of_now(tmp_path: Path) -> None:
-    cluster = Threads(finished, {"one": Node(Demand(0, 16 * GIB, 0))})
+    cluster = Threads(finished, {"one": Node(Demand(0, 1, 1))})
     result, _ = run(tmp_path, cluster, workers=2)
     assert len(result.done) == 4
     assert len(cluster.demands) == 2
+
+
+def test_a_growing_cluster_is_waited_for_and_then_used_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Threads(finished)
+    looks = itertools.count()
+    head, gpus = Node(Demand(0, 8 * GIB, 0)), Node(Demand(1, 64 * GIB, 8), gpu_gb=80)
+    monkeypatch.setattr(driver, "TICK", 0.05)
+    monkeypatch.setattr(cluster, "nodes", lambda: {"head": head, **({"gpus": gpus} if next(looks) > 2 else {})})
+    result, _ = run(tmp_path, cluster, workers=1)
+    assert len(result.done) == 4
+    assert [demand.gpus for demand in cluster.demands] == [0.125]
 
 
 def test_a_large_gpu_worker_leaves_small_models_to_small_ones(tmp_path: Path) -> None:
