@@ -44,7 +44,7 @@ def svg(draw: Callable[[], Figure], label: str) -> str:
     text = text[text.index("<svg") :]
     # Ids must differ between the figures of one page, and most have no use.
     mark = f"f{digest(label.encode())[:8]}-"
-    referred = set(re.findall(r'(?:url\(|href=")#([\w-]+)', text))
+    referred = set(re.findall(r'(?:url\(|href=")#([\w.-]+)', text))
 
     def once(found: re.Match[str]) -> str:
         if found[1] not in referred:
@@ -52,8 +52,8 @@ def svg(draw: Callable[[], Figure], label: str) -> str:
         referred.remove(found[1])  # a second definition is the same shape again
         return f' id="{mark}{found[1]}"'
 
-    text = re.sub(r' id="([\w-]+)"', once, text)
-    text = re.sub(r'(url\(|href=")#([\w-]+)', rf"\1#{mark}\2", text)
+    text = re.sub(r' id="([\w.-]+)"', once, text)
+    text = re.sub(r'(url\(|href=")#([\w.-]+)', rf"\1#{mark}\2", text)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     start = f'<svg role="img" aria-label="{html.escape(label, quote=True)}"'
     return re.sub(r'<svg([^>]*?) width="[^"]*" height="[^"]*"', lambda found: start + found[1], text, count=1)
