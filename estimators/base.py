@@ -36,8 +36,10 @@ class MIEstimate:
         samples: rows the estimate used.
         method: name of the estimator, e.g. ``sample-propagation``.
         resolution: noise level relative to the RMS norm of the centred state; None for methods without one.
-        flags: what a reader must know: ``above-ceiling``, ``saturated``, ``unreliable``, ``constant-input``.
-        pointwise_bits: (q,) information density of each query, in bits; its weighted mean is `bits`.
+        flags: what a reader must know: ``above-ceiling``, ``saturated``, ``unreliable``, ``constant-input``,
+            ``half-precision`` (computed in float32).
+        pointwise_bits: (q,) contribution of each query in bits, for sample propagation its information density. Its
+            (weighted) mean is `bits`, up to the sampling error of the entropy where queries were drawn.
         queries: (q,) row of each query in the input; None when every row is one.
         details: further numbers of the method, e.g. ``max``, ``last`` and ``held_out`` bound of MINE, in bits.
     """

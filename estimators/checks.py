@@ -99,9 +99,31 @@ def paired(x: torch.Tensor, y: torch.Tensor) -> None:
         raise InputError(f"x is on {x.device} and y on {y.device}; move one with .to({str(x.device)!r}).")
 
 
-def constant_columns(rows: torch.Tensor) -> int:
-    """Count the features of `rows` (n, k) that hold one value only."""
-    return int((rows.amax(dim=0) == rows.amin(dim=0)).sum())
+def real_pair(
+    x: torch.Tensor | NDArray[np.generic], y: torch.Tensor | NDArray[np.generic]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return `x` and `y` as finite rows of one joint sample, of one floating point type.
+
+    Raises:
+        InputError: as `real_rows` and `paired`.
+    """
+    x, y = as_rows(x, "x"), as_rows(y, "y")
+    paired(x, y)
+    x, y = real_rows(x, "x"), real_rows(y, "y")
+    kind = torch.promote_types(x.dtype, y.dtype)
+    return x.to(kind), y.to(kind)
+
+
+def half_precision(*values: object) -> tuple[str, ...]:
+    """Return the flag ``half-precision`` if any of `values` is such a tensor; it is computed in float32."""
+    halves = (torch.float16, torch.bfloat16)
+    half = any(isinstance(value, torch.Tensor) and value.dtype in halves for value in values)
+    return ("half-precision",) if half else ()
+
+
+def memory_bytes() -> float:
+    """Memory of this machine that work may fill, in bytes."""
+    return 0.9 * float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")
 
 
 def fits_memory(needed_bytes: float, what: str, remedy: str) -> None:
@@ -110,8 +132,8 @@ def fits_memory(needed_bytes: float, what: str, remedy: str) -> None:
     Raises:
         InputError: naming what was needed, what there is, and the `remedy`.
     """
-    there = float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")
-    if needed_bytes > 0.9 * there:
+    if needed_bytes > memory_bytes():
         raise InputError(
-            f"{what} would need {needed_bytes / 1e9:.1f} GB, and this machine has {there / 1e9:.1f} GB; {remedy}."
+            f"{what} would need {needed_bytes / 1e9:.1f} GB, and {memory_bytes() / 1e9:.1f} GB can be used here; "
+            f"{remedy}."
         )

@@ -85,7 +85,7 @@ def _row_hash(rows: torch.Tensor) -> torch.Tensor:
 
 def row_entropy(rows: torch.Tensor) -> float:
     """Plug-in entropy in bits of the rows of `rows` (n, k), equal rows being one symbol; at most log2 n."""
-    _, inverse = distinct_rows(rows)
+    _, inverse = distinct_rows(as_rows(rows, "rows"))
     return plug_in_entropy(torch.bincount(inverse))
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 
-from estimators.base import InputError, MIEstimate
+from estimators.base import InputError, MIEstimate, Progress
 from estimators.entropy import Entropy
 from estimators.gaussian import Gaussian
 from estimators.sample_propagation import SamplePropagation
@@ -82,7 +82,12 @@ def estimate(
 
 
 def estimate_many(
-    problems: Sequence[tuple[torch.Tensor, torch.Tensor]], method: str = "infonce", *, seed: int = 0, **options: Any
+    problems: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    method: str = "infonce",
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+    **options: Any,
 ) -> list[MIEstimate | list[MIEstimate]]:
     """Estimate many problems of one shape (blocks x positions) at once; trained methods train them as one batch.
 
@@ -90,6 +95,7 @@ def estimate_many(
         problems: pairs (x, y) as for `estimate`.
         method: one of `methods()`.
         seed: as for `estimate`; every problem is given the same.
+        progress: told how many of the fits, or of the problems, are done.
         options: as for `estimate`.
 
     Returns:
@@ -103,9 +109,14 @@ def estimate_many(
     chosen = estimator(method, **options)
     together = getattr(chosen, "estimate_many", None)
     if together is not None:
-        return list(together(problems, seed=seed))
-    each = [chosen.estimate(x, y, seed=seed) for x, y in problems]
-    return [found[0] if len(found) == 1 else found for found in each]
+        return list(together(problems, seed=seed, progress=progress))
+    estimates: list[MIEstimate | list[MIEstimate]] = []
+    for x, y in problems:
+        found = chosen.estimate(x, y, seed=seed)
+        estimates.append(found[0] if len(found) == 1 else found)
+        if progress is not None:
+            progress(len(estimates), len(problems))
+    return estimates
 
 
 def _nearest(name: str, known: Any) -> str:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from estimators.base import InputError, MIEstimate
-from estimators.checks import fits_memory, paired, real_rows
+from estimators.checks import fits_memory, half_precision, memory_bytes, real_pair
 from estimators.entropy import ceiling_flags, discrete_ceiling
 
 
@@ -34,7 +34,12 @@ def gaussian_information(x: torch.Tensor, y: torch.Tensor) -> tuple[float, float
             f"gaussian needs more samples than features, at least {dx + dy + 2} for {dx} + {dy}; got {count}. "
             "Give more samples, or project the features to fewer dimensions."
         )
-    fits_memory(8.0 * (dx + dy) ** 2 * 3, f"The covariance of {dx + dy} features", "project to fewer dimensions")
+    needed = 24.0 * count * (dx + dy)  # float64 copies of both sides and their factors
+    fits_memory(
+        needed,
+        f"The closed form for {count} samples of {dx + dy} features",
+        f"project to {int((dx + dy) * memory_bytes() / needed)} features, or give fewer samples",
+    )
     r = canonical_correlations(x, y)
     if float(r[0]) >= 1 - 1e-12:
         raise InputError(
@@ -85,14 +90,15 @@ class Gaussian:
         Raises:
             InputError: if the samples cannot be used.
         """
-        x, y = real_rows(x, "x"), real_rows(y, "y")
-        paired(x, y)
+        said = half_precision(x, y)
+        x, y = real_pair(x, y)
         ceiling = discrete_ceiling(x, y)
         x, y = varying(x), varying(y)
         if not (x.shape[1] and y.shape[1]):
-            return [MIEstimate(0.0, 0.0, ceiling, x.shape[0], self.name, flags=("constant-input",))]
+            return [MIEstimate(0.0, 0.0, ceiling, x.shape[0], self.name, flags=("constant-input", *said))]
         bits, error = gaussian_information(x, y)
-        return [MIEstimate(bits, error, ceiling, x.shape[0], self.name, flags=ceiling_flags(bits, ceiling, error))]
+        flags = ceiling_flags(bits, ceiling, error) + said
+        return [MIEstimate(bits, error, ceiling, x.shape[0], self.name, flags=flags)]
 
 
 def varying(rows: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 
 from estimators.base import InputError, MIEstimate
-from estimators.checks import as_rows, paired, real_rows, row_blocks, seeded
+from estimators.checks import as_rows, half_precision, paired, real_rows, row_blocks, seeded
 from estimators.emergence import weighted_moments
 from estimators.entropy import ceiling_flags, distinct_rows, plug_in_entropy, probabilities
 
@@ -92,8 +92,7 @@ def sample_propagation(
         loss, variance = _losses(rows, mean, p, chosen, sigmas, draws, generator)
 
     flags: tuple[str, ...] = ("constant-input",) if norm == 0 else ()
-    if torch.is_tensor(states) and states.dtype in (torch.float16, torch.bfloat16):
-        flags += ("half-precision",)
+    flags += half_precision(states)
     ceiling = plug_in_entropy(p)
     over = p if index is None else torch.full((len(chosen),), 1.0 / len(chosen), dtype=torch.float64)
     estimates = []
@@ -147,13 +146,14 @@ class SamplePropagation:
         Raises:
             InputError: if x is not integer, or y is not a function of x.
         """
-        x, y = as_rows(x, "x"), real_rows(y, "y", at_least=1)
-        paired(x, y)
+        x, states = as_rows(x, "x"), as_rows(y, "y")
+        paired(x, states)
         if x.is_floating_point() or x.is_complex():
             raise InputError(
                 "sample-propagation needs the discrete input that produced y: integer symbols such as token ids, "
                 f"(n, t); got x of {x.dtype}. For two continuous variables use infonce, smile, nwj, mine or gaussian."
             )
+        y = real_rows(states, "y", at_least=1)
         first, inverse = distinct_rows(x)
         distinct = y[first]
         # Kernels may round the same input differently in another batch; more than that is another function.
@@ -172,7 +172,7 @@ class SamplePropagation:
         levels = (self.resolution,) if isinstance(self.resolution, int | float) else tuple(self.resolution)
         counts = torch.bincount(inverse, minlength=len(first))
         return sample_propagation(
-            distinct,
+            states[first],
             counts,
             resolutions=levels,
             scale=self.scale,

@@ -12,7 +12,7 @@ import torch
 
 from estimators import bounds
 from estimators.base import InputError, MIEstimate, Progress
-from estimators.checks import paired, real_rows
+from estimators.checks import half_precision, real_pair
 from estimators.entropy import ceiling_flags, sample_ceiling
 from estimators.gaussian import varying
 from estimators.mine import mine_paper
@@ -56,14 +56,17 @@ class InfoNCE(Training):
         for members in groups.values():
             found = train_many([ready[i] for i in members], objective, bound, self, seed=seed, progress=progress)
             outcomes.update(zip(members, found, strict=True))
-        return [self._report(outcomes.get(i), sample_ceiling(x, y), x.shape[0]) for i, (x, y) in enumerate(problems)]
+        return [
+            self._report(outcomes.get(i), sample_ceiling(x, y), x.shape[0], half_precision(x, y))
+            for i, (x, y) in enumerate(problems)
+        ]
 
     def _bounds(self) -> tuple[Bound, Bound]:
         return bounds.infonce, bounds.infonce
 
-    def _report(self, outcome: Outcome | None, ceiling: float, samples: int) -> MIEstimate:
+    def _report(self, outcome: Outcome | None, ceiling: float, samples: int, said: tuple[str, ...]) -> MIEstimate:
         if outcome is None:
-            return MIEstimate(0.0, 0.0, ceiling, samples, self.name, flags=("constant-input",))
+            return MIEstimate(0.0, 0.0, ceiling, samples, self.name, flags=("constant-input", *said))
         in_bits = 1 / math.log(2)
         values = outcome.contributions * in_bits
         bits = float(values.mean())
@@ -87,7 +90,7 @@ class InfoNCE(Training):
             ceiling_bits=ceiling,
             samples=samples,
             method=self.name,
-            flags=tuple(flags),
+            flags=(*flags, *said),
             pointwise_bits=values,
             queries=outcome.rows,
             details=details,
@@ -180,9 +183,7 @@ def _checked(problems: Problems, *, drop_constant: bool = True) -> list[tuple[to
     """Return the problems as float rows on one device and of one shape, without their constant features."""
     ready = []
     for x, y in problems:
-        x, y = real_rows(x, "x"), real_rows(y, "y")
-        paired(x, y)
-        ready.append((x, y.to(x.dtype)))
+        ready.append(real_pair(x, y))
     shapes = {(tuple(x.shape), tuple(y.shape), str(x.device), str(x.dtype)) for x, y in ready}
     if len(shapes) > 1:
         raise InputError(f"Problems of one call must have one shape, device and type; got {sorted(shapes)}.")

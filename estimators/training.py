@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from estimators.base import InputError, Progress
-from estimators.checks import fits_memory, seeded
+from estimators.checks import fits_memory, memory_bytes, seeded
 from estimators.critics import GaussianCritic, SeparableCritic, gaussian_critic, normal_scores
 
 Bound = Callable[[torch.Tensor], torch.Tensor]  # scores (fits, n, n) -> contributions (fits, n), in nats
@@ -130,10 +130,11 @@ def train_many(
         raise InputError(f"Trained estimators need at least {FEWEST_SAMPLES} samples; got {count}.")
     fits = list(_plan(len(problems), count, training, seed))
     width = problems[0][0].shape[1] + problems[0][1].shape[1]
+    each = 12.0 * count * width  # samples, their normal scores and a stacked copy
     fits_memory(
-        4.0 * count * width * 3 * len(problems),
-        f"{len(problems)} problems of {count} x {width}",
-        "estimate them in smaller groups",
+        each * len(problems),
+        f"{len(problems)} problems of {count} samples x {width} features",
+        f"estimate at most {max(1, int(memory_bytes() / each))} at once, or fewer samples",
     )
     scored = [(normal_scores(x), normal_scores(y)) for x, y in problems]
     by_shape: dict[tuple[int, int], list[int]] = {}

@@ -1,5 +1,8 @@
 """The one call: names, options, batches."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -46,6 +49,35 @@ class TestBadInput:
         with pytest.raises(InputError, match="x has NaN or infinite values in 2 of 9 samples, first in row 3"):
             estimate(x, torch.randn(9, 2), method)
 
+    def test_devices_differ(self, method):
+        with pytest.raises(InputError, match=r"x is on cpu and y on meta; move one with \.to\('cpu'\)"):
+            estimate(torch.randn(50, 2), torch.randn(50, 2, device="meta"), method)
+
     def test_integers(self, method):
         with pytest.raises(InputError, match="y must be floating point"):
             estimate(torch.randn(9, 2), torch.arange(9), method)
+
+
+def test_progress_is_told_of_every_problem():
+    seen = []
+    problems = [(torch.arange(20), torch.randn(20, 2))] * 3
+    estimate_many(problems, "sample-propagation", progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_what_exceeds_memory_is_refused_before_it_starts(monkeypatch):
+    for module in ("checks", "training", "gaussian"):
+        monkeypatch.setattr(f"estimators.{module}.memory_bytes", lambda: 1e5)
+    x = torch.randn(1000, 3)
+    with pytest.raises(InputError, match=r"3 problems of 1000 samples x 6 features.*at most 1 at once"):
+        estimate_many([(x, x)] * 3, "infonce")
+    with pytest.raises(InputError, match=r"1000 samples of 6 features would need 0\.0 GB.*project to 4 features"):
+        estimate(x, x, "gaussian")
+
+
+def test_package_needs_torch_and_numpy_only():
+    """Asked of a fresh interpreter, because the tests themselves import more."""
+    heavy = "ray mlflow openai transformers pandas sklearn scipy pyarrow matplotlib proxy extraction tracking"
+    code = f"import sys, estimators; print(sorted(set('{heavy}'.split()) & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
