@@ -32,10 +32,10 @@ import pandas as pd
 from proxy import cluster as on_ray
 from proxy import plan
 from proxy.config import SweepConfig, parse_config
-from proxy.driver import Event
 from proxy.jobs import Job, make_jobs
 from proxy.placement import GIB, Demand, Node, demand
 from proxy.results import Results, to_parquet
+from proxy.slots import Event
 from proxy.storage import open_storage
 from proxy.sweep import sweep
 from proxy.worker import Outcome, Worker, blank_record

@@ -6,8 +6,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from estimators.base import InputError
 from proxy.claims import Claims
@@ -16,53 +15,13 @@ from proxy.config import SweepConfig
 from proxy.jobs import Job
 from proxy.placement import Demand, demand, misfits, place
 from proxy.results import Found, Results
+from proxy.slots import Event, Group, Slot, suits
 from proxy.worker import Outcome, failure
 
 TICK = 1.0  # seconds between looks at the cluster
 HOMELESS = 60.0  # seconds that models wait for a node with room before they are given up
 FIRST_NODE = 900.0  # seconds that a growing cluster may take to bring its first node
 ELSEWHERE = 2.0  # seconds between looks at jobs that another driver works on
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something a person watching may want to see.
-
-    Attributes:
-        kind: what happened to the job; `elsewhere`: another driver works on it, `steps`: it goes on.
-        job: the job.
-        detail: why it failed or is done again; empty otherwise.
-        seconds: how long the job took, once it is over.
-        steps: steps done and in all of a job that goes on.
-    """
-
-    kind: Literal["redo", "start", "steps", "done", "retry", "fail", "elsewhere"]
-    job: Job
-    detail: str = ""
-    seconds: float | None = None
-    steps: tuple[int, int] = (0, 0)
-
-
-@dataclass(eq=False)
-class Group:
-    """Jobs that one loading of a model serves, and what a worker for them needs."""
-
-    jobs: deque[Job]
-    demand: Demand
-
-
-@dataclass(eq=False)
-class Slot:
-    """One worker, from asking the cluster for it until it ends."""
-
-    handle: Any
-    demand: Demand
-    node: str | None
-    waiting_on: Any
-    group: Group | None = None
-    job: Job | None = None
-    steps: Any = None
-    started: float = field(default_factory=time.monotonic)
 
 
 class Driver:
@@ -172,7 +131,7 @@ class Driver:
         waiting = list(self.queue)
         for slot in self.slots:
             if slot.group is None:  # starting: it will take one
-                expected = next((group for group in waiting if _suits(group, slot)), None)
+                expected = next((group for group in waiting if suits(group, slot)), None)
                 if expected is not None:
                     waiting.remove(expected)
         for group in waiting:
@@ -255,7 +214,7 @@ class Driver:
         else:
             yield from self._over(slot, slot.job, answer)
         while slot.group is None or not slot.group.jobs:
-            slot.group = next((group for group in self.queue if _suits(group, slot)), None)
+            slot.group = next((group for group in self.queue if suits(group, slot)), None)
             if slot.group is None:
                 self.slots.remove(slot)
                 self.cluster.stop_worker(slot.handle)
@@ -334,8 +293,3 @@ class Driver:
         self.failed.append({"key": job.key, **record})
         self.tell(Event("fail", job, record["error"], record.get("seconds")))
         return job
-
-
-def _suits(group: Group, slot: Slot) -> bool:
-    """Whether a worker should take a group: it fits, and does not leave most of the worker's GPUs idle."""
-    return group.demand.fits(slot.demand) and 2 * group.demand.gpus >= slot.demand.gpus

@@ -11,10 +11,11 @@ from estimators.base import EmergenceError, Progress
 from proxy.claims import Claims
 from proxy.cluster import Cluster
 from proxy.config import SweepConfig
-from proxy.driver import Driver, Event
+from proxy.driver import Driver
 from proxy.jobs import make_jobs
 from proxy.provenance import header
 from proxy.results import Results
+from proxy.slots import Event
 from proxy.storage import open_storage
 
 if TYPE_CHECKING:

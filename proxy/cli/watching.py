@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from proxy.cli.console import screen
 
 if TYPE_CHECKING:
-    from proxy.driver import Event
+    from proxy.slots import Event
 
 
 class Watch:

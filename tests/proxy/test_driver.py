@@ -19,10 +19,10 @@ from proxy import driver
 from proxy.claims import Claims
 from proxy.cluster import Cluster, WorkerLostError
 from proxy.config import parse_config
-from proxy.driver import Event
 from proxy.jobs import Job, make_jobs
 from proxy.placement import GIB, Demand, Node
 from proxy.results import Results, to_parquet
+from proxy.slots import Event
 from proxy.storage import Folder, open_storage
 from proxy.sweep import SweepResult, sweep
 from proxy.worker import Outcome, Trouble, blank_record

@@ -16,9 +16,9 @@ import pytest
 
 from proxy.cluster import Cluster
 from proxy.config import SweepConfig, parse_config
-from proxy.driver import Event
 from proxy.jobs import Job, make_jobs
 from proxy.results import to_parquet
+from proxy.slots import Event
 from proxy.sweep import sweep
 from proxy.worker import Worker
 

@@ -8,8 +8,8 @@ from rich.console import Console
 from proxy.cli import watching
 from proxy.cli.watching import Watch, duration
 from proxy.config import parse_config
-from proxy.driver import Event
 from proxy.jobs import Job, make_jobs
+from proxy.slots import Event
 
 
 @pytest.fixture(scope="module")
