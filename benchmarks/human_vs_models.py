@@ -24,6 +24,7 @@ from proxy.reader_features import TOKENS, Reader, answer_windows
 
 PER_PROMPT = 4  # windows
 RESAMPLES = 2000
+FEWEST_PROMPTS = 100  # models that share fewer are left out: their answers are mostly too short to read
 FEWEST_TOKENS = TOKENS + PER_PROMPT - 1  # so that the windows of a prompt start at different places
 
 
@@ -53,7 +54,10 @@ def main() -> None:
             for place, model in enumerate(about["model"]):
                 rows.append({"reader": name, "model": model, **comparison.with_model(answers[model])})
                 tell(place + 1, len(about))
-        parts.append(pd.DataFrame(rows).merge(about[["model", "access", "lc_win_rate"]], on="model"))
+        read = pd.DataFrame(rows)
+        parts.append(
+            read[read["prompts"] >= FEWEST_PROMPTS].merge(about[["model", "access", "lc_win_rate"]], on="model")
+        )
     table = pd.concat(parts, ignore_index=True)
     table.to_csv(given.out / "human_vs_models.csv", index=False)
     figure(table, given.out / "human_vs_models.png")
@@ -159,7 +163,7 @@ def figure(table: pd.DataFrame, path: Path) -> None:
         panel.axhline(0, color="black", linewidth=0.8)
         panel.annotate("people", (0, 0), xytext=(2, 3), textcoords="offset points", fontsize=8)
         panel.set(xlabel="models, sorted", ylabel="emergence less that of people (bits)", title=f"read by {reader}")
-        panel.legend(frameon=False, fontsize=8)
+        panel.legend(frameon=False, fontsize=8, loc="lower right")
     plt.savefig(path, dpi=150)
 
 
