@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tracking.server import UserInterface, user_interface
+from tracking.store import open_store
 
 RESOLUTIONS = (0.06, 0.12, 0.18, 0.25, 0.5)
 
@@ -143,6 +144,8 @@ def main() -> None:
             models = range(driver, chosen.models, chosen.drivers)
             make_results(folders[-1], f"sweep-{driver}", models, chosen.blocks, chosen.positions, chosen.seconds)
         store = f"sqlite:///{root}/mlflow.db"
+        if not chosen.direct:
+            open_store(store, create=True)
         shown = None if chosen.direct else stack.enter_context(user_interface(store, port=0))
         uri = store if shown is None else shown.uri
         before = server_seconds(shown)

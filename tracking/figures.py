@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
 
 from tracking.summary import at_end, at_peak, at_resolution, by_model, measured, peaks
 
@@ -20,6 +21,7 @@ MARKERS = "osD^vP*X"
 INK = "#123456"  # stands for the reader's own text colour in SVG
 SPREAD = 1.645  # standard errors to each side of a 90 % band
 LEGEND = 12  # models that a legend can name
+SHOTS = {"country": 2, "animal": 2, "color": 2}  # tokens of a demonstration in the paper's lists: entity and comma
 HUMAN = "human"  # the "model" of texts written by people
 TWIN = "+random-weights"  # ends the name of a model's twin with random weights
 
@@ -152,7 +154,13 @@ def depth_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 def by_position(table: pd.DataFrame) -> Figure:
     """IE against position in the window, at the block where E(l) peaks."""
-    return _lines(position_rows(table), "position", "position t [tokens]", "IE(t) [bits]")
+    figure = _lines(position_rows(table), "position", "position t [tokens]", "IE(t) [bits]")
+    for axes in figure.axes:
+        tokens = SHOTS.get(axes.get_title().split(" ")[0])
+        if tokens is not None:
+            axes.xaxis.set_major_locator(MultipleLocator(tokens))
+            axes.set_xlabel(f"position t [tokens], a shot every {tokens}")
+    return figure
 
 
 def position_rows(table: pd.DataFrame) -> pd.DataFrame:

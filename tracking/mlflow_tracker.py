@@ -37,7 +37,7 @@ class MlflowTracker:
 
     def __init__(self, uri: str | None = None, experiment: str = "emergence") -> None:
         self.uri = store_uri(uri)
-        self.client = open_store(self.uri)
+        self.client = open_store(self.uri, create=True)
         self.experiment = experiment
         self._fresh: set[str] = set()  # runs without parameters yet
         with worded(self.uri, starting=True):

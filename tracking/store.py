@@ -70,15 +70,25 @@ def masked(uri: str) -> str:
     return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", uri)
 
 
-def open_store(uri: str | None = None) -> MlflowClient:
+def open_store(uri: str | None = None, *, create: bool = False) -> MlflowClient:
     """Open an MLflow store, having checked that it answers.
 
     A fresh sqlite file is initialised by one process at a time (several at once break MLflow's migrations).
 
+    Args:
+        uri: see `store_uri`.
+        create: make a sqlite file that is not there yet.
+
     Raises:
-        InputError: if the store cannot be reached or written.
+        InputError: if the store is not there, or cannot be reached or written.
     """
     uri = store_uri(uri)
+    path = sqlite_path(uri)
+    if path is not None and not path.exists() and not create:
+        raise InputError(
+            f"Nothing is tracked at {path} yet; log a sweep first (emergence track RESULTS), or name another store "
+            "with --tracking-uri."
+        )
     if uri.startswith("http"):
         _check_server(uri)
     elif not uri.startswith(("sqlite", "databricks")):
@@ -86,7 +96,7 @@ def open_store(uri: str | None = None) -> MlflowClient:
     quieten()
     from mlflow import MlflowClient
 
-    with worded(uri, starting=True), _initialising(sqlite_path(uri)):
+    with worded(uri, starting=True), _initialising(path):
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     return client

@@ -221,7 +221,7 @@ def fresh_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], s
     from tracking.store import open_store
 
     template = tmp_path_factory.mktemp("template") / "mlflow.db"
-    open_store(f"sqlite:///{template}")
+    open_store(f"sqlite:///{template}", create=True)
 
     def copy(folder: Path) -> str:
         shutil.copyfile(template, folder / "mlflow.db")

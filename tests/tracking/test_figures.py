@@ -54,6 +54,13 @@ def test_data_of_a_figure_are_the_drawn_values(table: pd.DataFrame) -> None:
     assert row[["layer 0", "layer 1", "layer 2"]].tolist() == pytest.approx(rows["ie_bits"].tolist())
 
 
+def test_lists_are_marked_by_shots(table: pd.DataFrame) -> None:
+    lists, text = figures.by_position(table).axes
+    assert lists.get_xlabel() == "position t [tokens], a shot every 2"
+    assert {2, 4, 6, 8} <= set(lists.get_xticks())
+    assert text.get_xlabel() == "position t [tokens]"
+
+
 def test_size_law_is_the_least_squares_line(table: pd.DataFrame) -> None:
     sizes = np.array([1e4, 1e5, 1e6, 1e7])
     rows = pd.DataFrame({"parameters": sizes, "emergence_bits": 0.5 + 0.25 * np.log10(sizes)})

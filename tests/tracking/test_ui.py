@@ -57,6 +57,14 @@ def test_port_in_use_is_said(fresh_sqlite, tmp_path: Path, emergence) -> None:
     assert f"Port {port} cannot be used" in done.err
 
 
+def test_store_that_is_not_there_is_not_made(tmp_path: Path, emergence) -> None:
+    for command in (("ui",), ("promote", "name"), ("compare", "0" * 32, "1" * 32)):
+        done = emergence(*command, "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db")
+        assert done.code == 2
+        assert f"Nothing is tracked at {tmp_path}/mlflow.db yet" in done.err
+    assert not list(tmp_path.iterdir())
+
+
 def test_running_server_is_only_looked_at(server, emergence) -> None:
     done = emergence("ui", "--tracking-uri", server.uri, "--experiment", "no such experiment")
     assert done.code == 0
