@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from paper_claims import Study, judge_all
+from paper_claims import LISTS, Study, judge_all
 from paper_text import write_study
 
-from estimators import estimate_many
+from estimators import estimate, estimate_many, shuffled_pairs
 from extraction import LanguageModel, Windows, extract, load_model, random_twin, reference_models, windows
 from extraction.tables import read_table, write_table
 from extraction.twin import SUFFIX
@@ -164,16 +164,15 @@ def pairs(model: LanguageModel, count: int, seed: int) -> tuple[list[tuple[torch
 def by_trained_estimators(trained: LanguageModel, arguments: argparse.Namespace, *, twin: bool) -> pd.DataFrame:
     """E of the last block on text by trained estimators, for the model, perhaps its twin, and with pairs re-drawn.
 
-    The pairs of the control are (x_i, y_j) with j a permutation: what is estimated of them is 0 bits in truth.
+    The re-drawn pairs are a control: the truth of what is estimated of them is 0 bits.
     """
     rows = []
     for model in (trained, random_twin(trained, seed=arguments.seed))[: 1 + twin]:
         problems, text = pairs(model, arguments.samples, arguments.seed)
         x, y = problems[0]
-        order = torch.randperm(len(y), generator=torch.Generator().manual_seed(arguments.seed))
         for label, (method, options) in TRAINED.items():
-            found = estimate_many([*problems, (x, y[order])], method, seed=arguments.seed, **options)
-            macro, *micro, shuffled = found
+            macro, *micro = estimate_many(problems, method, seed=arguments.seed, **options)
+            shuffled = shuffled_pairs(x, y, method, seed=arguments.seed, **options)
             rows.append(
                 {
                     "model": model.name,
@@ -199,23 +198,21 @@ def by_paper_preset(model: LanguageModel, arguments: argparse.Namespace) -> pd.D
     """Macro information of the last block by the paper's own MINE: what it reports (max), last and held out."""
     problems, _ = pairs(model, arguments.samples, arguments.seed)
     x, y = problems[0]
-    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(arguments.seed))
-    found = estimate_many([(x, y), (x, y[order])], "mine", seed=arguments.seed, preset="paper", epochs=arguments.epochs)
+    options = {"seed": arguments.seed, "preset": "paper", "epochs": arguments.epochs}
+    true, shuffled = estimate(x, y, "mine", **options), shuffled_pairs(x, y, "mine", **options)
     return pd.DataFrame(
         [
             {
                 "model": model.name,
-                "pairs": pairs_are,
+                "pairs": label,
                 "max": one.details["max"],
                 "last": one.details["last"],
                 "held_out": one.details["held_out"],
-                "ceiling": problems_ceiling if pairs_are == "true" else 0.0,
+                "ceiling": ceiling,
                 "epochs": arguments.epochs,
                 "samples": len(x),
             }
-            for pairs_are, one, problems_ceiling in zip(
-                ("true", "shuffled"), found, (found[0].ceiling_bits, 0.0), strict=True
-            )
+            for label, one, ceiling in (("true", true, true.ceiling_bits), ("shuffled", shuffled, 0.0))
         ]
     )
 
@@ -224,7 +221,7 @@ def from_sweep(folder: Path) -> Study:
     """What a finished sweep holds: rows with 24 tokens or more of a category show the shots, the rest the rest."""
     table = read_table(folder / "emergence.parquet", EMERGENCE)
     longest = table.groupby(["corpus", "windows"])["position"].transform("max")
-    is_list = table["corpus"].isin(["country", "animal", "color"])
+    is_list = table["corpus"].isin(LISTS)
     return Study(main=table[~(is_list & (longest >= 2 * SHOTS))], shots=table[is_list & (longest >= 2 * SHOTS)])
 
 

@@ -18,6 +18,7 @@ from estimators import DEFAULT_RESOLUTION
 from extraction.twin import SUFFIX
 from proxy.measure import emergence_by_block, peak_emergence
 
+LISTS = ("country", "animal", "color")  # corpora whose windows are lists of entities; all others are text
 HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "cannot be told here"
 IN_CONTROL = "holds, but the control shows it too"
 ERRORS = 4.0  # standard errors that an effect must pass
@@ -69,12 +70,14 @@ def judge_all(study: Study, images: Path) -> list[Claim]:
     """Judge every claim there is data for, and draw its figure into `images`."""
     main = with_twins(study.main)
     claims = [by_size(main, images), by_depth(main, images)]
-    if (main["corpus"] == "python-docs").any() or not study.shots.empty:
+    has_text = bool((~main["corpus"].isin(LISTS)).any())
+    if has_text:
         claims.append(by_token(main, with_twins(study.shuffled), images))
     if not study.shots.empty:
         shots = with_twins(study.shots)
         claims += [staircase(shots, images), levelling(shots), spread(shots, images)]
-    claims.append(ranking(main, with_twins(study.trained), images))
+    if has_text:
+        claims.append(ranking(main, with_twins(study.trained), images))
     if not study.preset.empty:
         claims.append(preset(study.preset))
     return claims
@@ -203,7 +206,7 @@ def curve(table: pd.DataFrame, resolution: float = DEFAULT_RESOLUTION) -> pd.Dat
 
 def by_token(main: pd.DataFrame, shuffled: pd.DataFrame, images: Path) -> Claim:
     """In natural text IE rises token by token."""
-    text = main[~main["corpus"].isin(["country", "animal", "color"])]
+    text = main[~main["corpus"].isin(LISTS)]
     found = curve(text)
     controls = found[found["twin"]]
     if not shuffled.empty:
@@ -368,7 +371,7 @@ def spread(shots: pd.DataFrame, images: Path) -> Claim:
 
 def ranking(main: pd.DataFrame, trained: pd.DataFrame, images: Path) -> Claim:
     """The ranking of models does not depend on the observer."""
-    text = main[~main["corpus"].isin(["country", "animal", "color"]) & ~main["twin"]]
+    text = main[~main["corpus"].isin(LISTS) & ~main["twin"]]
     last = text[text["layer"] == text.groupby("model")["layer"].transform("max")]
     columns = {}
     for rho in sorted(last["resolution"].dropna().unique()):

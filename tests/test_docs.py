@@ -173,3 +173,15 @@ def test_the_citation_is_that_of_this_package():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert (citation["title"], str(citation["version"])) == (project["name"], project["version"])
     assert citation["license"] == project["license"]
+
+
+@pytest.mark.parametrize("package", ["estimators", "extraction", "proxy", "tracking"])
+def test_the_reference_shows_names_that_a_module_shares(package):
+    # Read without running it, `package.name` is the module of that name; the page names the function in it.
+    import importlib
+
+    page = (ROOT / f"docs/reference/{package}.md").read_text(encoding="utf-8")
+    public = importlib.import_module(package).__all__
+    shared = {name for name in public if (ROOT / package / f"{name}.py").exists()}
+    assert set(re.findall(rf"^::: {package}\.(\w+)\.\1$", page, re.M)) == shared
+    assert f"\n::: {package}\n" in page
