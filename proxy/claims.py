@@ -78,6 +78,13 @@ class Claims:
         for key in list(self.held):
             self.release(key)
 
+    def clear_dead(self) -> None:
+        """Delete what drivers that died left behind, such as the claim on a job they had just done."""
+        for name in self.storage.sizes("claims"):
+            key = Path(name).stem
+            if not self._alive(key):
+                patiently(lambda key=key: self.storage.delete(_name(key)))  # type: ignore[misc]
+
     def _content(self) -> bytes:
         return json.dumps({**self._me, "until": time.time() + self.lease}).encode()
 

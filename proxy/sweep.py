@@ -84,14 +84,16 @@ def sweep(
         if progress is not None:
             progress(over, len(jobs))
         if missing:
+            claims = Claims(store.storage)
             with cluster or Cluster(address) as running:
-                driver = Driver(config, missing, running, store, Claims(store.storage), found, tell)
+                driver = Driver(config, missing, running, store, claims, found, tell)
                 driver.refuse_what_cannot_fit()
                 for _ in driver.run():
                     over += 1
                     if progress is not None:
                         progress(over, len(jobs))
                 failed = driver.failed
+            claims.clear_dead()
         lost = {record["key"] for record in failed}
         done = [job for job in jobs if job.key not in lost]
         store.merge(done)

@@ -57,6 +57,14 @@ def test_a_silent_driver_of_another_machine_loses_its_claim_in_time(folder: Fold
     assert Claims(folder).take(["a", "b"]) == {"b"}
 
 
+def test_what_the_dead_left_is_cleared_and_nothing_else(folder: Folder) -> None:
+    living = Claims(folder)
+    living.take(["a"])
+    folder.write("claims/b.json", json.dumps({"host": "elsewhere", "boot": "x", "pid": 1, "until": 0}).encode())
+    Claims(folder).clear_dead()
+    assert set(folder.sizes("claims")) == {"claims/a.json"}
+
+
 def test_a_torn_claim_is_taken_over(folder: Folder) -> None:
     folder.write("claims/a.json", b'{"driver": "x"')
     assert Claims(folder).take(["a"]) == {"a"}
