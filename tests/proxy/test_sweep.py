@@ -156,7 +156,7 @@ def test_models_share_gpus_and_cpu_models_run_beside_them(ray_cluster: Any, tmp_
             {"id": "gemma-30k", **whole},
             {"id": "gemma-90k", **none},
         ]
-        config = parse_config({**SMALL, "models": models, "measurement": {"queries": 150}})
+        config = parse_config({**SMALL, "models": models, "measurement": {"queries": 400}})
         running: list[int] = []
         now: set[str] = set()
 
@@ -182,7 +182,7 @@ def test_models_share_gpus_and_cpu_models_run_beside_them(ray_cluster: Any, tmp_
 def test_a_lost_node_costs_the_jobs_it_was_at(ray_cluster: Any, tmp_path: Path) -> None:
     node, other = ray_cluster.add_node(num_cpus=1), ray_cluster.add_node(num_cpus=1)
     config = parse_config(
-        {**SMALL, "models": ["gpt2-30k", "gpt2-90k", "gemma-30k", "gemma-90k"], "measurement": {"queries": 150}}
+        {**SMALL, "models": ["gpt2-30k", "gpt2-90k", "gemma-30k", "gemma-90k"], "measurement": {"queries": 400}}
     )
     lost = False
     events: list[Event] = []
