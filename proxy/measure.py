@@ -124,6 +124,7 @@ def _propagated_block(
     micro_states = states.micro_leaving(block).to(device)
     micro_columns: list[torch.Tensor] = []  # per position: (resolutions, q) pointwise bits
     micro_ceilings: list[float] = []
+    micro_shifts: list[float] = []
     for position in range(1, states.positions + 1):
         started = time.perf_counter()
         present, token_row = np.unique(token_of[:, position - 1], return_inverse=True)
@@ -136,6 +137,7 @@ def _propagated_block(
         )
         micro_columns.append(_at(micro, token_row[chosen]))
         micro_ceilings.append(plug_in_entropy(_grouped(token_row, windows.weights)))
+        micro_shifts.append(_entropy_beyond_sample(token_row, windows.weights, chosen))
 
         rows, prefix_of, weights = windows.prefixes(position)
         asked, place = np.unique(prefix_of[chosen], return_inverse=True)
@@ -148,6 +150,9 @@ def _propagated_block(
             seed=seed,
         )
         macro_pointwise = _at(macro, place)
+        # Of queries that are a sample, the known entropy replaces its sample mean: no mean passes its ceiling.
+        macro_shift = _entropy_beyond_sample(prefix_of, windows.weights, chosen) if chosen_weights is None else 0.0
+        micro_shift = float(np.mean(micro_shifts)) if chosen_weights is None else 0.0
         seconds = time.perf_counter() - started
         records = []
         for index, one in enumerate(macro):
@@ -161,9 +166,9 @@ def _propagated_block(
                     "layer": block,
                     "position": position,
                     "resolution": one.resolution,
-                    "macro_bits": value.macro_bits,
-                    "micro_bits": value.micro_bits,
-                    "ie_bits": value.ie_bits,
+                    "macro_bits": value.macro_bits + macro_shift,
+                    "micro_bits": value.micro_bits + micro_shift,
+                    "ie_bits": value.ie_bits + macro_shift - micro_shift,
                     "ie_std_error": value.std_error,
                     "ie_sample_std": value.sample_std,
                     "macro_ceiling_bits": one.ceiling_bits,
@@ -232,6 +237,13 @@ def _trained_block(
 def _grouped(group: np.ndarray, weights: np.ndarray) -> torch.Tensor:
     """Sum `weights` (n,) over equal entries of `group` (n,), as a float64 tensor."""
     return torch.from_numpy(np.bincount(group, weights=weights))
+
+
+def _entropy_beyond_sample(group: np.ndarray, weights: np.ndarray, chosen: np.ndarray) -> float:
+    """Return the entropy of `group` (n,) under `weights` less the mean of -log2 p over the `chosen` rows, in bits."""
+    p = np.bincount(group, weights=weights) / weights.sum()
+    surprise = -np.log2(p[group])
+    return float((weights / weights.sum()) @ surprise - surprise[chosen].mean())
 
 
 def _at(estimates: Sequence[MIEstimate], rows: np.ndarray) -> torch.Tensor:

@@ -61,10 +61,10 @@ def test_demo_estimates_the_stand_in_from_answers_alone(demo: tuple[Path, str]) 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_demo_left_the_curves_and_the_registered_proxy_in_mlflow(demo: tuple[Path, str]) -> None:
-    from mlflow import MlflowClient
+    from tracking.store import open_store
 
     folder, _ = demo
-    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    client = open_store(f"sqlite:///{folder / 'mlflow.db'}")
     version = client.get_model_version_by_alias("emergence-demo", "candidate")
     assert version.run_id
     experiment = client.get_experiment_by_name("emergence")

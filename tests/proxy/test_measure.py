@@ -115,6 +115,8 @@ def test_same_seed_same_numbers(table: pd.DataFrame, model: LanguageModel, anima
 
 def test_sampled_queries_agree_with_all(table: pd.DataFrame, model: LanguageModel, animals: Windows) -> None:
     some = measure(model, animals, resolutions=(0.12, 0.25), queries=80, seed=0)
+    assert (some["macro_bits"] <= some["macro_ceiling_bits"] + 1e-9).all()
+    assert (some["micro_bits"] <= some["micro_ceiling_bits"] + 1e-9).all()
     difference = (some["ie_bits"] - table["ie_bits"]).abs()
     # 64 comparisons of two estimates with the stated errors: 4.5 errors leave a chance below 0.1 %.
     assert (difference <= 4.5 * np.hypot(some["ie_std_error"], table["ie_std_error"]) + 1e-6).all()
