@@ -1,8 +1,8 @@
 """What the estimators cost and how right they are, beside the published setting, in one run.
 
-    python benchmarks/estimators.py                                   everything
-    python benchmarks/estimators.py --only baseline full              some parts
-    python benchmarks/estimators.py --truths FOLDER                   with the public tasks, .npz files of known truth
+    python benchmarks/estimators_compared.py                                   everything
+    python benchmarks/estimators_compared.py --only baseline full              some parts
+    python benchmarks/estimators_compared.py --truths FOLDER                   with the public tasks, .npz files of known truth
 
 Parts:
     baseline   sample propagation beside `mine --preset paper` on the same windows; the published 10,000 epochs are
