@@ -7,6 +7,8 @@ whole families left out, and all API-only models left out while only open ones t
 from __future__ import annotations
 
 import re
+import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,10 @@ Array = NDArray[np.float64]
 BOUNDS = (0.0, 100.0)
 GAMED = ("NullModel", "gpt4_gamed")  # answers written against the judge, not to the question
 EVERY, CHARACTERS = 4, 200  # the reader reads every fourth answer, its first characters
+COMMONEST = 400  # words whose share of answers is a feature; the commonest in all answers, no target is looked at
+INTERVALS = ("answer length", "best single feature", "behaviour", "behaviour + words")  # nested, so slow
 LENGTH = ("behaviour.log_characters", "behaviour.log_words", "behaviour.length_spread")
+WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|\*\*|#+|\n\n|[:;!?()\"-]|\d+\.")
 # The model a name goes back to: what is left out together. The first that matches.
 FAMILIES = {
     "gpt-3.5": r"^gpt-3\.5|text_davinci",
@@ -55,24 +60,31 @@ def evaluate(
     varied = [c for c in table.columns if c.startswith(("small.", "behaviour.")) and table[c].std() > 0]
     behaviour = [c for c in varied if c.startswith("behaviour.")]
     information = [c for c in varied if c.startswith("small.")]
-    nll = [c for c in information if c.endswith(".nll")]
+    words = [c for c in table.columns if c.startswith("words.")]
+    plain_words = [c for c in table.columns if c.startswith("words_of_long.")]
+    plain = [c for c in behaviour if c not in LENGTH]
     sets = {
         "answer length": ["behaviour.log_characters"],
-        "reader's NLL": nll[:1],
+        "reader's NLL": [c for c in information if c.endswith(".nll")][:1],
         "best single feature": varied,
         "information": information,
         "behaviour": behaviour,
         "behaviour + information": varied,
-        "behaviour, no length": [c for c in behaviour if c not in LENGTH],
-        "behaviour + information, no length": [c for c in varied if c not in LENGTH],
+        "behaviour + words": behaviour + words,
+        "behaviour + words + information": behaviour + words + information,
+        "behaviour, no length": plain,
+        "behaviour + information, no length": plain + information,
+        "behaviour + words, no length": plain + plain_words,
     }
     truth = table["lc_win_rate"].to_numpy(dtype=float)
     api = (table["access"] == "api").to_numpy()
     scores, left_out = [], {}
     for name, columns in sets.items():
         single = name in ("answer length", "reader's NLL", "best single feature")
-        found = _left_out(table, columns, truth, "best_feature" if single else "auto")
-        closed = _estimates(table, columns, truth, ~api, api, "best_feature" if single else "auto")
+        chosen = "best_feature" if single else "auto"
+        found = _left_out(table, columns, truth, chosen, name in INTERVALS)
+        closed = _estimates(table, columns, truth, ~api, api, chosen, True)
+        print(f"{name}: {_spearman(found[:, 0], truth):.3f} {_spearman(closed[:, 0], truth[api]):.3f}", file=sys.stderr)
         left_out[name] = found
         scores.append(
             {
@@ -95,7 +107,7 @@ def evaluate(
     return {
         "Data": counted,
         "Left-out families, and API-only models from open ones": pd.DataFrame(scores),
-        "What information adds to behaviour on left-out families (paired bootstrap over models)": _ablation(
+        "What features add on left-out families (paired bootstrap over models)": _ablation(
             left_out, truth, draws, seed
         ),
     }
@@ -108,7 +120,7 @@ def _family(model: str) -> str:
 def _features(data: Path, readers: list[str], cache: Path) -> pd.DataFrame:
     """Features of every model, from the cache where they are there."""
     parts = []
-    for source in ("behaviour", *readers):
+    for source in ("behaviour", "words", "words_of_long", *readers):
         saved = cache / f"{source}.parquet"
         if not saved.is_file():
             _read(data, source).to_parquet(saved)
@@ -117,6 +129,8 @@ def _features(data: Path, readers: list[str], cache: Path) -> pd.DataFrame:
 
 
 def _read(data: Path, source: str) -> pd.DataFrame:
+    if source.startswith("words"):
+        return _words(data, source)
     answers = pd.read_parquet(data / "outputs.parquet").rename(columns={"output": "text"})
     asked = pd.read_parquet(data / "prompts.parquet").rename(columns={"instruction": "prompt"})
     answers = answers.merge(asked[["prompt_id", "prompt"]], on="prompt_id").assign(finish_reason=pd.NA, logprobs=pd.NA)
@@ -136,12 +150,42 @@ def _read(data: Path, source: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _left_out(table: pd.DataFrame, columns: list[str], truth: Array, candidate: str) -> Array:
+def _words(data: Path, source: str) -> pd.DataFrame:
+    """Log odds that a common word or mark is among an answer's first 600 characters, for every third prompt.
+
+    Longer answers hold more words; `words_of_long` looks at the first 300 characters of answers that have as many.
+    """
+    answers = pd.read_parquet(data / "outputs.parquet")
+    answers = answers[answers["prompt_id"].isin(sorted(answers["prompt_id"].unique())[::3])]
+    characters = 600
+    if source == "words_of_long":
+        characters = 300
+        answers = answers[answers["output"].str.len() >= characters]
+    counts: dict[str, Counter[str]] = {}
+    for model, own in answers.groupby("model")["output"]:
+        counts[str(model)] = Counter(word for text in own for word in set(WORD.findall(text[:characters].lower())))
+    asked = answers.groupby("model").size()
+    share: Counter[str] = Counter()
+    for model, count in counts.items():
+        for word in sorted(count):
+            share[word] += count[word] / asked[model]  # type: ignore[assignment]
+    common = sorted(share, key=lambda word: (-share[word], word))[:COMMONEST]
+    rows = [
+        {
+            "model": model,
+            **{f"{source}.{word}": np.log((count[word] + 0.5) / (asked[model] - count[word] + 0.5)) for word in common},
+        }
+        for model, count in counts.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def _left_out(table: pd.DataFrame, columns: list[str], truth: Array, candidate: str, intervals: bool) -> Array:
     """Estimate, lower, upper (n, 3) of every model by a fit without its family."""
     found = np.full((len(table), 3), np.nan)
     for family in table["family"].unique():
         left = (table["family"] == family).to_numpy()
-        found[left] = _estimates(table, columns, truth, ~left, left, candidate)
+        found[left] = _estimates(table, columns, truth, ~left, left, candidate, intervals)
     return found
 
 
@@ -152,18 +196,23 @@ def _estimates(
     train: NDArray[np.bool_],
     test: NDArray[np.bool_],
     candidate: str,
+    intervals: bool,
 ) -> Array:
     X = table[columns].astype(float).assign(family=table["family"])
     regressor = ProxyRegressor(candidate, BOUNDS, "family", "family")
+    if not intervals:
+        estimate = regressor.fit(X[train], truth[train]).predict(X[test])
+        return np.column_stack([estimate, np.full((len(estimate), 2), np.nan)])
     families = table.loc[train, "family"].to_numpy(dtype=str)
-    intervals = Intervals.fit(regressor, X[train], truth[train], np.ones(train.sum()), families)
-    estimate, lower, upper = intervals.predict(X[test])
+    conformal = Intervals.fit(regressor, X[train], truth[train], np.ones(train.sum()), families)
+    estimate, lower, upper = conformal.predict(X[test])
     at = LEVELS.index(0.9)
     return np.column_stack([estimate, lower[:, at], upper[:, at]])
 
 
 def _scores(name: str, found: Array, truth: Array) -> dict[str, float]:
-    inside = (found[:, 1] <= truth) & (truth <= found[:, 2])
+    inside = ((found[:, 1] <= truth) & (truth <= found[:, 2])).astype(float)
+    inside[np.isnan(found[:, 1])] = np.nan
     return {
         f"{name}: Spearman": _spearman(found[:, 0], truth),
         f"{name}: RMSE": float(np.sqrt(np.mean((found[:, 0] - truth) ** 2))),
@@ -179,15 +228,21 @@ def _spearman(a: Array, b: Array) -> float:
 def _ablation(left_out: dict[str, Array], truth: Array, draws: int, seed: int) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     rows = []
-    for ending in ("", ", no length"):
-        more, less = left_out[f"behaviour + information{ending}"][:, 0], left_out[f"behaviour{ending}"][:, 0]
+    for name, base in (
+        ("behaviour + information", "behaviour"),
+        ("behaviour + information, no length", "behaviour, no length"),
+        ("behaviour + words + information", "behaviour + words"),
+        ("behaviour + words", "behaviour"),
+    ):
+        more, less = left_out[name][:, 0], left_out[base][:, 0]
         drawn = rng.integers(0, len(truth), (draws, len(truth)))
         gains = np.array([_spearman(more[at], truth[at]) - _spearman(less[at], truth[at]) for at in drawn])
         squares = (less - truth) ** 2 - (more - truth) ** 2
         falls = squares[drawn].mean(axis=1)
         rows.append(
             {
-                "features": f"behaviour{ending}",
+                "features": name,
+                "against": base,
                 "gain in Spearman": _spearman(more, truth) - _spearman(less, truth),
                 "90 % interval": f"{np.quantile(gains, 0.05):+.3f} to {np.quantile(gains, 0.95):+.3f}",
                 "fall of MSE": float(squares.mean()),

@@ -75,7 +75,7 @@ def evaluate(data: Path) -> dict[str, pd.DataFrame]:
         errors.append(error)
         intervals.append(interval)
     ratios = pd.DataFrame(errors)
-    shown = ratios.columns[4:]
+    shown = [name for name in ratios.columns[4:] if name != "chosen"]
     mean = {"task": "geometric mean", **{name: float(np.exp(np.log(ratios[name]).mean())) for name in shown}}
     return {
         "Test MSE of the authors' law (3 components; accuracy from chance to 1), others as multiples of it": pd.concat(
