@@ -2,7 +2,7 @@
 
     python benchmarks/estimators_compared.py                                   everything
     python benchmarks/estimators_compared.py --only baseline full              some parts
-    python benchmarks/estimators_compared.py --truths FOLDER                   with the public tasks, .npz files of known truth
+    python benchmarks/estimators_compared.py --truths FOLDER                   with the public tasks (.npz files)
 
 Parts:
     baseline   sample propagation beside `mine --preset paper` on the same windows; the published 10,000 epochs are

@@ -22,6 +22,7 @@ from proxy.storage import Folder, Storage, patiently
 
 FOLDER_SCHEMA = 1
 ORDER = ["model", "corpus", "layer", "position", "resolution"]
+ROW_GROUP = 100_000  # rows of the merged table written at a time
 MARK = {b"emergence.schema": f"{EMERGENCE.name}/{EMERGENCE.version}".encode()}
 
 
@@ -153,7 +154,7 @@ class Results:
         writer: pq.ParquetWriter | None = None
         with tempfile.TemporaryDirectory(prefix="emergence-") as scratch:
             merged = Path(scratch) / "emergence.parquet"
-            for table in self.tables(jobs):
+            for table in _joined(self.tables(jobs)):
                 if writer is None:
                     writer = pq.ParquetWriter(merged, table.schema)
                 writer.write_table(table.cast(writer.schema))
@@ -162,6 +163,18 @@ class Results:
                 writer.close()
                 patiently(lambda: self.storage.put("emergence.parquet", merged))
         return rows
+
+
+def _joined(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Join small tables: each one written by itself is a row group, of which the writer keeps 36 kB until the end."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(part.num_rows for part in waiting) >= ROW_GROUP:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def to_parquet(frame: pd.DataFrame) -> bytes:

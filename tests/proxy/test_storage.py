@@ -114,4 +114,3 @@ def test_a_long_failure_is_raised_and_a_missing_file_at_once() -> None:
     with pytest.raises(FileNotFoundError):
         patiently(lambda: action(FileNotFoundError()), (0.0, 0.0))
     assert len(calls) == 4
-
