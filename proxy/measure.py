@@ -267,6 +267,7 @@ def emergence_by_block(table: pd.DataFrame, *, resolution: float = DEFAULT_RESOL
     Raises:
         InputError: if the table has no row at `resolution`.
     """
+    table = table.reset_index(drop=True)  # tables that were put together may repeat their labels
     chosen = table[table["resolution"].isna() | np.isclose(table["resolution"].astype(float), resolution)]
     if chosen.empty:
         known = ", ".join(f"{value:g}" for value in sorted(table["resolution"].dropna().unique()))

@@ -144,6 +144,13 @@ def test_peak_takes_the_highest_block_at_the_last_position(table: pd.DataFrame) 
         peak_emergence(table, resolution=0.4)
 
 
+def test_peak_of_tables_put_together_is_one_row_a_model(table: pd.DataFrame) -> None:
+    other = table.assign(model="other", ie_bits=table["ie_bits"] - 1)
+    peaks = peak_emergence(pd.concat([table, other]), resolution=0.25).set_index("model")["emergence_bits"]
+    assert list(peaks.index) == [NAME, "other"]
+    assert peaks["other"] == pytest.approx(peaks[NAME] - 1)
+
+
 def test_trained_estimator_gives_the_same_kind_of_table(model: LanguageModel) -> None:
     few = windows("color", model.tokenizer, count=60, tokens=2, prefix=model.prefix)
     found = measure(model, few, estimator="mine", options={"preset": "paper", "epochs": 20})
