@@ -25,12 +25,9 @@ from typing import Any
 
 import torch
 
-# Run as a script, this file's folder comes first on the path, and in it this file would pass for the package.
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
-
-from estimators import MIEstimate, estimate, estimate_many, sample_propagation  # noqa: E402
-from estimators.calibration import CONTINUOUS_METHODS  # noqa: E402
-from estimators.truths import folder_truths  # noqa: E402
+from estimators import MIEstimate, estimate, estimate_many, sample_propagation
+from estimators.calibration import CONTINUOUS_METHODS
+from estimators.truths import folder_truths
 
 PAPER_EPOCHS = 10_000
 

@@ -1,8 +1,8 @@
 """Extraction against the bare model, side by side: throughput, peak memory, and what the tokens alone cost.
 
-    python -P benchmarks/extraction_speed.py                        # CPU, 124M parameters, 40 minutes on 2 cores
-    python -P benchmarks/extraction_speed.py --device cuda --dtype bfloat16 --windows 100000
-    python -P benchmarks/extraction_speed.py --layers 2 --width 64 --windows 1000 --memory 500 5000  # only to try
+    python benchmarks/extraction_speed.py                        # CPU, 124M parameters, 40 minutes on 2 cores
+    python benchmarks/extraction_speed.py --device cuda --dtype bfloat16 --windows 100000
+    python benchmarks/extraction_speed.py --layers 2 --width 64 --windows 1000 --memory 500 5000  # only to try
 
 The model is shaped like GPT-2 with random weights, which cost as much as trained ones. Ratios are of runs that took
 turns in one process, on a CPU by the time its cores worked for them, so that what else runs there matters little; peak

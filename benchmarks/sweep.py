@@ -1,11 +1,11 @@
 """How sweeps scale: workers, overhead, resuming, memory, and a cluster of 64 GPUs that are only declared.
 
-    python -P benchmarks/sweep.py resume            10,000 planned jobs, 9,900 of them done
-    python -P benchmarks/sweep.py memory            the driver's memory for 500 and for 5,000 jobs
-    python -P benchmarks/sweep.py workers           two workers against one, and one against no Ray at all
-    python -P benchmarks/sweep.py cluster           200 models x 20 corpora on 64 declared GPUs, jobs shortened to 5 s
-    python -P benchmarks/sweep.py fleet             1,000 models x 20 corpora on 64 GPUs, on paper
-    python -P benchmarks/sweep.py calibrate RESULTS speeds of this machine, for proxy/plan.py, from a finished sweep
+    python benchmarks/sweep.py resume            10,000 planned jobs, 9,900 of them done
+    python benchmarks/sweep.py memory            the driver's memory for 500 and for 5,000 jobs
+    python benchmarks/sweep.py workers           two workers against one, and one against no Ray at all
+    python benchmarks/sweep.py cluster           200 models x 20 corpora on 64 declared GPUs, jobs shortened to 5 s
+    python benchmarks/sweep.py fleet             1,000 models x 20 corpora on 64 GPUs, on paper
+    python benchmarks/sweep.py calibrate RESULTS speeds of this machine, for proxy/plan.py, from a finished sweep
 
 Ratios are of runs side by side on this machine; `workers` wants two idle cores.
 """

@@ -20,7 +20,7 @@ from proxy.storage import open_storage
 if TYPE_CHECKING:
     import pandas as pd
 
-# Speeds of one core, measured on the bundled models (`python -P benchmarks/sweep.py calibrate`). Those of a GPU are
+# Speeds of one core, measured on the bundled models (`python benchmarks/sweep.py calibrate`). Those of a GPU are
 # assumptions for one like an L4 until a sweep on GPUs has left records, which then take their place.
 START_SECONDS = 6.0  # of a worker, with the import of torch and transformers
 LOAD_SECONDS = 1.0
