@@ -23,7 +23,7 @@ SPREAD = 1.645  # standard errors to each side of a 90 % band
 LEGEND = 12  # models that a legend can name
 SHOTS = {"country": 2, "animal": 2, "color": 2}  # tokens of a demonstration in the paper's lists: entity and comma
 HUMAN = "human"  # the "model" of texts written by people
-TWIN = "+random-weights"  # ends the name of a model's twin with random weights
+TWIN = "~random"  # equals extraction.twin.SUFFIX, which tracking does not import: no torch here
 
 STYLE: Any = {
     "axes.spines.top": False,
@@ -72,7 +72,7 @@ def _colours(table: pd.DataFrame) -> dict[str, Any]:
             fade = 0.6 * (1 - (rank + 1) / len(models))
             colours[model] = tuple(base * (1 - fade) + fade)
     for twin in table["model"][table["model"].map(is_twin)].unique():
-        colours[twin] = colours.get(twin.removesuffix(TWIN), "#7F7F7F")
+        colours[twin] = colours.get(twin.replace(TWIN, "", 1), "#7F7F7F")
     return colours
 
 
@@ -131,8 +131,8 @@ def _below(figure: Figure, panels: list[Axes], lines: list[Any], names: list[str
 
 
 def is_twin(model: str) -> bool:
-    """Whether a model is the random-weights twin of another."""
-    return model.endswith(TWIN)
+    """Whether a model is the random-weights twin of another; what tells jobs of one name apart may follow the mark."""
+    return model.endswith(TWIN) or f"{TWIN} " in model
 
 
 def by_depth(table: pd.DataFrame) -> Figure:

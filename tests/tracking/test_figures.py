@@ -4,12 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from extraction.twin import SUFFIX
 from tracking import figures
 from tracking.rendering import png, svg
 from tracking.summary import DEFAULT_RESOLUTION, at_resolution, peaks
 from tracking.sweep_figures import SWEEP_FIGURES
 
-TWIN = "gpt2-30k+random-weights"
+TWIN = f"gpt2-30k{SUFFIX}"
 
 
 @pytest.fixture
@@ -26,6 +27,15 @@ def test_default_resolution_is_that_of_the_estimators() -> None:
     import estimators
 
     assert estimators.DEFAULT_RESOLUTION == DEFAULT_RESOLUTION
+
+
+def test_twins_are_named_as_they_are_measured() -> None:
+    from proxy import jobs
+
+    assert figures.TWIN == SUFFIX == jobs.TWIN
+    assert figures.is_twin(f"gpt2-30k{SUFFIX}")
+    assert figures.is_twin(f"gpt2-30k{SUFFIX} dtype=float16")
+    assert not figures.is_twin("gpt2-30k")
 
 
 @pytest.mark.parametrize("figure", SWEEP_FIGURES, ids=lambda figure: figure.name)
