@@ -19,6 +19,8 @@ from tracking.store import open_store, store_uri, worded
 from tracking.summary import DEFAULT_RESOLUTION, MEASURED, peaks
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
+SAME = "same"  # both runs saw the same tokens
+SAME_RESOLUTION = 1e-9  # what a file may round off
 SETTINGS = ("config", "seed", "versions", "git_revision", "hardware")
 
 
@@ -36,7 +38,9 @@ class Comparison:
     """The outcome.
 
     Attributes:
-        table: per model and corpus (and as mean over models per corpus): emergence of both, difference, std error.
+        table: per model and corpus (and as mean over models per corpus): emergence of both, difference, `std_error`
+            and whether `errors` are paired, resolution, and whether the `text` was the same token for token (else
+            the hashes of both).
         settings: the settings that differ, one column per run.
         figure: the differences.
     """
@@ -50,9 +54,10 @@ def compare(runs: list[str], *, tracking_uri: str | None = None, resolution: flo
     """Compare runs with the first of them.
 
     Rows are matched by model and corpus; where each run holds a single model (corpus) and these differ, by the
-    rest alone, so that two models can be compared on one corpus. The standard error of one difference takes both
-    sides as independent, which on the same windows is the upper end of what it can be. The mean over models is
-    paired: its error comes from the spread of the differences themselves.
+    rest alone, so that two models can be compared on one corpus. The standard error of one difference is unpaired: it
+    takes both sides as independent, since results keep no values of single windows; on the same windows it is the
+    upper end of what it can be. The mean over models is paired: its error comes from the spread of the differences
+    themselves. It is taken apart for models that saw the same text in both runs and for those that did not.
 
     Args:
         runs: two or more results folders, or ids of MLflow runs (a sweep's, or one job's).
@@ -60,7 +65,7 @@ def compare(runs: list[str], *, tracking_uri: str | None = None, resolution: flo
         resolution: compare at the one nearest to this.
 
     Raises:
-        InputError: if a run is not found or nothing matches.
+        InputError: if a run is not found, nothing matches, or the observers differ: estimator or resolution.
     """
     if len(runs) < 2:
         raise InputError("A comparison needs two runs or more: results folders, or ids of MLflow runs.")
@@ -82,8 +87,9 @@ def _distinct(names: list[str]) -> list[str]:
 
 
 def _against(base: Run, other: Run, resolution: float) -> pd.DataFrame:
-    left, right = peaks(base.table, resolution), peaks(other.table, resolution)
-    for name in MEASURED:
+    left, right = _peaks_with_text(base.table, resolution), _peaks_with_text(other.table, resolution)
+    _check_estimators(base.name, left, other.name, right)
+    for name in ("model", "corpus"):
         ours, theirs = set(left[name]), set(right[name])
         if len(ours) == len(theirs) == 1 and ours != theirs:
             change = f"{ours.pop()} → {theirs.pop()}"
@@ -91,6 +97,7 @@ def _against(base: Run, other: Run, resolution: float) -> pd.DataFrame:
     both = left.merge(right, on=MEASURED, suffixes=("_base", "_other"))
     if both.empty:
         return pd.DataFrame()
+    _check_resolutions(base.name, other.name, both)
     error = np.sqrt(
         both["emergence_bits_std_error_base"].astype(float) ** 2
         + both["emergence_bits_std_error_other"].astype(float) ** 2
@@ -105,30 +112,74 @@ def _against(base: Run, other: Run, resolution: float) -> pd.DataFrame:
             "against_bits": both["emergence_bits_base"].astype(float),
             "difference": (both["emergence_bits_other"] - both["emergence_bits_base"]).astype(float),
             "std_error": error,
+            "errors": "unpaired",
+            "resolution": both["resolution_other"],
+            "text": [_text(*hashes) for hashes in zip(both["hash_base"], both["hash_other"], strict=True)],
             "block": both["peak_layer_other"],
             "against_block": both["peak_layer_base"],
         }
     )
     means = []
-    for corpus, rows in frame.groupby("corpus"):
+    for (corpus, same), rows in frame.groupby(["corpus", frame["text"] == SAME]):
         if len(rows) < 2:
             continue
         means.append(
             {
                 "run": other.name,
                 "against": base.name,
-                "model": f"mean of {len(rows)} models, paired",
+                "model": f"mean of {len(rows)} models",
                 "corpus": corpus,
                 "emergence_bits": rows["emergence_bits"].mean(),
                 "against_bits": rows["against_bits"].mean(),
                 "difference": rows["difference"].mean(),
                 "std_error": rows["difference"].std(ddof=1) / np.sqrt(len(rows)),
+                "errors": "paired",
+                "resolution": rows["resolution"].iloc[0],
+                "text": SAME if same else "differs",
             }
         )
     if not means:
         return frame
     whole = pd.concat([frame, pd.DataFrame(means)], ignore_index=True)
     return whole.astype({"block": "Int64", "against_block": "Int64"})
+
+
+def _peaks_with_text(table: pd.DataFrame, resolution: float) -> pd.DataFrame:
+    """Summarise each model on each corpus, with the hash of the tokens it was measured on ("" if not known)."""
+    found = peaks(table, resolution)
+    if "corpus_hash" not in table:
+        return found.assign(hash="")
+    hashes = table.groupby(MEASURED, dropna=False)["corpus_hash"].first().fillna("").astype(str)
+    return found.merge(hashes.rename("hash").reset_index(), on=MEASURED, how="left")
+
+
+def _text(base: str, other: str) -> str:
+    if base and base == other:
+        return SAME
+    return f"{base[:8]} → {other[:8]}" if base and other else "not known"
+
+
+def _check_estimators(base: str, left: pd.DataFrame, other: str, right: pd.DataFrame) -> None:
+    """Refuse runs of different estimators, whose bits answer different questions."""
+    ours, theirs = set(left["estimator"]), set(right["estimator"])
+    if ours and theirs and not ours & theirs:
+        raise InputError(
+            f"{base} was estimated by {', '.join(sorted(ours))}, {other} by {', '.join(sorted(theirs))}: bits of "
+            "different observers have no difference; measure both with one estimator."
+        )
+
+
+def _check_resolutions(base: str, other: str, both: pd.DataFrame) -> None:
+    """Refuse rows at unequal resolutions, whose difference would be one of observers."""
+    left, right = (both[f"resolution_{side}"].astype("Float64").fillna(-1.0) for side in ("base", "other"))
+    unequal = both[((left - right).abs() > SAME_RESOLUTION).astype(bool)]
+    if len(unequal):
+        row = unequal.iloc[0]
+        raise InputError(
+            f"{row['model']} on {row['corpus']} was read at resolution {row['resolution_base']} in {base} and at "
+            f"{row['resolution_other']} in {other}: a difference would be one of observers; choose a resolution that "
+            "both hold (--resolution), or measure them alike."
+        )
 
 
 def _changed(runs: list[Run]) -> pd.DataFrame:

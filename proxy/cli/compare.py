@@ -18,12 +18,15 @@ def compare(
         str | None,
         typer.Option(help="MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."),
     ] = None,
+    resolution: Annotated[
+        float | None, typer.Option(min=0, help="Compare at the resolution nearest to this; default 0.18.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the differences as JSON.")] = False,
 ) -> None:
     """Compare runs with the first one: differences of E(l) at its peak with errors, and what changed in the settings.
 
-    The error of a single difference takes both sides as independent (on the same windows it is an upper end); the
-    mean over models is paired.
+    The error of a single difference is unpaired: it takes both sides as independent (on the same windows it is an
+    upper end). The mean over models is paired. Runs of different observers (estimator, resolution) are refused.
 
     Example: `emergence compare results/before results/after --figure change.png`
     """
@@ -31,12 +34,13 @@ def compare(
     from extraction.tables import check_table_path
     from tracking.comparison import compare as side_by_side
     from tracking.rendering import png
+    from tracking.summary import DEFAULT_RESOLUTION
 
     if out is not None:
         check_table_path(out)
     if figure is not None and (figure.suffix != ".png" or not figure.absolute().parent.is_dir()):
         raise InputError(f"A figure ends in .png and its folder exists; {figure} cannot be written.")
-    found = side_by_side(runs, tracking_uri=tracking_uri)
+    found = side_by_side(runs, tracking_uri=tracking_uri, resolution=resolution or DEFAULT_RESOLUTION)
     emit(found.table, out, as_json=as_json)
     if figure is not None:
         figure.write_bytes(png(found.figure))

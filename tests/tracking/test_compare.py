@@ -34,13 +34,44 @@ def test_differences_errors_and_settings(results, changed) -> None:
     assert set(single["model"]) == {"gpt2-30k", "gpt2-280k", "gpt2-2m"}
     assert np.allclose(single["difference"], 0.3)
     assert np.allclose(single["std_error"], np.hypot(0.05, 0.05))  # both sides independent
+    assert set(single["errors"]) == {"unpaired"}
+    assert set(single["text"]) == {"same"}
     mean = table[table["model"].str.startswith("mean of 3")].iloc[0]
+    assert mean["errors"] == "paired"
     assert mean["difference"] == pytest.approx(0.3)
     assert mean["std_error"] == pytest.approx(0.0, abs=1e-12)  # paired: every model moved alike
     settings = found.settings.set_index("setting")
     assert settings.loc["config.measurement.queries"].tolist() == ["1000", "4000"]
     labels = [label.get_text() for label in found.figure.axes[0].get_yticklabels()]
     assert labels[::-1][:3] == single["model"].tolist()
+
+
+def test_other_observers_are_refused(results, tmp_path: Path, job_rows, emergence) -> None:
+    def run(name: str, **more: object) -> str:
+        folder = type(results)(tmp_path / name, name)
+        options = {"resolutions": more.pop("resolutions", (0.06, 0.18, 0.5))}
+        rows = job_rows("gpt2-30k", "animal", parameters=30_000, blocks=3, positions=10, **options)
+        folder.done("gpt2-30k", "animal", rows.assign(**more))
+        return str(folder.folder)
+
+    base, coarse, trained = run("base"), run("coarse", resolutions=(0.06, 0.25)), run("trained", estimator="infonce")
+    with pytest.raises(InputError, match=r"resolution 0\.18 in base and at 0\.25 in coarse"):
+        compare([base, coarse])
+    done = emergence("compare", base, coarse, "--resolution", "0.06", "--json")
+    assert done.code == 0
+    assert json.loads(done.out)[0]["resolution"] == 0.06
+    with pytest.raises(InputError, match="by sample-propagation, trained by infonce"):
+        compare([base, trained])
+
+
+def test_other_texts_are_told_apart(results, changed) -> None:
+    path = changed.folder / "jobs" / f"{changed.key('gpt2-30k', 'animal')}.parquet"
+    rows = pd.read_parquet(path)
+    rows.assign(corpus_hash="f" * 16).to_parquet(path)
+    table = compare([str(results.folder), str(changed.folder)]).table.set_index("model")
+    assert table.loc["gpt2-30k", "text"].endswith(" → ffffffff")
+    assert table.loc["gpt2-2m", "text"] == "same"
+    assert [name for name in table.index if name.startswith("mean")] == ["mean of 2 models"]  # those of the same text
 
 
 def test_two_models_by_their_runs_in_mlflow(results, fresh_sqlite, tmp_path: Path, emergence) -> None:
