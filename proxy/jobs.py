@@ -15,7 +15,7 @@ from proxy.identity import corpus_version, model_versions
 from proxy.schemas import EMERGENCE
 
 # Raised whenever the same settings would give other numbers, so that no earlier result is taken for a new one.
-RESULT_VERSION = 1
+RESULT_VERSION = 2
 TWIN = "~random"  # as `extraction.twin` marks the random-weights twin of a model
 
 

@@ -81,10 +81,8 @@ def track_proxy(
     record, validation = _read_proxy(folder)
     if alias == CHAMPION:
         raise InputError(f"The alias {CHAMPION} is given by `emergence promote` alone; register as {CANDIDATE}.")
-    if register is not None and (not register.strip() or any(c in register for c in "/:.%\"'")):
-        raise InputError(
-            f"A registered model's name has no '/', ':', '.', '%' or quotes; {register!r} has, or is empty."
-        )
+    if register is not None:
+        _check_name(register)
     tracker = MlflowTracker(tracking_uri, experiment)
     key = digest(b"".join((folder / name).read_bytes() for name in FILES))
     known = tracker.known("proxy").get(key)
@@ -114,6 +112,21 @@ def track_proxy(
     if register is not None:
         number = _register(tracker, register, alias, model_id, run_id, describe_proxy(record, validation))
     return TrackedProxy(run_id, model_uri, number)
+
+
+def check_registration(name: str, tracking_uri: str | None = None) -> None:
+    """See that a proxy could be registered as `name`, before any work is done for it.
+
+    Raises:
+        InputError: if the name or the store cannot be used.
+    """
+    _check_name(name)
+    open_store(tracking_uri, create=True)
+
+
+def _check_name(name: str) -> None:
+    if not name.strip() or any(character in name for character in "/:.%\"'"):
+        raise InputError(f"A registered model's name has no '/', ':', '.', '%' or quotes; {name!r} has, or is empty.")
 
 
 def _read_proxy(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import sys
 
@@ -38,8 +37,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for _name in COMMANDS:
-    if importlib.util.find_spec(f"proxy.cli.{_name}") is None:  # FIXME: until all exist
-        continue
     app.command(_name)(getattr(importlib.import_module(f"proxy.cli.{_name}"), _name))
 
 

@@ -40,6 +40,10 @@ def fit(
     from proxy.saving import check_new_folder
 
     check_new_folder(out)
+    if register is not None:
+        from tracking.proxies import check_registration
+
+        check_registration(register, tracking_uri)  # before any work
     table = read_table(references)
     with progress("fitting without each group") as told:
         proxy = fit_proxy(

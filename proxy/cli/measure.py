@@ -41,7 +41,7 @@ def measure(
     twin: Annotated[
         bool, typer.Option("--twin", help="Measure each model's random-weights twin too, as MODEL~random.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Governs windows, projection, noise and twins.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Governs windows, projection, noise and twins.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print every row as JSON on stdout.")] = False,
 ) -> None:
     """Measure macro, micro and emergence of every block at every position, in bits.
@@ -55,6 +55,7 @@ def measure(
     """
     import pandas as pd
 
+    from estimators.base import InputError
     from extraction import load_model, random_twin
     from extraction import windows as make_windows
     from extraction.tables import check_table_path
@@ -65,6 +66,8 @@ def measure(
     if out is not None:
         check_table_path(out)
     options = parse_options(option or [])
+    if options and estimator == "sample-propagation":
+        raise InputError("--option is for trained estimators; name one by --estimator, such as mine.")
     tables = []
     for name in models:
         model = load_model(name, revision=revision, device=device)

@@ -24,6 +24,7 @@ def sweep(
         int | None,
         typer.Option(min=1, help="Workers to ask for; a cluster that can grow does. Default: what fits now."),
     ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the config's.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan: jobs, memory, time, what does not fit; start nothing.")
     ] = False,
@@ -44,6 +45,8 @@ def sweep(
     settings = load_config(config)
     if workers is not None:
         settings = settings.model_copy(update={"workers": workers})
+    if seed is not None:
+        settings = settings.model_copy(update={"seed": seed})
     where = results or settings.storage or f"results/{settings.name}"
     if log is not None:
         _show_log(where, log)

@@ -51,6 +51,20 @@ def test_too_few_models_exit_with_two_and_leave_nothing(
     assert not (tmp_path / "proxy").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "uri", "said"),
+    [("bits", "http://127.0.0.1:9", "did not answer"), ("a/b", "sqlite:///unused.db", "registered model's name")],
+)
+def test_a_proxy_that_cannot_be_registered_is_refused_before_any_work(
+    emergence: Run, tables: tuple[Path, Path], tmp_path: Path, name: str, uri: str, said: str
+) -> None:
+    out = tmp_path / "proxy"
+    done = emergence("fit", tables[0], "--target", "bits", "--out", out, "--register", name, "--tracking-uri", uri)
+    assert done.code == 2
+    assert said in done.err
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("bounds", ["0;1", "a,b", "1", "0,1,2"])
 def test_bad_bounds_exit_with_two(emergence: Run, tables: tuple[Path, Path], tmp_path: Path, bounds: str) -> None:
     done = emergence("fit", tables[0], "--target", "bits", "--out", tmp_path / "proxy", "--bounds", bounds)
