@@ -125,6 +125,8 @@ def corpus_version(source: str) -> str:
         near = difflib.get_close_matches(source, known, n=1)
         hint = f"did you mean {near[0]}?" if near else "or give the path of a text file."
         raise InputError(f"No corpus {source}: built in are {', '.join(known)}; {hint}")
+    if path.stat().st_size == 0:
+        raise InputError(f"The corpus {source} is an empty file; give a text with at least one window of tokens.")
     return _content_hash(path)[:16]
 
 

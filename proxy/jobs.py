@@ -105,6 +105,22 @@ def make_jobs(config: SweepConfig) -> list[Job]:
     return jobs
 
 
+def require_reachable(jobs: list[Job]) -> None:
+    """Refuse models that cannot be loaded without the hub, where the hub is switched off.
+
+    Raises:
+        InputError: naming them.
+    """
+    from huggingface_hub import constants
+
+    absent = list(dict.fromkeys(job.model.id for job in jobs if job.model_version is None))
+    if constants.HF_HUB_OFFLINE and absent:
+        raise InputError(
+            f"HF_HUB_OFFLINE is set, but {', '.join(absent)} {'is' if len(absent) == 1 else 'are'} neither bundled, nor "
+            "a folder, nor in the hub's cache on this machine; check the name, or unset it for a first download."
+        )
+
+
 def _resolved(measurement: Measurement) -> Measurement:
     """Fill in what is left to the default, so that a later default gives another key.
 

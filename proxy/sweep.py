@@ -12,7 +12,7 @@ from proxy.claims import Claims
 from proxy.cluster import Cluster
 from proxy.config import SweepConfig
 from proxy.driver import Driver
-from proxy.jobs import make_jobs
+from proxy.jobs import make_jobs, require_reachable
 from proxy.provenance import header
 from proxy.results import Results
 from proxy.slots import Event
@@ -70,6 +70,7 @@ def sweep(
         EmergenceError: if storage or cluster fail for longer than retries last; what is done is kept.
     """
     jobs = make_jobs(config)
+    require_reachable(jobs)
     store = Results(open_storage(results))
     tell = watch or (lambda event: None)
     failed: list[dict[str, Any]] = []

@@ -9,7 +9,7 @@ import pytest
 from estimators.base import InputError
 from extraction import reference_models
 from proxy.config import parse_config
-from proxy.jobs import make_jobs
+from proxy.jobs import make_jobs, require_reachable
 
 BASE: dict[str, Any] = {"name": "small", "models": ["gpt2-30k"], "corpora": ["animal"]}
 
@@ -105,6 +105,19 @@ def test_two_names_of_one_folder_stay_two_jobs(tmp_path: Path) -> None:
 def test_a_hub_model_out_of_reach_can_still_be_planned() -> None:
     job = make_jobs(parse_config({**BASE, "models": ["EleutherAI/pythia-70m"]}))[0]
     assert job.model_version is None
+
+
+def test_a_model_that_is_nowhere_is_refused_where_the_hub_is_switched_off() -> None:
+    jobs = make_jobs(parse_config({**BASE, "models": ["gpt2-30k", "EleutherAI/pythia-70m"]}))
+    with pytest.raises(InputError, match=r"HF_HUB_OFFLINE is set, but EleutherAI/pythia-70m is neither"):
+        require_reachable(jobs)
+
+
+def test_an_empty_text_is_refused(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.touch()
+    with pytest.raises(InputError, match="is an empty file"):
+        keys(corpora=[str(text)])
 
 
 def test_a_commit_is_its_own_version() -> None:

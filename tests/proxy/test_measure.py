@@ -173,7 +173,6 @@ def test_command_writes_the_table(emergence: Callable[..., Any], tmp_path: Path)
     [
         (["gpt2-30x", "--corpus", "animal"], "gpt2-30x"),
         ([NAME, "--corpus", "animal", "--option", "preset=paper"], "--option is for trained estimators"),
-        ([NAME, "--corpus", "animal", "--seed", "-1"], "--seed"),
         (["no/such/folder", "--corpus", "animal"], "No model folder"),
         ([NAME, "--corpus", "animals"], "animal"),
         ([NAME, "--corpus", "EMPTY.txt"], "empty"),
