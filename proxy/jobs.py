@@ -116,8 +116,8 @@ def require_reachable(jobs: list[Job]) -> None:
     absent = list(dict.fromkeys(job.model.id for job in jobs if job.model_version is None))
     if constants.HF_HUB_OFFLINE and absent:
         raise InputError(
-            f"HF_HUB_OFFLINE is set, but {', '.join(absent)} {'is' if len(absent) == 1 else 'are'} neither bundled, nor "
-            "a folder, nor in the hub's cache on this machine; check the name, or unset it for a first download."
+            f"HF_HUB_OFFLINE is set, but {', '.join(absent)} {'is' if len(absent) == 1 else 'are'} neither bundled, "
+            "nor a folder, nor in the hub's cache on this machine; check the name, or unset it for a first download."
         )
 
 
