@@ -9,7 +9,7 @@ import pytest
 
 from proxy.config import load_config, shipped_sweeps
 
-SHIPPED = {"demo", "paper", "pythia", "gemma"}
+SHIPPED = {"demo", "paper", "pythia", "gemma", "references"}
 
 
 def test_all_of_them_are_here() -> None:
