@@ -166,7 +166,7 @@ class Driver:
         """Take over the results of other drivers, and the jobs they have given up."""
         if not self.elsewhere or not self._due("elsewhere", ELSEWHERE):
             return
-        state = self.results.find([job.key for job in self.elsewhere], tables=False)
+        state = self._state([job.key for job in self.elsewhere])
         returned = []
         for job in list(self.elsewhere):
             settled = self._settled(job, state)
@@ -177,6 +177,10 @@ class Driver:
                 else:
                     returned.append(job)
         self.queue = sorted([*self.queue, *self._grouped(returned)], key=lambda group: group.demand, reverse=True)
+
+    def _state(self, keys: Sequence[str]) -> Found:
+        """Look what became of `keys`; listing all tables is slow, so only where a broken one was found before."""
+        return self.results.find(keys, tables=any(key in self.found.rejected for key in keys))
 
     def _settled(self, job: Job, state: Found) -> bool:
         """Whether another driver has done `job`, or failed at it, since this one began."""
@@ -231,7 +235,7 @@ class Driver:
         keys = [job.key for job in group.jobs]
         unclaimed = [key for key in keys if key not in self.claims.held]
         self.claims.take(unclaimed)
-        state = self.results.find(unclaimed, tables=False)
+        state = self._state(unclaimed)
         for job in list(group.jobs):
             if job.key in unclaimed and self._settled(job, state):
                 self.claims.release(job.key)

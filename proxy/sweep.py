@@ -70,7 +70,9 @@ def sweep(
         EmergenceError: if storage or cluster fail for longer than retries last; what is done is kept.
     """
     jobs = make_jobs(config)
-    require_reachable(jobs)
+    running = cluster or Cluster(address)
+    if running.address is None:  # workers elsewhere may have in their cache what this machine lacks
+        require_reachable(jobs)
     store = Results(open_storage(results))
     tell = watch or (lambda event: None)
     failed: list[dict[str, Any]] = []
@@ -86,7 +88,7 @@ def sweep(
             progress(over, len(jobs))
         if missing:
             claims = Claims(store.storage)
-            with cluster or Cluster(address) as running:
+            with running:
                 driver = Driver(config, missing, running, store, claims, found, tell)
                 driver.refuse_what_cannot_fit()
                 for _ in driver.run():

@@ -170,9 +170,39 @@ def test_a_worker_out_of_memory_is_given_more(tmp_path: Path) -> None:
 
 def test_a_model_larger_than_any_node_is_refused_before_any_work(tmp_path: Path) -> None:
     cluster = Threads(finished)
+    cluster.address = "other machines"  # which may have the model that this one lacks
     with pytest.raises(InputError, match=r"No node has room for some/model-70b: .* needed, the largest node has 2 CPU"):
         run(tmp_path, cluster, models=["gpt2-30k", "some/model-70b"])
     assert cluster.runs == []
+
+
+def test_a_model_that_no_worker_here_can_load_is_refused_before_any_work(tmp_path: Path) -> None:
+    cluster = Threads(finished)
+    with pytest.raises(InputError, match="HF_HUB_OFFLINE is set, but some/model-70m is neither"):
+        run(tmp_path, cluster, models=["gpt2-30k", "some/model-70m"])
+    assert cluster.runs == []
+    cluster.address = "other machines"
+    result, _ = run(tmp_path, cluster, models=["gpt2-30k", "some/model-70m"])
+    assert len(result.done) == 4
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_table_cut_short_or_missing_is_done_again_and_said_so(tmp_path: Path, cut: bool) -> None:
+    result, _ = run(tmp_path, Threads(finished))
+    path = tmp_path / "jobs" / f"{result.done[0]}.parquet"
+    whole = path.read_bytes()
+    if cut:
+        path.write_bytes(whole[:-10])
+    else:
+        path.unlink()
+    again = Threads(finished)
+    result, events = run(tmp_path, again)
+    assert [(event.job.key, event.detail) for event in events if event.kind == "redo"] == [
+        (result.done[0], "its table is cut short" if cut else "its table is missing")
+    ]
+    assert again.runs == ["gpt2-30k on animal"]
+    assert path.read_bytes() == whole
+    assert len(result.table) == 4
 
 
 def test_what_no_node_can_hold_any_more_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
