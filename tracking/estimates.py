@@ -16,8 +16,7 @@ from tracking.mlflow_tracker import MlflowTracker
 from tracking.rendering import png
 from tracking.results import digest
 from tracking.summary import markdown
-from tracking.sweeps import NOTE
-from tracking.tracker import Corpus, Point, finite, metric_name
+from tracking.tracker import NOTE, Corpus, Point, finite, metric_name
 
 READ = re.compile(r"small\..+\.ie_[\d.]+")  # columns of features that hold the emergence of texts, as a reader sees it
 
@@ -122,6 +121,7 @@ def _track_table(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         frame.to_csv(folder / "table.csv", index=False)
+        frame.to_parquet(folder / "table.parquet", index=False)
         for path, figure in figures.items():
             (folder / path).parent.mkdir(exist_ok=True)
             (folder / path).write_bytes(png(figure))

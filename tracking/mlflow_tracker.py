@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from estimators.base import InputError
-from tracking.store import ARTIFACTS, DATABASES, masked, open_store, sqlite_path, store_uri, worded
+from tracking.store import ARTIFACTS, DATABASES, masked, open_store, patience, sqlite_path, store_uri, worded
 from tracking.tracker import Corpus, Known, Point
+
+if TYPE_CHECKING:
+    from mlflow.entities import DatasetInput
 
 KEY, SWEEP, DIGEST = "emergence.key", "emergence.sweep", "emergence.digest"
 METRICS_PER_BATCH, OTHERS_PER_BATCH = 1000, 100  # MLflow's limits of one log_batch
+WRITERS = 4  # threads that speak to a server at once; a database file takes one writer at a time anyway
+RIVALS = 10  # times that another writer may be first with one of a run's datasets
 LONGEST_PARAM, LONGEST_TAG = 6000, 8000  # MLflow's limits, in characters
 
 
@@ -39,7 +46,9 @@ class MlflowTracker:
         self.uri = store_uri(uri)
         self.client = open_store(self.uri, create=True)
         self.experiment = experiment
+        self.writers = 1 if self._direct else WRITERS
         self._fresh: set[str] = set()  # runs without parameters yet
+        self._places: dict[str, str] = {}  # where the artifacts of runs begun here go
         with worded(self.uri, starting=True):
             self.experiment_id = self._experiment_id(experiment)
 
@@ -79,34 +88,56 @@ class MlflowTracker:
         return ((path.parent if path else Path.cwd()) / ARTIFACTS).absolute().as_uri()
 
     def known(self, sweep: str) -> dict[str, Known]:
-        """Return the runs of a sweep, by key; runs deleted in the UI are not there."""
+        """Return the runs of a sweep, by key; runs deleted in the UI are not there.
+
+        A request whose answer was lost may have made a run twice. One is kept, a complete one if there is, and the
+        others are deleted as in the UI.
+        """
         found: dict[str, Known] = {}
+        for key, run in self._search(f"tags.`{SWEEP}` = '{sweep}'"):
+            kept = found.setdefault(key, run)
+            if kept is not run:
+                spare = run if kept.digest or not run.digest else kept
+                found[key] = kept if spare is run else run
+                self.drop(spare.run_id)
+        return found
+
+    def _search(self, condition: str) -> Iterator[tuple[str, Known]]:
+        """Yield key and run of what a condition finds, the first begun first."""
         token = None
         with worded(self.uri):
             while True:
                 page = self.client.search_runs(
                     [self.experiment_id],
-                    f"tags.`{SWEEP}` = '{sweep}'",
+                    condition,
                     max_results=1000,
                     order_by=["attributes.start_time ASC"],
                     page_token=token,
                 )
                 for run in page:
                     tags = run.data.tags
-                    found.setdefault(tags.get(KEY, ""), Known(run.info.run_id, tags.get(DIGEST)))
+                    yield tags.get(KEY, ""), Known(run.info.run_id, tags.get(DIGEST))
                 token = page.token
                 if not token:
-                    return found
+                    return
 
     def start(self, key: str, name: str, *, sweep: str, parent: str | None, started: int) -> str:
         """Open a run."""
         from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
         tags = {KEY: key, SWEEP: sweep} | ({MLFLOW_PARENT_RUN_ID: parent} if parent else {})
+        asked = time.monotonic()
         with worded(self.uri):
             run = self.client.create_run(self.experiment_id, start_time=started or None, tags=tags, run_name=name)
-        self._fresh.add(run.info.run_id)
-        return str(run.info.run_id)
+        run_id = str(run.info.run_id)
+        if time.monotonic() - asked > patience():  # MLflow asked again: the first request may have made a run as well
+            same = list(self._search(f"tags.`{SWEEP}` = '{sweep}' and tags.`{KEY}` = '{key}'"))
+            for _, other in same:
+                if other.run_id != run_id:
+                    self.drop(other.run_id)
+        self._fresh.add(run_id)
+        self._places[run_id] = str(run.info.artifact_uri)
+        return run_id
 
     def log(
         self,
@@ -144,7 +175,19 @@ class MlflowTracker:
                     )
                     for corpus in corpora
                 ]
+                self._log_inputs(run_id, inputs)
+
+    def _log_inputs(self, run_id: str, inputs: list[DatasetInput]) -> None:
+        """Note the datasets of a run; MLflow fails when two runs bring the same new one at the same moment."""
+        from mlflow.exceptions import MlflowException
+
+        for left in reversed(range(RIVALS)):
+            try:
                 self.client.log_inputs(run_id, inputs)
+                return
+            except MlflowException as error:
+                if not left or "unique" not in str(error).lower():
+                    raise
 
     def _unset(self, run_id: str, params: Mapping[str, str]) -> Mapping[str, str]:
         """Leave out the parameters a run has: MLflow takes a second value for an error."""
@@ -162,8 +205,14 @@ class MlflowTracker:
 
     def upload(self, run_id: str, folder: Path) -> None:
         """Keep all files of `folder` with the run."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        place = self._places.pop(run_id, None)
         with worded(self.uri):
-            self.client.log_artifacts(run_id, str(folder))
+            if place is None:
+                self.client.log_artifacts(run_id, str(folder))
+            else:  # the client would ask the server for the place first
+                get_artifact_repository(place, tracking_uri=self.uri).log_artifacts(str(folder))
 
     def end(self, run_id: str, *, digest: str, failed: bool, ended: int) -> None:
         """Mark the run as complete."""

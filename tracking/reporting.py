@@ -15,7 +15,7 @@ import pandas as pd
 from estimators.base import InputError
 from tracking.figures import is_twin
 from tracking.rendering import svg
-from tracking.results import Job, Results, flatten, read_results
+from tracking.results import Results, flatten, read_results
 from tracking.summary import measured, peaks
 from tracking.sweep_figures import SWEEP_FIGURES, SweepFigure
 
@@ -108,12 +108,13 @@ CITATION = """@inproceedings{chen-etal-2025-quantifying-semantic,
 }"""
 
 
-def report(results: Path, out: Path | None = None) -> Path:
+def report(results: Path, out: Path | None = None, *, called: str | None = None) -> Path:
     """Write a sweep's report as one HTML file.
 
     Args:
         results: folder that `emergence sweep` wrote, finished or not.
         out: the file, ending in .html; default report.html in the results folder.
+        called: what messages call the results, where the folder is a copy of another place.
 
     Returns:
         Where it was written.
@@ -124,15 +125,19 @@ def report(results: Path, out: Path | None = None) -> Path:
     out = out or results / "report.html"
     if out.suffix not in (".html", ".htm"):
         raise InputError(f"A report ends in .html; {out} does not, so rename it.")
-    found = read_results(results)
+    found = read_results(results, called)
     if not out.absolute().parent.is_dir():
         raise InputError(f"The folder {out.absolute().parent} for {out.name} does not exist; create it first.")
     text = page(found)
     try:
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=out.absolute().parent, delete=False) as file:
-            file.write(text)
-        Path(file.name).chmod(0o644)
-        os.replace(file.name, out)
+        handle, beside = tempfile.mkstemp(prefix=".", suffix=".part", dir=out.absolute().parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            Path(beside).chmod(0o644)
+            os.replace(beside, out)
+        finally:
+            Path(beside).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{out} cannot be written ({error.strerror}); choose another with --out.") from error
     return out
@@ -140,13 +145,13 @@ def report(results: Path, out: Path | None = None) -> Path:
 
 def page(results: Results) -> str:
     """Return a sweep's report as HTML."""
-    table = measured(results.table)
+    table = results.drawn
     sections = {"summary": ("Summary", _summary(results, table))}
     for figure in SWEEP_FIGURES:
         if len(table) and len(figure.rows(table)):
             sections[figure.name] = (figure.title, _figure(figure, table))
     sections["flags"] = ("Flags", _flags(results.table))
-    sections["failures"] = ("Failures", _failures(results.failures))
+    sections["failures"] = ("Failures", _failures(results))
     sections["reading"] = ("How to read this", READING)
     sections["making"] = ("How it was made", _making(results))
     sections["citing"] = ("How to cite", _citing(results))
@@ -230,7 +235,9 @@ def _figure(figure: SweepFigure, table: pd.DataFrame) -> str:
         if len(figure.rows(rows)):
             drawn = svg(partial(figure.draw, rows), f"{figure.title}, {corpus}; its numbers are in the table")
             panels.append(f"<figure>{drawn}</figure>")
-    data = html_table(figure.data(table), f"{figure.title}: the numbers of the figure, in bits")
+    data = html_table(
+        figure.data(table), f"{figure.title}: the numbers of the figure, in bits, with their standard errors"
+    )
     return (
         f'<p class="soft">{escape(figure.caption)}</p><div class="panels">{"".join(panels)}</div>'
         f"<details><summary>Numbers of this figure</summary>{data}</details>"
@@ -250,15 +257,15 @@ def _flags(table: pd.DataFrame) -> str:
     return html_table(counts, f"Flagged among {len(table):,} rows (block x position x resolution)")
 
 
-def _failures(failures: tuple[Job, ...]) -> str:
-    if not failures:
+def _failures(results: Results) -> str:
+    parts = [f"<p>{_count(results.missing, 'job')} of this sweep not ended yet.</p>"] if results.missing else []
+    parts += [f"<h3>{escape(job.name)}</h3><p>Done, but {escape(job.reason)}.</p>" for job in results.empty]
+    if not parts and not results.failures:
         return "<p>Every job that ended gave its numbers.</p>"
-    parts = []
-    for job in failures:
-        reason = f"{job.record.get('error_type')}: {job.record.get('error')}"
+    for job in results.failures:
         trace = str(job.record.get("traceback") or "no traceback")
         parts.append(
-            f"<h3>{escape(job.name)}</h3><p>{escape(reason)}</p>"
+            f"<h3>{escape(job.name)}</h3><p>{escape(job.reason)}</p>"
             f"<details><summary>Traceback</summary><pre>{escape(trace)}</pre></details>"
         )
     return "".join(parts)

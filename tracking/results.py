@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from estimators.base import InputError
+from tracking.summary import drawn, flags, measured
 
 SCHEMA = 1  # of sweep.json
 # Columns of the emergence table that a table from elsewhere may lack.
@@ -61,6 +62,13 @@ class Job:
         return digest(json.dumps(outcome).encode() + numbers.to_numpy().tobytes())
 
     @property
+    def reason(self) -> str:
+        """Why the job gave no number: its error, or the flags of rows that hold none."""
+        if self.failed:
+            return f"{self.record.get('error_type')}: {self.record.get('error')}"
+        return f"none of its {len(self.rows)} rows holds a finite number ({flags(self.rows) or 'no flags'})"
+
+    @property
     def failed(self) -> bool:
         """Whether the job has an error instead of rows."""
         return self.path is None
@@ -98,14 +106,16 @@ class Results:
     """A results folder.
 
     Attributes:
-        folder: where it lies.
+        folder: where it lies, maybe as a copy.
         record: sweep.json: name, config, versions, git_revision, seed, hardware, created.
         jobs: all jobs that ended, failed ones too, by model and corpus.
+        where: what people call the place of the results.
     """
 
     folder: Path
     record: dict[str, Any]
     jobs: tuple[Job, ...]
+    where: str
 
     @property
     def name(self) -> str:
@@ -123,10 +133,25 @@ class Results:
         return tuple(job for job in self.jobs if job.failed)
 
     @cached_property
+    def empty(self) -> tuple[Job, ...]:
+        """The jobs that are done and yet hold no finite number."""
+        return tuple(job for job in self.jobs if not job.failed and measured(job.rows).empty)
+
+    @property
+    def missing(self) -> int:
+        """How many jobs of the sweep have not ended."""
+        return max(len(self.record.get("jobs") or []) - len(self.jobs), 0)
+
+    @cached_property
     def table(self) -> pd.DataFrame:
         """The emergence table of the whole sweep; empty if nothing succeeded."""
         parts = [job.rows for job in self.jobs if not job.failed]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+    @cached_property
+    def drawn(self) -> pd.DataFrame:
+        """The few rows of the table that figures and summaries are made of, kept because each of them asks."""
+        return drawn(self.table)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -139,22 +164,27 @@ class Results:
             os.close(handle)
 
 
-def read_results(folder: Path) -> Results:
+def read_results(folder: Path, called: str | None = None) -> Results:
     """Read a sweep's results folder, finished or not.
+
+    Args:
+        folder: that `emergence sweep` wrote.
+        called: what messages call it, where it is a copy of another place.
 
     Raises:
         InputError: if it is no results folder, was written by another version, or is damaged.
     """
+    where = called or str(folder)
     if not folder.is_dir():
-        raise InputError(f"No results folder at {folder}; give the folder that `emergence sweep` wrote.")
+        raise InputError(f"No results folder at {where}; give the folder that `emergence sweep` wrote.")
     if not (folder / "sweep.json").is_file():
         raise InputError(
-            f"{folder} holds no sweep.json, so it is no results folder; give one that `emergence sweep` wrote."
+            f"{where} holds no sweep.json, so it is no results folder; give one that `emergence sweep` wrote."
         )
     record = _read_json(folder / "sweep.json")
     if record.get("schema") != SCHEMA:
         raise InputError(
-            f"{folder} has results schema {record.get('schema')}, but this version reads {SCHEMA}; "
+            f"{where} has results schema {record.get('schema')}, but this version reads {SCHEMA}; "
             "run the sweep again with this version."
         )
     wanted = record.get("jobs")  # the folder may hold results of earlier configurations
@@ -164,7 +194,7 @@ def read_results(folder: Path) -> Results:
         Job(record["key"], record, None if record["status"] == "failed" else path.with_suffix(".parquet"), *names)
         for (path, record), names in zip(records.items(), _names(list(records.values())), strict=True)
     ]
-    return Results(folder, record, tuple(sorted(jobs, key=lambda job: (job.model, job.corpus, job.key))))
+    return Results(folder, record, tuple(sorted(jobs, key=lambda job: (job.model, job.corpus, job.key))), where)
 
 
 def _names(records: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -220,15 +250,19 @@ def milliseconds(moment: object) -> int:
 
 
 def flatten(record: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Flatten nested mappings to dotted names; lists and scalars become JSON, what is null is left out.
+    """Flatten nested mappings, and lists of them by index, to dotted names.
 
-    >>> flatten({"a": {"b": 1, "c": [1, 2]}, "d": "x", "e": None})
-    {'a.b': '1', 'a.c': '[1, 2]', 'd': 'x'}
+    Scalars and lists of scalars become JSON; what is null is left out.
+
+    >>> flatten({"a": {"b": 1, "c": [1, 2]}, "d": "x", "e": None, "models": [{"id": "gpt2"}]})
+    {'a.b': '1', 'a.c': '[1, 2]', 'd': 'x', 'models.0.id': 'gpt2'}
     """
     flat: dict[str, str] = {}
     for name, value in record.items():
         if isinstance(value, dict):
             flat.update(flatten(value, f"{prefix}{name}."))
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            flat.update(flatten({str(index): item for index, item in enumerate(value)}, f"{prefix}{name}."))
         elif value is not None:
             flat[prefix + name] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return flat

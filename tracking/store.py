@@ -22,6 +22,8 @@ DEFAULT_URI = "sqlite:///mlflow.db"
 ARTIFACTS = "mlartifacts"  # beside a store that is opened without a server
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+# What pip calls the drivers that need no compiler.
+WHEELS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 # A server that is slow or gone must not hold up its driver for MLflow's own four minutes.
 PATIENCE = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
@@ -70,6 +72,30 @@ def masked(uri: str) -> str:
     return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", uri)
 
 
+def check_store(uri: str | None = None) -> None:
+    """Make sure, in seconds and without writing, that a store answers or could be made.
+
+    Raises:
+        InputError: if it does not.
+    """
+    uri = store_uri(uri)
+    path = sqlite_path(uri)
+    if path is not None:
+        if not path.parent.is_dir():
+            raise InputError(f"The folder {path.parent} of the tracking store does not exist; create it first.")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise InputError(f"The tracking store {path} cannot be written; choose another with --tracking-uri.")
+    elif uri.startswith("http"):
+        _check_server(uri)
+    elif not uri.startswith("databricks"):
+        _check_database(uri)
+
+
+def patience() -> float:
+    """Return after how many seconds without an answer MLflow gives a request up, or tries it again."""
+    return float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", PATIENCE["MLFLOW_HTTP_REQUEST_TIMEOUT"]))
+
+
 def open_store(uri: str | None = None, *, create: bool = False) -> MlflowClient:
     """Open an MLflow store, having checked that it answers.
 
@@ -84,15 +110,12 @@ def open_store(uri: str | None = None, *, create: bool = False) -> MlflowClient:
     """
     uri = store_uri(uri)
     path = sqlite_path(uri)
+    check_store(uri)
     if path is not None and not path.exists() and not create:
         raise InputError(
             f"Nothing is tracked at {path} yet; log a sweep first (emergence track RESULTS), or name another store "
             "with --tracking-uri."
         )
-    if uri.startswith("http"):
-        _check_server(uri)
-    elif not uri.startswith(("sqlite", "databricks")):
-        _check_database(uri)
     quieten()
     from mlflow import MlflowClient
 
@@ -125,10 +148,6 @@ def _initialising(path: Path | None) -> Iterator[None]:
     if path is None:
         yield
         return
-    if not path.parent.is_dir():
-        raise InputError(f"The folder {path.parent} of the tracking store does not exist; create it first.")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise InputError(f"The tracking store {path} cannot be written; choose another with --tracking-uri.")
     handle = os.open(path.parent, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -160,8 +179,10 @@ def _check_database(uri: str) -> None:
     try:
         url.get_dialect().import_dbapi()
     except ImportError as error:
-        hint = "pip install 'psycopg[binary]'" if url.get_backend_name() == "postgresql" else "install it with pip"
-        raise InputError(f"{masked(uri)} needs the database driver {error.name}; {hint}.") from error
+        driver = str(error.name)
+        raise InputError(
+            f"{masked(uri)} needs the database driver {driver}; pip install '{WHEELS.get(driver, driver)}'."
+        ) from error
     if url.host is None:  # a socket on this machine
         return
     port = url.port or PORTS[url.get_backend_name()]

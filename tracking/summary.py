@@ -53,26 +53,18 @@ def peaks(table: pd.DataFrame, resolution: float = DEFAULT_RESOLUTION) -> pd.Dat
         "emergence_bits_std_error",
         "flags",
     ]
-    rows = []
     table = measured(table)
-    if not table.empty:
-        ends = at_end(at_resolution(table, resolution))
-        for names, group in ends.groupby(MEASURED, dropna=False, sort=True):
-            peak = group.iloc[int(group["ie_bits"].to_numpy(dtype=float).argmax())]
-            rows.append(
-                [
-                    *names,
-                    peak["family"],
-                    peak["parameters"],
-                    peak["resolution"],
-                    group["layer"].nunique(),
-                    peak["layer"],
-                    peak["ie_bits"],
-                    peak["ie_std_error"],
-                    flags(group),
-                ]
-            )
-    frame = pd.DataFrame(rows, columns=columns)
+    if table.empty:
+        frame = pd.DataFrame(columns=columns)
+    else:
+        ends = at_end(at_resolution(table, resolution)).reset_index(drop=True)
+        ends = ends.assign(emergence_bits=ends["ie_bits"].astype(float))
+        groups = ends.groupby(MEASURED, dropna=False, sort=True)
+        frame = ends.loc[groups["emergence_bits"].idxmax().to_numpy()].reset_index(drop=True)
+        frame = frame.rename(columns={"layer": "peak_layer", "ie_std_error": "emergence_bits_std_error"})
+        frame = frame.assign(
+            blocks=groups["layer"].nunique().to_numpy(), flags=groups["flags"].agg(_joined).to_numpy(dtype=object)
+        )[columns]
     return frame.astype(
         {
             "parameters": "Int64",
@@ -84,19 +76,40 @@ def peaks(table: pd.DataFrame, resolution: float = DEFAULT_RESOLUTION) -> pd.Dat
     )
 
 
-def at_peak(table: pd.DataFrame, resolution: float = DEFAULT_RESOLUTION) -> pd.DataFrame:
-    """Keep, for every model and corpus, the rows of the block where E(l) peaks, at every position and resolution."""
+def at_peak(table: pd.DataFrame, summary: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Keep, for every model and corpus, the rows of the block where E(l) peaks, at every position and resolution.
+
+    Args:
+        table: emergence table.
+        summary: of `peaks(table)`, if it is there already.
+    """
     table = measured(table)
-    where = peaks(table, resolution)[[*MEASURED, "peak_layer"]]
+    where = (peaks(table) if summary is None else summary)[[*MEASURED, "peak_layer"]]
     joined = table.merge(where, on=MEASURED, how="inner")
     return joined[joined["layer"] == joined["peak_layer"]].drop(columns="peak_layer")
 
 
+def drawn(table: pd.DataFrame) -> pd.DataFrame:
+    """Keep the rows that figures and summaries are made of: the last positions, and the blocks where E(l) peaks.
+
+    `peaks`, `at_peak`, `at_end` and what is built on them give the same from these few rows as from all.
+    """
+    if table.empty:
+        return table
+    table = measured(table).reset_index(drop=True)
+    last = at_end(table)
+    highest = last.merge(peaks(last)[[*MEASURED, "peak_layer"]], on=MEASURED)[[*MEASURED, "peak_layer"]]
+    peak = table.merge(highest.drop_duplicates(), on=MEASURED, how="left")["peak_layer"]
+    return table[table.index.isin(last.index) | (table["layer"] == peak).to_numpy(dtype=bool, na_value=False)]
+
+
 def flags(rows: pd.DataFrame) -> str:
     """Collect the flags of some rows, each once, in order of name."""
-    if rows.empty:
-        return ""
-    return ", ".join(sorted({flag for cell in rows["flags"].dropna() for flag in str(cell).split(",") if flag}))
+    return _joined(rows["flags"]) if len(rows) else ""
+
+
+def _joined(cells: pd.Series) -> str:
+    return ", ".join(sorted({flag for cell in cells.dropna().unique() for flag in str(cell).split(",") if flag}))
 
 
 def by_model(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -108,6 +121,13 @@ def by_model(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     groups = dict(iter(table.groupby("model")))
     for model in order["model"]:
         yield str(model), groups[model]
+
+
+def short(summary: pd.DataFrame) -> pd.DataFrame:
+    """Keep the columns of a summary that fit a description, the largest emergence first within a corpus."""
+    columns = ["model", "corpus", "parameters", "emergence_bits", "emergence_bits_std_error", "peak_layer"]
+    names = {"emergence_bits": "E [bits]", "emergence_bits_std_error": "± std error", "peak_layer": "block"}
+    return summary.sort_values(["corpus", "emergence_bits"], ascending=[True, False])[columns].rename(columns=names)
 
 
 def markdown(frame: pd.DataFrame, limit: int = 40) -> str:

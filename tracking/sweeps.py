@@ -5,24 +5,23 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from estimators.base import EmergenceError, InputError, Progress
-from tracking.rendering import png
-from tracking.reporting import page
 from tracking.results import Job, Results, digest, flatten, read_results
-from tracking.summary import at_end, at_peak, at_resolution, flags, markdown, measured, peaks
-from tracking.sweep_figures import SWEEP_FIGURES
-from tracking.tracker import Corpus, Known, Point, Tracker, finite, metric_name
+from tracking.summary import at_end, at_peak, at_resolution, flags, markdown, peaks, short
+from tracking.sweep_runs import corpus_of, track_sweep
+from tracking.tracker import NOTE, Known, Point, Tracker, finite, metric_name, number
 
 PARENT = "sweep"  # the key of a sweep's own run
 BITS = ("ie_bits", "macro_bits", "micro_bits")
-NOTE = "mlflow.note.content"  # the tag the MLflow UI shows as description
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ def track(
     tracking_uri: str | None = None,
     experiment: str = "emergence",
     progress: Progress | None = None,
+    called: str | None = None,
 ) -> TrackedSweep:
     """Log a sweep's results folder to MLflow: a run for the sweep, one below it per model and corpus.
 
@@ -57,12 +57,13 @@ def track(
         tracking_uri: MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db.
         experiment: MLflow experiment, made if it is not there.
         progress: told of every job.
+        called: what messages call the folder, where it is a copy of another place.
 
     Raises:
         InputError: if the folder is no results folder, or the store cannot be used.
         EmergenceError: if the store failed on the way; nothing on disk is lost.
     """
-    found = read_results(results)
+    found = read_results(results, called)
     from tracking.mlflow_tracker import MlflowTracker
 
     return replay(found, MlflowTracker(tracking_uri, experiment), progress=progress)
@@ -75,38 +76,64 @@ def replay(results: Results, tracker: Tracker, *, progress: Progress | None = No
         EmergenceError: if the tracker failed; says how far it came and how to go on.
     """
     if not results.jobs:
-        raise InputError(f"No job of {results.folder} has ended yet; track it when the sweep has got further.")
-    children: dict[str, str] = {}
-    new = 0
-    with results.lock():
-        try:
-            known = tracker.known(results.key)
-            parent = known.get(PARENT)
-            whole = digest(json.dumps([results.record, [job.digest for job in results.jobs]], sort_keys=True).encode())
-            started = min((job.started for job in results.jobs if job.started), default=0)
-            run_id = (
-                parent.run_id
-                if parent
-                else tracker.start(PARENT, results.name, sweep=results.key, parent=None, started=started)
-            )
-            for done, job in enumerate(results.jobs):
-                children[job.key], fresh = _track_job(results, job, tracker, run_id, known.get(job.key))
-                new += fresh
-                if progress is not None:
-                    progress(done + 1, len(results.jobs) + 1)
-            if parent is None or parent.digest != whole:
-                _track_sweep(results, tracker, run_id, whole)
-                new += parent is None
-        except InputError:
-            raise
-        except EmergenceError as error:
-            raise EmergenceError(
-                f"{error} {len(children)} of {len(results.jobs)} jobs are tracked; nothing is lost, so run "
-                f"`emergence track {results.folder}` again later."
-            ) from error
+        raise InputError(f"No job of {results.where} has ended yet; track it when the sweep has got further.")
+    tracked: dict[str, tuple[str, bool]] = {}
+    total = len(results.jobs) + 1
+    with results.lock(), _resumable(results, tracked):
+        known = tracker.known(results.key)
+        parent = known.get(PARENT)
+        started = min((job.started for job in results.jobs if job.started), default=0)
+        run_id = (
+            parent.run_id
+            if parent
+            else tracker.start(PARENT, results.name, sweep=results.key, parent=None, started=started)
+        )
+
+        def work(job: Job) -> tuple[str, bool]:
+            return _track_job(results, job, tracker, run_id, known.get(job.key))
+
+        for job, outcome in _each(results.jobs, work, tracker.writers):
+            tracked[job.key] = outcome
+            if progress is not None:
+                progress(len(tracked), total)
+        whole = digest(json.dumps([results.record, [job.digest for job in results.jobs]], sort_keys=True).encode())
+        if parent is None or parent.digest != whole:
+            track_sweep(results, tracker, run_id, whole)
     if progress is not None:
-        progress(len(results.jobs) + 1, len(results.jobs) + 1)
-    return TrackedSweep(run_id, children, new)
+        progress(total, total)
+    children = {job.key: tracked[job.key][0] for job in results.jobs}
+    return TrackedSweep(run_id, children, sum(fresh for _, fresh in tracked.values()) + (parent is None))
+
+
+@contextmanager
+def _resumable(results: Results, tracked: dict[str, tuple[str, bool]]) -> Iterator[None]:
+    """Say of a failure on the way how far it came and how to go on."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (EmergenceError, OSError) as error:
+        what = error if isinstance(error, EmergenceError) else f"Files on this machine: {error.strerror or error}."
+        raise EmergenceError(
+            f"{what} {len(tracked)} of {len(results.jobs)} jobs are tracked; nothing is lost, so run "
+            f"`emergence track {results.where}` again later."
+        ) from error
+
+
+def _each(
+    jobs: tuple[Job, ...], work: Callable[[Job], tuple[str, bool]], writers: int
+) -> Iterator[tuple[Job, tuple[str, bool]]]:
+    """Do `work` on every job, `writers` at once, and yield what is done; the first failure ends it."""
+    if writers == 1:
+        yield from ((job, work(job)) for job in jobs)
+        return
+    pool = ThreadPoolExecutor(writers, thread_name_prefix="tracking")
+    try:
+        running = {pool.submit(work, job): job for job in jobs}
+        for future in as_completed(running):
+            yield running[future], future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _track_job(results: Results, job: Job, tracker: Tracker, parent: str, known: Known | None) -> tuple[str, bool]:
@@ -118,7 +145,8 @@ def _track_job(results: Results, job: Job, tracker: Tracker, parent: str, known:
     run_id = tracker.start(job.key, job.name, sweep=results.key, parent=parent, started=job.started)
     record = job.record
     table = job.rows
-    points, unfit = finite(job_points(table, record))
+    summary = peaks(table)
+    points, unfit = finite(job_points(table, summary, record))
     estimator = str(table["estimator"].iloc[0]) if "estimator" in table and len(table) else ""
     tags = {
         "model": job.model,
@@ -126,9 +154,9 @@ def _track_job(results: Results, job: Job, tracker: Tracker, parent: str, known:
         "family": str(record.get("family") or ""),
         "estimator": estimator,
         "status": "failed" if job.failed else "done",
-        "host": str(record.get("host") or ""),
+        **{name: str(record.get(name) or "") for name in ("host", "device", "gpus")},
         "flags": "; ".join(filter(None, [flags(table), *unfit])),
-        NOTE: describe_job(job, table),
+        NOTE: describe_job(job, summary),
     }
     params = {
         **{name: record.get(name) for name in ("model", "revision", "family", "parameters", "corpus", "corpus_hash")},
@@ -139,7 +167,7 @@ def _track_job(results: Results, job: Job, tracker: Tracker, parent: str, known:
         params={metric_name(name): value for name, value in flatten(params).items()},
         tags=tags,
         points=points,
-        corpora=[_corpus(job)] if record.get("corpus_hash") else [],
+        corpora=[corpus_of(job)] if record.get("corpus_hash") else [],
         at=job.started,
     )
     with tempfile.TemporaryDirectory() as scratch:
@@ -152,156 +180,59 @@ def _track_job(results: Results, job: Job, tracker: Tracker, parent: str, known:
     return run_id, True
 
 
-def _corpus(job: Job) -> Corpus:
-    return Corpus(job.corpus, str(job.record["corpus_hash"]), str(job.record["corpus"]), "measured on")
-
-
-def job_points(table: pd.DataFrame, record: dict[str, object]) -> Iterable[Point]:
+def job_points(table: pd.DataFrame, summary: pd.DataFrame, record: dict[str, object]) -> Iterable[Point]:
     """Turn one job's rows into curves: E(l), macro and micro by layer, by position and by resolution.
 
     Layers are at the last position; positions and resolutions are at the block where E(l) peaks. The step of a
     resolution is 1000 rho. Of other than the default resolution there is E(l) alone, named by it; the rest is in the
     table.
+
+    Args:
+        table: the job's rows.
+        summary: of `peaks(table)`.
+        record: the job's record.
     """
     if record.get("seconds") is not None:
         yield Point("seconds", float(str(record["seconds"])))
     if table.empty:
         return
-    default = at_resolution(table)
-    resolution = default["resolution"].iloc[0]
-    peak = at_peak(table)
-    for name in BITS:
-        if name not in table:
-            continue
-        for row in at_end(default).to_dict("records"):
-            yield Point(f"by_layer/{name}", _number(row[name]), int(row["layer"]))
-        for row in at_resolution(peak).to_dict("records") if len(peak) else ():
-            yield Point(f"by_position/{name}", _number(row[name]), int(row["position"]))
-        for row in at_end(peak).to_dict("records") if len(peak) else ():
-            if not pd.isna(row["resolution"]):
-                yield Point(f"by_resolution/{name}", _number(row[name]), round(1000 * row["resolution"]))
-    for row in at_end(table).to_dict("records"):
-        if not pd.isna(row["resolution"]) and row["resolution"] != resolution:
-            yield Point(f"ie_by_layer/at_{row['resolution']:g}", _number(row["ie_bits"]), int(row["layer"]))
-    for row in peaks(table).to_dict("records"):
-        yield Point("emergence_bits", _number(row["emergence_bits"]))
-        yield Point("peak_layer", _number(row["peak_layer"]))
+    ends, peak = at_end(table), at_peak(table, summary)
+    default = at_resolution(ends)
+    at_peak_end = at_end(peak)
+    curves = {
+        "by_layer": (default, default["layer"]),
+        "by_position": (rows := at_resolution(peak), rows["position"]),
+        "by_resolution": (at_peak_end, 1000 * at_peak_end["resolution"].astype("Float64")),
+    }
+    for curve, (rows, steps) in curves.items():
+        for name in BITS:
+            if name in rows:
+                yield from _points(f"{curve}/{name}", rows[name], steps)
+    for resolution, rows in ends.groupby("resolution"):
+        if resolution != default["resolution"].iloc[0]:
+            yield from _points(f"ie_by_layer/at_{resolution:g}", rows["ie_bits"], rows["layer"])
+    for row in summary.to_dict("records"):
+        yield Point("emergence_bits", number(row["emergence_bits"]))
+        yield Point("peak_layer", number(row["peak_layer"]))
         if not pd.isna(row["emergence_bits_std_error"]):
-            yield Point("emergence_bits_std_error", _number(row["emergence_bits_std_error"]))
+            yield Point("emergence_bits_std_error", number(row["emergence_bits_std_error"]))
 
 
-def _number(value: object) -> float:
-    return float("nan") if pd.isna(value) else float(value)  # type: ignore[call-overload,arg-type]
+def _points(key: str, values: pd.Series, steps: pd.Series) -> Iterable[Point]:
+    """Pair values with whole steps; where there is no step there is no point."""
+    xs, ys = (column.to_numpy(dtype=float, na_value=np.nan) for column in (steps, values))
+    return (Point(key, float(y), round(float(x))) for x, y in zip(xs, ys, strict=True) if not np.isnan(x))
 
 
-def _track_sweep(results: Results, tracker: Tracker, run_id: str, whole: str) -> None:
-    record, table = results.record, measured(results.table)
-    summary = peaks(table)
-    points = [
-        Point(
-            metric_name(f"emergence_by_size/{row['corpus']}/{row['family']}"),
-            _number(row["emergence_bits"]),
-            int(row["parameters"]),
-        )
-        for row in summary.to_dict("records")
-        if not pd.isna(row["parameters"])
-    ]
-    points += [
-        Point("jobs_done", len(results.jobs) - len(results.failures)),
-        Point("jobs_failed", len(results.failures)),
-        Point("job_seconds", sum(float(job.record.get("seconds") or 0) for job in results.jobs)),
-    ]
-    points, unfit = finite(points)
-    config = record.get("config") or {}
-    tracker.log(
-        run_id,
-        params={
-            metric_name(name): value for name, value in flatten({"config": config, "seed": record.get("seed")}).items()
-        },
-        tags={
-            # Tags, not parameters: a sweep resumed elsewhere or later has others, and MLflow's parameters are final.
-            **{
-                metric_name(n): v
-                for n, v in flatten({k: record.get(k) or {} for k in ("versions", "hardware")}).items()
-            },
-            **({"mlflow.source.git.commit": str(record["git_revision"])} if record.get("git_revision") else {}),
-            "models": ", ".join(sorted({job.model for job in results.jobs})),
-            "corpora": ", ".join(sorted({job.corpus for job in results.jobs})),
-            "families": ", ".join(sorted({str(job.record.get("family") or "") for job in results.jobs} - {""})),
-            "kind": "sweep",
-            "mlflow.source.name": "emergence sweep",
-            "mlflow.source.type": "LOCAL",
-            "flags": "; ".join(filter(None, [flags(table), *unfit])),
-            NOTE: describe_sweep(results, summary),
-        },
-        points=points,
-        corpora=sorted({_corpus(job) for job in results.jobs if job.record.get("corpus_hash")}),
-        at=round(1000 * time.time()),  # MLflow shows the latest value, so that of the latest replay
-    )
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        write_sweep_files(results, summary, folder)
-        tracker.upload(run_id, folder)
-    tracker.end(run_id, digest=whole, failed=bool(results.failures), ended=max(job.ended for job in results.jobs))
-
-
-def write_sweep_files(results: Results, summary: pd.DataFrame, folder: Path) -> None:
-    """Write what a sweep's own run keeps: sweep.json, the report, the tables, the figures."""
-    shutil.copyfile(results.folder / "sweep.json", folder / "sweep.json")
-    (folder / "report.html").write_text(page(results), encoding="utf-8")
-    summary.to_csv(folder / "summary.csv", index=False)
-    table = results.table
-    if table.empty:
-        return
-    table.to_parquet(folder / "emergence.parquet", index=False)
-    (folder / "figures").mkdir()
-    for figure in SWEEP_FIGURES:
-        if len(figure.rows(table)):
-            (folder / "figures" / f"{figure.name}.png").write_bytes(png(figure.draw(table)))
-
-
-def describe_sweep(results: Results, summary: pd.DataFrame) -> str:
-    """Say in markdown what a sweep is and what came out, for someone who opens the UI."""
-    done = len(results.jobs) - len(results.failures)
-    lines = [
-        f"{len({job.model for job in results.jobs})} models on {len({job.corpus for job in results.jobs})} corpora: "
-        f"{done} jobs done, {len(results.failures)} failed. E(l) = IE(l, T) in bits (arXiv 2405.12617) at its highest "
-        "block:",
-        "",
-        markdown(_short(summary)),
-        "",
-        "Each model and corpus is a run below this one, with curves by layer, position and resolution. "
-        "Start with report.html among the artifacts; figures and tables are beside it.",
-    ]
-    if results.failures:
-        failures = pd.DataFrame(
-            [
-                {
-                    "model": job.model,
-                    "corpus": job.corpus,
-                    "failed": f"{job.record.get('error_type')}: {job.record.get('error')}"[:200],
-                }
-                for job in results.failures
-            ]
-        )
-        lines += ["", "**Failures**", "", markdown(failures, 10)]
-    return "\n".join(lines)
-
-
-def _short(summary: pd.DataFrame) -> pd.DataFrame:
-    """Keep the columns of a summary that fit a description, the largest emergence first within a corpus."""
-    columns = ["model", "corpus", "parameters", "emergence_bits", "emergence_bits_std_error", "peak_layer"]
-    names = {"emergence_bits": "E [bits]", "emergence_bits_std_error": "± std error", "peak_layer": "block"}
-    return summary.sort_values(["corpus", "emergence_bits"], ascending=[True, False])[columns].rename(columns=names)
-
-
-def describe_job(job: Job, table: pd.DataFrame) -> str:
+def describe_job(job: Job, summary: pd.DataFrame) -> str:
     """Say in markdown what one job measured, or why it failed."""
     if job.failed:
         reason = markdown(pd.DataFrame([{"error": str(job.record.get(k))} for k in ("error_type", "error")]))
         return f"Failed; the traceback is in job.json among the artifacts.\n\n{reason}"
+    if summary.empty:
+        return f"Done, but {job.reason}."
     return (
-        markdown(_short(peaks(table)))
+        markdown(short(summary))
         + "\n\n`by_layer` at the last position, `by_position` and `by_resolution` at the highest block "
         "(step of a resolution: 1000 rho), `ie_by_layer` at the other resolutions; all rows are in emergence.parquet."
     )

@@ -9,7 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import pandas as pd
+
 from tracking.results import digest
+
+NOTE = "mlflow.note.content"  # the tag the MLflow UI shows as description
 
 
 class Point(NamedTuple):
@@ -37,7 +41,13 @@ class Known(NamedTuple):
 
 
 class Tracker(Protocol):
-    """Where runs are written to. Only the driver of a sweep holds one."""
+    """Where runs are written to. Only the driver of a sweep holds one.
+
+    Attributes:
+        writers: how many threads may write at once, each to runs of its own.
+    """
+
+    writers: int
 
     def known(self, sweep: str) -> dict[str, Known]:
         """Return the runs of the sweep with key `sweep`, by their own key."""
@@ -85,6 +95,8 @@ class MemoryRun:
 
 class MemoryTracker:
     """A `Tracker` that keeps everything in `runs`, by run id; for tests and dry runs."""
+
+    writers = 1
 
     def __init__(self) -> None:
         self.runs: dict[str, MemoryRun] = {}
@@ -147,6 +159,11 @@ def metric_name(text: str) -> str:
     safe = re.sub(r"[^\w\-. :/]", "_", text, flags=re.ASCII)
     safe = "/".join(re.sub(r"^\.+", "_", part) or "_" for part in safe.split("/"))[:200]
     return safe if safe == text else f"{safe}-{digest(text.encode())[:8]}"
+
+
+def number(value: object) -> float:
+    """Turn a table's value into a float, a missing one into NaN."""
+    return float("nan") if pd.isna(value) else float(value)  # type: ignore[call-overload,arg-type]
 
 
 def finite(points: Iterable[Point]) -> tuple[list[Point], list[str]]:

@@ -11,13 +11,19 @@ from proxy.cli.console import screen
 
 
 def report(
-    results: Annotated[Path, typer.Argument(help="Results folder of `emergence sweep`, finished or not.")],
-    out: Annotated[Path | None, typer.Option(help="The file; default report.html in the results folder.")] = None,
+    results: Annotated[str, typer.Argument(help="Results folder or URL of `emergence sweep`, finished or not.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The file; default report.html in the results folder, or here.")
+    ] = None,
 ) -> None:
     """Write a sweep's figures, tables, flags and failures into one HTML file that needs no network.
 
     Example: `emergence report results/demo --out demo.html`
     """
+    from proxy.cli.fetching import local_results
     from tracking.reporting import report as write
 
-    screen.print(f"Wrote {write(results, out)}", highlight=False, soft_wrap=True)
+    if out is None and "://" in results:
+        out = Path("report.html")
+    with local_results(results) as folder:
+        screen.print(f"Wrote {write(folder, out, called=results)}", highlight=False, soft_wrap=True)

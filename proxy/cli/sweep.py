@@ -65,6 +65,7 @@ def _run(settings: SweepConfig, where: str, address: str | None, as_json: bool) 
     from proxy.measure import peak_emergence
     from proxy.sweep import sweep as run_sweep
 
+    _announce_tracking(settings, where)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # batch systems end jobs so: like Ctrl-C
     with Watch(settings.name) as watch:
         outcome = run_sweep(
@@ -80,7 +81,6 @@ def _run(settings: SweepConfig, where: str, address: str | None, as_json: bool) 
         highlight=False,
         soft_wrap=True,
     )
-    tracked = _track(settings, where)
     for record in outcome.failed:
         screen.print(
             f"Failed: {record['model']} on {record['corpus']}: {record['error_type']}: {record['error']} "
@@ -90,6 +90,7 @@ def _run(settings: SweepConfig, where: str, address: str | None, as_json: bool) 
             highlight=False,
             soft_wrap=True,
         )
+    tracked = _track(settings, where)
     if outcome.failed or not tracked:
         raise typer.Exit(1)
 
@@ -98,31 +99,35 @@ def _track(settings: SweepConfig, where: str) -> bool:
     """Log the results if the config says so; False if that failed, which costs no result."""
     if settings.tracking is None:
         return True
-    import tempfile
-    from pathlib import Path
-
     from estimators.base import EmergenceError
-    from proxy.results import Results
-    from proxy.storage import open_storage
+    from proxy.cli.fetching import local_results
     from tracking import track
 
+    chosen = settings.tracking
     try:
-        with tempfile.TemporaryDirectory(prefix="emergence-") as scratch:
-            folder = Path(where)
-            if "://" in where:
-                folder = Path(scratch)
-                Results(open_storage(where)).copy_to(folder)
-            track(folder, tracking_uri=settings.tracking.uri, experiment=settings.tracking.experiment)
-    except EmergenceError as error:
-        screen.print(
-            f"Not tracked: {error} The results are complete; later: emergence track {where}",
-            style="red",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        with local_results(where) as folder:
+            track(folder, tracking_uri=chosen.uri, experiment=chosen.experiment, called=where)
+    except (EmergenceError, OSError) as error:
+        _warn(f"Not tracked: {error} The results are complete; later: emergence track {where}", "red")
         return False
     return True
+
+
+def _announce_tracking(settings: SweepConfig, where: str) -> None:
+    """Say before the work begins that the store does not answer; results come first, so the sweep runs all the same."""
+    if settings.tracking is None:
+        return
+    from estimators.base import InputError
+    from tracking.store import check_store
+
+    try:
+        check_store(settings.tracking.uri)
+    except InputError as error:
+        _warn(f"{error} The sweep runs all the same; track it later: emergence track {where}", "yellow")
+
+
+def _warn(text: str, style: str) -> None:
+    screen.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def _show_plan(settings: SweepConfig, where: str, address: str | None, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from proxy.cli.console import progress, screen
 
 def track(
     results: Annotated[
-        Path, typer.Argument(help="Results folder of `emergence sweep`, or a table of `features` or `estimate`.")
+        str, typer.Argument(help="Results folder or URL of `emergence sweep`, or a table of `features` or `estimate`.")
     ],
     tracking_uri: Annotated[
         str | None,
@@ -32,11 +32,12 @@ def track(
     import sys
 
     from extraction.tables import read_table
+    from proxy.cli.fetching import local_results
     from tracking import track as replay
     from tracking import track_estimates, track_features
 
-    if results.is_file():
-        frame = read_table(results)
+    if (table := Path(results)).is_file():
+        frame = read_table(table)
         log = track_estimates if "estimate" in frame else track_features
         run_id = log(frame, tracking_uri=tracking_uri, experiment=experiment)
         if as_json:
@@ -44,8 +45,8 @@ def track(
         else:
             screen.print(f"Tracked {results}: run {run_id}.", highlight=False, soft_wrap=True)
         return
-    with progress("Tracking") as told:
-        found = replay(results, tracking_uri=tracking_uri, experiment=experiment, progress=told)
+    with local_results(results) as folder, progress("Tracking") as told:
+        found = replay(folder, tracking_uri=tracking_uri, experiment=experiment, progress=told, called=results)
     if as_json:
         sys.stdout.write(json.dumps({"run_id": found.run_id, "children": found.children, "new": found.new}) + "\n")
         return
