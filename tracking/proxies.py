@@ -24,8 +24,7 @@ from tracking.rendering import png
 from tracking.results import digest, flatten
 from tracking.store import masked, open_store, store_uri, worded
 from tracking.summary import markdown
-from tracking.sweeps import NOTE
-from tracking.tracker import Corpus, Point, finite, metric_name
+from tracking.tracker import NOTE, Corpus, Point, finite, metric_name
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 # What serving needs, pinned as installed; given explicitly because MLflow's own inference takes half a minute.
@@ -95,7 +94,8 @@ def track_proxy(
             known.run_id if known else tracker.start(key, name, sweep="proxy", parent=parent_run_id, started=_now())
         )
         reference = Corpus("references", digest((folder / "references.parquet").read_bytes()), str(folder), "training")
-        model_id = _log_model(tracker, run_id, folder, model_code, input_example)
+        kept = _unfinished_model(tracker, run_id) if known else None
+        model_id = kept or _log_model(tracker, run_id, folder, model_code, input_example)
         _log_scores(tracker, run_id, model_id, record, validation, reference)
         with tempfile.TemporaryDirectory() as scratch:
             copy = Path(scratch)
@@ -294,6 +294,16 @@ def _model_of(client: Any, uri: str, run_id: str) -> str:
     if not models:
         raise InputError(f"The run {run_id} in {masked(uri)} holds no proxy; give the run of `emergence fit`.")
     return str(models[-1].model_id)
+
+
+def _unfinished_model(tracker: MlflowTracker, run_id: str) -> str | None:
+    """Return the whole model of a run that was interrupted after its model had been logged."""
+    with worded(tracker.uri):
+        outputs = tracker.client.get_run(run_id).outputs
+        for model in outputs.model_outputs if outputs else []:
+            if tracker.client.get_logged_model(model.model_id).status == "READY":
+                return str(model.model_id)
+    return None
 
 
 def _register(tracker: MlflowTracker, name: str, alias: str, model_id: str, run_id: str, description: str) -> str:

@@ -65,6 +65,8 @@ def test_proxy_is_registered_and_comes_back_the_same(
         loaded = mlflow.pyfunc.load_model(tracked.model_uri)
         assert loaded.metadata.signature.inputs.input_names() == list(example.columns)
         assert "estimate" in loaded.metadata.signature.outputs.input_names()
+        shown = loaded.metadata.load_input_example(str(back.parents[1]))
+        assert loaded.predict(shown)["estimate"].tolist() == loaded.predict(example)["estimate"].tolist()
         requirements = (back.parents[1] / "requirements.txt").read_text()
         assert all("==" in line for line in requirements.split())
         assert loaded.predict(example)["estimate"].tolist() == load_proxy(saved).predict(example)["estimate"].tolist()
@@ -75,6 +77,27 @@ def test_proxy_is_registered_and_comes_back_the_same(
     assert again == tracked
 
 
+def test_interrupted_proxy_keeps_its_model(
+    saved: Path, fresh_sqlite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tracking import proxies
+
+    uri = fresh_sqlite(tmp_path)
+    example = load_proxy(saved).references[list(load_proxy(saved).features)].head(2)
+    known = {"model_code": SERVED, "input_example": example, "tracking_uri": uri}
+    with monkeypatch.context() as patch:
+        patch.setattr(proxies, "parity", lambda frame: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            track_proxy(saved, **known)
+    tracked = track_proxy(saved, **known)
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("emergence").experiment_id
+    assert [m.model_id for m in client.search_logged_models([experiment])] == [
+        tracked.model_uri.removeprefix("models:/")
+    ]
+    assert len(client.search_runs([experiment])) == 1
+
+
 def test_estimates_beside_truth(fresh_sqlite, tmp_path: Path) -> None:
     uri = fresh_sqlite(tmp_path)
     frame = pd.DataFrame({"model": ["a/b", "é"], "estimate": [1.0, 2.0], "lower": [0.5, 1.5], "upper": [1.5, np.nan]})
@@ -83,7 +106,11 @@ def test_estimates_beside_truth(fresh_sqlite, tmp_path: Path) -> None:
     assert track_estimates(frame, tracking_uri=uri) == run_id
     run = MlflowClient(uri).get_run(run_id)
     assert run.data.metrics["a/b/truth"] == 1.1
-    assert sorted(f.path for f in MlflowClient(uri).list_artifacts(run_id)) == ["parity.png", "table.csv"]
+    assert sorted(f.path for f in MlflowClient(uri).list_artifacts(run_id)) == [
+        "parity.png",
+        "table.csv",
+        "table.parquet",
+    ]
 
 
 def test_features_show_people_among_models(fresh_sqlite, tmp_path: Path, emergence) -> None:
