@@ -230,7 +230,8 @@ def by_size(table: pd.DataFrame) -> Figure:
                 axes.plot(xs, law[0] + law[1] * np.log10(xs), color="#888888", ls=":")
                 axes.annotate(label, (0.03, 0.97), xycoords="axes fraction", va="top", fontsize=8)
             axes.set(title=corpus, xlabel="parameters N", ylabel="peak of E(l) [bits]", xscale="log")
-        _below(figure, panels, *panels[0].get_legend_handles_labels())
+        if len(families) <= LEGEND:  # more would leave no room to draw in; the table names them
+            _below(figure, panels, *panels[0].get_legend_handles_labels())
     return figure
 
 

@@ -33,12 +33,22 @@ class SweepFigure:
     x: str
 
     def data(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Return what is drawn as a table to read: one row per model and corpus, one column per step of `x`."""
+        """Return what is drawn as a table to read: a row per model and corpus, a column per step of `x` and its error.
+
+        Errors are standard errors; bands and bars show 1.645 of them to each side.
+        """
         rows = self.rows(table)
         if "ie_bits" not in rows:
             return rows
-        wide = rows.pivot_table(index=["corpus", "model"], columns=self.x, values="ie_bits", observed=True)
-        return wide.rename(columns=lambda step: f"{self.x} {step:g}").rename_axis(columns=None).reset_index()
+        wide = rows.pivot_table(
+            index=["corpus", "model"], columns=self.x, values=["ie_bits", "ie_std_error"], observed=True
+        )
+        columns = {}
+        for step in wide["ie_bits"].columns:
+            columns[f"{self.x} {step:g}"] = wide["ie_bits", step]
+            if ("ie_std_error", step) in wide:
+                columns[f"± at {step:g}"] = wide["ie_std_error", step]
+        return pd.DataFrame(columns).reset_index()
 
 
 SWEEP_FIGURES = (

@@ -16,7 +16,7 @@ import pytest
 from mlflow import MlflowClient
 
 from estimators.base import EmergenceError, InputError
-from tracking import MemoryTracker, replay, store, sweeps, track
+from tracking import MemoryTracker, mlflow_tracker, replay, store, sweep_runs, track
 from tracking.mlflow_tracker import MlflowTracker
 from tracking.results import read_results
 from tracking.store import masked, store_uri
@@ -27,7 +27,7 @@ EMERGENCE = str(Path(sys.executable).parent / "emergence")
 @pytest.fixture(autouse=True)
 def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes most of the time and has nothing to do with faults of stores."""
-    monkeypatch.setattr(sweeps, "write_sweep_files", lambda results, summary, folder: None)
+    monkeypatch.setattr(sweep_runs, "write_sweep_files", lambda results, summary, folder: None)
 
 
 @pytest.fixture
@@ -45,6 +45,7 @@ def own_server(tmp_path: Path, fresh_sqlite: Callable[[Path], str], server) -> I
 
 def test_server_dying_on_the_way_loses_nothing(results, own_server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(mlflow_tracker, "WRITERS", 1)  # else others of the ten end in the same moment
 
     def die(done: int, total: int) -> None:
         if done == 3:
@@ -93,6 +94,42 @@ def test_another_kind_of_server_is_told_apart(small) -> None:
         with pytest.raises(InputError, match=r"not as an MLflow server \(HTTP 404"):
             track(small.folder, tracking_uri=f"http://127.0.0.1:{other.server_port}")
         other.shutdown()
+
+
+def test_run_made_twice_is_dropped(small, server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that is lost makes MLflow ask again, and the server makes a second run."""
+    experiment = f"twice {tmp_path.name}"
+    tracker = MlflowTracker(server.uri, experiment)
+    make = tracker.client.create_run
+
+    def twice(*arguments: object, **more: object) -> object:
+        make(*arguments, **more)
+        monkeypatch.setattr(mlflow_tracker, "patience", lambda: 0.0)  # as if the first answer had not come in time
+        return make(*arguments, **more)
+
+    monkeypatch.setattr(tracker.client, "create_run", twice)
+    tracked = replay(read_results(small.folder), tracker)
+    runs = tracker.client.search_runs([tracker.experiment_id])
+    assert {run.info.run_id for run in runs} == {tracked.run_id, *tracked.children.values()}
+
+    results = read_results(small.folder)
+    child = tracker.client.get_run(next(iter(tracked.children.values())))
+    for _ in range(2):  # left by a driver that was killed; one is begun before the whole one, one after it
+        tags = {name: value for name, value in child.data.tags.items() if name in ("emergence.key", "emergence.sweep")}
+        make(tracker.experiment_id, start_time=child.info.start_time - 1, tags=tags)
+    assert tracker.known(results.key)[results.jobs[0].key].run_id == child.info.run_id
+    assert len(tracker.client.search_runs([tracker.experiment_id])) == 2
+
+
+def test_disk_of_this_machine_that_fails_is_said(
+    results, server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sweep_runs, "write_sweep_files", full)
+    with pytest.raises(EmergenceError, match=r"Files on this machine: No space left.* 10 of 10 .*emergence track"):
+        track(results.folder, tracking_uri=server.uri, experiment=f"full {tmp_path.name}")
 
 
 @pytest.mark.slow
@@ -241,7 +278,10 @@ def test_stores_that_cannot_be_written_are_refused(small, tmp_path: Path) -> Non
 
 
 def test_database_without_driver_or_answer_is_said_at_once(small) -> None:
-    with pytest.raises(InputError, match=r"me:\*\*\*@127.0.0.1:9/db (needs the database driver psy|did not answer)"):
+    said = (
+        r"me:\*\*\*@127.0.0.1:9/db (needs the database driver psycopg; pip install 'psycopg\[binary\]'|did not answer)"
+    )
+    with pytest.raises(InputError, match=said):
         track(small.folder, tracking_uri="postgresql://me:secret@127.0.0.1:9/db")
 
 

@@ -7,7 +7,7 @@ import pytest
 from extraction.twin import SUFFIX
 from tracking import figures
 from tracking.rendering import png, svg
-from tracking.summary import DEFAULT_RESOLUTION, at_resolution, peaks
+from tracking.summary import DEFAULT_RESOLUTION, at_resolution, drawn, peaks
 from tracking.sweep_figures import SWEEP_FIGURES
 
 TWIN = f"gpt2-30k{SUFFIX}"
@@ -57,11 +57,15 @@ def test_every_model_is_drawn_with_its_values(figure, table: pd.DataFrame) -> No
 
 def test_data_of_a_figure_are_the_drawn_values(table: pd.DataFrame) -> None:
     data = SWEEP_FIGURES[0].data(table)
-    assert list(data.columns) == ["corpus", "model", "layer 0", "layer 1", "layer 2"]
+    steps = ["layer 0", "± at 0", "layer 1", "± at 1", "layer 2", "± at 2"]
+    assert list(data.columns) == ["corpus", "model", *steps]
     row = data[(data["corpus"] == "animal") & (data["model"] == "gpt2-2m")].iloc[0]
     rows = table[(table["corpus"] == "animal") & (table["model"] == "gpt2-2m")]
     rows = rows[(rows["position"] == 8) & (rows["resolution"] == 0.18)]
     assert row[["layer 0", "layer 1", "layer 2"]].tolist() == pytest.approx(rows["ie_bits"].tolist())
+    assert row[steps[1::2]].tolist() == pytest.approx(rows["ie_std_error"].tolist())  # what the bands are drawn from
+    unknown = SWEEP_FIGURES[0].data(table.assign(ie_std_error=np.nan))
+    assert list(unknown.columns) == ["corpus", "model", "layer 0", "layer 1", "layer 2"]
 
 
 def test_lists_are_marked_by_shots(table: pd.DataFrame) -> None:
@@ -123,8 +127,28 @@ def test_svg_is_safe_coloured_by_the_page_and_always_the_same(table: pd.DataFram
     assert png(figures.by_depth(table)) == png(figures.by_depth(table))
 
 
+def test_few_rows_give_the_same_as_all(table: pd.DataFrame) -> None:
+    broken = table.assign(ie_bits=table["ie_bits"].where(table["layer"] != 2))
+    for whole in (
+        table,
+        broken,
+        table.assign(resolution=pd.NA).drop_duplicates(["model", "corpus", "layer", "position"]),
+    ):
+        few = drawn(whole)
+        assert len(few) < len(whole)
+        pd.testing.assert_frame_equal(peaks(few), peaks(whole))
+        for figure in SWEEP_FIGURES:
+            pd.testing.assert_frame_equal(
+                figure.rows(few).reset_index(drop=True), figure.rows(whole).reset_index(drop=True)
+            )
+    assert drawn(pd.DataFrame()).empty
+
+
 def test_many_models_have_no_legend(job_rows) -> None:
     table = pd.concat([job_rows(f"m-{i}", "animal", parameters=1000 + i, blocks=2) for i in range(20)])
     figure = figures.by_depth(table)
     assert not figure.legends
     assert "20 models" in figure.axes[0].get_title()
+    families = figures.by_size(table.assign(family=table["model"]))
+    assert not families.legends
+    assert png(families)  # drawn without a warning that there is no room

@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from estimators.base import EmergenceError, InputError
-from tracking import MemoryTracker, replay, track
+from tracking import MemoryTracker, replay, sweep_runs, track
 from tracking.results import read_results
 
 
@@ -31,13 +31,15 @@ def test_sweep_is_logged_with_curves_tables_and_figures(results, uri: str, tmp_p
     assert parent.info.run_name == "demo"
     assert parent.info.status == "FAILED"  # one job did
     assert parent.data.params["config.measurement.queries"] == "1000"
+    assert parent.data.params["config.models.0.id"] == "gpt2-30k"
+    assert parent.data.tags["estimator"] == "sample-propagation"
     assert parent.data.tags["versions.torch"] == "2.13.0"
     assert parent.data.tags["mlflow.source.git.commit"] == "0123abcd"
     assert "| gpt2-2m | animal |" in parent.data.tags["mlflow.note.content"]
     assert "out of memory" in parent.data.tags["mlflow.note.content"]
     assert parent.data.metrics["jobs_failed"] == 1
     files = {f.path for f in client.list_artifacts(tracked.run_id)}
-    assert {"sweep.json", "summary.csv", "emergence.parquet", "figures"} <= files
+    assert {"sweep.json", "summary.csv", "summary.parquet", "emergence.parquet", "figures"} <= files
     figures = {f.path for f in client.list_artifacts(tracked.run_id, "figures")}
     assert {f"figures/emergence_by_{x}.png" for x in ("depth", "position", "resolution", "size")} <= figures
     assert {(d.dataset.name, len(d.dataset.digest)) for d in parent.inputs.dataset_inputs} == {
@@ -94,6 +96,32 @@ def test_command_tracks_into_the_working_folder_without_noise(small, tmp_path: P
     assert (tmp_path / "mlflow.db").is_file()
     assert MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_run(said["run_id"]).info.status == "FINISHED"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mlartifacts", "mlflow.db", "small"]
+
+
+def test_models_without_a_number_and_missing_jobs_are_named(results, job_rows) -> None:
+    rows = job_rows("gemma-2m", "python-docs", parameters=2_000_000, blocks=3)
+    results.done("gemma-2m", "python-docs", rows.assign(ie_bits=float("nan"), flags="unreliable"))
+    path = results.folder / "sweep.json"
+    keys = [job.stem for job in (results.folder / "jobs").glob("*.json")]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"jobs": [*keys, "f" * 16]}))
+    tracker = MemoryTracker()
+    run = tracker.runs[replay(read_results(results.folder), tracker).run_id]
+    assert "unreliable" in run.tags["flags"]
+    note = run.tags["mlflow.note.content"]
+    assert "gemma-2m | python-docs | none of its 72 rows holds a finite number" in note.replace("\\", "")
+    assert "1 jobs have not ended yet" in note
+    assert {(p.key, p.value) for p in run.points} >= {("jobs_done", 10.0), ("jobs_missing", 1.0)}
+
+
+def test_description_shows_every_corpus(small, job_rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep_runs, "write_sweep_files", lambda *_: None)
+    for corpus in ("animal", "python-docs"):
+        for index in range(50):
+            small.done(f"m{index}", corpus, job_rows(f"m{index}", corpus, parameters=1000 + index, blocks=1))
+    tracker = MemoryTracker()
+    note = tracker.runs[replay(read_results(small.folder), tracker).run_id].tags["mlflow.note.content"]
+    assert note.count("| animal |") == note.count("| python-docs |") == 20
+    assert "61 further rows are in summary.csv" in note.replace("\\", "")
 
 
 def test_memory_tracker_holds_the_same(small) -> None:
