@@ -13,12 +13,12 @@ from extraction.collect import collect
 from extraction.prompts import prompts
 
 if TYPE_CHECKING:
-    from extraction.behaviour import Behaviour, accuracy_by_shots
+    from extraction.behaviour import Behaviour, accuracy_by_shots, behaviour_table
     from extraction.categories import CATEGORIES
     from extraction.corpora import Windows, list_windows, text_windows, windows
     from extraction.generation import generate_answers
     from extraction.models import LanguageModel, load_model
-    from extraction.states import States, extract, spilled_bytes
+    from extraction.states import States, extract, spill_notice, spilled_bytes
     from extraction.statistics import Statistics
     from extraction.twin import random_twin
 
@@ -30,11 +30,13 @@ _HOMES = {
     "Statistics": "statistics",
     "Windows": "corpora",
     "accuracy_by_shots": "behaviour",
+    "behaviour_table": "behaviour",
     "extract": "states",
     "generate_answers": "generation",
     "list_windows": "corpora",
     "load_model": "models",
     "random_twin": "twin",
+    "spill_notice": "states",
     "spilled_bytes": "states",
     "text_windows": "corpora",
     "windows": "corpora",
@@ -48,6 +50,7 @@ __all__ = [
     "Statistics",
     "Windows",
     "accuracy_by_shots",
+    "behaviour_table",
     "collect",
     "extract",
     "generate_answers",
@@ -55,6 +58,7 @@ __all__ = [
     "load_model",
     "prompts",
     "random_twin",
+    "spill_notice",
     "spilled_bytes",
     "text_windows",
     "windows",

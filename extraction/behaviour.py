@@ -66,3 +66,38 @@ def accuracy_by_shots(behaviour: Behaviour, windows: Windows) -> pd.DataFrame:
         shares = {name: float(np.average(said, weights=windows.weights)) for name, said in right.items()}
         rows.append({"shots": shot, **shares, "chance": float(unused.mean()), "windows": count})
     return pd.DataFrame(rows)
+
+
+def behaviour_table(behaviour: Behaviour, windows: Windows, model: str) -> pd.DataFrame:
+    """Summarise what the head says along `windows`, position by position.
+
+    Args:
+        behaviour: along `windows`.
+        windows: of text or lists.
+        model: its name in the table.
+
+    Returns:
+        A row per position: ``model``, ``corpus``, ``corpus_hash``, ``position`` (from 1), ``nll_bits`` (mean by weight;
+        missing where nothing is before) and ``entropy_bits``; of lists, where a demonstration ends, also the columns of
+        `accuracy_by_shots`. ``windows`` is how many distinct ones there are.
+    """
+    means = {
+        name: np.average(getattr(behaviour, name).numpy(), axis=0, weights=windows.weights)
+        for name in ("nll_bits", "entropy_bits")
+    }
+    table = pd.DataFrame(
+        {
+            "model": model,
+            "corpus": windows.corpus,
+            "corpus_hash": windows.hash,
+            "position": np.arange(1, windows.tokens.shape[1] + 1),
+            **means,
+            "windows": len(windows),
+        }
+    )
+    if windows.entities is None:
+        return table
+    shots = accuracy_by_shots(behaviour, windows).drop(columns="windows").astype({"shots": "Int64"})
+    return table.merge(
+        shots.assign(position=shots["shots"].astype(int) * windows.tokens_per_demonstration), on="position", how="left"
+    )

@@ -133,4 +133,5 @@ def _out_of_memory(error: BaseException) -> bool:
         isinstance(error, torch.OutOfMemoryError | MemoryError)
         or "DefaultCPUAllocator" in text
         or "out of memory" in text
+        or "CUBLAS_STATUS_ALLOC_FAILED" in text  # no room for the workspace of cuBLAS
     )

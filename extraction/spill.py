@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,23 @@ class StateStore:
         return 4 * (point * positions + position) * rows * features
 
 
+def spill_folder(chosen: Path | None) -> Path:
+    """Return the folder to spill to: `chosen`, else the system's temporary one."""
+    return Path(tempfile.gettempdir()) if chosen is None else chosen
+
+
+def described(folder: Path) -> str:
+    """Name `folder`, and say so where what is written there takes main memory (known on Linux only)."""
+    with suppress(OSError, ValueError):
+        mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
+        place = folder.resolve()
+        around = [(len(mount), kind) for mount, kind in mounts if place.is_relative_to(mount)]
+        kind = max(around, key=lambda found: found[0])[1]
+        if kind in ("tmpfs", "ramfs"):
+            return f"{folder}, which lies in main memory ({kind}), so that spilling saves none; name another spill_dir"
+    return str(folder)
+
+
 def _reserve(folder: Path, size: int) -> int:
     """Open a nameless file of `size` bytes in `folder`."""
     if not folder.is_dir():
@@ -98,7 +116,10 @@ def _reserve(folder: Path, size: int) -> int:
             "cannot be written; name another spill_dir, or take fewer windows or a smaller project."
         ) from error
     try:
-        os.posix_fallocate(handle, 0, size)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(handle, 0, size)
+        else:  # macOS has none: there a disk that others fill meanwhile shows when states are written
+            os.ftruncate(handle, size)
     except OSError as error:
         os.close(handle)
         raise InputError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import tempfile
 from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +16,7 @@ from extraction.behaviour import Behaviour
 from extraction.corpora import Windows
 from extraction.models import LanguageModel
 from extraction.passes import Passes, sources
-from extraction.spill import StateStore
+from extraction.spill import StateStore, described, spill_folder
 from extraction.statistics import Statistics, pooled_statistics, with_scale
 
 logger = logging.getLogger(__name__)
@@ -155,14 +154,14 @@ def extract(
     both = sources(windows)
     shapes = [(points, source.ids.shape[1], len(source.ids), features) for source in both]
     spilled = _spilled(shapes, budget)
-    folder = spill_dir or Path(tempfile.gettempdir()) if spilled else None
+    folder = spill_folder(spill_dir) if spilled else None
     if spilled > spill_gb * 1e9:
         raise InputError(
             f"States of {spilled / 1e9:.1f} GB are to be spilled to {folder}, more than the {spill_gb:g} GB allowed; "
             "raise spill_gb or memory_gb, or take fewer windows or a smaller project."
         )
-    if spilled:
-        logger.info("Spilling %.1f GB of states of %s to %s", spilled / 1e9, model.name, folder)
+    if folder is not None:
+        logger.info("Spilling %.1f GB of states of %s to %s", spilled / 1e9, model.name, described(folder))
     with ExitStack() as undo:
         stores = [undo.enter_context(closing(StateStore(shape, folder))) for shape in shapes]
         passes = Passes(model, windows.prefix, points, 0 if entering else 1, budget, progress)
@@ -191,6 +190,22 @@ def spilled_bytes(
     tokens = len(windows.distinct_tokens()[0])
     shapes = [(points, windows.tokens.shape[1], len(windows), features), (points, 1, tokens, features)]
     return _spilled(shapes, int(memory_gb * 1e9))
+
+
+def spill_notice(
+    model: LanguageModel,
+    windows: Windows,
+    *,
+    project: int | None = 256,
+    entering: bool = False,
+    memory_gb: float = 2.0,
+    spill_dir: Path | None = None,
+) -> str:
+    """Say to a person what `extract` will spill with these arguments, and where; empty where memory holds all."""
+    size = spilled_bytes(model, windows, project=project, entering=entering, memory_gb=memory_gb)
+    if not size:
+        return ""
+    return f"{size / 1e9:.3g} GB of states of {model.name} will be spilled to {described(spill_folder(spill_dir))}."
 
 
 def _spilled(shapes: list[tuple[int, int, int, int]], budget: int) -> int:

@@ -4,42 +4,20 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from estimators.base import InputError
+from proxy.strict import Strict, kind, worded
 
 Control = Literal["random-weights"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-class Strict(BaseModel):
-    """A frozen section of the config in which an unknown key is an error that names the nearest known one."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown_keys(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            for key in value:
-                if key not in cls.model_fields:
-                    raise ValueError(unknown_key(str(key), cls.model_fields))
-        return value
-
-
-def unknown_key(key: str, known: Iterable[str]) -> str:
-    """Word the error for `key`, naming the nearest of `known`."""
-    names = list(known)
-    near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
-    return f"unknown key '{key}'; " + (f"did you mean '{near[0]}'?" if near else f"known are {', '.join(names)}.")
 
 
 class Resources(Strict):
@@ -49,11 +27,17 @@ class Resources(Strict):
         cpus: processor cores, also the number of torch threads; 1 by default.
         gpus: 0, a fraction of one GPU (workers then share it), or a whole number of GPUs.
         memory_gb: main memory in GiB.
+        states_gb: main memory for states, in GB; what needs more is spilled to disk. Part of memory_gb.
+        spill_dir: folder to spill to, on every node; by default its temporary folder.
+        spill_gb: most that one worker may spill.
     """
 
     cpus: Annotated[int, Field(ge=1)] | None = None
     gpus: Annotated[float, Field(ge=0)] | None = None
     memory_gb: Annotated[float, Field(gt=0)] | None = None
+    states_gb: Annotated[float, Field(gt=0)] | None = None
+    spill_dir: Annotated[str, Field(min_length=1)] | None = None
+    spill_gb: Annotated[float, Field(ge=0)] | None = None
 
     @field_validator("gpus")
     @classmethod
@@ -61,6 +45,10 @@ class Resources(Strict):
         if value is not None and value > 1 and value != int(value):
             raise ValueError(f"more than one GPU comes in whole numbers, got {value:g}")
         return value
+
+    def over(self, other: Resources) -> Resources:
+        """Return these, with those of `other` where they say nothing."""
+        return other.model_copy(update=self.model_dump(exclude_none=True))
 
 
 class Model(Strict):
@@ -259,7 +247,7 @@ def load_config(source: str | Path) -> SweepConfig:
         problem = getattr(error, "problem", None) or "not YAML"
         raise InputError(f"{path}{where}: {problem}.") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path} should hold 'models:' and 'corpora:', got {_kind(content)}.")
+        raise InputError(f"{path} should hold 'models:' and 'corpora:', got {kind(content)}.")
     return parse_config({"name": path.stem, **content}, str(path))
 
 
@@ -272,28 +260,6 @@ def parse_config(content: dict[str, Any], source: str = "the sweep config") -> S
     try:
         return SweepConfig.model_validate(content)
     except ValidationError as error:
-        problems = [_worded(detail) for detail in error.errors()]
+        problems = [worded(detail) for detail in error.errors()]
         more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
         raise InputError(f"{source}: {problems[0]}{more}") from None
-
-
-def _worded(detail: Any) -> str:
-    """Put one pydantic error into a sentence that begins with its place, e.g. `models[2].dtype`."""
-    place = ""
-    for part in detail["loc"]:
-        place += f"[{part}]" if isinstance(part, int) else f".{part}" if place else str(part)
-    message = str(detail["msg"]).removeprefix("Value error, ").rstrip(".?")
-    mark = "?" if str(detail["msg"]).endswith("?") else "."
-    if detail["type"] == "missing":
-        return f"the key '{place}' is missing."
-    given = detail.get("input")
-    shown = "" if detail["type"] == "value_error" else f", got {given!r}" if _scalar(given) else f", got {_kind(given)}"
-    return f"{place}: {message}{shown}{mark}" if place else f"{message}{shown}{mark}"
-
-
-def _scalar(value: object) -> bool:
-    return value is None or isinstance(value, (str, int, float, bool))
-
-
-def _kind(value: object) -> str:
-    return {dict: "a mapping", list: "a list", type(None): "nothing"}.get(type(value), f"'{value}'")

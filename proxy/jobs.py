@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from estimators.base import InputError
-from proxy.config import Control, Corpus, Measurement, Model, SweepConfig
+from proxy.config import Control, Corpus, Measurement, Model, Resources, SweepConfig
 from proxy.identity import corpus_version, model_versions
 from proxy.schemas import EMERGENCE
 
@@ -31,6 +31,7 @@ class Job:
         measurement: how bits are estimated, with its resolutions filled in.
         control: None for the model itself.
         seed: the sweep's.
+        resources: what its worker holds; of the sweep where the model says nothing. They do not change the result.
     """
 
     model: Model
@@ -40,6 +41,7 @@ class Job:
     measurement: Measurement
     control: Control | None = None
     seed: int = 0
+    resources: Resources = field(default_factory=Resources)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -92,7 +94,16 @@ def make_jobs(config: SweepConfig) -> list[Job]:
     measurement = _resolved(config.measurement)
     corpora = [(corpus, corpus_version(corpus.source)) for corpus in config.corpora]
     jobs = [
-        Job(model, version, corpus, content, measurement, control, config.seed)
+        Job(
+            model,
+            version,
+            corpus,
+            content,
+            measurement,
+            control,
+            config.seed,
+            (model.resources or Resources()).over(config.resources),
+        )
         for model, version in zip(config.models, model_versions(config.models), strict=True)
         for control in (None, *config.controls)
         for corpus, content in corpora

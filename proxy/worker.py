@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Trouble = Literal["memory", "again", None]
 LOG_CHARACTERS = 20_000  # of a job's output, kept in its record
+FULL = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")  # torch on CPU; cuBLAS without room for its workspace
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ class Worker:
             prefix=model.prefix,
         )
         record |= {"corpus": chosen.corpus, "corpus_hash": chosen.hash, "windows": int(chosen.weights.sum())}
-        settings = job.measurement
+        settings, room = job.measurement, job.resources
+        given: dict[str, Any] = {"memory_gb": room.states_gb, "spill_gb": room.spill_gb}
         frame = measure(
             model,
             chosen,
@@ -125,7 +127,10 @@ class Worker:
             queries=settings.queries,
             project=settings.project,
             seed=job.seed,
+            spill_dir=None if room.spill_dir is None else Path(room.spill_dir),
+            tell=print,  # into the log of the job
             progress=self._told,
+            **{name: value for name, value in given.items() if value is not None},
         )
         return to_parquet(frame.assign(model=job.model_name))
 
@@ -201,7 +206,7 @@ def trouble_of(error: BaseException) -> Trouble:
     while chain is not None:  # a loader may have put it into words
         if isinstance(chain, MemoryError) or type(chain).__name__ == "OutOfMemoryError":
             return "memory"
-        if isinstance(chain, RuntimeError) and "can't allocate memory" in str(chain):  # torch on CPU
+        if isinstance(chain, RuntimeError) and any(words in str(chain) for words in FULL):
             return "memory"
         chain = chain.__cause__
     if isinstance(error, (EmergenceError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from proxy.cli.console import emit, progress, screen, show
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from extraction import Behaviour, Windows
 
 SHOWN = {
     "model": "model",
@@ -42,6 +48,17 @@ def measure(
         bool, typer.Option("--twin", help="Measure each model's random-weights twin too, as MODEL~random.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Governs windows, projection, noise and twins.")] = 0,
+    behaviour: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table to write of likelihood, entropy and, on lists, accuracy by shots, from the same pass."
+        ),
+    ] = None,
+    memory_gb: Annotated[
+        float, typer.Option(help="Main memory for states, in GB; what needs more is spilled to disk.")
+    ] = 2.0,
+    spill_dir: Annotated[Path | None, typer.Option(help="Folder to spill to; default the temporary one.")] = None,
+    spill_gb: Annotated[float, typer.Option(min=0, help="Most that may be spilled, in GB.")] = 50.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print every row as JSON on stdout.")] = False,
 ) -> None:
     """Measure macro, micro and emergence of every block at every position, in bits.
@@ -49,6 +66,8 @@ def measure(
     Without `--out`, shows E(l) of every block at the last position and default resolution.
 
     Example: `emergence measure gpt2-2m gemma-2m --corpus animal --out animal.parquet`
+
+    `--behaviour FILE` also runs the head, and writes its likelihoods, entropies and accuracy by shots.
 
     With the paper's estimator, in a small budget:
     `emergence measure gpt2-30k --corpus color --windows 500 --estimator mine --option preset=paper --option epochs=50`
@@ -58,38 +77,65 @@ def measure(
     from estimators.base import InputError
     from extraction import load_model, random_twin
     from extraction import windows as make_windows
-    from extraction.tables import check_table_path
+    from extraction.tables import check_table_path, write_table
     from proxy.measure import emergence_by_block
     from proxy.measure import measure as measure_model
     from proxy.schemas import EMERGENCE
 
-    if out is not None:
-        check_table_path(out)
+    for path in (out, behaviour):
+        if path is not None:
+            check_table_path(path)
     options = parse_options(option or [])
     if options and estimator == "sample-propagation":
         raise InputError("--option is for trained estimators; name one by --estimator, such as mine.")
-    tables = []
+    if not memory_gb > 0:
+        raise InputError(f"--memory-gb is a size in GB above 0; got {memory_gb:g}.")
+    tables: list[pd.DataFrame] = []
+    said: list[pd.DataFrame] = []
     for name in models:
         model = load_model(name, revision=revision, device=device)
         chosen = make_windows(corpus, model.tokenizer, tokens=tokens, count=windows, seed=seed, prefix=model.prefix)
         if chosen.dropped:
-            screen.print(
+            _remark(
                 f"{name}: {len(chosen.dropped)} entities are not single tokens here and were left out: "
-                f"{', '.join(chosen.dropped)}",
-                highlight=False,
-                markup=False,
+                f"{', '.join(chosen.dropped)}"
             )
         for one in [model, random_twin(model, seed=seed)] if twin else [model]:
             with progress(f"{one.name} on {chosen.corpus}") as told:
                 tables.append(
-                    measure_model(one, chosen, estimator=estimator, options=options, seed=seed, progress=told)
+                    measure_model(
+                        one,
+                        chosen,
+                        estimator=estimator,
+                        options=options,
+                        seed=seed,
+                        memory_gb=memory_gb,
+                        spill_dir=spill_dir,
+                        spill_gb=spill_gb,
+                        tell=_remark,
+                        heard=None if behaviour is None else partial(_hear, said, chosen, one.name),
+                        progress=told,
+                    )
                 )
     table = pd.concat(tables, ignore_index=True)
+    if behaviour is not None:
+        write_table(pd.concat(said, ignore_index=True), behaviour)
+        _remark(f"Wrote {sum(map(len, said))} rows to {behaviour}")
     if not as_json:
         shown = emergence_by_block(table)[list(SHOWN)].rename(columns=SHOWN)
         show(shown, f"E(l) on {chosen.corpus}, last position, bits")
     if out is not None or as_json:
         emit(table, out, as_json=as_json, schema=EMERGENCE)
+
+
+def _remark(text: str) -> None:
+    screen.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _hear(said: list[pd.DataFrame], chosen: Windows, model: str, behaviour: Behaviour) -> None:
+    from extraction import behaviour_table
+
+    said.append(behaviour_table(behaviour, chosen, model))
 
 
 def parse_options(given: list[str]) -> dict[str, object]:

@@ -8,7 +8,7 @@ import torch
 
 from estimators.base import InputError
 from extraction import forward
-from extraction.behaviour import Behaviour, accuracy_by_shots
+from extraction.behaviour import Behaviour, accuracy_by_shots, behaviour_table
 from extraction.corpora import Windows, list_windows, text_windows, windows
 from extraction.models import LanguageModel, load_model
 from extraction.states import extract
@@ -84,6 +84,30 @@ def test_text_has_no_shots(tokenizer: Any) -> None:
     empty = torch.zeros(text.tokens.shape)
     with pytest.raises(InputError, match="needs lists of entities, but text is text"):
         accuracy_by_shots(Behaviour(empty, empty, empty.long()), text)
+
+
+def test_a_table_has_a_row_a_position() -> None:
+    tokens = np.array([[10, 11, 5, 20, 21, 5], [10, 12, 5, 20, 21, 5]])
+    entities = np.array([[10, 11], [10, 12], [20, 21]])
+    found = Windows("c", "icl", tokens, np.array([3.0, 1.0]), tokens_per_demonstration=3, entities=entities)
+    nll = torch.tensor([[torch.nan, 1.0, 1.0, 1.0, 1.0, 1.0], [torch.nan, 5.0, 1.0, 1.0, 1.0, 1.0]])
+    behaviour = Behaviour(nll, torch.ones(2, 6), torch.full((2, 6), 10))
+    table = behaviour_table(behaviour, found, "m")
+    assert table["nll_bits"].tolist()[1:3] == [2.0, 1.0]  # by weight
+    assert table["nll_bits"].isna().tolist() == [True] + [False] * 5
+    assert table["shots"].isna().tolist() == [True, True, False, True, True, False]
+    assert table["correct"].dropna().tolist() == accuracy_by_shots(behaviour, found)["correct"].tolist()
+    assert set(table["corpus_hash"]) == {found.hash}
+    text = Windows("t", "text", tokens, np.ones(2))
+    assert list(behaviour_table(behaviour, text, "m")) == [
+        "model",
+        "corpus",
+        "corpus_hash",
+        "position",
+        "nll_bits",
+        "entropy_bits",
+        "windows",
+    ]
 
 
 def test_a_trained_model_sees_the_rule_and_a_random_one_does_not(gpt2: LanguageModel) -> None:

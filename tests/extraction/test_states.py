@@ -19,8 +19,8 @@ from extraction.corpora import Windows, text_windows, windows
 from extraction.forward import run_batches
 from extraction.models import LanguageModel, load_model
 from extraction.passes import PILOT
-from extraction.spill import StateStore
-from extraction.states import States, extract, spilled_bytes
+from extraction.spill import StateStore, described
+from extraction.states import States, extract, spill_notice, spilled_bytes
 from extraction.statistics import Statistics, projection
 
 TEXT = "the cat saw a dog, the fox and the horse. a dog ran, a cow did not. the bear sat with a red fish and a bird."
@@ -235,6 +235,30 @@ def test_spilling_is_bounded(gpt2: LanguageModel, found: Windows, tmp_path: Path
         extract(gpt2, found, memory_gb=1e-4, spill_dir=tmp_path / "none")
 
 
+def test_what_will_be_spilled_is_said(gpt2: LanguageModel, found: Windows, tmp_path: Path, monkeypatch: Any) -> None:
+    assert spill_notice(gpt2, found) == ""
+    size = spilled_bytes(gpt2, found, memory_gb=1e-4) / 1e9
+    notice = spill_notice(gpt2, found, memory_gb=1e-4, spill_dir=tmp_path)
+    assert f"{size:.3g} GB of states of {gpt2.name} will be spilled to {tmp_path}" in notice
+
+
+def test_a_spill_folder_in_main_memory_is_named_as_such() -> None:
+    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
+    in_memory = [Path(mount) for mount, kind in mounts if kind == "tmpfs" and mount.endswith("/shm")]
+    if not in_memory:
+        pytest.skip("no tmpfs here")
+    assert "lies in main memory (tmpfs), so that spilling saves none; name another" in described(in_memory[0])
+    assert described(Path("/proc")) == "/proc"
+
+
+def test_a_system_that_cannot_reserve_files(
+    gpt2: LanguageModel, found: Windows, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.delattr(os, "posix_fallocate")  # as on macOS
+    with extract(gpt2, found) as memory, extract(gpt2, found, memory_gb=2e-4, spill_dir=tmp_path) as disk:
+        torch.testing.assert_close(everything(disk), everything(memory), **CLOSE)
+
+
 def test_a_full_disk_is_known_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"States of 400000\.0 GB are to be spilled to .* name another spill_dir"):
         StateStore((1, 1, 10**9, 10**5), tmp_path)
@@ -292,7 +316,11 @@ def out_of_memory_above(model: LanguageModel, rows: int, error: Callable[[str], 
     return ran, model.blocks[-1].register_forward_pre_hook(fail)
 
 
-@pytest.mark.parametrize("error", [RuntimeError, torch.OutOfMemoryError, MemoryError])
+def cublas(text: str) -> Exception:
+    return RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, torch.OutOfMemoryError, MemoryError, cublas])
 def test_a_batch_too_large_is_halved(gpt2: LanguageModel, found: Windows, error: Callable[[str], Exception]) -> None:
     with extract(gpt2, found) as states:
         expected = everything(states)

@@ -37,6 +37,8 @@ def test_the_same_config_gives_the_same_keys() -> None:
         {"storage": "elsewhere"},
         {"models": [{"id": "gpt2-30k", "parameters": 5}]},
         {"models": [{"id": "gpt2-30k", "resources": {"cpus": 2, "memory_gb": 3}}]},
+        {"models": [{"id": "gpt2-30k", "resources": {"states_gb": 8, "spill_dir": "/scratch", "spill_gb": 100}}]},
+        {"resources": {"states_gb": 8, "spill_dir": "/scratch", "spill_gb": 100}},
     ],
 )
 def test_what_only_decides_where_it_runs_keeps_the_key(change: dict[str, Any]) -> None:
@@ -83,6 +85,16 @@ def test_changed_text_in_the_same_file_is_other_work(tmp_path: Path) -> None:
     before = keys(corpora=[str(text)])
     text.write_text("Another sentence. " * 50)
     assert keys(corpora=[str(text)]) != before
+
+
+def test_what_a_model_leaves_out_is_the_sweeps() -> None:
+    models = ["gpt2-30k", {"id": "gpt2-90k", "resources": {"spill_gb": 3, "cpus": 2}}]
+    config = {**BASE, "models": models, "resources": {"spill_dir": "/scratch", "spill_gb": 100}}
+    found = [job.resources for job in make_jobs(parse_config(config))]
+    assert [(room.spill_dir, room.spill_gb, room.cpus) for room in found] == [
+        ("/scratch", 100, None),
+        ("/scratch", 3, 2),
+    ]
 
 
 def test_a_control_is_a_job_of_its_own() -> None:

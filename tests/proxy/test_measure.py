@@ -122,6 +122,19 @@ def test_sampled_queries_agree_with_all(table: pd.DataFrame, model: LanguageMode
     assert (difference <= 4.5 * np.hypot(some["ie_std_error"], table["ie_std_error"]) + 1e-6).all()
 
 
+def test_the_stated_error_is_what_other_noise_changes(model: LanguageModel) -> None:
+    """Lists have few tokens: windows share their micro values, and an error that takes them as independent is short."""
+    lists = windows("country", model.tokenizer, count=200, seed=0, prefix=model.prefix)
+    tables = [measure(model, lists, resolutions=(0.18,), seed=seed) for seed in range(10)]
+    later = tables[0]["position"] > 1
+    values = np.array([found.loc[later, "ie_bits"] for found in tables], dtype=float)
+    errors = np.array([found.loc[later, "ie_std_error"] for found in tables], dtype=float)
+    # 28 rows of 10 seeds; a mean square of 252 free deviations has an error of 0.09, or 0.4 if a block is one number.
+    assert 0.3 < (values.var(axis=0, ddof=1) / (errors**2).mean(axis=0)).mean() < 1.8
+    first = tables[0][~later]
+    assert (first["ie_bits"] == 0).all()  # one token alone is its own context
+
+
 def test_twin_is_marked_and_differs(table: pd.DataFrame, model: LanguageModel, animals: Windows) -> None:
     twin = measure(random_twin(model, seed=1), animals, resolutions=(0.25,))
     assert (twin["model"] == f"{NAME}~random").all()
@@ -160,6 +173,36 @@ def test_trained_estimator_gives_the_same_kind_of_table(model: LanguageModel) ->
     assert len(peak_emergence(found)) == 1
 
 
+def test_little_memory_trains_few_problems_at_a_time(model: LanguageModel, tmp_path: Path) -> None:
+    few = windows("color", model.tokenizer, count=60, tokens=4, prefix=model.prefix)
+    options = {"preset": "paper", "epochs": 5}
+    whole = measure(model, few, estimator="mine", options=options)
+    said: list[str] = []
+    # 8 bytes x 60 windows x 32 features: each pair of states is larger than that.
+    parts = measure(model, few, estimator="mine", options=options, memory_gb=1e-5, spill_dir=tmp_path, tell=said.append)
+    assert len(said) == 1
+    columns = ["layer", "position", "macro_ceiling_bits", "micro_ceiling_bits", "windows"]
+    pd.testing.assert_frame_equal(parts[columns], whole[columns])
+    assert np.isfinite(parts["ie_bits"]).all()
+
+
+def test_command_says_what_it_spills_and_writes_behaviour(emergence: Callable[..., Any], tmp_path: Path) -> None:
+    path = tmp_path / "behaviour.csv"
+    arguments = ["measure", NAME, "--corpus", "color", "--windows", 60, "--memory-gb", 1e-4, "--spill-dir", tmp_path]
+    done = emergence(*arguments, "--behaviour", path)
+    assert done.code == 0, done.err
+    assert f"GB of states of {NAME} will be spilled to {tmp_path}" in done.err
+    table = pd.read_csv(path)
+    assert table["position"].tolist() == list(range(1, 11))
+    assert table["shots"].dropna().tolist() == [1, 2, 3, 4, 5]
+    assert table["nll_bits"].isna().tolist() == [True] + [False] * 9  # nothing is before the first token
+    assert set(table["model"]) == {NAME}
+    assert table["corpus_hash"].str.len().tolist() == [16] * 10
+    refused = emergence(*arguments, "--spill-gb", 0)
+    assert refused.code == 2
+    assert "more than the 0 GB allowed" in refused.err
+
+
 def test_command_writes_the_table(emergence: Callable[..., Any], tmp_path: Path) -> None:
     path = tmp_path / "animal.parquet"
     done = emergence("measure", NAME, "--corpus", "animal", "--windows", 100, "--twin", "--out", path)
@@ -181,6 +224,8 @@ def test_command_writes_the_table(emergence: Callable[..., Any], tmp_path: Path)
         ([NAME, "--corpus", "animal", "--out", "table.xls"], "ends in"),
         ([NAME, "--corpus", "animal", "--estimator", "mne"], "mine"),
         ([NAME, "--corpus", "animal", "--device", "tpu9"], "tpu9"),
+        ([NAME, "--corpus", "animal", "--memory-gb", "0"], "--memory-gb is a size in GB above 0; got 0"),
+        ([NAME, "--corpus", "animal", "--behaviour", "table.xls"], "ends in"),
     ],
 )
 def test_bad_input_is_one_sentence(

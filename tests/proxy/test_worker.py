@@ -1,6 +1,7 @@
 """One worker, without Ray: real models, and failures as records."""
 
 import socket
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,20 @@ def test_a_model_is_loaded_once_for_its_corpora(worker: Worker, monkeypatch: pyt
     assert len(loads) == 1
 
 
+def test_what_is_spilled_is_bounded_by_the_config_and_said_in_the_log(worker: Worker, tmp_path: Path) -> None:
+    room = {"states_gb": 1e-4, "spill_dir": str(tmp_path)}
+    spilled = worker.run(job(resources=room))
+    # 4 blocks x (10 positions x 60 windows + 17 tokens) x 16 features x 4 bytes
+    assert "0.000158 GB of states of gpt2-30k will be spilled to" in spilled.record["log"]
+    assert str(tmp_path) in spilled.record["log"]
+    in_memory = worker.run(job())
+    assert "spilled" not in in_memory.record["log"]
+    for column in ("macro_bits", "micro_bits"):
+        np.testing.assert_allclose(rows(spilled)[column], rows(in_memory)[column], atol=1e-3)
+    refused = worker.run(job(models=[{"id": "gpt2-30k", "resources": {"spill_gb": 1e-4}}], resources=room))
+    assert "more than the 0.0001 GB allowed; raise spill_gb" in refused.record["error"]
+
+
 def test_the_random_twin_is_another_model_of_that_size(worker: Worker) -> None:
     twin = rows(worker.run(job(controls=["random-weights"])))
     assert set(twin["model"]) == {"gpt2-30k~random"}
@@ -113,6 +128,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
         (MemoryError(), "memory"),
         (OutOfMemoryError(), "memory"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "memory"),
         (caused(InputError("does not fit"), OutOfMemoryError()), "memory"),
         (InputError("wrong"), None),
         (ValueError("wrong"), None),
