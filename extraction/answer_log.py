@@ -13,11 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from estimators.base import InputError
+from estimators.base import EmergenceError, InputError
 from extraction.endpoints import Endpoint, Settings
+from extraction.redaction import without_secret
 
 VERSION = 1
 SYNC_EVERY_S = 0.5
+BEGINNING = b'{"version": '  # of every record
 
 
 def answer_key(model: str, endpoint: Endpoint, prompt: str, sample: int, settings: Settings) -> str:
@@ -31,12 +33,22 @@ class AnswerLog:
     """An append-only file of JSON lines, held by one process at a time.
 
     A record is handed to the operating system before `append` returns, so a killed process loses nothing; it is forced
-    to the disk within half a second, which is what a power cut can cost. A last line torn by a crash is cut off on
-    opening. Only keys are kept in memory. A record with ``text`` is an answer, one with ``error`` a failure.
+    to the disk by the next `append` or `sync` half a second later and by `close`, so a power cut costs half a second. A
+    line torn by a crash or a full disk is passed over, so that its answer alone is asked for again. Only keys are kept
+    in memory. A record with ``text`` is an answer, one with ``error`` a failure.
 
     Args:
-        path: the file; created if missing.
-        secret: a text that must never be written, e.g. the API key; it is replaced by ``[key]``.
+        path: the file; created if missing. Nothing in it is changed unless all of it is an answer log.
+        secret: a text that must never be written, e.g. the API key; it is replaced by ``[key]`` if it has 8 characters.
+
+    Attributes:
+        answered: keys of answers.
+        failed: keys of failures that no answer followed.
+        capabilities: of servers, by place.
+        batches: state of each batch, by name.
+        handed_in: what each batch was asked for, by the token it was handed in under.
+        over: tokens of batches that have been fetched, or never arrived.
+        billed: prompt and answer tokens, by model.
 
     Raises:
         InputError: if another process holds the file, or it is no answer log of this version.
@@ -48,7 +60,11 @@ class AnswerLog:
         self.failed: set[str] = set()
         self.capabilities: dict[str, Mapping[str, Any]] = {}
         self.batches: dict[str, str] = {}
+        self.handed_in: dict[str, Mapping[str, Any]] = {}
+        self.over: set[str] = set()
+        self.billed: dict[str, tuple[int, int]] = {}
         self._secret = secret
+        self._synced_all = True
         self._synced = time.monotonic()
         try:
             self._handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
@@ -62,29 +78,44 @@ class AnswerLog:
                 f"Another run is collecting into {path}; wait for it to end, or choose another --out."
             ) from error
         try:
-            self._cut_torn_line()
             for record in self.records():
                 self._note(record)
+            self._mend_end()
         except BaseException:
             self.close()
             raise
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write one record; it survives the end of this process from here on."""
-        self._note(record)
-        line = json.dumps(record, ensure_ascii=False, allow_nan=False)
-        if self._secret and self._secret in line:
-            line = line.replace(self._secret, "[key]")
+        """Write one record; it survives the end of this process from here on.
+
+        Raises:
+            EmergenceError: if it cannot be written, as on a full disk.
+        """
+        clean: dict[str, Any] = without_secret(dict(record), self._secret)
+        if clean.get("logprobs") and clean.get("text") != record.get("text"):
+            clean["logprobs"] = None  # token by token, they would spell what was taken out of the text
+        line = json.dumps({"version": VERSION, **clean}, ensure_ascii=False, allow_nan=False)
         data = line.encode("utf-8", errors="backslashreplace") + b"\n"
-        while data:
-            data = data[os.write(self._handle, data) :]
-        if time.monotonic() - self._synced > SYNC_EVERY_S:
+        before = os.fstat(self._handle).st_size
+        self._synced_all = False
+        try:
+            while data:
+                data = data[os.write(self._handle, data) :]
+        except OSError as error:
+            os.ftruncate(self._handle, before)  # half a record would spoil the next one
+            raise EmergenceError(f"The answer log {self.path} could not be written: {error.strerror}.") from error
+        self._note(clean)
+        self.sync_now_and_then()
+
+    def sync_now_and_then(self) -> None:
+        """Force what was written to the disk, if that was not done for half a second."""
+        if not self._synced_all and time.monotonic() - self._synced > SYNC_EVERY_S:
             self.sync()
 
     def sync(self) -> None:
         """Force what was written to the disk."""
         os.fsync(self._handle)
-        self._synced = time.monotonic()
+        self._synced, self._synced_all = time.monotonic(), True
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Every record in the order of writing.
@@ -92,24 +123,60 @@ class AnswerLog:
         Raises:
             InputError: if a line is not a record.
         """
+        for _, record in self.placed_records():
+            yield record
+
+    def placed_records(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Every record with the place of its line in the file, as `record_at` takes it."""
+        place = 0
         with self.path.open("rb") as file:
             for number, line in enumerate(file, start=1):
-                try:
-                    record = json.loads(line)
-                except ValueError as error:
-                    raise InputError(
-                        f"Line {number} of {self.path} is damaged; remove that line to ask for its answer again."
-                    ) from error
-                if not isinstance(record, dict) or not ({"key", "capabilities", "batch"} & set(record)):
-                    raise InputError(
-                        f"{self.path} is no answer log (line {number}); move it away or choose another --out."
-                    )
-                if record.get("version", VERSION) != VERSION:
-                    raise InputError(
-                        f"{self.path} was written by another version ({record['version']}, this one reads {VERSION}); "
-                        "choose another --out."
-                    )
-                yield record
+                record = self._read(line, number)
+                if record is not None:
+                    yield place, record
+                place += len(line)
+
+    def record_at(self, place: int) -> dict[str, Any]:
+        """The record of the line that begins at `place`."""
+        line = b""
+        while not line.endswith(b"\n"):
+            block = os.pread(self._handle, 1 << 14, place + len(line))
+            line += block[: block.find(b"\n") + 1] if b"\n" in block else block
+            if not block:
+                break
+        return self._read(line, 0) or {}
+
+    def _read(self, line: bytes, number: int) -> dict[str, Any] | None:
+        """The record in a line; None if the line was torn."""
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            if line.startswith(BEGINNING) or BEGINNING.startswith(line.rstrip()):
+                behind = line.rfind(BEGINNING)  # the next record, if it was written behind the torn one
+                return self._read(line[behind:], number) if behind > 0 else None
+            raise InputError(
+                f"Line {number} of {self.path} is damaged; remove that line to ask for its answer again."
+            ) from error
+        if not isinstance(record, dict) or not ({"key", "capabilities", "batch"} & set(record)):
+            raise InputError(f"{self.path} is no answer log (line {number}); move it away or choose another --out.")
+        if record.get("version", VERSION) != VERSION:
+            raise InputError(
+                f"{self.path} was written by another version ({record['version']}, this one reads {VERSION}); "
+                "choose another --out."
+            )
+        return record
+
+    def on_the_way(self) -> set[str]:
+        """Keys of answers that a batch has been asked for, and not brought yet."""
+        return {key for batch in self._open_batches() for key in batch["keys"]} - self.answered
+
+    def due(self, model: str) -> tuple[int, int]:
+        """Prompt and answer tokens that batches on their way can cost at most."""
+        held = [batch["held"] for batch in self._open_batches() if batch["model"] == model]
+        return sum(each[0] for each in held), sum(each[1] for each in held)
+
+    def _open_batches(self) -> Iterator[Mapping[str, Any]]:
+        return (batch for batch in self.handed_in.values() if batch["batch"] not in self.over)
 
     def close(self) -> None:
         """Force everything to the disk and let others have the file."""
@@ -125,27 +192,26 @@ class AnswerLog:
         self.close()
 
     def _note(self, record: Mapping[str, Any]) -> None:
+        billed = record.get("billed")
+        if isinstance(billed, list | tuple) and "model" in record:
+            before = self.billed.get(str(record["model"]), (0, 0))
+            self.billed[str(record["model"])] = (before[0] + (billed[0] or 0), before[1] + (billed[1] or 0))
         if "capabilities" in record:
             self.capabilities[str(record["for"])] = record["capabilities"]
         elif "batch" in record:
             self.batches[str(record["batch"])] = str(record["state"])
+            if "keys" in record:
+                self.handed_in[str(record["batch"])] = record
+            if record["state"] in ("fetched", "never arrived"):
+                self.over.add(str(record.get("token", record["batch"])))
         elif "error" in record:
             self.failed.add(record["key"])
         else:
             self.answered.add(record["key"])
             self.failed.discard(record["key"])
 
-    def _cut_torn_line(self) -> None:
+    def _mend_end(self) -> None:
+        """End a last line that was torn, so that the next record has a line of its own; it costs no paid answer."""
         size = os.fstat(self._handle).st_size
-        keep = size
-        step = 1 << 16
-        while keep > 0:
-            start = max(0, keep - step)
-            block = os.pread(self._handle, keep - start, start)
-            newline = block.rfind(b"\n")
-            if newline >= 0:
-                keep = start + newline + 1
-                break
-            keep = start
-        if keep < size:
-            os.ftruncate(self._handle, keep)
+        if size and os.pread(self._handle, 1, size - 1) != b"\n":
+            os.write(self._handle, b"\n")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from estimators.base import EmergenceError, InputError
-from extraction.endpoints import PATHS, Endpoint
+from extraction.endpoints import PATHS, Answer, Endpoint, MalformedAnswerError, read
+from extraction.redaction import one_line
 
 if TYPE_CHECKING:
     import httpx2
@@ -150,18 +151,31 @@ class Api:
         except openai.APIConnectionError as error:
             cause = error.__cause__
             cut = isinstance(cause, httpx2.ReadError | httpx2.RemoteProtocolError)  # reset while the reply was read
-            reason = f"connection {'cut off' if cut else 'failed'} ({self._clean(cause or error)})"
+            reason = f"connection {'cut off' if cut else 'failed'} ({self.clean(cause or error)})"
             raise BrokenError(reason, reached=cut, maybe_billed=cut) from None
         except openai.APIStatusError as error:
             raise self.explained(error) from None  # from None: the request in it carries the key
-        except ValueError:  # JSONDecodeError and UnicodeDecodeError alike
+        except (ValueError, RecursionError):  # JSONDecodeError, UnicodeDecodeError, or nested without end
             raise BrokenError("the reply is not valid JSON", reached=True, maybe_billed=True) from None
+
+    def read(self, endpoint: Endpoint, reply: object) -> list[Answer]:
+        """Answers in a reply.
+
+        Raises:
+            MalformedAnswerError: if it holds none, or fields of a shape that nobody expects.
+        """
+        try:
+            return read(endpoint, reply)
+        except MalformedAnswerError as error:
+            raise MalformedAnswerError(self.clean(error)) from None
+        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
+            raise MalformedAnswerError(f"the reply has an unexpected shape ({type(error).__name__})") from None
 
     def explained(self, error: openai.APIStatusError) -> EmergenceError:
         """The error of this project that says what to do about an HTTP status."""
         status = int(error.status_code)
         body = error.body if isinstance(error.body, dict) else {}
-        text = self._clean(body.get("message") or body.get("detail") or error.message)
+        text = self.clean(body.get("message") or body.get("detail") or error.message)
         reason = f"HTTP {status}: {text}"
         if status == 402 or error.code in QUOTA_CODES or error.type in QUOTA_CODES:
             return EmergenceError(f"The account's quota is spent, so nothing more was asked ({text}).")
@@ -173,14 +187,13 @@ class Api:
             return BrokenError(reason, reached=True)
         return RefusedError(reason, status, error.param, error.code)
 
-    def _clean(self, what: object) -> str:
-        """One line for a message, without the key."""
-        text = " ".join((str(what) or type(what).__name__).split())[:300]
-        return text.replace(self._key, "[key]") if len(self._key) > 4 else text
+    def clean(self, what: object) -> str:
+        """One short line for a message, without the key."""
+        return one_line(what, self._key)
 
 
 def seconds_to_wait(headers: Mapping[str, str]) -> float | None:
-    """Seconds that ``retry-after-ms`` or ``retry-after`` ask for, None if they are absent or unreadable.
+    """Seconds that ``retry-after-ms``, ``retry-after`` or ``x-ratelimit-reset-*`` ask for, None if none can be read.
 
     Example:
         >>> seconds_to_wait({"retry-after": "20"})
@@ -200,7 +213,11 @@ def seconds_to_wait(headers: Mapping[str, str]) -> float | None:
                 return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
             except ValueError:
                 continue
-    return None
+    # Without either, the allowance that is used up says when it is back.
+    resets = {kind: seconds(headers.get(f"x-ratelimit-reset-{kind}", "")) for kind in ("requests", "tokens")}
+    empty = [kind for kind in resets if headers.get(f"x-ratelimit-remaining-{kind}") == "0"]
+    known = [wait for kind in empty or resets if (wait := resets[kind]) is not None]
+    return max(known, default=None)
 
 
 def seconds(text: str) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,14 +16,17 @@ from extraction.answer_log import AnswerLog, answer_key
 from extraction.api import Api, api_key, check_base_url
 from extraction.asking import Asking
 from extraction.batch import NotReadyError, ask_in_batches
+from extraction.capabilities import most_tokens
 from extraction.endpoints import ENDPOINTS, Capabilities, Endpoint, Settings
 from extraction.pace import Budget, Pace
-from extraction.prompts import check_prompts
-from extraction.responses import responses_table
-from extraction.tables import RESPONSES, check_table_path, write_table
+from extraction.prompts import check_prompts, listed_entities
+from extraction.responses import Collected, response_chunks, write_chunks
+from extraction.tables import check_table_path
 
 if TYPE_CHECKING:
     import httpx2
+
+LISTS_FIRST: tuple[Endpoint, ...] = ("completions", "chat", "responses")  # the paper's lists are texts to go on with
 
 
 def collect(
@@ -61,7 +64,8 @@ def collect(
         base_url: of the server; by default OPENAI_BASE_URL or OpenAI itself.
         out: table to write, ``.parquet``, ``.csv`` or ``.json``.
         key_env: environment variable that holds the key; servers on this machine need none.
-        endpoint: ``chat``, ``completions``, ``responses``, or ``auto`` for the first that answers.
+        endpoint: ``chat``, ``completions``, ``responses``, or ``auto`` for the first that answers; if all prompts are
+            lists of entities, ``completions`` is tried first.
         samples: answers per prompt.
         max_tokens: longest answer, in the server's tokens.
         temperature: of the sampling; None leaves it to the server.
@@ -72,7 +76,8 @@ def collect(
         concurrency: most calls at once; fewer while the server complains.
         max_retries: further attempts after a lost or unreadable reply.
         timeout_s: longest wait for one reply.
-        budget: prices and limits; carries the bill afterwards.
+        budget: prices and limits, which cover all that the log beside `out` was billed for this model, the probe and
+            earlier runs included; carries the bill of this run afterwards.
         batch: leave the calls to the server's Batch API: the first call hands them in, a later one fetches the answers.
         capabilities: of the server, where known; otherwise they are found out by a few short questions.
         http_client: transport to use instead of a new one.
@@ -87,6 +92,48 @@ def collect(
         EmergenceError: if the run had to stop early: quota or budget spent, server gone, batch not finished. What
             arrived is kept.
     """
+    asked = check_prompts(prompts)
+    pieces: list[pd.DataFrame] = []
+    done = collect_to_file(
+        model, asked, base_url=base_url, out=out, key_env=key_env, endpoint=endpoint, samples=samples,
+        max_tokens=max_tokens, temperature=temperature, seed=seed, system=system, stop=stop, logprobs=logprobs,
+        concurrency=concurrency, max_retries=max_retries, timeout_s=timeout_s, budget=budget, batch=batch,
+        capabilities=capabilities, http_client=http_client, progress=progress, each=pieces.append,
+    )  # fmt: skip
+    table = pd.concat(pieces, ignore_index=True)
+    table.attrs["capabilities"] = asdict(done.capabilities)
+    return table
+
+
+def collect_to_file(
+    model: str,
+    prompts: pd.DataFrame,
+    *,
+    base_url: str | None,
+    out: Path,
+    key_env: str = "OPENAI_API_KEY",
+    endpoint: str = "auto",
+    samples: int = 1,
+    max_tokens: int = 64,
+    temperature: float | None = 1.0,
+    seed: int = 0,
+    system: str | None = None,
+    stop: Sequence[str] = (),
+    logprobs: int = 5,
+    concurrency: int = 8,
+    max_retries: int = 5,
+    timeout_s: float = 120.0,
+    budget: Budget | None = None,
+    batch: bool = False,
+    capabilities: Capabilities | None = None,
+    http_client: httpx2.AsyncClient | None = None,
+    progress: Progress | None = None,
+    each: Callable[[pd.DataFrame], object] | None = None,
+) -> Collected:
+    """`collect` without the table in memory: it goes from the log to the file in pieces.
+
+    Args and errors are those of `collect`; `each` is given every piece of the table.
+    """
     check_table_path(out)
     prompts = check_prompts(prompts)
     settings = Settings(max_tokens, temperature, seed, system, tuple(stop), logprobs)
@@ -97,12 +144,13 @@ def collect(
     key = api_key(url, key_env)
     wanted = cast("Endpoint | None", None if endpoint == "auto" else endpoint)
     texts = prompts["prompt"].unique().tolist()
-    with AnswerLog(log_path(out), secret=key if key != "none" else "") as log:
+    first = LISTS_FIRST if wanted is None and all(listed_entities(text) for text in texts) else ENDPOINTS
+    with AnswerLog(log_path(out), secret=key) as log:
         run = Asking(model, settings, log, budget or Budget(), Pace(concurrency), max_retries, progress)
 
         async def work() -> Capabilities:
             async with Api(url, key, timeout_s=timeout_s, connections=concurrency, http_client=http_client) as api:
-                able = capabilities or await run.known_capabilities(api, wanted)
+                able = capabilities or await run.known_capabilities(api, wanted, first)
                 if batch:
                     await ask_in_batches(run, api, able, texts, samples)
                 else:
@@ -116,19 +164,34 @@ def collect(
             if run.able is None:
                 raise
             able, stopped = run.able, error
-        table = responses_table(log, model, able.endpoint, prompts, samples, settings)
-    if stopped is not None and table["text"].isna().all():
-        raise stopped
-    write_table(table, out, RESPONSES)
-    table.attrs["capabilities"] = asdict(able)
+        done = Collected(able)
+        if stopped is not None and not _any_answer(log, model, able.endpoint, texts, samples, settings):
+            raise stopped
+        write_chunks(_told(response_chunks(log, model, able.endpoint, prompts, samples, settings), done, each), out)
     if stopped is not None:
-        missing = int(table["text"].isna().sum())
         kind = type(stopped) if isinstance(stopped, InputError | NotReadyError) else EmergenceError
         raise kind(
-            f"{str(stopped).rstrip('.')}. {len(table) - missing} of {len(table)} answers are in {out}; "
+            f"{str(stopped).rstrip('.')}. {done.rows - done.missing} of {done.rows} answers are in {out}; "
             "the same command asks for the rest."
         ) from None
-    return table
+    return done
+
+
+def _told(
+    pieces: Iterable[pd.DataFrame], done: Collected, each: Callable[[pd.DataFrame], object] | None
+) -> Iterator[pd.DataFrame]:
+    for piece in pieces:
+        done.count(piece)
+        if each is not None:
+            each(piece)
+        yield piece
+
+
+def _any_answer(
+    log: AnswerLog, model: str, endpoint: Endpoint, texts: Sequence[str], samples: int, settings: Settings
+) -> bool:
+    keys = (answer_key(model, endpoint, text, sample, settings) for text in texts for sample in range(samples))
+    return any(key in log.answered for key in keys)
 
 
 def log_path(out: Path) -> Path:
@@ -150,15 +213,17 @@ def estimate_bill(
         settings: of the answers.
 
     Returns:
-        ``answers`` to ask for, ``prompt_tokens`` (about, a token per 4 characters), ``answer_tokens`` (at most) and
-        ``cost`` (of both, None without prices).
+        ``answers`` to ask for, ``prompt_tokens`` (about, a token per 4 characters), ``answer_tokens`` (at most),
+        ``probe_prompt_tokens`` and ``probe_answer_tokens`` (at most, of the questions that find out what the server
+        can do; 0 if the log says that already), and ``cost`` (of all, None without prices).
     """
     prompts = check_prompts(prompts)
     settings = settings or Settings()
     answered: set[str] = set()
+    known = False
     if log_path(out).is_file():
         with AnswerLog(log_path(out)) as log:
-            answered = log.answered
+            answered, known = log.answered | log.on_the_way(), bool(log.capabilities)
     answers = tokens = 0
     for text in prompts["prompt"].unique():
         for sample in range(samples):
@@ -167,11 +232,14 @@ def estimate_bill(
                 answers += 1
                 tokens += len(text + (settings.system or "")) // 4 + 8
     most = answers * settings.max_tokens
+    probing = (0, 0) if known or not answers else most_tokens()
     return {
         "answers": answers,
         "prompt_tokens": tokens,
         "answer_tokens": most,
-        "cost": budget.cost(tokens, most),
+        "probe_prompt_tokens": probing[0],
+        "probe_answer_tokens": probing[1],
+        "cost": budget.cost(tokens + probing[0], most + probing[1]),
     }
 
 

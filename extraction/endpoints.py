@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 from estimators.base import EmergenceError
 
@@ -15,6 +15,7 @@ PATHS: Mapping[Endpoint, str] = {
     "completions": "/completions",
     "responses": "/responses",
 }
+MOST_TOKENS = 10**9  # of one call; what claims more is no count
 ABSENT_LOGPROB = -9999.0  # what the API writes for a token outside its top list
 
 
@@ -49,9 +50,10 @@ class Capabilities:
 
     Attributes:
         endpoint: the endpoint that answers.
-        logprobs: alternatives per token that come back; 0 where the field is ignored or rejected.
+        logprobs: tokens whose logprob comes back at each place, 1 if only that of the chosen one does; 0 where the
+            field is ignored or rejected.
         several: whether `n` answers can be had from one call.
-        seed: whether equal seeds give equal answers.
+        seed: whether equal seeds give equal answers; None where answers never vary, so that it cannot be told.
         stop: whether stop texts are obeyed; None where this was not tried.
         system: whether a system prompt reaches the model; None where this was not tried.
         sampled: whether answers vary at the temperature asked for.
@@ -62,7 +64,7 @@ class Capabilities:
     endpoint: Endpoint
     logprobs: int = 0
     several: bool = False
-    seed: bool = False
+    seed: bool | None = False
     stop: bool | None = None
     system: bool | None = None
     sampled: bool = True
@@ -156,8 +158,7 @@ def read_logprobs(raw: object) -> list[dict[str, Any]] | None:
     if isinstance(raw, list):
         entries = [_entry(item) for item in raw if isinstance(item, dict)]
     elif isinstance(raw, dict) and isinstance(raw.get("tokens"), list):
-        values = raw.get("token_logprobs") or []
-        tops = raw.get("top_logprobs") or []
+        values, tops = _list(raw.get("token_logprobs")), _list(raw.get("top_logprobs"))
         entries = []
         for place, token in enumerate(raw["tokens"]):
             top = tops[place] if place < len(tops) and isinstance(tops[place], dict) else {}
@@ -171,9 +172,12 @@ def read_logprobs(raw: object) -> list[dict[str, Any]] | None:
 
 def _entry(item: Mapping[str, Any]) -> dict[str, Any]:
     others = item.get("top_logprobs")
-    pairs: Sequence[Any] = others if isinstance(others, list) else []
-    top = {_token(pair): _logprob(pair.get("logprob")) for pair in pairs if isinstance(pair, dict)}
+    top = {_token(pair): _logprob(pair.get("logprob")) for pair in _list(others) if isinstance(pair, dict)}
     return {"token": _token(item), "logprob": _logprob(item.get("logprob")), "top": _present(top)}
+
+
+def _list(value: object) -> Sequence[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _token(item: Mapping[str, Any]) -> str:
@@ -227,21 +231,22 @@ def _read_response(reply: Mapping[str, Any]) -> Answer:
         part
         for item in output
         if isinstance(item, dict) and item.get("type") == "message"
-        for part in item.get("content") or []
+        for part in _list(item.get("content"))
         if isinstance(part, dict)
     ]
     texts = [part for part in parts if part.get("type") == "output_text"]
     refusals = [part for part in parts if part.get("type") == "refusal"]
     reason = "stop"
     if reply.get("status") == "incomplete":
-        reason = str((reply.get("incomplete_details") or {}).get("reason", "incomplete"))
+        details = reply.get("incomplete_details")
+        reason = str(details.get("reason", "incomplete")) if isinstance(details, dict) else "incomplete"
         reason = {"max_output_tokens": "length"}.get(reason, reason)
     elif not texts and not refusals:
         raise MalformedAnswerError("the reply holds no message")
     text = "".join(str(part.get("text", "")) for part in texts)
     if refusals and not texts:
         text, reason = str(refusals[0].get("refusal", "")), "refusal"
-    raw = [entry for part in texts for entry in part.get("logprobs") or []]
+    raw = [entry for part in texts for entry in _list(part.get("logprobs"))]
     tokens = _usage(reply, "input_tokens", "output_tokens")
     return Answer(text, reason, *tokens, read_logprobs(raw) if raw else None, None)
 
@@ -251,14 +256,19 @@ def _usage(reply: Mapping[str, Any], prompt: str, completion: str) -> tuple[int 
     if not isinstance(usage, dict):
         return None, None
     asked, given, total = usage.get(prompt), usage.get(completion), usage.get("total_tokens")
-    if not isinstance(asked, int) or not isinstance(given, int) or asked < 0 or given < 0:
+    if not is_count(asked) or not is_count(given):
         return None, None
     if isinstance(total, int) and total < asked + given:
         return None, None
     return asked, given
 
 
+def is_count(value: object) -> TypeGuard[int]:
+    """Whether a number of tokens can be believed, and fits a table."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
+
+
 def _short(error: object) -> str:
     if isinstance(error, dict) and "message" in error:
         error = error["message"]
-    return repr(str(error)[:200])
+    return str(error)  # whole: whoever shows it must first take the key out, then cut

@@ -58,15 +58,27 @@ class Pace:
         finally:
             self._flying -= 1
 
-    def answered(self, headers: Mapping[str, str]) -> None:
-        """Go a little faster; pause when the headers say that the allowance is used up."""
+    def answered(self, headers: Mapping[str, str], tokens: int = 0) -> None:
+        """Go a little faster; pause when the headers say that the allowance is all but used up.
+
+        Args:
+            headers: of the reply.
+            tokens: most that a call like this one takes from the server's allowance.
+        """
         if self.limit < self.concurrency:
             self.limit = min(float(self.concurrency), self.limit + 1 / self.limit)
-        for kind in ("requests", "tokens"):
-            if headers.get(f"x-ratelimit-remaining-{kind}") == "0":
-                pause = seconds(headers.get(f"x-ratelimit-reset-{kind}", ""))
-                if pause is not None and pause <= LONGEST_WAIT_S:
-                    self._resume = max(self._resume, time.monotonic() + pause)
+        for kind, one in (("requests", 1), ("tokens", tokens)):
+            left = _number(headers.get(f"x-ratelimit-remaining-{kind}"))
+            # What is in flight beside this call may not be counted yet, and is answered from the same allowance.
+            if left is None or left > one * max(0, self._flying - 1):
+                continue
+            pause = seconds(headers.get(f"x-ratelimit-reset-{kind}", ""))
+            if pause is None:
+                continue
+            if pause <= LONGEST_WAIT_S:
+                self._resume = max(self._resume, time.monotonic() + pause)
+            else:  # until all of it is back; some is back before: go on, one call at a time
+                self.limit = 1.0
 
     def complained(self, wait_s: float | None, attempt: int) -> None:
         """Go at half the pace, after the pause the server asks for.
@@ -82,6 +94,13 @@ class Pace:
         if now >= self._resume:  # many calls in flight complain of one and the same moment
             self.limit = max(1.0, self.limit / 2)
         self._resume = max(self._resume, now + (delay(attempt) if wait_s is None else wait_s))
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
 
 
 def delay(attempt: int) -> float:
@@ -103,8 +122,10 @@ class Budget:
         output_price: of a million answer tokens.
         max_cost: most that may be spent.
         max_total_tokens: most prompt and answer tokens together.
-        prompt_tokens: billed so far.
-        completion_tokens: billed so far.
+        prompt_tokens: billed in this run.
+        completion_tokens: billed in this run.
+        earlier: prompt and answer tokens billed by earlier runs into the same log, or due for batches on their way;
+            they count against the limits.
     """
 
     input_price: float | None = None
@@ -113,6 +134,7 @@ class Budget:
     max_total_tokens: int | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    earlier: tuple[int, int] = (0, 0)
     _held: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
@@ -128,7 +150,7 @@ class Budget:
 
     @property
     def spent(self) -> float | None:
-        """Cost so far, None without prices."""
+        """Cost of this run so far, None without prices."""
         return self.cost(self.prompt_tokens, self.completion_tokens)
 
     @property
@@ -142,20 +164,33 @@ class Budget:
         Raises:
             BudgetSpentError: if it is more than is left.
         """
-        most_in = self.prompt_tokens + self._held[0] + prompt_tokens
-        most_out = self.completion_tokens + self._held[1] + completion_tokens
+        most_in = self.earlier[0] + self.prompt_tokens + self._held[0] + prompt_tokens
+        most_out = self.earlier[1] + self.completion_tokens + self._held[1] + completion_tokens
         cost = self.cost(most_in, most_out)
         if self.max_total_tokens is not None and most_in + most_out > self.max_total_tokens:
-            raise BudgetSpentError(f"The next answer could pass the limit of {self.max_total_tokens} tokens.")
+            raise BudgetSpentError(
+                f"The next answer could pass the limit of {self.max_total_tokens} tokens{self._already()}."
+            )
         if self.max_cost is not None and cost is not None and cost > self.max_cost:
-            raise BudgetSpentError(f"The next answer could pass the limit of {self.max_cost:g} on the bill.")
+            raise BudgetSpentError(
+                f"The next answer could pass the limit of {self.max_cost:g} on the bill{self._already()}."
+            )
         self._held = (self._held[0] + prompt_tokens, self._held[1] + completion_tokens)
 
-    def settle(self, held: tuple[int, int], billed: tuple[int | None, int | None]) -> None:
-        """Replace what was set aside by what the call cost; where the server did not say, by what was set aside."""
+    def _already(self) -> str:
+        return f", of which earlier runs took {sum(self.earlier)} tokens" if any(self.earlier) else ""
+
+    def settle(self, held: tuple[int, int], billed: tuple[int | None, int | None]) -> tuple[int, int]:
+        """Replace what was set aside by what the call cost; where the server did not say, by what was set aside.
+
+        Returns:
+            The prompt and answer tokens that were put on the bill.
+        """
         self._held = (self._held[0] - held[0], self._held[1] - held[1])
-        self.prompt_tokens += held[0] if billed[0] is None else billed[0]
-        self.completion_tokens += held[1] if billed[1] is None else billed[1]
+        cost = (held[0] if billed[0] is None else billed[0], held[1] if billed[1] is None else billed[1])
+        self.prompt_tokens += cost[0]
+        self.completion_tokens += cost[1]
+        return cost
 
 
 def prompt_tokens_upper(prompt: str) -> int:

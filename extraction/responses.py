@@ -4,52 +4,162 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from estimators.base import InputError
 from extraction.answer_log import AnswerLog, answer_key
-from extraction.endpoints import Endpoint, Settings
-from extraction.tables import RESPONSES, read_table
+from extraction.endpoints import Capabilities, Endpoint, Settings, is_count
+from extraction.tables import RESPONSES, check_table_path, read_table
+
+ROWS_AT_A_TIME = 5000
+FROM_RECORD = [name for name in RESPONSES.columns if name not in ("model", "prompt_id", "sample", "prompt", "logprobs")]
 
 
-def responses_table(
+@dataclass(slots=True)
+class Collected:
+    """What a run has written.
+
+    Attributes:
+        capabilities: what the server can do.
+        rows: of the table.
+        missing: rows without an answer.
+        cut_before_text: answers that reached their length before any text.
+        reasons: why answers are missing, and how many each.
+    """
+
+    capabilities: Capabilities
+    rows: int = 0
+    missing: int = 0
+    cut_before_text: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def count(self, piece: pd.DataFrame) -> None:
+        """Add a piece of the table."""
+        self.rows += len(piece)
+        self.missing += int(piece["text"].isna().sum())
+        self.cut_before_text += int(((piece["text"] == "") & (piece["finish_reason"] == "length")).sum())
+        self.reasons.update(piece["error"].dropna())
+
+
+def response_chunks(
     log: AnswerLog, model: str, endpoint: Endpoint, prompts: pd.DataFrame, samples: int, settings: Settings
-) -> pd.DataFrame:
-    """One row per prompt and sample, in their order, from the log; the last record of an answer counts.
+) -> Iterator[pd.DataFrame]:
+    """The responses table in pieces, so that its size does not matter: one row per prompt and sample, in their order.
 
-    Returns:
+    The last answer in the log counts; a failure counts where there is none.
+
+    Yields:
         Schema RESPONSES and a column ``error``, null where there is an answer.
     """
-    places: dict[str, list[int]] = {}
-    rows: list[dict[str, Any]] = []
-    for row in prompts.itertuples(index=False):
-        for sample in range(samples):
-            key = answer_key(model, endpoint, str(row.prompt), sample, settings)
-            places.setdefault(key, []).append(len(rows))
-            rows.append(
-                {
-                    "model": model,
-                    "prompt_id": row.prompt_id,
-                    "sample": sample,
-                    "prompt": row.prompt,
-                    "error": "not asked",
-                }
-            )
-    for record in log.records():
-        for place in places.get(record.get("key", ""), ()):
-            if "error" in record:
-                if "text" not in rows[place]:
-                    rows[place]["error"] = record["error"]
-                continue
-            known = {name: record.get(name) for name in RESPONSES.columns if name in record and name != "model"}
-            rows[place].update(known, error=None)
+    places: dict[bytes, int] = {}  # an answer's place in the file, or that of a failure as -1 - place
+    for place, record in log.placed_records():
+        if "key" in record:
+            key = _packed(record["key"])
+            if "error" not in record or places.get(key, -1) < 0:
+                places[key] = -1 - place if "error" in record else place
+    count = len(prompts) * samples
+    for start in range(0, count, ROWS_AT_A_TIME):
+        rows = [divmod(row, samples) for row in range(start, min(count, start + ROWS_AT_A_TIME))]
+        yield _chunk(log, model, endpoint, prompts, rows, settings, places)
+
+
+def _chunk(
+    log: AnswerLog,
+    model: str,
+    endpoint: Endpoint,
+    prompts: pd.DataFrame,
+    rows: Sequence[tuple[int, int]],
+    settings: Settings,
+    places: Mapping[bytes, int],
+) -> pd.DataFrame:
+    made: list[dict[str, Any]] = []
+    block = prompts.iloc[rows[0][0] : rows[-1][0] + 1]
+    ids, texts = block["prompt_id"].tolist(), block["prompt"].astype(str).tolist()
+    for number, sample in rows:
+        prompt_id, prompt = ids[number - rows[0][0]], texts[number - rows[0][0]]
+        row = {"model": model, "prompt_id": prompt_id, "sample": sample, "prompt": prompt, "error": "not asked"}
+        place = places.get(_packed(answer_key(model, endpoint, prompt, sample, settings)))
+        if place is not None:
+            record = log.record_at(place if place >= 0 else -1 - place)
+            row |= {name: _plain(record.get(name)) for name in ("error", *FROM_RECORD)}
+            for name in ("prompt_tokens", "completion_tokens"):
+                row[name] = row[name] if is_count(row.get(name)) else None
             if record.get("logprobs") is not None:
-                rows[place]["logprobs"] = json.dumps(record["logprobs"], ensure_ascii=False)
-    table = RESPONSES.conform(pd.DataFrame(rows).reindex(columns=[*RESPONSES.columns, "error"]))
+                row["logprobs"] = json.dumps(record["logprobs"])
+        made.append(row)
+    table = RESPONSES.conform(pd.DataFrame(made).reindex(columns=[*RESPONSES.columns, "error"]))
     return table.astype({"error": "string"})
+
+
+def _plain(value: Any) -> Any:
+    """The value with halves of characters, which no table can hold, replaced."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
+def _packed(key: str) -> bytes:
+    """The key in half the memory."""
+    try:
+        return bytes.fromhex(key)
+    except ValueError:
+        return key.encode()
+
+
+def write_chunks(chunks: Iterable[pd.DataFrame], path: Path) -> None:
+    """Write pieces of a responses table as they come; a reader sees the old file or the whole new one.
+
+    Raises:
+        InputError: if the path cannot be used.
+    """
+    check_table_path(path)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        _write_parquet(chunks, temporary) if path.suffix == ".parquet" else _write_text(chunks, temporary, path.suffix)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _write_parquet(chunks: Iterable[pd.DataFrame], path: Path) -> None:
+    mark = {b"emergence.schema": f"{RESPONSES.name}/{RESPONSES.version}".encode()}
+    writer = None
+    try:
+        for chunk in chunks:
+            table = pa.Table.from_pandas(chunk, preserve_index=False)
+            table = table.replace_schema_metadata({**(table.schema.metadata or {}), **mark})
+            writer = writer or pq.ParquetWriter(path, table.schema)
+            writer.write_table(table.cast(writer.schema))
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _write_text(chunks: Iterable[pd.DataFrame], path: Path, ending: str) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        for number, chunk in enumerate(chunks):
+            if ending == ".csv":
+                chunk.to_csv(file, index=False, header=number == 0)
+            else:
+                file.write(("," if number else "[") + chunk.to_json(orient="records", indent=1)[1:-1].rstrip())
+        if ending == ".json":
+            file.write("\n]")
 
 
 def read_responses(source: str | Path) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,8 @@ import typer
 from proxy.cli.console import emit, progress, screen
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from extraction.pace import Budget
 
 
@@ -24,7 +27,9 @@ def collect(
     key_env: Annotated[str, typer.Option(help="Environment variable that holds the API key.")] = "OPENAI_API_KEY",
     endpoint: Annotated[str, typer.Option(help="auto, chat, completions or responses.")] = "auto",
     samples: Annotated[int, typer.Option(help="Answers per prompt.")] = 1,
-    max_tokens: Annotated[int, typer.Option(help="Longest answer, in the server's tokens.")] = 64,
+    max_tokens: Annotated[
+        int, typer.Option(help="Longest answer, in the server's tokens; for all answers: --max-total-tokens.")
+    ] = 64,
     temperature: Annotated[float, typer.Option(help="Of the sampling.")] = 1.0,
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="Text at which an answer ends; repeatable.")] = None,
@@ -35,8 +40,13 @@ def collect(
     prices: Annotated[
         Path | None, typer.Option(help='JSON: {"MODEL": {"input": 2.5, "output": 10}}, per million tokens.')
     ] = None,
-    max_cost: Annotated[float | None, typer.Option(help="Most that this run may cost, by those prices.")] = None,
-    max_total_tokens: Annotated[int | None, typer.Option(help="Most tokens that this run may be billed.")] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(help="Most that may be billed for this log, earlier runs included, by those prices.")
+    ] = None,
+    max_total_tokens: Annotated[
+        int | None,
+        typer.Option(help="Most prompt and answer tokens that may be billed for this log, earlier runs included."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be asked and cost.")] = False,
     batch: Annotated[
         bool, typer.Option("--batch", help="By the Batch API: hand in; the same command later fetches.")
@@ -55,8 +65,7 @@ def collect(
     `emergence collect gemma-2m --base-url http://127.0.0.1:8000/v1 --out answers.parquet`
     """
     from extraction.batch import NotReadyError
-    from extraction.collect import collect as ask
-    from extraction.collect import estimate_bill, log_path
+    from extraction.collect import collect_to_file, estimate_bill, log_path
     from extraction.endpoints import Settings
     from extraction.pace import Budget, read_prices
     from extraction.prompts import prompts as read_prompts
@@ -69,11 +78,12 @@ def collect(
         bill = estimate_bill(model, asked, out=out, budget=budget, samples=samples, settings=settings)
         _say_bill(bill, as_json=as_json)
         return
+    pieces: list[pd.DataFrame] = []
     try:
         with progress(
             lambda: f"Asking {model}" + ("" if budget.spent is None else f", {budget.spent:.4f} spent")
         ) as tell:
-            table = ask(
+            done = collect_to_file(
                 model,
                 asked,
                 base_url=base_url,
@@ -92,47 +102,51 @@ def collect(
                 budget=budget,
                 batch=batch,
                 progress=tell,
+                each=pieces.append if as_json else None,
             )
     except NotReadyError as error:
         screen.print(str(error), markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
     lines = [
-        f"Wrote {len(table)} rows to {out}; the answers are kept in {log_path(out)}",
+        f"Wrote {done.rows} rows to {out}; the answers are kept in {log_path(out)}",
         _bill(budget),
-        _abilities(table.attrs["capabilities"], temperature),
+        _abilities(asdict(done.capabilities), temperature, system),
     ]
-    empty = int(((table["text"] == "") & (table["finish_reason"] == "length")).sum())
-    if empty:
-        lines.append(f"{empty} answers reached their length before any text, as reasoning may; raise --max-tokens")
+    if done.cut_before_text:
+        lines.append(
+            f"{done.cut_before_text} answers reached their length before any text, as reasoning may; raise --max-tokens"
+        )
     for line in lines:
         screen.print(line, highlight=False, markup=False, soft_wrap=True)
     if as_json:
-        emit(table, None, as_json=True)
-    failed = table[table["error"].notna()]
-    for reason, count in failed["error"].value_counts().head(10).items():
+        import pandas as pd
+
+        emit(pd.concat(pieces, ignore_index=True), None, as_json=True)
+    for reason, count in done.reasons.most_common(10):
         screen.print(f"{count} failed: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
-    if len(failed):
+    if done.reasons:
         raise typer.Exit(1)
-
-
-def _spent(budget: Budget) -> str:
-    return "" if budget.spent is None else f", {budget.spent:.4f} spent"
 
 
 def _bill(budget: Budget) -> str:
     cost = "" if budget.spent is None else f", which cost {budget.spent:.4f}"
-    return f"This run was billed {budget.prompt_tokens} prompt and {budget.completion_tokens} answer tokens{cost}"
+    before = f"; earlier ones into this log {sum(budget.earlier)} tokens" if any(budget.earlier) else ""
+    return (
+        f"This run was billed {budget.prompt_tokens} prompt and {budget.completion_tokens} answer tokens{cost}{before}"
+    )
 
 
-def _abilities(able: Mapping[str, Any], temperature: float) -> str:
+def _abilities(able: Mapping[str, Any], temperature: float, system: str | None) -> str:
     """One line on what the server was found to do."""
     facts = [
         f"logprobs of {able['logprobs']} tokens" if able["logprobs"] else "no logprobs",
-        "seeds obeyed" if able["seed"] else "no seeds",
+        {True: "seeds obeyed", False: "no seeds", None: "seeds untested, as answers do not vary"}[able["seed"]],
         "several answers per call" if able["several"] else "one answer per call",
     ]
     if temperature and not able["sampled"]:
         facts.append("answers do not vary, so the temperature seems to be ignored")
+    if system and able["system"] is False:
+        facts.append("the system prompt seems to be ignored")
     if able["rejected"]:
         facts.append(f"refuses {', '.join(able['rejected'])}")
     return f"The server, at its {able['endpoint']} endpoint: {'; '.join(facts)}"
@@ -145,8 +159,10 @@ def _say_bill(bill: dict[str, float | None], *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(bill) + "\n")
         return
+    probe = bill["probe_prompt_tokens"], bill["probe_answer_tokens"]
+    probing = f", with at most {probe[0]} and {probe[1]} more to find out what the server can do" if any(probe) else ""
     cost = "" if bill["cost"] is None else f", costing at most about {bill['cost']:.4f}"
     sys.stdout.write(
         f"{bill['answers']} answers would be asked for: about {bill['prompt_tokens']} prompt tokens and at most "
-        f"{bill['answer_tokens']} answer tokens{cost}. Nothing was asked.\n"
+        f"{bill['answer_tokens']} answer tokens{probing}{cost}. Nothing was asked.\n"
     )

@@ -8,9 +8,10 @@ import httpx2
 import pytest
 
 from estimators.base import InputError
-from extraction.api import Api
+from extraction.api import Api, BrokenError
 from extraction.capabilities import probe
 from extraction.endpoints import (
+    ENDPOINTS,
     Capabilities,
     MalformedAnswerError,
     Settings,
@@ -19,6 +20,7 @@ from extraction.endpoints import (
     read_logprobs,
     request,
 )
+from extraction.pace import Budget
 
 WORDS = (
     "the",
@@ -98,11 +100,13 @@ class Server:
         return {**made, "finish_reason": "length"}
 
 
-def found(server, endpoint=None, **settings) -> Capabilities:
+def found(server, endpoint=None, budget=None, **settings) -> Capabilities:
     async def run():
         client = httpx2.AsyncClient(transport=httpx2.MockTransport(server))
         async with Api("http://api.example/v1", "key-0123", http_client=client) as api:
-            return await probe(api, "m", endpoint, Settings(**settings))
+            return await probe(
+                api, "m", [endpoint] if endpoint else ENDPOINTS, Settings(**settings), budget or Budget()
+            )
 
     return asyncio.run(run())
 
@@ -215,3 +219,53 @@ def test_a_response_cut_at_its_length():
 )
 def test_wrong_usage_is_unknown(usage):
     assert billed_tokens("chat", {"usage": usage}) == (None, None)
+
+
+def deep(depth=100_000) -> bytes:
+    return b'{"choices": ' + b"[" * depth + b"]" * depth + b"}"
+
+
+CHOICE = {"message": {"content": "said"}, "finish_reason": "stop"}
+
+
+@pytest.mark.parametrize("usage", [10**30, -1, True, "9", 1.5, {"a": 1}])
+def test_a_count_of_tokens_that_no_call_has_is_unknown(usage):
+    reply = {"choices": [CHOICE], "usage": {"prompt_tokens": usage, "completion_tokens": 10**30}}
+    assert billed_tokens("chat", reply) == (None, None)
+    assert read("chat", reply)[0].completion_tokens is None
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "reply"),
+    [
+        ("completions", {"choices": [{"text": "said", "logprobs": {"tokens": ["a"], "token_logprobs": 5}}]}),
+        ("completions", {"choices": [{"text": "said", "logprobs": {"tokens": ["a"], "top_logprobs": 5}}]}),
+        ("chat", {"choices": [{**CHOICE, "logprobs": {"content": [{"token": "a", "top_logprobs": 5}]}}]}),
+        ("responses", {"status": "incomplete", "incomplete_details": "x", "output": [{"type": "message"}]}),
+        (
+            "responses",
+            {"output": [{"type": "message", "content": [{"type": "output_text", "text": "s", "logprobs": 5}]}]},
+        ),
+        ("responses", {"status": "incomplete", "output": [{"type": "message", "content": 5}]}),
+    ],
+)
+def test_fields_of_an_unexpected_shape_cost_that_field_alone(endpoint, reply):
+    assert read(endpoint, reply)[0].logprobs is None
+
+
+def test_what_cannot_be_read_at_all_is_a_fault_of_that_reply():
+    """Whatever reading raises: the run goes on."""
+
+    class Odd(dict):
+        def get(self, name, default=None):
+            raise RecursionError
+
+    async def run():
+        client = httpx2.AsyncClient(transport=httpx2.MockTransport(lambda _: httpx2.Response(200, content=deep())))
+        async with Api("http://api.example/v1", "key-0123", http_client=client) as api:
+            with pytest.raises(MalformedAnswerError, match="unexpected shape"):
+                api.read("chat", {"choices": [Odd()]})
+            with pytest.raises(BrokenError, match="not valid JSON"):
+                await api.call("chat", {"model": "m"})
+
+    asyncio.run(run())

@@ -294,7 +294,9 @@ def test_the_bill_is_estimated_without_asking(tmp_path):
     bill = estimate_bill("m", some_prompts(10), out=out, budget=budget)
     assert bill["answers"] == 10
     assert bill["answer_tokens"] == 640
-    assert bill["cost"] == pytest.approx((bill["prompt_tokens"] + 2 * 640) / 1e6)
+    probe = bill["probe_prompt_tokens"] + 2 * bill["probe_answer_tokens"]
+    assert probe > 0  # asking what the server can do is paid as well
+    assert bill["cost"] == pytest.approx((bill["prompt_tokens"] + 2 * 640 + probe) / 1e6)
     assert not log_path(out).exists()
     ask(out, good, 4)
     assert estimate_bill("m", some_prompts(10), out=out, budget=budget)["answers"] == 6
@@ -477,3 +479,31 @@ def test_a_batch_whose_name_was_lost_is_found_again_not_paid_twice(tmp_path):
 def test_a_server_without_batches(tmp_path):
     with pytest.raises(InputError, match="no Batch API"):
         ask(tmp_path / "a.parquet", lambda _: httpx2.Response(404, json={"detail": "Not Found"}), batch=True)
+
+
+def test_one_odd_reply_costs_its_own_answer_and_no_rerun(tmp_path):
+    odd = {
+        "Say 0": json.dumps(reply("fine", completion_tokens=10**30)).encode(),
+        "Say 1": b'{"choices": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        "Say 2": json.dumps(
+            {"choices": [{"message": {"content": "\ud83d"}, "finish_reason": "\ud83d", "logprobs": {"content": [
+                {"token": "\ud83d", "logprob": -1.0, "top_logprobs": []}]}}]}
+        ).encode(),
+    }  # fmt: skip
+
+    def handler(request):
+        return httpx2.Response(200, content=odd.get(prompt_of(request)) or json.dumps(reply("good")))
+
+    table = ask(tmp_path / "a.parquet", handler, 5, max_retries=0)
+    assert table["error"].isna().tolist() == [True, False, True, True, True]
+    assert table["completion_tokens"].isna()[0]
+    odd.clear()
+    assert ask(tmp_path / "a.parquet", handler, 5)["error"].isna().all()
+
+
+def test_a_count_in_an_older_log_that_fits_no_table_is_unknown(tmp_path):
+    out = tmp_path / "a.parquet"
+    ask(out, good, 1)
+    lines = log_path(out).read_text().replace('"completion_tokens": 3', '"completion_tokens": ' + "1" + "0" * 30)
+    log_path(out).write_text(lines)
+    assert ask(out, good, 1)["completion_tokens"].isna().all()
