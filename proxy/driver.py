@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from estimators.base import InputError
 from proxy.claims import Claims
 from proxy.cluster import Cluster, WorkerLostError
 from proxy.config import SweepConfig
 from proxy.jobs import Job
-from proxy.placement import Demand, demand, misfits, place
+from proxy.placement import Demand, misfits, place
 from proxy.results import Found, Results
-from proxy.slots import Event, Group, Slot, suits
+from proxy.room import FIRST_NODE, await_first_node, grouped, refuse_what_cannot_fit
+from proxy.slots import Event, Group, Pace, Slot, Starts, suits
 from proxy.worker import Outcome, failure
 
 TICK = 1.0  # seconds between looks at the cluster
 HOMELESS = 60.0  # seconds that models wait for a node with room before they are given up
-FIRST_NODE = 900.0  # seconds that a growing cluster may take to bring its first node
 ELSEWHERE = 2.0  # seconds between looks at jobs that another driver works on
 
 
@@ -52,28 +49,15 @@ class Driver:
         self.attempts: dict[str, int] = {}
         self.slots: list[Slot] = []
         self.elsewhere: list[Job] = []
-        self._await_first_node()
+        if config.workers is not None:  # a cluster that grows
+            await_first_node(cluster)
         self.queue = self._grouped(jobs)
-        self._looked = {"cluster": -TICK, "elsewhere": -ELSEWHERE, "steps": -TICK}
+        self._due = Pace()
+        self._starts = Starts()
         self._homeless_since: float | None = None
 
-    def _await_first_node(self) -> None:
-        """On a cluster that grows, wait for the first node with cores: what models ask for depends on its GPUs."""
-        end = time.monotonic() + FIRST_NODE
-        while self.config.workers is not None and time.monotonic() < end:
-            if any(node.total.cpus for node in self.cluster.nodes().values()):
-                return
-            time.sleep(TICK)
-
     def _grouped(self, jobs: Sequence[Job]) -> list[Group]:
-        """Group jobs by model, the largest demand first, else in the order of the config."""
-        nodes = list(self.cluster.nodes().values())
-        groups = []
-        for _, run in itertools.groupby(jobs, key=lambda job: job.load_key):
-            members = deque(run)
-            peaks = self.found.peaks.get(members[0].model_name)
-            groups.append(Group(members, demand(members[0].model, self.config.resources, nodes, peaks)))
-        return sorted(groups, key=lambda group: group.demand, reverse=True)
+        return grouped(jobs, self.config.resources, list(self.cluster.nodes().values()), self.found.peaks)
 
     def refuse_what_cannot_fit(self) -> None:
         """Say before starting which models no node has room for; a cluster with `workers` set may still grow.
@@ -81,15 +65,8 @@ class Driver:
         Raises:
             InputError: naming them.
         """
-        nodes = list(self.cluster.nodes().values())
-        large = [group for group in self.queue if misfits(group.demand, nodes)]
-        if large and self.config.workers is None:
-            names = ", ".join(dict.fromkeys(group.jobs[0].model.id for group in large))
-            room = max((node.total for node in nodes), default=Demand(0, 0, 0))
-            raise InputError(
-                f"No node has room for {names}: {large[0].demand} needed, the largest node has {room}; leave such "
-                "models out, set their resources, or join a larger cluster (with 'workers' set: one that grows)."
-            )
+        if self.config.workers is None:
+            refuse_what_cannot_fit(self.queue, self.cluster)
 
     def run(self) -> Iterator[Job]:
         """Work until every job is done or has failed; yields each job that is over."""
@@ -98,6 +75,7 @@ class Driver:
                 self.claims.renew()
                 yield from self._look_elsewhere()
                 yield from self._give_up_the_homeless()
+                yield from self._give_up_starting()
                 self._grow()
                 self._ask_for_steps()
                 if not self.slots:
@@ -107,24 +85,20 @@ class Driver:
                 for slot in [slot for slot in self.slots if slot.waiting_on in ready]:
                     yield from self._advance(slot)
         finally:
-            for slot in self.slots:
-                self.cluster.stop_worker(slot.handle)
-            self.slots.clear()
+            self._stop_all()
             self.claims.release_all()
 
-    def _due(self, what: str, pause: float) -> bool:
-        """Whether `pause` seconds have passed since it was last time for `what`."""
-        now = time.monotonic()
-        if now - self._looked[what] < pause:
-            return False
-        self._looked[what] = now
-        return True
+    def _stop_all(self) -> None:
+        for slot in self.slots:
+            self.cluster.stop_worker(slot.handle)
+        self.slots.clear()
 
     def _grow(self) -> None:
         """Start workers for waiting groups while there is room, the largest demand first."""
-        if not self.queue or not self._due("cluster", TICK):
+        if not self.queue or self._starts.paused or not self._due("cluster", TICK):
             return
-        rooms = {name: node.total for name, node in self.cluster.nodes().items()}
+        nodes = self.cluster.nodes()
+        rooms = {name: node.total for name, node in nodes.items()}
         for slot in self.slots:
             if slot.node in rooms:
                 rooms[slot.node] = rooms[slot.node].without(slot.demand)
@@ -142,25 +116,46 @@ class Driver:
                 rooms[node] = rooms[node].without(group.demand)
             elif self.config.workers is None:
                 continue
+            elif misfits(group.demand, list(nodes.values())):
+                self.tell(Event("waiting", group.jobs[0], f"no node has room for {group.demand} yet"))
             # Without room it is asked for all the same, so that a cluster that can grow does.
             handle = self.cluster.start_worker(group.demand)
             self.slots.append(Slot(handle, group.demand, node, self.cluster.where(handle)))
 
     def _give_up_the_homeless(self) -> Iterator[Job]:
-        """Fail what has waited too long while nothing runs and no node has room."""
-        if self.slots or not self.queue or self.config.workers is not None:
-            self._homeless_since = None
-            return
-        nodes = list(self.cluster.nodes().values())
-        if not all(misfits(group.demand, nodes) for group in self.queue):
+        """Fail what has waited too long while nothing runs and no node has room for it."""
+        homeless = self._homeless()
+        if not homeless:
             self._homeless_since = None
             return
         self._homeless_since = self._homeless_since or time.monotonic()
-        if time.monotonic() - self._homeless_since > HOMELESS:
-            for group in self.queue:
-                for job in group.jobs:
-                    yield self._fail(job, failure(job, "NoRoom", f"no living node has room for {group.demand}"))
-            self.queue.clear()
+        if time.monotonic() - self._homeless_since > (HOMELESS if self.config.workers is None else FIRST_NODE):
+            self._stop_all()
+            for group in homeless:
+                yield from self._give_up(group, "NoRoom", f"no living node has room for {group.demand}")
+
+    def _homeless(self) -> list[Group]:
+        """Return the groups that no node has room for; none while a worker is at work or may still start."""
+        if not self.queue or any(slot.group for slot in self.slots):
+            return []
+        nodes = list(self.cluster.nodes().values())
+        if not all(misfits(slot.demand, nodes) for slot in self.slots):
+            return []
+        return [group for group in self.queue if misfits(group.demand, nodes)]
+
+    def _give_up_starting(self) -> Iterator[Job]:
+        """Fail what is left when workers keep dying before they take a job and none lives."""
+        if self.slots or not self._starts.hopeless:
+            return
+        for group in list(self.queue):
+            yield from self._give_up(group, "WorkerLost", f"no worker lived to take a job: {self._starts.reason}")
+
+    def _give_up(self, group: Group, kind: str, reason: str) -> Iterator[Job]:
+        """Fail those jobs of a waiting group that no other driver works on."""
+        self.queue.remove(group)
+        yield from self._claim(group)
+        for job in group.jobs:
+            yield self._fail(job, failure(job, kind, reason))
 
     def _look_elsewhere(self) -> Iterator[Job]:
         """Take over the results of other drivers, and the jobs they have given up."""
@@ -215,6 +210,7 @@ class Driver:
             return
         if slot.job is None:
             slot.node = answer["node"]
+            self._starts.lived()
         else:
             yield from self._over(slot, slot.job, answer)
         while slot.group is None or not slot.group.jobs:
@@ -266,6 +262,7 @@ class Driver:
     def _lost(self, slot: Slot, error: WorkerLostError) -> Iterator[Job]:
         """Give a lost worker's jobs back; the one it was at may have been the cause."""
         if slot.group is None:
+            self._starts.died(slot.started, str(error))
             return
         if slot.job is not None:
             if self._again(slot.job, str(error)):

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from estimators.base import EmergenceError, InputError
-from proxy import driver
+from proxy import driver, slots
 from proxy.claims import Claims
 from proxy.cluster import Cluster, WorkerLostError
 from proxy.config import parse_config
@@ -218,6 +218,64 @@ def test_what_no_node_can_hold_any_more_is_given_up(tmp_path: Path, monkeypatch:
     result, _ = run(tmp_path, cluster, models=["gpt2-30k"])
     assert {record["error_type"] for record in result.failed} == {"NoRoom"}
     assert len(result.failed) == 2
+
+
+def test_workers_that_die_before_they_take_a_job_are_not_replaced_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "PAUSE", 0.02)
+    monkeypatch.setattr(driver, "TICK", 0.01)
+    cluster = Threads(finished)
+
+    def dies() -> None:
+        raise WorkerLostError("no module named torch")
+
+    monkeypatch.setattr(cluster, "where", lambda handle: cluster.pool.submit(dies))
+    result, _ = run(tmp_path, cluster)
+    assert len(cluster.demands) <= 2 * slots.STARTS  # two fit at a time
+    assert (len(result.done), len(result.failed)) == (0, 4)
+    assert {record["error_type"] for record in result.failed} == {"WorkerLost"}
+    assert "no module named torch" in result.failed[0]["error"]
+    assert list((tmp_path / "claims").iterdir()) == []
+
+
+def test_one_worker_that_dies_before_it_takes_a_job_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "PAUSE", 0.02)
+    monkeypatch.setattr(driver, "TICK", 0.01)
+    cluster = Threads(finished)
+
+    def where(handle: int) -> Future[Any]:
+        def answer() -> dict[str, str]:
+            if handle % 3 < 2:
+                raise WorkerLostError("its node went")
+            return {"node": "one"}
+
+        return cluster.pool.submit(answer)
+
+    monkeypatch.setattr(cluster, "where", where)
+    result, _ = run(tmp_path, cluster)
+    assert (len(result.done), result.failed) == (4, ())
+
+
+def test_what_a_growing_cluster_never_brings_is_said_and_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "FIRST_NODE", 0.3)
+    monkeypatch.setattr(driver, "TICK", 0.01)
+    cluster = Threads(finished, {"one": Node(Demand(1, 64 * GIB, 8), gpu_gb=80)})
+    where = cluster.where
+    monkeypatch.setattr(
+        cluster, "where", lambda handle: Future() if cluster.demands[handle].gpus > 1 else where(handle)
+    )
+    big = {"id": "gpt2-90k", "resources": {"gpus": 2}}
+    result, events = run(tmp_path, cluster, models=["gpt2-30k", big], workers=1)
+    assert [event.job.label for event in events if event.kind == "waiting"] == ["gpt2-90k on animal"]
+    assert "2 GPU" in next(event.detail for event in events if event.kind == "waiting")
+    assert {(record["model"], record["error_type"]) for record in result.failed} == {("gpt2-90k", "NoRoom")}
+    assert len(result.done) == len(result.failed) == 2
+    assert sorted(cluster.stopped) == list(range(len(cluster.demands)))
 
 
 def test_workers_that_are_asked_for_are_not_bounded_by_the_nodes_of_now(tmp_path: Path) -> None:
