@@ -13,6 +13,8 @@ from proxy.cli.console import screen
 if TYPE_CHECKING:
     from proxy.slots import Event
 
+SPEED_OVER = 7 * 86_400.0  # seconds: Rich forgets after 30 by default, before a second job is over
+
 
 class Watch:
     """Shows the jobs at work, how many are over, the rate, the time left and what failed."""
@@ -35,6 +37,7 @@ class Watch:
                 TimeRemainingColumn(elapsed_when_finished=True),
                 TextColumn("{task.fields[note]}", markup=False),
                 console=screen,
+                speed_estimate_period=SPEED_OVER,
             )
             self._bars.start()
             self._overall = self._bars.add_task(self.name, total=None, note="starting")
@@ -74,6 +77,8 @@ class Watch:
             self._say(f"Failed: {job.label} ({job.key}): {event.detail}")
         elif event.kind == "elsewhere":
             self._say(f"Another driver works on {job.label}")
+        elif event.kind == "waiting":
+            self._say(f"Waiting: {job.label}: {event.detail}")
         elif event.kind == "done" and self._bars is None:
             count = f"{self._over + 1}/{self._total}"
             self._say(f"{count} {job.label}: {event.seconds:.1f} s{self._left()}")

@@ -34,6 +34,7 @@ def shown(jobs: list[Job], monkeypatch: pytest.MonkeyPatch, *, terminal: bool) -
         watch.event(Event("fail", jobs[2], "no such thing", 1.0))
         watch.progress(3, 4)
         watch.event(Event("elsewhere", jobs[1]))
+        watch.event(Event("waiting", jobs[2], "no node has room"))
     assert isinstance(screen.file, io.StringIO)
     return screen.file.getvalue()
 
@@ -46,6 +47,21 @@ def test_what_matters_is_said_everywhere(jobs: list[Job], monkeypatch: pytest.Mo
     assert "Again: gpt2-30k on color: worker died" in text
     assert f"Failed: gpt2-30k on country ({jobs[2].key}): no such thing" in text
     assert "Another driver works on gpt2-30k on color" in text
+    assert "Waiting: gpt2-30k on country: no node has room" in text
+
+
+def test_jobs_longer_than_half_a_minute_leave_a_time(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "screen", Console(file=io.StringIO(), force_terminal=True, width=120))
+    with Watch("sweep-name") as watch:
+        assert watch._bars is not None
+        now = [0.0]
+        monkeypatch.setattr(watch._bars, "get_time", lambda: now[0])
+        for done in range(4):
+            watch.progress(done, 10)
+            now[0] += 40.0
+        left = watch._bars.tasks[0].time_remaining
+    assert left is not None
+    assert 200 <= left <= 320  # 7 jobs of 40 s
 
 
 def test_a_terminal_shows_bars_and_a_log_shows_lines(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
