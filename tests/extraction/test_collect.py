@@ -15,10 +15,12 @@ import pytest
 from estimators.base import EmergenceError, InputError
 from extraction import collect, pace
 from extraction.answer_log import AnswerLog
+from extraction.api import seconds_to_wait
 from extraction.batch import NotReadyError
 from extraction.collect import estimate_bill, log_path
 from extraction.endpoints import Capabilities
 from extraction.pace import Budget
+from extraction.responses import read_responses
 
 URL = "http://api.example/v1"
 CHAT = Capabilities("chat", seed=True)
@@ -507,3 +509,227 @@ def test_a_count_in_an_older_log_that_fits_no_table_is_unknown(tmp_path):
     lines = log_path(out).read_text().replace('"completion_tokens": 3', '"completion_tokens": ' + "1" + "0" * 30)
     log_path(out).write_text(lines)
     assert ask(out, good, 1)["completion_tokens"].isna().all()
+
+
+def test_answers_of_a_batch_are_kept_whatever_run_fetches_them(tmp_path):
+    """A run with other settings on the same log must not throw away what was paid for."""
+    state: dict = {}
+    out = tmp_path / "a.parquet"
+    with pytest.raises(NotReadyError, match="Handed in 3 calls"):
+        ask(out, batch_server(state), batch=True, stop=["2"])
+    finish(state)
+    first = state["file"]
+    with pytest.raises(NotReadyError, match="Handed in 3 calls"):  # its own are still to be asked for
+        ask(out, batch_server(state), batch=True, temperature=0.5)
+    assert state["file"] != first
+
+    def nobody(request):
+        raise AssertionError("asked again")
+
+    table = ask(out, nobody, stop=["2"])  # all there, so nothing is asked, and cut by the run that asked
+    assert table["text"].tolist() == ["said Say 0", "said Say 1", "said Say "]
+
+
+def test_what_a_batch_was_asked_for_is_not_asked_for_again_without_it(tmp_path):
+    state: dict = {}
+    out = tmp_path / "a.parquet"
+    with pytest.raises(NotReadyError, match="Handed in 3 calls"):
+        ask(out, batch_server(state), batch=True)
+    with pytest.raises(InputError, match="3 of these answers are on their way in a batch"):
+        ask(out, good)
+    assert estimate_bill("m", some_prompts(3), out=out, budget=Budget())["answers"] == 0
+    assert ask(out, good, temperature=0.5)["error"].isna().all()  # other answers may be asked for
+    finish(state, faulty=1)
+    ask(out, batch_server(state), batch=True)
+    assert ask(out, good)["error"].isna().all()  # what the batch did not bring
+
+
+def test_a_lost_batch_is_found_beyond_the_first_page(tmp_path):
+    state: dict = {"die": True}
+    out = tmp_path / "a.parquet"
+    with pytest.raises(EmergenceError, match="could not be reached"):
+        ask(out, batch_server(state), batch=True)
+    pages = []
+
+    def paged(request):
+        if request.url.path == "/v1/batches":
+            pages.append(request.url.params.get("after"))
+            other = {"id": f"batch_other_{len(pages)}", "status": "completed", "metadata": {}}
+            mine = len(pages) == 3
+            return httpx2.Response(200, json={"data": [state["batch"] if mine else other], "has_more": not mine})
+        return batch_server(state)(request)
+
+    with pytest.raises(NotReadyError, match="Batch batch_1 is in progress"):
+        ask(out, paged, batch=True)
+    assert pages == [None, "batch_other_1", "batch_other_2"]
+
+
+def test_a_batch_in_the_wrong_way_or_of_a_faulty_server_is_said_in_a_sentence(tmp_path):
+    out = tmp_path / "a.parquet"
+    with pytest.raises(InputError, match="no system prompt"):
+        ask(out, good, batch=True, system="Be kind.", capabilities=Capabilities("completions"))
+    state: dict = {}
+    with pytest.raises(NotReadyError):
+        ask(out, batch_server(state), batch=True)
+    finish(state)
+    faults = [
+        httpx2.Response(500, json={"error": {"message": f"no file for {KEY}"}}),
+        httpx2.ReadError("reset"),
+        httpx2.Response(404, json={}),
+    ]
+    for fault in faults:
+
+        def faulty(request, fault=fault):
+            if request.url.path.endswith("/content"):
+                if isinstance(fault, Exception):
+                    raise fault
+                return fault
+            return batch_server(state)(request)
+
+        with pytest.raises(EmergenceError) as caught:
+            ask(out, faulty, batch=True)
+        assert KEY not in str(caught.value)
+    assert ask(out, batch_server(state), batch=True)["error"].isna().all()  # not marked as fetched in between
+
+
+def test_the_reason_of_a_refused_batch_is_told_without_the_key(tmp_path):
+    state: dict = {}
+    out = tmp_path / "a.parquet"
+    with pytest.raises(NotReadyError):
+        ask(out, batch_server(state), batch=True)
+    state["batch"] |= {"status": "failed", "errors": {"data": [{"message": f"key {KEY} has no batches"}]}}
+    with pytest.raises(EmergenceError, match=r"refused batch batch_1: key \[key\] has no batches"):
+        ask(out, batch_server(state), batch=True)
+
+
+def test_a_batch_hands_in_what_the_budget_allows_for(tmp_path):
+    state: dict = {}
+    out = tmp_path / "a.parquet"
+    with pytest.raises(EmergenceError, match=r"Handed in 4 calls as batch_1.*limit of 300 tokens"):
+        ask(out, batch_server(state), 10, batch=True, max_tokens=50, budget=Budget(max_total_tokens=300))
+    assert state["file"].count(b"custom_id") == 4  # each can cost 20 + 50
+    with pytest.raises(EmergenceError, match=r"Nothing was handed in.*limit of 300 tokens"):
+        ask(out, batch_server(state), 10, batch=True, max_tokens=50, budget=Budget(max_total_tokens=300))
+
+
+def test_a_limit_covers_earlier_runs_into_the_same_log(tmp_path):
+    out = tmp_path / "a.parquet"
+    billed = 0
+    for _ in range(3):
+        budget = Budget(max_total_tokens=400)
+        with pytest.raises(EmergenceError, match="limit of 400 tokens"):
+            ask(out, good, 500, budget=budget, max_tokens=50)
+        billed += budget.prompt_tokens + budget.completion_tokens
+    assert 300 < billed <= 400
+
+
+def test_replies_that_could_not_be_read_are_on_the_bill_of_the_next_run_too(tmp_path):
+    out = tmp_path / "a.parquet"
+    ask(out, lambda _: httpx2.Response(200, json={"choices": [], "usage": reply("")["usage"]}), max_retries=1)
+    budget = Budget()
+    ask(out, good, budget=budget)
+    assert budget.earlier == (3 * 2 * 5, 3 * 2 * 3)
+
+
+def test_only_what_is_asked_for_counts_as_work(tmp_path):
+    told = []
+    ask(tmp_path / "a.parquet", good, 5)
+    ask(tmp_path / "a.parquet", good, 8, progress=lambda done, total: told.append((done, total)))
+    assert told[0] == (0, 3)
+    assert told[-1] == (3, 3)
+
+
+def test_tokens_behind_the_stop_are_no_part_of_the_answer(tmp_path):
+    words = ["dog", ",", " cat", ", cow"]
+    told = {"content": [{"token": word, "logprob": -1.0, "top_logprobs": []} for word in words]}
+    answer = reply("".join(words), completion_tokens=4)
+    answer["choices"][0]["logprobs"] = told
+    able = Capabilities("chat", logprobs=1)
+    handler = lambda _: httpx2.Response(200, json=answer)  # noqa: E731
+    table = ask(tmp_path / "a.parquet", handler, 1, stop=[" cow"], capabilities=able)
+    assert [entry["token"] for entry in json.loads(table["logprobs"][0])] == words
+    table = ask(tmp_path / "a.parquet", handler, 1, stop=[","], capabilities=able)
+    assert [entry["token"] for entry in json.loads(table["logprobs"][0])] == ["dog"]
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "json"])
+def test_the_table_is_the_same_in_however_many_pieces(tmp_path, monkeypatch, ending):
+    from extraction import responses
+
+    whole = ask(tmp_path / f"a.{ending}", good, 7, samples=2)
+    monkeypatch.setattr(responses, "ROWS_AT_A_TIME", 3)
+    log_path(tmp_path / "a.x").rename(log_path(tmp_path / "b.x"))
+    pieces = ask(tmp_path / f"b.{ending}", good, 7, samples=2)
+    pd.testing.assert_frame_equal(whole, pieces)
+    assert (tmp_path / f"a.{ending}").read_bytes() == (tmp_path / f"b.{ending}").read_bytes() or ending == "parquet"
+    pd.testing.assert_frame_equal(
+        read_responses(tmp_path / f"a.{ending}"), read_responses(tmp_path / f"b.{ending}"), check_dtype=False
+    )
+    assert len(read_responses(tmp_path / f"b.{ending}")) == 14
+
+
+@pytest.mark.parametrize(
+    ("left", "reset", "waits"), [("1", "80ms", True), ("500", "80ms", False), ("x", "80ms", False)]
+)
+def test_an_allowance_that_is_nearly_used_up_is_left_to_what_is_in_flight(left, reset, waits):
+    rate = pace.Pace(8)
+
+    async def timed():
+        async with rate.turn(), rate.turn(), rate.turn():
+            rate.answered({"x-ratelimit-remaining-requests": left, "x-ratelimit-reset-requests": reset})
+        started = time.monotonic()
+        async with rate.turn():
+            return time.monotonic() - started
+
+    assert (asyncio.run(timed()) >= 0.07) == waits
+
+
+def test_an_allowance_that_is_long_to_come_back_is_used_one_call_at_a_time():
+    rate = pace.Pace(8)
+    rate.answered({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "6m0s"})
+    assert rate.limit == 1.0
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({"x-ratelimit-reset-requests": "2s"}, 2.0),
+        ({"x-ratelimit-reset-requests": "9s", "x-ratelimit-reset-tokens": "3s"}, 9.0),
+        (
+            {
+                "x-ratelimit-reset-requests": "9s",
+                "x-ratelimit-reset-tokens": "3s",
+                "x-ratelimit-remaining-requests": "7",
+                "x-ratelimit-remaining-tokens": "0",
+            },
+            3.0,
+        ),
+        ({"retry-after": "1", "x-ratelimit-reset-requests": "9s"}, 1.0),
+        ({"x-ratelimit-reset-requests": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_a_complaint_without_retry_after_says_by_its_allowance_when_to_come_back(headers, wait):
+    assert seconds_to_wait(headers) == wait
+
+
+def test_the_command_says_what_it_would_cost_and_asks_nothing(tmp_path, emergence, monkeypatch):
+    def nobody(**_):
+        raise AssertionError("no connection is needed")
+
+    monkeypatch.setattr("openai.DefaultAsyncHttpxClient", nobody)
+    (tmp_path / "prices.json").write_text('{"m": {"input": 1000, "output": 2000}}')
+    command = ["collect", "m", "--dry-run", "--prices", tmp_path / "prices.json", "--prompts", "questions"]
+    command += ["--base-url", URL, "--max-tokens", 10, "--out", tmp_path / "a.parquet"]
+    done = emergence(*command)
+    assert done.code == 0, done.err
+    assert done.out.startswith("60 answers would be asked for: about")
+    assert "at most 600 answer tokens, with at most" in done.out
+    assert "costing at most about" in done.out
+    bill = json.loads(emergence(*command, "--json").out)
+    assert bill["answers"] == 60
+    assert bill["cost"] > 0.6 * 2
+    assert [path.name for path in tmp_path.iterdir()] == ["prices.json"]
+    said = emergence("collect", "--help").out
+    assert "--max-cost" in said
+    assert "--max-total-tokens" in said
