@@ -1,133 +1,210 @@
 """Emergence itself: can it be estimated for architectures and sizes that were left out? Part of public_proxies.py.
 
-Models: the bundled ones and their checkpoints after 12, 25 and 50 % of training, which
+Models: the ten bundled ones and 18 stages of training, after 12, 25 and 50 % of the steps, of the six smallest of them:
 
-    python benchmarks/train_reference_models.py --text DIR --out OUT --keep-checkpoints CHECKPOINTS
+    python benchmarks/train_reference_models.py --text DIR --out OUT --keep-checkpoints CHECKPOINTS \
+      --only gpt2-30k gpt2-90k gpt2-280k gemma-30k gemma-90k gemma-280k
 
-makes: 40 models, 10 training runs, 2 architectures. Four stages of one run are no independent models, so runs are
+That is 28 models of ten training runs and two architectures. Stages of one run are no independent models, so runs are
 left out whole. Each model is measured on a corpus, answers the same prompts, and its answers are read by one small
-reader; log probabilities are not used, as most closed models give none.
+reader, which is no reference itself; log probabilities are not used, as most closed models give none.
 """
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from estimators.base import InputError
 from extraction import generate_answers, load_model, prompts, reference_models, windows
 from proxy.features import features
+from proxy.folds import rows_needed
+from proxy.intervals import LEVELS, Intervals
 from proxy.measure import DEFAULT_RESOLUTION, measure, peak_emergence
 from proxy.references import SIZE
 from proxy.regression import ProxyRegressor
-from proxy.scale import leave_largest_out, profiles
+from proxy.scale import DEPTHS, leave_largest_out, predict_profile, profiles
 
-READER = "gpt2-280k"
+Array = NDArray[np.float64]
+READER = "gpt2-750k"
 TARGET = "emergence_bits"
+TOKENS = "meta.log_tokens"
+WINDOWS, PROMPTS, LONGEST = 1000, 100, 48
+FINAL_TOKENS = 4_505_600  # that a bundled model was trained on
 
 
-def evaluate(checkpoints: Path, corpora: list[str], cache: Path, *, prompt_count: int = 100) -> dict[str, pd.DataFrame]:
+def evaluate(checkpoints: Path, corpora: list[str], cache: Path) -> dict[str, pd.DataFrame]:
     """Return tables by title."""
-    found: dict[str, pd.DataFrame] = {}
     folders = {name: str(reference_models.path(name)) for name in reference_models.names()}
     folders |= {path.name: str(path) for path in sorted(checkpoints.iterdir()) if path.is_dir()}
-    tables, rows = [], []
-    for name, folder in folders.items():
-        table, row = _observed(name, folder, corpora, cache, prompt_count)
-        tables.append(table)
-        rows.append(row)
-    emergence = pd.concat(tables, ignore_index=True)
-    answers = pd.concat(rows, ignore_index=True)
+    emergence = pd.concat([_measured(name, folder, corpora, cache) for name, folder in folders.items()])
+    answers = pd.concat([_read(name, folder, cache) for name, folder in folders.items() if name != READER])
+    found: dict[str, pd.DataFrame] = {
+        "Data": pd.DataFrame(
+            [
+                {
+                    "measured models": len(folders),
+                    "references that were read": len(answers),
+                    "reader": READER,
+                    "training runs": len({name.split("@")[0] for name in folders}),
+                    "architectures": len({name.split("-")[0] for name in folders}),
+                }
+            ]
+        )
+    }
     for corpus in corpora:
         measured = emergence[emergence["corpus"] == corpus]
         references = peak_emergence(measured).merge(answers, on="model", validate="one_to_one")
         references[SIZE] = np.log10(references["parameters"].astype(float))
+        share = references["model"].str.extract(r"@(\d+)$")[0].astype(float).fillna(100.0) / 100
+        references[TOKENS] = np.log10(share * FINAL_TOKENS)
         references["run"] = references["model"].str.split("@").str[0]
-        found[f"{corpus}: peak E(l) from answers alone, rows left out together (RMSE in bits)"] = _left_out(references)
-        finals = measured[~measured["model"].str.contains("@")]
-        largest = leave_largest_out(profiles(finals, resolution=DEFAULT_RESOLUTION))
-        found[f"{corpus}: profile of the largest bundled models in scale mode (RMSE in bits over depth)"] = _scale(
-            largest
-        )
+        found[f"{corpus}: peak E(l) from answers alone (RMSE in bits)"] = _left_out(references)
+        found[f"{corpus}: profiles E(l) in scale mode (RMSE in bits over relative depth)"] = _scale(measured)
     return found
 
 
-def _observed(
-    name: str, folder: str, corpora: list[str], cache: Path, prompt_count: int
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Measure a model and read its answers, or take both from the cache."""
-    saved = cache / f"{name}.emergence.parquet", cache / f"{name}.features.parquet"
-    if not all(path.is_file() for path in saved):
+def _measured(name: str, folder: str, corpora: list[str], cache: Path) -> pd.DataFrame:
+    saved = _saved(cache, f"{name}.emergence", *corpora, WINDOWS, DEFAULT_RESOLUTION)
+    if not saved.is_file():
         model = load_model(folder)
         parts = [
             measure(
                 model,
-                windows(corpus, model.tokenizer, count=1000, prefix=model.prefix),
+                windows(corpus, model.tokenizer, count=WINDOWS, prefix=model.prefix),
                 resolutions=(DEFAULT_RESOLUTION,),
             )
             for corpus in corpora
         ]
-        table = pd.concat(parts, ignore_index=True).assign(model=name, family=name.split("-")[0])
-        asked = prompts("demo").head(prompt_count)
-        answers = generate_answers(model, asked, max_tokens=48, logprobs=0).assign(model=name)
-        row = features(answers, [load_model(READER)])
-        table.to_parquet(saved[0])
-        row.to_parquet(saved[1])
-        print(f"measured {name}", flush=True)
-    return pd.read_parquet(saved[0]), pd.read_parquet(saved[1])
+        pd.concat(parts, ignore_index=True).assign(model=name, family=name.split("-")[0]).to_parquet(saved)
+        sys.stderr.write(f"measured {name}\n")
+    return pd.read_parquet(saved)
+
+
+def _read(name: str, folder: str, cache: Path) -> pd.DataFrame:
+    saved = _saved(cache, f"{name}.features", READER, PROMPTS, LONGEST)
+    if not saved.is_file():
+        asked = prompts("demo").head(PROMPTS)
+        answers = generate_answers(load_model(folder), asked, max_tokens=LONGEST, logprobs=0).assign(model=name)
+        features(answers, [load_model(READER)]).to_parquet(saved)
+        sys.stderr.write(f"{READER} read {name}\n")
+    return pd.read_parquet(saved)
+
+
+def _saved(cache: Path, name: str, *settings: object) -> Path:
+    """Return a file whose name changes with the settings, so that no table of other settings passes for this one."""
+    key = hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
+    return cache / f"{name}.{key}.parquet"
 
 
 def _left_out(references: pd.DataFrame) -> pd.DataFrame:
-    """Leave out runs, architectures, and the largest size; compare with the mean and log parameters."""
+    """Leave out runs, architectures, and the largest size; compare with the mean and what an API hides."""
     numbers = references.select_dtypes("number").columns
     answers = [c for c in numbers if c.startswith(("small.", "behaviour.")) and references[c].std() > 0]
-    X = references[answers].astype(float).assign(run=references["run"])
-    size = references[[SIZE]].assign(run=references["run"])
     y = references[TARGET].to_numpy(dtype=float)
-    largest = references["run"].str.endswith("2m").to_numpy()
+    methods = {
+        "answers": ("auto", answers),
+        "best feature": ("best_feature", answers),
+        "mean": ("mean", answers),
+        "log parameters": ("best_feature", [SIZE]),
+        "log parameters, log tokens": ("ridge", [SIZE, TOKENS]),
+    }
     splits = {
-        "one run": references["run"].to_numpy(),
-        "an architecture": references["family"].to_numpy(),
-        "the largest size": np.where(largest, "2m", ""),
+        "one run": references["run"].to_numpy(dtype=str),
+        "an architecture": references["family"].to_numpy(dtype=str),
+        "the largest size": np.where(references["run"].str.endswith("2m"), "2m", ""),
     }
     rows = []
     for title, parts in splits.items():
-        estimates = {name: np.full(len(y), np.nan) for name in ("answers", "mean", "log_parameters", "best_feature")}
+        estimates = {name: np.full(len(y), np.nan) for name in methods}
+        level = 0.9
+        for part in np.unique(parts[parts != ""]):
+            if len(references.loc[parts != part, "run"].unique()) < rows_needed(0.9):
+                level = 0.8  # too few runs remain for more
+        low, high = np.full((2, len(y)), np.nan)
         for part in np.unique(parts[parts != ""]):
             left = parts == part
-            for name, (candidate, inputs) in {
-                "answers": ("auto", X),
-                "best_feature": ("best_feature", X),
-                "mean": ("mean", X),
-                "log_parameters": ("best_feature", size),
-            }.items():
-                fitted = ProxyRegressor(candidate, group_column="run").fit(inputs[~left], y[~left])
-                estimates[name][left] = fitted.predict(inputs[left])
+            for name, (candidate, columns) in methods.items():
+                X = references[columns].astype(float).assign(run=references["run"])
+                regressor = ProxyRegressor(candidate, group_column="run")
+                if name != "answers":
+                    estimates[name][left] = regressor.fit(X[~left], y[~left]).predict(X[left])
+                    continue
+                runs = references.loc[~left, "run"].to_numpy(dtype=str)
+                fitted = Intervals.fit(regressor, X[~left], y[~left], np.ones(int((~left).sum())), runs)
+                estimates[name][left], lower, upper = fitted.predict(X[left])
+                low[left], high[left] = lower[:, LEVELS.index(level)], upper[:, LEVELS.index(level)]
         known = ~np.isnan(estimates["answers"])
         rows.append(
             {
-                "left out": title,
+                "left out together": title,
                 "models": int(known.sum()),
                 **{name: float(np.sqrt(np.mean((values - y)[known] ** 2))) for name, values in estimates.items()},
                 "Spearman of answers": float(
                     pd.Series(estimates["answers"][known]).corr(pd.Series(y[known]), "spearman")
                 ),
+                "level": level,
+                "coverage": float(np.mean(((low <= y) & (y <= high))[known])),
+                "mean width": float(np.mean((high - low)[known])),
             }
         )
     return pd.DataFrame(rows)
 
 
-def _scale(largest: pd.DataFrame) -> pd.DataFrame:
+def _scale(measured: pd.DataFrame) -> pd.DataFrame:
+    """Predict profiles of the largest models and of whole architectures from the others, stages among them.
+
+    A stage of training is a family of its own: what has seen half of the text is a sibling of what has seen half.
+    """
+    table = profiles(measured, resolution=DEFAULT_RESOLUTION)
+    stage = table["model"].str.extract(r"(@\d+)$")[0].fillna("")
+    staged = table.assign(family=table["family"] + stage)
+    finals = table[stage == ""].reset_index(drop=True)
     rows = []
-    for model, part in largest.groupby("model"):
-        errors = {name: part[name] - part["truth"] for name in ("estimate", "mean", "log_parameters", "sibling")}
-        inside = (part["lower"] <= part["truth"]) & (part["truth"] <= part["upper"])
-        rows.append(
-            {
-                "left out": model,
-                **{name: float(np.sqrt(np.mean(error**2))) for name, error in errors.items()},
-                "depths inside 90 %": float(inside.mean()),
-            }
-        )
+    for title, part in {"bundled models only": finals, "stages too": staged}.items():
+        found = leave_largest_out(part)
+        for model in finals.groupby("family")["model"].agg(list).explode():
+            if model.endswith("2m"):
+                rows.append(_errors(f"{model}, and all of its size; {title}", found[found["model"] == model]))
+    for architecture in finals["family"].unique():
+        others = staged[~staged["model"].str.startswith(f"{architecture}-")].reset_index(drop=True)
+        parts = [_from_others(others, model) for _, model in finals[finals["family"] == architecture].iterrows()]
+        rows.append(_errors(f"all of {architecture} (its five bundled models are predicted)", pd.concat(parts)))
     return pd.DataFrame(rows)
+
+
+def _from_others(others: pd.DataFrame, model: pd.Series) -> pd.DataFrame:
+    try:
+        found = predict_profile(others, family=str(model["family"]), parameters=10 ** model[SIZE])
+    except InputError as error:
+        raise InputError(f"{model['model']}: {error}") from error
+    values = others[list(DEPTHS)].to_numpy(dtype=float)
+    slopes, heights = np.polyfit(others[SIZE].to_numpy(dtype=float), values, 1)
+    return found.assign(
+        truth=model[list(DEPTHS)].to_numpy(dtype=float),
+        mean=values.mean(axis=0),
+        log_parameters=heights + slopes * model[SIZE],
+        sibling=np.nan,
+    )
+
+
+def _errors(title: str, part: pd.DataFrame) -> dict[str, object]:
+    def rmse(name: str) -> float:
+        return float(np.sqrt(np.mean((part[name] - part["truth"]).astype(float) ** 2)))
+
+    given = part["lower"].notna()
+    inside = (part["lower"] <= part["truth"]) & (part["truth"] <= part["upper"])
+    return {
+        "left out together": title,
+        "scale mode": rmse("estimate"),
+        "mean": rmse("mean"),
+        "log parameters": rmse("log_parameters"),
+        "next smaller sibling": rmse("sibling"),
+        "intervals given": float(given.mean()),
+        "90 % coverage": float(inside[given].mean()) if given.any() else float("nan"),
+    }

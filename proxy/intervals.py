@@ -1,4 +1,4 @@
-"""Jackknife+ and CV+ intervals on the scale of the link, through MAPIE."""
+"""Jackknife+ and CV+ intervals on the scale of the link, through MAPIE, with every group counted once."""
 
 from __future__ import annotations
 
@@ -59,15 +59,18 @@ class Intervals:
     """A regressor refitted once for each group left out, and what its left-out errors say about a new row.
 
     Jackknife+ (one group per fold) or CV+ (many groups, in ten folds) of Barber, Candes, Ramdas & Tibshirani 2021.
+    MAPIE fits and scores; its quantile counts rows, and a large family would speak for all. Here each of K groups has
+    the mass 1 / (K + 1), shared by its rows, and 1 / (K + 1) lies at infinity (Lee, Barber & Willett 2023): what is
+    promised holds for a row of a new group, if groups are exchangeable. With one row per group it is MAPIE's quantile.
 
     Attributes:
         conformal: the fitted MAPIE regressor.
-        groups: number of groups that were left out.
+        labels: (n,) the group of each training row.
     """
 
-    def __init__(self, conformal: CrossConformalRegressor, groups: int) -> None:
+    def __init__(self, conformal: CrossConformalRegressor, labels: NDArray[np.str_]) -> None:
         self.conformal = conformal
-        self.groups = groups
+        self.labels = labels
 
     @classmethod
     def fit(
@@ -87,7 +90,12 @@ class Intervals:
             cv=PredefinedSplit(fold_of(groups)),
         )
         conformal.fit_conformalize(X, y, fit_params={"sample_weight": weights})
-        return cls(conformal, len(np.unique(groups)))
+        return cls(conformal, groups)
+
+    @property
+    def groups(self) -> int:
+        """Number of groups that were left out."""
+        return len(np.unique(self.labels))
 
     @property
     def regressor(self) -> ProxyRegressor:
@@ -97,9 +105,30 @@ class Intervals:
 
     def predict(self, X: pd.DataFrame, levels: Sequence[float] = LEVELS) -> tuple[Array, Array, Array]:
         """Return estimates (m,), lower (m, levels) and upper bounds; NaN where too few groups were left out."""
-        estimate, bounds = self.conformal.predict_interval(
-            X, aggregate_point_predictions=None, allow_infinite_bounds=True
-        )
-        known = np.array([self.groups >= rows_needed(level) for level in levels])
-        bounds = np.where(known[None, None, :] & np.isfinite(bounds), bounds, np.nan)
-        return np.asarray(estimate), bounds[:, 0, :], bounds[:, 1, :]
+        link = self.regressor.link_
+        ensemble = self.conformal._mapie_regressor.estimator_
+        errors = np.asarray(self.conformal.conformity_scores)
+        folds = np.argmax(~np.isnan(ensemble.k_), axis=1)
+        # through the link and back, as the errors were made: near a bound both stop at its edge
+        by_fold = np.column_stack([link.forward(member.predict(X)) for member in ensemble.estimators_])
+        without = by_fold[:, folds]
+        _, own, sizes = np.unique(self.labels, return_inverse=True, return_counts=True)
+        mass = 1 / ((self.groups + 1) * sizes[own])
+        upper = _quantiles(without + errors, mass, levels)
+        lower = -_quantiles(errors - without, mass, levels)
+        low, high = link.snapped(link.inverse(lower), link.inverse(upper))
+        known = np.isfinite(lower) & np.isfinite(upper)
+        return self.regressor.predict(X), np.where(known, low, np.nan), np.where(known, high, np.nan)
+
+
+def _quantiles(values: Array, mass: Array, levels: Sequence[float]) -> Array:
+    """Return the smallest of the values (m, n) of each row below which lies a mass of `level`; NaN where none does."""
+    order = np.argsort(values, axis=1, kind="stable")
+    ordered = np.take_along_axis(values, order, axis=1)
+    below = np.cumsum(mass[order], axis=1)
+    found = np.full((len(values), len(levels)), np.nan)
+    for at, level in enumerate(levels):
+        enough = below >= level - 1e-9  # sums of 1 / (K + 1) miss the level by rounding
+        some = enough.any(axis=1)
+        found[some, at] = ordered[some, np.argmax(enough[some], axis=1)]
+    return found

@@ -11,6 +11,7 @@ Array = NDArray[np.float64]
 Bounds = tuple[float | None, float | None]
 
 EDGE = 0.005  # share of the range within which a value counts as lying on its bound: a link is infinite there
+EXACT = 1e-12  # the same where nothing is learned
 
 
 class Link:
@@ -62,14 +63,31 @@ class Link:
                 f"{' (exclusive: the scale is its logarithm)' if self.name == 'log' else ''}; correct one of them."
             )
 
-    def forward(self, y: Array) -> Array:
-        """Map targets (n,) to the linear scale; values on a bound are first moved off it."""
+    def forward(self, y: Array, edge: float = EDGE) -> Array:
+        """Map targets (n,) to the linear scale; values within `edge` (share of the range) of a bound are moved off it.
+
+        Learning needs a wide edge, or targets on a bound would dominate. To go there and back, as where an interval is
+        stretched, take `EXACT`.
+        """
         if self.lower is None:
             return y
         if self.upper is None:
             return np.asarray(np.log(np.maximum(y - self.lower, np.finfo(np.float64).tiny)))
-        share = np.clip((y - self.lower) / (self.upper - self.lower), EDGE, 1 - EDGE)
+        share = np.clip((y - self.lower) / (self.upper - self.lower), edge, 1 - edge)
         return np.asarray(np.log(share / (1 - share)))
+
+    def snapped(self, lower: Array, upper: Array) -> tuple[Array, Array]:
+        """Put ends of intervals that lie within `EDGE` of a bound onto it.
+
+        Residuals count a target on a bound as lying `EDGE` off it: an interval that reaches so far holds the bound.
+        """
+        if self.lower is None or self.upper is None:
+            return lower, upper
+        near = EDGE * (self.upper - self.lower) * (1 + 1e-9)
+        return (
+            np.where(lower <= self.lower + near, self.lower, lower),
+            np.where(upper >= self.upper - near, self.upper, upper),
+        )
 
     def inverse(self, eta: Array) -> Array:
         """Map values (n,) of the linear scale back to targets."""

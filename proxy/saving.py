@@ -21,11 +21,13 @@ from extraction.tables import read_table, write_table
 from proxy.domain import Domain
 from proxy.fitting import Proxy
 from proxy.intervals import Intervals
+from proxy.references import numeric
 
 SCHEMA = 1
 PACKAGES = ("emergence-proxy", "scikit-learn", "mapie", "numpy", "pandas", "skops")
 # These decide what a stored estimator means; skops checks types, not versions.
 EXACT = ("scikit-learn", "mapie")
+MEANS = ("coverage", "mean_width", "coverage_inside", "coverage_outside")  # empty, not 0, where nothing was counted
 FILES = ("model.skops", "references.parquet", "validation.parquet")
 
 # All that a proxy holds beyond what skops trusts by itself. Fixed here, never taken from the file that is read.
@@ -62,11 +64,7 @@ def save_proxy(proxy: Proxy, folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
         made = Path(temporary) / "proxy"
         made.mkdir()
-        skops.io.dump(
-            {"conformal": proxy.intervals.conformal, "references": proxy.domain.references},
-            made / "model.skops",
-            compression=zipfile.ZIP_DEFLATED,
-        )
+        skops.io.dump({"conformal": proxy.intervals.conformal}, made / "model.skops", compression=zipfile.ZIP_DEFLATED)
         write_table(proxy.references, made / "references.parquet")
         write_table(proxy.validation, made / "validation.parquet")
         write_card(proxy, made)
@@ -134,7 +132,8 @@ def load_proxy(folder: Path) -> Proxy:
     references = read_table(folder / "references.parquet")
     if table_hash(references) != description["references_hash"]:
         raise InputError(f"{folder / 'references.parquet'} is not the table this proxy was trained on; fit it again.")
-    intervals = Intervals(stored["conformal"], description["groups"])
+    # what groups and domain are follows from the table, whose hash was checked
+    intervals = Intervals(stored["conformal"], references[description["unit"]].to_numpy(dtype=str))
     lower, upper = description["bounds"]
     return Proxy(
         target=description["target"],
@@ -144,11 +143,11 @@ def load_proxy(folder: Path) -> Proxy:
         bounds=(lower, upper),
         unit=description["unit"],
         intervals=intervals,
-        domain=Domain(stored["references"], intervals.regressor.directions(stored["references"])),
+        domain=Domain.of(intervals.regressor, numeric(references, description["features"])),
         references=references,
         validation=read_table(folder / "validation.parquet"),
         scores=pd.DataFrame(description["scores"]).astype({"coverage": float, "spearman": float}),
-        coverage=pd.DataFrame(description["coverage"]).astype({"coverage": float, "mean_width": float}),
+        coverage=pd.DataFrame(description["coverage"]).astype(dict.fromkeys(MEANS, float)),
         remarks=tuple(description["remarks"]),
         seed=description["seed"],
     )

@@ -7,9 +7,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from estimators.base import InputError
-from proxy.domain import Domain, widened
+from proxy.domain import Domain, judged
 from proxy.intervals import Intervals, require_rows
-from proxy.links import Link
 from proxy.measure import emergence_by_block
 from proxy.references import SIZE
 from proxy.regression import ProxyRegressor
@@ -17,6 +16,7 @@ from proxy.regression import ProxyRegressor
 Array = NDArray[np.float64]
 DEPTHS = tuple(np.round(np.linspace(0.0, 1.0, 9), 3).tolist())  # 0: the first block, 1: the last
 METHOD = "family_pooled"
+SAME_SIZE = 0.1  # decades of parameters: nearer ones count as equally large
 
 
 def profiles(table: pd.DataFrame, *, resolution: float) -> pd.DataFrame:
@@ -79,6 +79,10 @@ def predict_profile(references: pd.DataFrame, *, family: str, parameters: float,
         InputError: too few models for an interval at `level`.
     """
     require_rows(len(references), level, "models")
+    return _predicted(references, family, parameters, level)
+
+
+def _predicted(references: pd.DataFrame, family: str, parameters: float, level: float) -> pd.DataFrame:
     if not parameters > 0:
         raise InputError(f"The number of parameters must be positive; {parameters} came.")
     X = references[["model", "family", SIZE]]
@@ -89,34 +93,35 @@ def predict_profile(references: pd.DataFrame, *, family: str, parameters: float,
     for depth in DEPTHS:
         y = references[depth].to_numpy(dtype=np.float64)
         intervals = Intervals.fit(_regressor(), X, y, np.ones(len(y)), X["model"].to_numpy(dtype=str), [level])
-        estimate, lower, upper = intervals.predict(target, [level])
-        novelty = Domain.of(intervals.regressor, X).novelty(intervals.regressor.standardised(target)[0])
-        low, high = widened(Link(), estimate, lower[:, 0], upper[:, 0], novelty)
-        rows.append((depth, estimate[0], low[0], high[0], level, bool(novelty[0] <= 1), novelty[0], remarks))
+        found = judged(intervals, Domain.of(intervals.regressor, X), target, [level])
+        ends = found.lower.item(), found.upper.item()
+        rows.append((depth, found.estimate.item(), *ends, level, found.inside.item(), found.novelty.item(), remarks))
     names = ["depth", "estimate", "lower", "upper", "level", "in_domain", "novelty", "remarks"]
     return pd.DataFrame(rows, columns=names)
 
 
 def leave_largest_out(references: pd.DataFrame, *, level: float = 0.9) -> pd.DataFrame:
-    """Predict the largest model of each family from all other models, beside the baselines.
+    """Predict the largest model of each family from all clearly smaller models, beside the baselines.
+
+    Models of its own size or more are left out with it, whatever their family (`SAME_SIZE`): with another family's
+    largest among the references the size would not be extrapolated at all.
 
     Returns:
-        model, family, depth, truth, estimate, lower, upper (bits), mean (of the others), log_parameters (one line for
-        all families) and sibling (the next smaller one's own value).
+        model, family, depth, truth, estimate, lower, upper (bits; empty where the models that remain are too few for
+        an interval at `level`), mean (of the others), log_parameters (one line for all families) and sibling (the
+        next smaller one's own value).
 
     Raises:
-        InputError: if too few models remain for an interval at `level`, or no family has two.
+        InputError: if no family has two sizes.
     """
-    counts = references["family"].value_counts()
-    families = sorted(counts.index[counts > 1])
-    if not families:
-        raise InputError("No family has two models, so none can be predicted from its siblings; measure more sizes.")
     parts = []
-    for family in families:
-        own = references[references["family"] == family].sort_values(SIZE)
-        largest, sibling = own.iloc[-1], own.iloc[-2]
-        others = references.drop(index=own.index[-1]).reset_index(drop=True)
-        found = predict_profile(others, family=family, parameters=10 ** largest[SIZE], level=level)
+    for family, own in references.groupby("family"):
+        largest = own.sort_values(SIZE).iloc[-1]
+        others = references[references[SIZE] < largest[SIZE] - SAME_SIZE].reset_index(drop=True)
+        siblings = others[others["family"] == family].sort_values(SIZE)
+        if siblings.empty:
+            continue
+        found = _predicted(others, str(family), 10 ** largest[SIZE], level)
         size = others[SIZE].to_numpy(dtype=np.float64)
         values = others[list(DEPTHS)].to_numpy(dtype=np.float64)
         slopes, heights = np.polyfit(size, values, 1)
@@ -127,9 +132,11 @@ def leave_largest_out(references: pd.DataFrame, *, level: float = 0.9) -> pd.Dat
                 truth=largest[list(DEPTHS)].to_numpy(dtype=np.float64),
                 mean=values.mean(axis=0),
                 log_parameters=heights + slopes * largest[SIZE],
-                sibling=sibling[list(DEPTHS)].to_numpy(dtype=np.float64),
+                sibling=siblings.iloc[-1][list(DEPTHS)].to_numpy(dtype=np.float64),
             )
         )
+    if not parts:
+        raise InputError("No family has two sizes, so none can be predicted from its siblings; measure more sizes.")
     names = ["model", "family", "depth", "truth", "estimate", "lower", "upper", "mean", "log_parameters", "sibling"]
     return pd.concat(parts, ignore_index=True)[names]
 

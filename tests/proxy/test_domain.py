@@ -2,7 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from proxy.domain import WITHHELD, Domain, contributions, widened
+from proxy.domain import WITHHELD, Domain, contributions, judged, widened
+from proxy.intervals import Intervals
 from proxy.links import Link
 from proxy.regression import ProxyRegressor
 
@@ -75,3 +76,41 @@ def test_widened_intervals_stay_within_the_bounds_and_hold_the_estimate() -> Non
     assert np.all((low <= estimate) & (estimate <= high))
     assert np.all((low > 0) & (high < 1))
     assert low[1] < 0.5
+
+
+@pytest.mark.parametrize("lower", [0.0, 1e-4, 0.004])
+def test_a_novel_model_of_a_bounded_target_never_gets_a_narrower_interval(lower: float) -> None:
+    # the link's edge is at 0.005: bounds and estimates beyond it must not be moved inwards by going there and back
+    link = Link((0.0, 1.0))
+    estimate = np.array([0.002, 0.5, 0.998])
+    ends = np.full(3, lower), np.array([0.003, 0.999, 1.0])
+    for novelty in (1.0, 1.01, 2.9):
+        low, high = widened(link, estimate, *ends, np.full(3, novelty))
+        assert np.all(low <= np.minimum(estimate, ends[0]))
+        assert np.all(high >= np.maximum(estimate, ends[1]))
+        assert np.all((low >= 0) & (high <= 1))
+
+
+@pytest.mark.parametrize(
+    ("candidate", "gone"), [("ridge", ["a", "b", "c"]), ("ridge", ["a", "b"]), ("best_feature", ["a"])]
+)
+def test_what_is_mostly_missing_is_outside_and_gets_no_interval(
+    data: tuple[pd.DataFrame, np.ndarray], candidate: str, gone: list[str]
+) -> None:
+    X, y = data
+    intervals = Intervals.fit(ProxyRegressor(candidate), X, y, np.ones(20), np.array([f"m{i}" for i in range(20)]))
+    domain = Domain.of(intervals.regressor, X)
+    found = judged(intervals, domain, X.head(1).assign(**dict.fromkeys(gone, np.nan)))
+    assert not found.inside.any()
+    assert np.isnan(found.lower).all()
+    # what the candidate hardly looks at may be missing
+    kept = judged(intervals, domain, X.mean().to_frame().T.assign(c=np.nan))
+    assert kept.inside.all()
+    assert np.isfinite(kept.lower).all()
+
+
+def test_gaps_that_references_have_too_are_no_reason_to_withhold(data: tuple[pd.DataFrame, np.ndarray]) -> None:
+    X, y = data
+    X = X.assign(**{name: X[name].where(X.index % 3 > 0) for name in ("a", "b")})
+    intervals = Intervals.fit(ProxyRegressor("ridge"), X, y, np.ones(20), np.array([f"m{i}" for i in range(20)]))
+    assert np.isfinite(judged(intervals, Domain.of(intervals.regressor, X), X.head(1)).lower).all()

@@ -75,6 +75,58 @@ def test_an_unseen_family_is_remarked(proxy: Proxy, nine: pd.DataFrame) -> None:
     assert "not of a new family" not in proxy.predict(nine.head(1))["remarks"].item()
 
 
+def test_a_family_that_is_named_and_new_gets_no_interval_where_models_were_left_out(
+    proxy: Proxy, nine: pd.DataFrame
+) -> None:
+    strange = proxy.predict(nine.head(1).assign(family="z"), every_level=True)
+    assert strange.filter(regex="^(lower|upper)").isna().all(axis=None)
+    assert np.isfinite(strange["estimate"]).all()
+    assert "no interval: left-out errors" in strange["remarks"].item()
+    # of a closed model the family is mostly not known: the remark must do
+    unnamed = proxy.predict(nine.head(1).drop(columns="family"))
+    assert np.isfinite(unnamed["lower"]).all()
+    assert "not of a new family" in unnamed["remarks"].item()
+
+
+def test_a_model_without_features_is_outside(proxy: Proxy, nine: pd.DataFrame) -> None:
+    found = proxy.predict(nine.head(1).assign(**dict.fromkeys(proxy.features, np.nan)))
+    assert not found["in_domain"].item()
+    assert found["lower"].isna().all()
+    assert "is missing: no interval" in found["remarks"].item()
+
+
+def test_every_level_is_given_on_request(proxy: Proxy, nine: pd.DataFrame) -> None:
+    found = proxy.predict(nine, every_level=True)
+    assert "lower_50" not in proxy.predict(nine)
+    assert (found["lower_90"] <= found["lower_80"]).all()
+    assert (found["lower_80"] <= found["lower_50"]).all()
+    assert (found["upper_90"] == found["upper"]).all()
+    assert found["upper_95"].isna().all()  # nine models do not tell
+
+
+def test_the_remark_names_the_families_that_the_level_needs(families: Families) -> None:
+    table = families(12, 2, features=3)
+    remarks = fit_proxy(table, target="bits", level=0.95, candidate="best_feature").remarks
+    assert any("at least 19 families are needed at 95%" in remark for remark in remarks)
+    assert not any("at least 9 families" in remark for remark in remarks)
+
+
+def test_coverage_is_that_of_the_intervals_the_product_gives(families: Families) -> None:
+    proxy = fit_proxy(families(10, 3, features=3), target="bits", candidate="best_feature")
+    told = proxy.coverage.set_index("level").loc[0.8]
+    assert told["rows_inside"] + told["rows_outside"] + told["withheld"] == 30
+    assert told["rows_outside"] > 0
+    outside = proxy.validation[~proxy.validation["in_domain"]]
+    one = outside.iloc[0]
+    kept = proxy.references[proxy.references["family"] != one["family"]]
+    again = fit_proxy(kept, target="bits", candidate="best_feature")
+    row = again.predict(proxy.references[proxy.references["model"] == one["model"]], every_level=True).iloc[0]
+    assert not row["in_domain"]
+    np.testing.assert_allclose(
+        row[["lower_80", "upper_80"]].astype(float), one[["lower_80", "upper_80"]].astype(float), rtol=1e-9
+    )
+
+
 def test_far_out_models_get_a_wider_interval_then_none(proxy: Proxy, nine: pd.DataFrame) -> None:
     features = list(proxy.features)
     middle = nine[features].mean()

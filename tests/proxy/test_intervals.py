@@ -5,7 +5,7 @@ from scipy.stats import binom
 
 from estimators.base import InputError
 from proxy.intervals import LEVELS, Intervals, LinkResidual, require_rows
-from proxy.links import Link
+from proxy.links import EDGE, Link
 from proxy.regression import ProxyRegressor
 
 
@@ -41,6 +41,47 @@ def test_bounds_are_those_of_jackknife_plus(n: int, bounds: tuple[float | None, 
         below = np.sort(left_out[:, folds] - errors, axis=1)[:, n - rank]
         np.testing.assert_allclose(upper[:, at], link.inverse(above), rtol=1e-9)
         np.testing.assert_allclose(lower[:, at], link.inverse(below), rtol=1e-9)
+
+
+def test_a_large_family_does_not_speak_for_all() -> None:
+    # ten precise families of one model, one family of thirty whose errors are ten times as large, and the reverse
+    rng = np.random.default_rng(0)
+    families = np.array([f"f{i}" for i in range(10)] + ["large"] * 30)
+    widths = []
+    for noise in (np.where(families == "large", 1.0, 0.1), np.where(families == "large", 0.1, 1.0)):
+        X = pd.DataFrame({"a": np.linspace(-1, 1, 40)})
+        y = noise * np.sign(rng.normal(size=40))
+        intervals = Intervals.fit(ProxyRegressor("mean"), X, y, np.ones(40), families)
+        _, lower, upper = intervals.predict(X.head(1))
+        widths.append((upper - lower)[0, LEVELS.index(0.8)])
+    # of 11 families ten are precise: at 80 % the large one does not matter; by rows it would be three quarters
+    assert widths[0] < 1.0
+    assert widths[1] > 1.5
+
+
+def test_levels_count_groups_not_rows() -> None:
+    X = pd.DataFrame({"a": np.linspace(-1, 1, 40)})
+    families = np.array([f"f{i // 4}" for i in range(40)])
+    intervals = Intervals.fit(ProxyRegressor("best_feature"), X, X["a"].to_numpy() + 0.1, np.ones(40), families)
+    _, lower, _ = intervals.predict(X.head(1))
+    assert intervals.groups == 10
+    assert np.isfinite(lower[0]).tolist() == [True, True, True, False]  # 95 % would need 19 families
+
+
+def test_a_target_on_its_bound_is_covered() -> None:
+    # some targets lie on a bound, which no interval between 0 and 1 holds unless it ends there
+    rng = np.random.default_rng(0)
+    ability = rng.normal(size=60)
+    X = pd.DataFrame({"a": ability})
+    y = Link((0.0, 1.0)).inverse(4 * ability + rng.normal(size=60) * 0.5)
+    y = np.where(y < EDGE, 0.0, np.where(y > 1 - EDGE, 1.0, y))
+    models = np.array([f"m{i}" for i in range(60)])
+    found = Intervals.fit(ProxyRegressor("best_feature", (0.0, 1.0)), X.head(40), y[:40], np.ones(40), models[:40])
+    _, lower, upper = found.predict(X.tail(20))
+    on = (y[40:] == 0) | (y[40:] == 1)
+    at = LEVELS.index(0.95)
+    assert on.sum() >= 4
+    assert np.all((lower[on, at] <= y[40:][on]) & (y[40:][on] <= upper[on, at]))
 
 
 @pytest.mark.slow

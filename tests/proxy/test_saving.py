@@ -48,7 +48,7 @@ def test_every_candidate_predicts_the_same_after_loading(candidate: str) -> None
     regressor = ProxyRegressor(candidate, (0.0, 1.0), "model", "family", SIZE)
     intervals = Intervals.fit(regressor, X, y, np.ones(10), X["model"].to_numpy(dtype=str))
     stored = skops.io.loads(skops.io.dumps(intervals.conformal), trusted=TRUSTED)
-    for again, before in zip(Intervals(stored, 10).predict(X), intervals.predict(X), strict=True):
+    for again, before in zip(Intervals(stored, intervals.labels).predict(X), intervals.predict(X), strict=True):
         np.testing.assert_array_equal(again, before)
 
 

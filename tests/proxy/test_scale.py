@@ -58,6 +58,23 @@ def test_the_largest_siblings_are_predicted_better_than_by_the_baselines(referen
     assert inside.mean() >= 0.7  # of 18 dependent depths; jackknife+ promises .8 at least
 
 
+def test_the_largest_is_predicted_without_any_model_of_its_size() -> None:
+    # at the largest size everything jumps: whoever sees another family's largest knows, whoever extrapolates does not
+    table = emergence_table(noise=0.0)
+    table["ie_bits"] += np.where(table["parameters"] > 10**6.2, 50.0, 0.0)
+    found = leave_largest_out(profiles(table, resolution=0.18))
+    without = leave_largest_out(profiles(emergence_table(noise=0.0), resolution=0.18))
+    for name in ("estimate", "lower", "upper", "mean", "log_parameters"):
+        np.testing.assert_allclose(found[name], without[name], rtol=1e-9)
+
+
+def test_too_few_smaller_models_give_estimates_without_intervals() -> None:
+    table = emergence_table()
+    found = leave_largest_out(profiles(table[table["parameters"] > 10**4.2], resolution=0.18))  # 8 smaller ones remain
+    assert np.isfinite(found["estimate"]).all()
+    assert found["lower"].isna().all()
+
+
 def test_an_unknown_family_is_remarked(references: pd.DataFrame) -> None:
     found = predict_profile(references, family="c", parameters=1e6)
     assert found["remarks"].str.contains("no sibling of c").all()
@@ -80,6 +97,6 @@ def test_bad_input(references: pd.DataFrame) -> None:
         profiles(pd.concat([table, table.assign(corpus="other")]), resolution=0.18)
     with pytest.raises(InputError, match="number of parameters"):
         profiles(table.assign(parameters=np.nan), resolution=0.18)
-    with pytest.raises(InputError, match="No family has two"):
+    with pytest.raises(InputError, match="No family has two sizes"):
         leave_largest_out(references.groupby("family").head(1))
     assert SIZE in references.columns
