@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from estimators.base import EmergenceError
 from proxy.identity import COMMIT
 from proxy.jobs import Job
+from proxy.provenance import accelerators
 from proxy.results import to_parquet
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Worker:
         self._steps = (0, 0)
         model = self._load(job)
         record |= {"revision": model.revision, "family": model.family, "parameters": model.parameters}
-        record["device"] = str(model.device)
+        record |= {"device": str(model.device), "gpus": accelerators()}
         chosen = windows(
             job.corpus.source,
             model.tokenizer,
