@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 
-from tracking import track
+from proxy.fitting import fit_proxy
+from proxy.saving import load_proxy
+from tracking import track, track_proxy
 from tracking.reporting import report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -157,6 +159,20 @@ def test_report_runs_no_script_whatever_the_names(small, browser: Browser, job_r
     assert browser.run("document.title") == "Information emergence: small"
     assert evil in browser.text()
     assert browser.run("document.querySelectorAll('img, script').length") == 0
+
+
+@pytest.mark.slow
+def test_mlflow_shows_a_registered_proxy(server, browser: Browser, reference_table, tmp_path: Path) -> None:
+    fit_proxy(reference_table(), target="emergence_bits", candidate="ridge").save(tmp_path / "proxy")
+    saved = load_proxy(tmp_path / "proxy")
+    example = saved.references[list(saved.features)].head(2)
+    served = Path(__file__).parents[2] / "proxy" / "served.py"
+    known = {"model_code": served, "input_example": example, "tracking_uri": server.uri, "experiment": "browser"}
+    tracked = track_proxy(tmp_path / "proxy", register="emergence-shown", **known)
+    browser.open(f"{server.uri}/#/models/emergence-shown/versions/{tracked.version}", height=1500)
+    browser.wait_for_text("emergence-shown", "candidate", "left out in turn", "mae")
+    browser.wait("[...document.querySelectorAll('td')].some((cell) => cell.innerText === 'spearman')")
+    browser.keep("mlflow-proxy")
 
 
 @pytest.mark.slow

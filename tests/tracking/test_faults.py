@@ -20,6 +20,8 @@ from tracking import MemoryTracker, mlflow_tracker, replay, store, sweep_runs, t
 from tracking.mlflow_tracker import MlflowTracker
 from tracking.results import read_results
 from tracking.store import masked, store_uri
+from tracking.summary import peaks
+from tracking.sweeps import job_points
 
 EMERGENCE = str(Path(sys.executable).parent / "emergence")
 
@@ -244,23 +246,32 @@ def test_full_disk_is_said(small, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_four_drivers_at_once_on_a_fresh_sqlite_file(tmp_path: Path, small, job_rows) -> None:
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+@pytest.mark.parametrize("kind", ["server", "fresh sqlite file"])
+def test_four_drivers_at_once(tmp_path: Path, small, kind: str, request: pytest.FixtureRequest) -> None:
+    uri = request.getfixturevalue("server").uri if kind == "server" else f"sqlite:///{tmp_path}/mlflow.db"
+    experiment = f"four {tmp_path.name}"
     drivers = []
     for index in range(4):
         folder = type(small)(tmp_path / f"sweep{index}", f"sweep{index}").folder
         for path in small.folder.glob("jobs/*"):
             shutil.copyfile(path, folder / "jobs" / path.name)
-        command = [EMERGENCE, "track", str(folder), "--tracking-uri", uri]
+        command = [EMERGENCE, "track", str(folder), "--tracking-uri", uri, "--experiment", experiment]
         drivers.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path))
     said = [driver.communicate()[1] for driver in drivers]
     assert [driver.returncode for driver in drivers] == [0] * 4, said
     client = MlflowClient(uri)
-    runs = client.search_runs([client.get_experiment_by_name("emergence").experiment_id])
+    runs = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
     assert sorted(run.info.run_name for run in runs) == sorted(
         [f"sweep{index}" for index in range(4)] + ["gpt2-30k on animal"] * 4
     )
     assert all(run.info.status == "FINISHED" for run in runs)
+    rows = read_results(small.folder).table
+    wanted = {(p.key, p.step, p.value) for p in job_points(rows, peaks(rows), {"seconds": 12.5})}
+    for run in (run for run in runs if run.data.tags.get("corpus")):
+        names = {key for key, _, _ in wanted}
+        history = [point for name in names for point in client.get_metric_history(run.info.run_id, name)]
+        assert {(point.key, point.step, point.value) for point in history} == wanted
+        assert len(history) == len(wanted)
 
 
 @pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/x", "ftp://host", "mlflow.db"])
