@@ -2,10 +2,12 @@
 
     python -m benchmarks.tracking_load                  100 models x 48 blocks x 8 positions x 5 resolutions, one driver
     python -m benchmarks.tracking_load --drivers 4      four drivers at once, a quarter of the models each
+    python -m benchmarks.tracking_load --drivers 4 --direct --models 20       the same into one fresh sqlite file
 
-Prints seconds, seconds per model, the CPU seconds of driver and server (what wall time would be on a machine that does
-nothing else, since they take turns), and the share of the time that measuring these models would take at the given
-seconds per job. Repeating the replay is timed as well.
+Prints seconds, seconds per model, the CPU seconds of driver and server (which work at the same time), and the share of
+the time that measuring these models would take at the given seconds per job. Repeating the replay is timed as well, and
+a curve of every run is read back and compared with the table. Exits with 1 when it took longer than --limit seconds or
+a larger share than 5 %, and when anything is lost.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ import pyarrow.parquet as pq
 
 from tracking.server import UserInterface, user_interface
 from tracking.store import open_store
+from tracking.summary import DEFAULT_RESOLUTION
 
+SHARE = 0.05  # of a sweep's time
 RESOLUTIONS = (0.06, 0.12, 0.18, 0.25, 0.5)
 
 
@@ -85,7 +89,8 @@ def make_results(folder: Path, name: str, models: range, blocks: int, positions:
             "host": "node1",
         }
         (folder / "jobs" / f"{key}.json").write_text(json.dumps(record))
-    header = {"name": name, "config": {"models": len(keys)}, "jobs": keys, "seed": 0, "schema": 1}
+    config = {"name": name, "models": [{"id": f"model-{index:03d}"} for index in models]}
+    header = {"name": name, "config": config, "jobs": keys, "seed": 0, "schema": 1}
     (folder / "sweep.json").write_text(json.dumps(header))
 
 
@@ -125,6 +130,24 @@ def count_runs(uri: str) -> int:
     return len(client.search_runs([found.experiment_id], "attributes.status = 'FINISHED'", max_results=5000))
 
 
+def lost_curves(uri: str, folders: list[Path]) -> int:
+    """Count the runs whose E(l) in MLflow is not that of the table: each value once, none missing."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("emergence").experiment_id
+    runs = {run.data.tags["emergence.key"]: run for run in client.search_runs([experiment], max_results=5000)}
+    lost = 0
+    for path in (path for folder in folders for path in (folder / "jobs").glob("*.parquet")):
+        rows = pd.read_parquet(path)
+        rows = rows[(rows["position"] == rows["position"].max()) & (rows["resolution"] == DEFAULT_RESOLUTION)]
+        run = runs.get(path.stem)
+        history = client.get_metric_history(run.info.run_id, "by_layer/ie_bits") if run is not None else []
+        found = sorted((point.step, point.value) for point in history)
+        lost += found != sorted(zip(rows["layer"], rows["ie_bits"], strict=True))
+    return lost
+
+
 def main() -> None:
     """Make the sweep, start a server, time the replay."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -134,6 +157,7 @@ def main() -> None:
     parser.add_argument("--drivers", type=int, default=1)
     parser.add_argument("--direct", action="store_true", help="into one fresh sqlite file, without a server")
     parser.add_argument("--seconds", type=float, default=60.0, help="what measuring one model is taken to last")
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds that logging may take")
     chosen = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
@@ -152,6 +176,7 @@ def main() -> None:
         wall, cpu = replay(folders, uri)
         served = server_seconds(shown) - before
         runs, wanted = count_runs(uri), chosen.models + chosen.drivers
+        lost = lost_curves(uri, folders)
         again, _ = replay(folders, uri)
         rows = chosen.models * chosen.blocks * chosen.positions * len(RESOLUTIONS)
         print(
@@ -161,9 +186,13 @@ def main() -> None:
         print(f"logged in {wall:.1f} s, {wall / chosen.models:.2f} s per model")
         print(f"CPU: driver {cpu:.1f} s, server {served:.1f} s")
         print(f"runs there: {runs} of {wanted}; repeating the replay: {again:.1f} s")
-        print(f"share of a sweep of {chosen.seconds:g} s per model: {wall / (chosen.models * chosen.seconds):.2%}")
-        if runs != wanted:
-            raise SystemExit("runs are missing")
+        share = wall / (chosen.models * chosen.seconds)
+        print(f"share of a sweep of {chosen.seconds:g} s per model: {share:.2%}")
+        print(f"curves that differ from the table: {lost} of {chosen.models}")
+        if runs != wanted or lost:
+            raise SystemExit("runs or values are missing")
+        if wall > chosen.limit or share > SHARE:
+            raise SystemExit(f"too slow: the limits are {chosen.limit:g} s and {SHARE:.0%} of the sweep's time")
 
 
 if __name__ == "__main__":
