@@ -8,8 +8,9 @@ import httpx2
 import pytest
 
 from estimators.base import InputError
+from extraction import collect, prompts
 from extraction.api import Api, BrokenError
-from extraction.capabilities import probe
+from extraction.capabilities import most_tokens, probe
 from extraction.endpoints import (
     ENDPOINTS,
     Capabilities,
@@ -20,7 +21,7 @@ from extraction.endpoints import (
     read_logprobs,
     request,
 )
-from extraction.pace import Budget
+from extraction.pace import Budget, BudgetSpentError
 
 WORDS = (
     "the",
@@ -269,3 +270,100 @@ def test_what_cannot_be_read_at_all_is_a_fault_of_that_reply():
                 await api.call("chat", {"model": "m"})
 
     asyncio.run(run())
+
+
+def failing(server, *faults):
+    """The server after so many faults."""
+    left = list(faults)
+
+    def handler(request):
+        return left.pop(0) if left else server(request)
+
+    return handler
+
+
+def test_a_fault_that_passes_does_not_cost_an_endpoint(monkeypatch):
+    monkeypatch.setattr("extraction.pace.FIRST_DELAY_S", 0.001)
+    faults = httpx2.Response(500, json={}), httpx2.Response(429, headers={"retry-after": "0.01"}, json={})
+    assert found(failing(Server(("chat", "completions"), logprobs=5), *faults)) == found(Server(logprobs=5))
+
+
+def test_the_probe_keeps_within_the_budget_and_is_on_the_bill():
+    with pytest.raises(BudgetSpentError, match="limit of 40 tokens"):
+        found(Server(), budget=Budget(max_total_tokens=40))
+    budget = Budget()
+    found(Server(extra=True), budget=budget)
+    most = most_tokens()
+    assert 0 < budget.prompt_tokens <= most[0]
+    assert 0 < budget.completion_tokens <= most[1]
+    assert budget.idle
+
+
+def test_seeds_of_a_server_whose_answers_do_not_vary_are_unknown():
+    assert found(Server(sampled=False)).seed is None
+    assert found(Server(), temperature=0.0).seed is None
+    assert found(Server(sampled=False, rejects=("seed",))).seed is False
+    body = request("m", "Hello", Settings(), Capabilities("chat", seed=None), seed=7)
+    assert body["seed"] == 7  # it may work, and costs nothing
+
+
+def test_a_logprob_of_the_chosen_token_alone_is_worth_asking_for():
+    class Bare(Server):
+        def choice(self, endpoint, body, number):
+            made = super().choice(endpoint, body, number)
+            for entry in made.get("logprobs", {}).get("content", []):
+                entry["top_logprobs"] = []
+            return made
+
+    able = found(Bare(logprobs=5))
+    assert able.logprobs == 1
+    assert request("m", "Hello", Settings(), able)["logprobs"]
+
+
+def ask(tmp_path, server, asked, **options):
+    client = httpx2.AsyncClient(transport=httpx2.MockTransport(server))
+    return collect(
+        "m", asked, base_url="http://127.0.0.1:1/v1", out=tmp_path / "a.csv", http_client=client, **options
+    ).attrs["capabilities"]
+
+
+def test_what_was_found_out_with_other_settings_is_found_out_again(tmp_path):
+    asked = prompts("questions").head(2)
+    server = Server(logprobs=5)
+    assert not ask(tmp_path, server, asked, temperature=0.0)["sampled"]
+    assert ask(tmp_path, server, asked, temperature=1.0)["sampled"]
+    assert ask(tmp_path, server, asked, logprobs=0)["logprobs"] == 0
+    assert ask(tmp_path, server, asked)["logprobs"] == 5
+    calls = server.calls
+    ask(tmp_path, server, asked)
+    assert server.calls == calls  # known
+
+
+def test_lists_are_asked_for_as_texts_to_go_on_with(tmp_path):
+    both = Server(("chat", "completions"))
+    assert ask(tmp_path, both, prompts("lists").head(3))["endpoint"] == "completions"
+    assert ask(tmp_path, both, prompts("questions").head(3))["endpoint"] == "chat"
+    assert ask(tmp_path, both, prompts("lists").head(3), endpoint="chat")["endpoint"] == "chat"
+    (tmp_path / "a.log.jsonl").unlink()
+    assert ask(tmp_path, Server(), prompts("lists").head(3))["endpoint"] == "chat"  # where there is nothing else
+
+
+def test_a_system_prompt_that_is_ignored_is_said(tmp_path, emergence, monkeypatch):
+    class Deaf(Server):
+        def __call__(self, http):
+            body = json.loads(http.content)
+            body["messages"] = body["messages"][-1:]
+            return super().__call__(httpx2.Request(http.method, http.url, json=body))
+
+    for server, told in ((Deaf(), True), (Server(), False)):
+        transport = httpx2.MockTransport(server)
+        monkeypatch.setattr(
+            "openai.DefaultAsyncHttpxClient", lambda transport=transport, **_: httpx2.AsyncClient(transport=transport)
+        )
+        out = tmp_path / f"{told}.csv"
+        url = "http://127.0.0.1:1/v1"
+        done = emergence(
+            "collect", "m", "--base-url", url, "--prompts", "questions", "--system", "Be brief.", "--out", out
+        )
+        assert done.code == 0, done.err
+        assert ("the system prompt seems to be ignored" in done.err) == told
