@@ -39,7 +39,8 @@ class Windows:
         tokens_per_demonstration: tokens of an entity and its comma; 0 for text.
         entities: (E, tokens_per_demonstration - 1) token ids of the category's entities; None for text.
         dropped: entities left out because they are not that many tokens.
-        documents: (N,) number of the document of each window; None for lists.
+        documents: (N,) number of the first document that each window was drawn from; None for lists.
+        occurrences: (M, 3) a window's row, a document, how often it was drawn from that one; None for lists.
     """
 
     corpus: str
@@ -51,6 +52,7 @@ class Windows:
     entities: np.ndarray | None = None
     dropped: tuple[str, ...] = ()
     documents: np.ndarray | None = None
+    occurrences: np.ndarray | None = None
 
     @cached_property
     def hash(self) -> str:
@@ -86,25 +88,56 @@ class Windows:
     def split(self, held_out: float = 0.2, *, seed: int = 0) -> tuple[Windows, Windows]:
         """Part the windows into (rest, held out), whole documents together, single windows where there are none.
 
+        A window drawn from documents of both parts is in both, each time counted by the draws from that part.
+
         Raises:
             InputError: if one part would be empty.
         """
-        unit = np.arange(len(self)) if self.documents is None else self.documents
+        unit = self._drawn()[:, 1]
         units = np.random.default_rng(seed).permutation(np.unique(unit))
         out = np.isin(unit, units[: round(held_out * len(units))])
         if out.all() or not out.any():
             raise InputError(
                 f"{self.corpus} has {len(units)} documents, too few to hold out {held_out:.0%}; give more text."
             )
-        return self.select(np.flatnonzero(~out)), self.select(np.flatnonzero(out))
+        return self._of(~out), self._of(out)
 
     def select(self, rows: np.ndarray) -> Windows:
         """Return only the windows of these rows."""
+        occurrences = self.occurrences
+        if occurrences is not None:
+            place = np.full(len(self), -1)
+            place[rows] = np.arange(len(place[rows]))
+            occurrences = np.column_stack([place[occurrences[:, 0]], occurrences[:, 1:]])
+            occurrences = occurrences[occurrences[:, 0] >= 0]
         return replace(
             self,
             tokens=self.tokens[rows],
             weights=self.weights[rows],
             documents=None if self.documents is None else self.documents[rows],
+            occurrences=occurrences,
+        )
+
+    def _drawn(self) -> np.ndarray:
+        """Rows, units and counts as `occurrences`; a window is its own unit where there are no documents."""
+        if self.occurrences is not None:
+            return self.occurrences
+        row = np.arange(len(self))
+        return np.column_stack([row, row if self.documents is None else self.documents, self.weights])
+
+    def _of(self, chosen: np.ndarray) -> Windows:
+        """Keep only what was drawn in these occurrences."""
+        drawn = self._drawn()[chosen]
+        rows, first = np.unique(drawn[:, 0].astype(np.int64), return_index=True)
+        part = self.select(rows)
+        if self.occurrences is None:
+            return part
+        row = np.searchsorted(rows, drawn[:, 0])
+        return replace(
+            part,
+            weights=np.bincount(row, weights=drawn[:, 2]),
+            documents=drawn[first, 1],
+            occurrences=np.column_stack([row, drawn[:, 1:]]),
         )
 
 
@@ -126,7 +159,8 @@ def windows(
         corpus: ``country``, ``animal`` or ``color``; ``list:FILE``, a category of one's own, one entity per line;
             ``python-docs``, the reference texts in every Python; a .txt, .jsonl, .json, .csv or .parquet file or a
             folder of them; or ``hf:NAME``, a data set of the hub (``hf:openorca``, ``hf:openhermes``: the paper's), of
-            which no more is read than gives four times `count` windows to draw from.
+            which no more is read than gives four times `count` windows to draw from; ``hf:NAME:SPLIT`` and
+            ``hf:NAME:CONFIG:SPLIT`` take another split than ``train``, and another configuration.
         tokenizer: fast tokenizer of the model.
         tokens: T. Default: the paper's for its categories (8, 10, 10), 4 demonstrations for others, 8 for text.
         count: how many windows to draw; fewer are returned where there are fewer or some come twice; None: all.
@@ -203,8 +237,9 @@ def text_windows(
     if at not in ("sentence", "anywhere"):
         raise InputError(f"at says where windows start, sentence or anywhere; got {at}.")
     rows, document = sample_text(texts, tokenizer, tokens, count=count, seed=seed, at=at, name=name, enough=enough)
-    distinct, first, counts = np.unique(rows, axis=0, return_index=True, return_counts=True)
+    distinct, first, group, counts = np.unique(rows, axis=0, return_index=True, return_inverse=True, return_counts=True)
     order = np.random.default_rng([seed, 1]).permutation(len(distinct))
+    pairs, times = np.unique(np.column_stack([np.argsort(order)[group], document]), axis=0, return_counts=True)
     return Windows(
         corpus=name,
         kind="text",
@@ -212,6 +247,7 @@ def text_windows(
         weights=counts[order].astype(np.float64),
         prefix=added_prefix(tokenizer) if prefix is None else tuple(prefix),
         documents=document[first][order],
+        occurrences=np.column_stack([pairs, times]),
     )
 
 

@@ -21,6 +21,7 @@ TEXT_COLUMNS = ("text", "output", "response", "content")
 DATA_SETS = {"openorca": ("Open-Orca/OpenOrca", "response"), "openhermes": ("teknium/openhermes", "output")}
 SHUFFLED = 10_000  # rows of a streamed data set among which the next one is drawn
 BATCH = 256  # documents tokenized at a time
+ROWS = 10_000  # of a .csv read at a time
 
 # Where a sentence starts: at the beginning of a document or paragraph, or after . ! ? with closing quotes and a space
 # if what follows does not look like the middle of one (a lower-case letter); after CJK full stops without a space.
@@ -31,8 +32,9 @@ _BREAK = re.compile(rf"\A\s*|\n\s*\n\s*|(?<=[.!?]){_CLOSING}\s+(?![a-z\s])|(?<=[
 def documents(source: str, *, column: str | None = None, seed: int = 0) -> Iterator[str]:
     """Yield the documents of ``python-docs``, a file, a folder of files or ``hf:NAME``.
 
-    A .txt file is one document (as is any with an ending of its own), a row of a table one each. A data set of the hub
-    is streamed in seeded random order, from its split train.
+    A .txt file is one document (as is any with an ending of its own), a row of a table one each. A .json object without
+    a text, such as a config.json, is passed over in a folder. A data set of the hub, ``hf:NAME``, ``hf:NAME:SPLIT`` or
+    ``hf:NAME:CONFIG:SPLIT``, is streamed in seeded random order, from its split train unless another is named.
 
     Raises:
         InputError: if a file cannot be read, is not UTF-8, has no text column, or there is nothing in it.
@@ -50,7 +52,8 @@ def documents(source: str, *, column: str | None = None, seed: int = 0) -> Itera
     if not files:
         raise InputError(f"The folder {path} holds no {', '.join(ENDINGS)} file.")
     for file in files:
-        yield from _file(file, column)
+        if not (path.is_dir() and file.suffix == ".json" and _is_other_json(file, column)):
+            yield from _file(file, column)
 
 
 def sentence_starts(text: str) -> np.ndarray:
@@ -152,16 +155,11 @@ def _read(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} could not be read: {error.strerror}.") from error
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not UTF-8: byte {data[error.start]:#04x} at position {error.start}; convert it first."
-        ) from error
+    return _decoded(data, path)
 
 
 def _json_lines(path: Path, column: str | None) -> Iterator[str]:
-    for number, line in enumerate(_read(path).split("\n"), start=1):
+    for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         try:
@@ -170,18 +168,60 @@ def _json_lines(path: Path, column: str | None) -> Iterator[str]:
             raise InputError(f"Line {number} of {path} is not JSON ({error.msg}).") from error
         if not isinstance(row, dict):
             raise InputError(f"Line {number} of {path} is no JSON object; each line holds one, with a text.")
-        value = row.get(_text_column(list(row), str(path), column))
+        value = row.get(_text_column(list(row), f"Line {number} of {path}", column))
         if value is not None:
             yield str(value)
 
 
-def _table(path: Path, column: str | None) -> Iterator[str]:
-    text = io.StringIO(_read(path))
+def _lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a file of UTF-8, one at a time, ended by line feeds alone: a text may hold other breaks."""
+    start = 0
     try:
-        frame = pd.read_csv(text, dtype=str) if path.suffix == ".csv" else pd.read_json(text, dtype=False)
+        with path.open("rb") as file:
+            for line in file:
+                yield _decoded(line, path, start)
+                start += len(line)
+    except OSError as error:
+        raise InputError(f"{path} could not be read: {error.strerror}.") from error
+
+
+def _decoded(data: bytes, path: Path, start: int = 0) -> str:
+    """Decode what lies from byte `start` on in the file `path`."""
+    try:
+        return data.decode("utf-8" if start else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not UTF-8: byte {data[error.start]:#04x} at position {start + error.start}; convert it first."
+        ) from error
+
+
+def _is_other_json(path: Path, column: str | None) -> bool:
+    """Whether a .json file is one object without a text, such as settings that lie beside texts."""
+    try:
+        content = json.loads(_read(path))
+    except json.JSONDecodeError:
+        return False  # reading it as a table says what is wrong
+    return isinstance(content, dict) and not set(content) & set(TEXT_COLUMNS if column is None else (column,))
+
+
+def _table(path: Path, column: str | None) -> Iterator[str]:
+    try:
+        for frame in _frames(path):
+            yield from frame[_text_column(list(frame.columns), str(path), column)].dropna().astype(str)
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"{path} could not be read as a table: {str(error).splitlines()[0].rstrip('.')}.") from error
-    yield from frame[_text_column(list(frame.columns), str(path), column)].dropna().astype(str)
+
+
+def _frames(path: Path) -> Iterator[pd.DataFrame]:
+    if path.suffix == ".json":
+        yield pd.read_json(io.StringIO(_read(path)), dtype=False)
+        return
+    for _ in _lines(path):  # first, since pandas does not say which byte is not UTF-8
+        pass
+    with pd.read_csv(path, dtype=str, encoding="utf-8-sig", chunksize=ROWS) as reader:
+        yield from reader
 
 
 def _parquet(path: Path, column: str | None) -> Iterator[str]:
@@ -201,10 +241,15 @@ def _data_set(source: str, column: str | None, seed: int) -> Iterator[str]:
         raise InputError(
             f"{source} needs the library datasets; pip install 'emergence-proxy[datasets]', or give a file."
         ) from error
-    name = source.removeprefix("hf:")
+    name, *which = source.removeprefix("hf:").split(":")
+    if not name or len(which) > 2 or not all(which):
+        raise InputError(f"A data set is hf:NAME, hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT; got {source}.")
+    split = which[-1] if which else "train"
+    config = which[0] if len(which) == 2 else None
     name, usual = DATA_SETS.get(name.lower(), (name, None))
     try:
-        rows = datasets.load_dataset(name, split="train", streaming=True).shuffle(seed=seed, buffer_size=SHUFFLED)
+        streamed = datasets.load_dataset(name, config, split=split, streaming=True)
+        rows = streamed.shuffle(seed=seed, buffer_size=SHUFFLED)
         chosen = None
         for row in rows:
             chosen = chosen or _text_column(list(row), source, column or usual)
@@ -215,8 +260,8 @@ def _data_set(source: str, column: str | None, seed: int) -> Iterator[str]:
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(
-            f"The data set {source} could not be read: {reason}. Check its name and the connection, or download it and "
-            "give its folder."
+            f"The data set {source} could not be read: {reason}. Check its name and the connection; without one, give "
+            "the folder of a downloaded copy, or set HF_HUB_OFFLINE=1 and HF_DATASETS_OFFLINE=1 to keep to the cache."
         ) from error
 
 

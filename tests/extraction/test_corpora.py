@@ -3,7 +3,9 @@
 import itertools
 import json
 import math
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from estimators.base import InputError
+from extraction import text
 from extraction.categories import CATEGORIES
 from extraction.corpora import Windows, _ordered_choices, list_windows, text_windows, windows
 from extraction.tables import RESPONSES, write_table
@@ -230,13 +233,43 @@ def test_held_out_windows_are_of_other_documents(tokenizer: Any) -> None:
     assert rest.documents is not None
     assert held_out.documents is not None
     assert not set(rest.documents) & set(held_out.documents)
-    assert len(rest) + len(held_out) == len(found)
+    assert rest.weights.sum() + held_out.weights.sum() == found.weights.sum()
     # 79 documents of very different length; a quarter of them holds some, and not most, of the windows.
     assert 0.02 < len(held_out) / len(found) < 0.7
     lists, more = windows("animal", tokenizer, count=100).split(0.2)
     assert (len(lists), len(more)) == (80, 20)
     with pytest.raises(InputError, match="too few to hold out 20%"):
         text_windows([STORY], tokenizer, tokens=2).split()
+
+
+def test_a_window_of_two_documents_counts_in_each_part_what_was_drawn_there(tokenizer: Any) -> None:
+    texts = ["1111", "22222", "111", "3333", "1111"]
+    found = text_windows(texts, tokenizer, tokens=3, count=None, at="anywhere")
+    drawn = {text: [text[i : i + 3] for i in range(len(text) - 2)] for text in texts}
+    for seed in range(8):
+        rest, held_out = found.split(0.4, seed=seed)
+        held = {int(document) for document in held_out.occurrences[:, 1]}
+        assert len(held) == 2
+        assert not held & {int(document) for document in rest.occurrences[:, 1]}
+        for part, members in ((rest, set(range(5)) - held), (held_out, held)):
+            wanted: dict[str, float] = {}
+            for window in [window for document in members for window in drawn[texts[document]]]:
+                wanted[window] = wanted.get(window, 0) + 1
+            weights = zip(part.tokens, part.weights, strict=True)
+            assert {tokenizer.decode(row): weight for row, weight in weights} == wanted
+            assert part.documents is not None
+            assert set(part.documents) <= members
+            again = part.select(np.arange(len(part))[::-1])
+            assert (again.occurrences[:, 2].sum(), len(again)) == (part.weights.sum(), len(part))
+            first = again.occurrences[again.occurrences[:, 0] == 0]
+            assert first[:, 2].sum() == again.weights[0]
+
+
+def test_windows_of_ones_own_split_by_their_documents() -> None:
+    own = Windows("x", "text", np.arange(8)[:, None], np.full(8, 2.0), documents=np.repeat(np.arange(4), 2))
+    rest, held_out = own.split(0.25)
+    assert (len(rest), len(held_out), held_out.weights.tolist()) == (6, 2, [2.0, 2.0])
+    assert len(set(held_out.documents)) == 1
 
 
 def write(folder: Path, ending: str, rows: list[str]) -> Path:
@@ -266,6 +299,18 @@ def test_every_kind_of_file_holds_the_same_text(tokenizer: Any, tmp_path: Path, 
     assert found.corpus == f"texts{ending}"
 
 
+@pytest.mark.parametrize("ending", [".jsonl", ".csv"])
+def test_tables_are_read_a_part_at_a_time(
+    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    rows = [f"{number} 'quoted', \r\n and a break, \u2028 \u00e9." for number in range(50)]
+    path = write(tmp_path, ending, rows)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # a byte order mark, as some editors put
+    monkeypatch.setattr(text, "ROWS", 7)
+    monkeypatch.setattr(text, "_read", None)  # nothing reads it whole
+    assert list(text.documents(str(path))) == rows
+
+
 def test_a_folder_is_all_its_files(tokenizer: Any, tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     write(tmp_path, ".txt", ["11111"])
@@ -273,6 +318,13 @@ def test_a_folder_is_all_its_files(tokenizer: Any, tmp_path: Path) -> None:
     (tmp_path / "picture.png").write_bytes(b"\xff\xfe")
     found = windows(tmp_path, tokenizer, tokens=5)
     assert {tokenizer.decode(row) for row in found.tokens} == {"11111", "22222", "33333"}
+    (tmp_path / "config.json").write_text('{"model_type": "x", "layers": [1, 2]}', encoding="utf-8")
+    assert windows(tmp_path, tokenizer, tokens=5).hash == found.hash  # settings beside the texts are none
+    with pytest.raises(InputError, match=r"config\.json"):
+        windows(tmp_path / "config.json", tokenizer)
+    (tmp_path / "broken.json").write_text("{", encoding="utf-8")
+    with pytest.raises(InputError, match=r"broken\.json could not be read as a table"):
+        windows(tmp_path, tokenizer, tokens=5)
     (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match=r"holds no \.txt, \.jsonl"):
         windows(tmp_path / "none", tokenizer)
@@ -305,12 +357,40 @@ def test_a_data_set_is_streamed(tokenizer: Any, tmp_path: Path) -> None:
     assert found.documents.max() < 256  # read no further than the first batch of documents, of 600
     with pytest.raises(InputError, match=r"no column story; it has text\."):
         windows(f"hf:{tmp_path}", tokenizer, column="story")
-    with pytest.raises(InputError, match="could not be read"):
+    with pytest.raises(InputError, match=r"could not be read.*HF_DATASETS_OFFLINE=1"):
         windows("hf:nobody/nothing-of-this-name", tokenizer)
 
 
+class Streamed(list[dict[str, str]]):
+    """Rows as `datasets` hands them out."""
+
+    def shuffle(self, *, seed: int, buffer_size: int) -> "Streamed":
+        return self
+
+
+def test_a_split_and_a_configuration_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def load(name: str, config: str | None, *, split: str, streaming: bool) -> Streamed:
+        asked.append((name, config, split))
+        if name == "away":
+            raise ConnectionError("Couldn't reach the hub")
+        return Streamed([{"text": "a"}])
+
+    library = SimpleNamespace(load_dataset=load, exceptions=SimpleNamespace(DatasetsError=KeyError))
+    monkeypatch.setitem(sys.modules, "datasets", library)
+    for source in ("hf:a/b", "hf:a/b:test", "hf:a/b:small:test"):
+        assert list(text.documents(source)) == ["a"]
+    assert asked == [("a/b", None, "train"), ("a/b", None, "test"), ("a/b", "small", "test")]
+    for source in ("hf:", "hf:a/b:", "hf:a:b:c:d"):
+        with pytest.raises(InputError, match="is hf:NAME, hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT"):
+            list(text.documents(source))
+    with pytest.raises(InputError, match=r"HF_HUB_OFFLINE=1 and HF_DATASETS_OFFLINE=1 to keep to the cache"):
+        list(text.documents("hf:away"))
+
+
 def test_a_data_set_without_the_library(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
+    monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(InputError, match=r"pip install 'emergence-proxy\[datasets\]'"):
         windows("hf:openorca", tokenizer)
 
@@ -336,6 +416,14 @@ def test_an_unknown_corpus_names_the_known_and_the_nearest(tokenizer: Any) -> No
         ("nothing.csv", b"text\n", r"nothing\.csv is empty"),
         ("broken.jsonl", b'{"text": "a"}\n{"text"\n', r"Line 2 of .*broken\.jsonl is not JSON"),
         ("list.jsonl", b"[1]\n", r"Line 1 of .*list\.jsonl is no JSON object"),
+        (
+            "other.jsonl",
+            b'{"text": "a"}\n{"story": "b"}\n',
+            r"Line 2 of .*other\.jsonl has no column .*it has story",
+        ),
+        ("latin.jsonl", b'{"text": "a"}\n{"text": "\xe9"}\n', r"not UTF-8: byte 0xe9 at position 24"),
+        ("other.csv", b"story\nb\n", r"other\.csv has no column text .*it has story"),
+        ("ragged.csv", b'text\na\n"b",c,d\n', r"ragged\.csv could not be read as a table"),
         ("broken.json", b"{", r"broken\.json could not be read as a table"),
         ("broken.parquet", b"PAR1nothing", r"broken\.parquet could not be read as parquet"),
     ],
