@@ -184,7 +184,10 @@ def _locate(name: str) -> tuple[str, str | None]:
 
 def _config(name: str, where: str, options: dict[str, Any]) -> Any:
     from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
 
     try:
         config: Any = AutoConfig.from_pretrained(where, **options)
@@ -192,9 +195,11 @@ def _config(name: str, where: str, options: dict[str, Any]) -> Any:
         raise _worded(name, where, error) from error
     remote = options["trust_remote_code"] and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
     known = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    # Families like BERT are encoders unless they say otherwise; some decoders say they are none, and are run to see.
+    both_ways = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     if getattr(config, "is_encoder_decoder", False):
         kind = "an encoder-decoder"
-    elif getattr(config.get_text_config(), "is_decoder", None) is False or not (known or remote):
+    elif (both_ways and getattr(config.get_text_config(), "is_decoder", None) is False) or not (known or remote):
         kind = "an encoder or no language model"
     else:
         return config

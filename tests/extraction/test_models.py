@@ -15,6 +15,7 @@ from extraction import reference_models
 from extraction.corpora import windows
 from extraction.models import NO_LIMIT, QUANTIZATIONS, LanguageModel, load_model
 from extraction.states import extract
+from extraction.twin import random_twin
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 
@@ -117,6 +118,13 @@ def test_an_encoder_is_refused(tokenizer: Any, tmp_path: Path) -> None:
         load_model(folder)
 
 
+def test_a_decoder_that_says_it_is_none_is_loaded(gpt2_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(gpt2_folder, tmp_path / "denies")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "is_decoder": False}), encoding="utf-8")
+    assert len(load_model(str(folder)).blocks) == 3
+
+
 def test_an_encoder_decoder_is_refused(tokenizer: Any, tmp_path: Path) -> None:
     from transformers import T5Config
 
@@ -154,6 +162,51 @@ def test_code_of_the_model_runs_only_when_asked_for(gpt2_folder: Path, tmp_path:
     with pytest.raises(InputError, match="comes with its own code; read it, then allow it by trust_remote_code"):
         load_model(str(folder))
     assert not (tmp_path / "ran").exists()
+
+
+OWN = """
+from transformers import GPT2Config, GPT2LMHeadModel
+class OwnConfig(GPT2Config):
+    model_type = "own"
+class OwnModel(GPT2LMHeadModel):
+    config_class = OwnConfig
+"""
+
+
+def test_the_twin_of_a_model_with_its_own_code_is_of_that_code(gpt2_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(gpt2_folder, tmp_path / "remote")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}}
+    (folder / "config.json").write_text(json.dumps({**config, **own}), encoding="utf-8")
+    (folder / "own.py").write_text(OWN, encoding="utf-8")
+    model = load_model(str(folder), trust_remote_code=True)
+    assert type(model.model).__name__ == "OwnModel"
+    twin = random_twin(model)
+    assert type(twin.model) is type(model.model)
+    assert twin.model.num_parameters() == model.parameters
+
+
+def test_a_twin_is_spread_as_its_model_is(gpt2_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import accelerate
+
+    model = load_model(str(gpt2_folder), device="cpu")
+    spread: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        accelerate, "dispatch_model", lambda twin, device_map: spread.append(device_map) or twin, raising=True
+    )
+    model.model.hf_device_map = {"transformer": 0, "lm_head": 1}
+    random_twin(model)
+    assert spread == [{"transformer": 0, "lm_head": 1}]
+    model.model.hf_device_map = {"transformer": "cpu", "lm_head": "disk"}
+    with pytest.raises(InputError, match="is partly on disk"):
+        random_twin(model)
+
+
+def test_a_quantised_model_has_no_twin(gpt2_folder: Path) -> None:
+    model = load_model(str(gpt2_folder), device="cpu")
+    model.model.hf_quantizer = object()  # as transformers leaves it
+    with pytest.raises(InputError, match="is quantised, and a twin with random weights would not be"):
+        random_twin(model)
 
 
 @pytest.mark.parametrize(
