@@ -55,15 +55,24 @@ def count_parameters(model: Model) -> int | None:
 def shape(model: Model) -> Shape:
     """Return blocks and width from the model's config, or guess them from its size as such models are built."""
     folder = local_model(model.id) or _cached(model)
-    if folder is not None and (folder / "config.json").is_file():
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        config = config.get("text_config", config)
+    if folder is not None:
+        config = _config(folder)
         blocks, width = _first(config, "num_hidden_layers", "n_layer"), _first(config, "hidden_size", "n_embd")
         if blocks and width:
             return Shape(blocks, width)
     parameters = count_parameters(model) or 1_000_000_000
     blocks = max(4, round(6 * (parameters / 7e7) ** 0.35))  # 6 at 70 M, 36 at 12 B, as in Pythia
     return Shape(blocks, max(32, round(math.sqrt(parameters / (12 * blocks)))))  # a block holds 12 width^2
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """Return a model's config, of its text part where it has several; empty where it cannot be read."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        inner: dict[str, Any] = config.get("text_config", config)
+        return inner if isinstance(inner, dict) else {}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def _first(config: dict[str, Any], *names: str) -> int | None:
@@ -79,11 +88,17 @@ def _cached(model: Model) -> Path | None:
 
 
 def _counted(folder: Path) -> int | None:
-    """Count the numbers in a folder's safetensors files by their headers alone."""
+    """Count the numbers in a folder's safetensors files by their headers alone; None if one is no such file.
+
+    It may be empty or a pointer of Git LFS: loading that model says so, and the others can be measured.
+    """
     total = 0
-    for path in folder.glob("*.safetensors"):
-        with open(path, "rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(length))
-        total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    try:
+        for path in folder.glob("*.safetensors"):
+            with open(path, "rb") as stream:
+                (length,) = struct.unpack("<Q", stream.read(8))
+                header = json.loads(stream.read(length if length < path.stat().st_size else 0))
+            total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    except (OSError, struct.error, ValueError, AttributeError, KeyError, TypeError):
+        return None
     return total or None

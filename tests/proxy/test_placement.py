@@ -1,5 +1,7 @@
 """Demand and placement: what a model needs, and where there is room."""
 
+from pathlib import Path
+
 import pytest
 
 from proxy.config import Model, Resources
@@ -82,6 +84,16 @@ def test_more_memory_means_more_of_both() -> None:
 )
 def test_a_size_is_read_from_the_name_when_nothing_else_tells(name: str, parameters: int | None) -> None:
     assert count_parameters(Model(id=name)) == parameters
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", b"\x02" + b"\0" * 7 + b"[]x"]
+)
+def test_weights_that_are_none_leave_the_size_unknown(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.safetensors").write_bytes(content)
+    (tmp_path / "config.json").write_text("{")
+    assert count_parameters(Model(id=str(tmp_path))) is None
+    assert shape(Model(id=str(tmp_path))).blocks > 0
 
 
 def test_a_bundled_model_is_counted_and_measured_from_its_files() -> None:
