@@ -7,7 +7,8 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from proxy.storage import Storage, patiently
 
 LEASE = 120.0  # seconds that a claim holds without being renewed
 RENEWAL = 30.0  # seconds between renewals
+AT_ONCE = 16  # claims renewed or given up at a time
 SETTLING = 0.3  # seconds after which of two drivers that take over a claim at once the last writer has won
 
 
@@ -46,43 +48,46 @@ class Claims:
         for key in keys:
             if patiently(lambda key=key: self.storage.create(_name(key), self._content())):  # type: ignore[misc]
                 won.add(key)
-            elif not self._alive(key):
-                patiently(lambda key=key: self.storage.write(_name(key), self._content()))  # type: ignore[misc]
+                continue
+            holder = self._holder(key)
+            if self._mine(holder):  # it was created, and only the answer got lost
+                won.add(key)
+            elif not self._lives(holder):
+                self._write(key)
                 taken_over.append(key)
         if taken_over:
             time.sleep(SETTLING)
-            won |= {key for key in taken_over if self._holder(key).get("driver") == self._me["driver"]}
+            won |= {key for key in taken_over if self._mine(self._holder(key))}
         self.held |= won
         return won
 
     def free(self, key: str) -> bool:
         """Whether no living driver holds `key`."""
-        return not self._alive(key)
+        return not self._lives(self._holder(key))
 
     def renew(self) -> None:
         """Prolong what is held, if it is time to."""
         if time.monotonic() - self._renewed < min(RENEWAL, self.lease / 4):
             return
         self._renewed = time.monotonic()
-        for key in self.held:
-            patiently(lambda key=key: self.storage.write(_name(key), self._content()))  # type: ignore[misc]
+        _at_once(self._write, self.held)
 
     def release(self, key: str) -> None:
-        """Give `key` up, done or not."""
+        """Give `key` up, done or not; a claim that was taken over meanwhile stays its new holder's."""
         if key in self.held:
             self.held.discard(key)
-            patiently(lambda: self.storage.delete(_name(key)))
+            if self._mine(self._holder(key)):
+                patiently(lambda: self.storage.delete(_name(key)))
 
     def release_all(self) -> None:
         """Give up all that is held."""
-        for key in list(self.held):
-            self.release(key)
+        _at_once(self.release, list(self.held))
 
     def clear_dead(self) -> None:
         """Delete what drivers that died left behind, such as the claim on a job they had just done."""
         for name in self.storage.sizes("claims"):
             key = Path(name).stem
-            if not self._alive(key):
+            if not self._lives(self._holder(key)):
                 patiently(lambda key=key: self.storage.delete(_name(key)))  # type: ignore[misc]
 
     def _content(self) -> bytes:
@@ -95,11 +100,22 @@ class Claims:
             return {}
         return claim if isinstance(claim, dict) else {}
 
-    def _alive(self, key: str) -> bool:
-        claim = self._holder(key)
+    def _write(self, key: str) -> None:
+        patiently(lambda: self.storage.write(_name(key), self._content()))
+
+    def _mine(self, claim: dict[str, Any]) -> bool:
+        return bool(claim.get("driver") == self._me["driver"])
+
+    def _lives(self, claim: dict[str, Any]) -> bool:
         if claim.get("boot") == self._me["boot"] and claim.get("host") == self._me["host"]:
             return _runs(claim.get("pid"), claim.get("started"))
         return bool(float(claim.get("until", 0)) > time.time())
+
+
+def _at_once(action: Callable[[str], None], keys: Iterable[str]) -> None:
+    """Do `action` for all `keys`, several at a time: over a network each waits for its answer."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(action, keys))
 
 
 def _name(key: str) -> str:

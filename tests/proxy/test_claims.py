@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -79,6 +80,54 @@ def test_a_claim_is_renewed_before_it_ends(folder: Folder) -> None:
     time.sleep(0.15)
     claims.renew()
     assert json.loads(folder.read("claims/a.json"))["until"] > before
+
+
+def test_a_claim_whose_confirmation_was_lost_is_held(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.storage.PATIENCE", (0.0,))
+    create = Folder.create
+
+    def answer_lost(self: Folder, name: str, content: bytes) -> bool:
+        if create(self, name, content):
+            raise OSError(110, "Connection timed out")
+        return False
+
+    monkeypatch.setattr(Folder, "create", answer_lost)
+    assert Claims(folder).take(["a"]) == {"a"}
+
+
+def test_many_claims_are_renewed_at_once_over_a_slow_network(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    claims = Claims(folder, lease=0.4)
+    keys = [f"{number}" for number in range(16)]
+    claims.take(keys)
+    write = Folder.write
+    together, most, lock = 0, 0, threading.Lock()
+
+    def slow(self: Folder, name: str, content: bytes) -> None:
+        nonlocal together, most
+        with lock:
+            together += 1
+            most = max(most, together)
+        time.sleep(0.2)
+        write(self, name, content)
+        with lock:
+            together -= 1
+
+    monkeypatch.setattr(Folder, "write", slow)
+    before = [json.loads(folder.read(f"claims/{key}.json"))["until"] for key in keys]
+    time.sleep(0.15)
+    claims.renew()
+    after = [json.loads(folder.read(f"claims/{key}.json"))["until"] for key in keys]
+    assert all(new > old for old, new in zip(before, after, strict=True))
+    assert most > 4
+
+
+def test_a_claim_that_was_taken_over_stays_its_new_holders(folder: Folder) -> None:
+    slow, other = Claims(folder), Claims(folder)
+    slow.take(["a"])
+    folder.delete("claims/a.json")  # as if its time had been up
+    assert other.take(["a"]) == {"a"}
+    slow.release("a")
+    assert json.loads(folder.read("claims/a.json"))["driver"] == other._me["driver"]
 
 
 def test_racing_drivers_share_the_jobs_without_overlap(folder: Folder) -> None:
