@@ -40,6 +40,8 @@ class MIEstimate:
             ``half-precision`` (computed in float32).
         pointwise_bits: (q,) contribution of each query in bits, for sample propagation its information density. Its
             (weighted) mean is `bits`, up to the sampling error of the entropy where queries were drawn.
+        pointwise_variance: (q,) variance in bits squared that the noise draws leave in `pointwise_bits`; None where a
+            single draw cannot tell.
         queries: (q,) row of each query in the input; None when every row is one.
         details: further numbers of the method, e.g. ``max``, ``last`` and ``held_out`` bound of MINE, in bits.
     """
@@ -52,6 +54,7 @@ class MIEstimate:
     resolution: float | None = None
     flags: tuple[str, ...] = ()
     pointwise_bits: torch.Tensor | None = None
+    pointwise_variance: torch.Tensor | None = None
     queries: torch.Tensor | None = None
     details: Mapping[str, float] = field(default_factory=dict)
 

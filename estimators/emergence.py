@@ -30,7 +30,11 @@ class Emergence:
 
 
 def emergence(
-    macro_pointwise: torch.Tensor, micro_pointwise: torch.Tensor, weights: torch.Tensor | None = None
+    macro_pointwise: torch.Tensor,
+    micro_pointwise: torch.Tensor,
+    weights: torch.Tensor | None = None,
+    *,
+    shared_variance: float = 0.0,
 ) -> Emergence:
     """Information emergence from pointwise values of the same windows (arXiv 2405.12617, definition of IE).
 
@@ -41,6 +45,8 @@ def emergence(
         macro_pointwise: (q,) information density in bits of each window's macro pair at position t.
         micro_pointwise: (q, t) information density in bits of each window's tokens 1..t run alone.
         weights: (q,) how often each window counts; None counts all alike. Their unit does not matter.
+        shared_variance: variance, in bits squared, of what moves the mean of many windows together: windows with the
+            same token share its micro value and so its Monte-Carlo error, which their spread does not show.
 
     Raises:
         InputError: if shapes differ or values are not finite.
@@ -63,6 +69,8 @@ def emergence(
         )
     p = probabilities(weights, windows)
     mean, error, spread = weighted_moments(macro - micro, p)
+    if error is not None:
+        error = (error**2 + shared_variance) ** 0.5
     return Emergence(
         ie_bits=mean,
         std_error=error,

@@ -35,6 +35,12 @@ def test_standard_error_covers_the_truth():
     assert 270 <= inside <= 298  # binomial(300, 0.95): mean 285, four deviations are 15
 
 
+def test_what_windows_share_adds_to_the_error():
+    macro, micro = torch.tensor([1.0, 2.0, 7.0]), torch.zeros(3, 1)
+    alone = emergence(macro, micro)
+    assert emergence(macro, micro, shared_variance=0.25).std_error == pytest.approx(math.hypot(alone.std_error, 0.5))
+
+
 def test_negative_emergence_stays_negative():
     found = emergence(torch.tensor([-1.0, 0.0]), torch.tensor([[2.0], [3.0]]))
     assert found.ie_bits == -3.0
