@@ -14,6 +14,8 @@ from estimators import MIEstimate, emergence, estimate_many, plug_in_entropy, sa
 from estimators.base import InputError
 from extraction import States, Windows
 
+MOST_DRAWS = 256  # of noise for one row
+
 
 def propagated_block(
     states: States,
@@ -39,6 +41,8 @@ def propagated_block(
     micro_columns: list[torch.Tensor] = []  # per position: (resolutions, q) pointwise bits
     micro_ceilings: list[float] = []
     micro_shifts: list[float] = []
+    micro_noises: list[list[float]] = []  # per position, of each resolution: Monte-Carlo variance of the mean
+    share = np.full(len(chosen), 1 / len(chosen)) if chosen_weights is None else windows.weights / windows.weights.sum()
     for position in range(1, states.positions + 1):
         started = time.perf_counter()
         present, token_row = np.unique(token_of[:, position - 1], return_inverse=True)
@@ -47,22 +51,31 @@ def propagated_block(
             _grouped(token_row, windows.weights),
             resolutions=resolutions,
             scale=scale,
-            seed=seed,
+            draws=_draws(len(chosen), len(present)),
+            seed=_stream(seed, block, position, 0),
         )
+        micro_noises.append(_noise(micro, np.bincount(token_row[chosen], share, len(present))))
         micro_columns.append(_at(micro, token_row[chosen]))
         micro_ceilings.append(plug_in_entropy(_grouped(token_row, windows.weights)))
         micro_shifts.append(_entropy_beyond_sample(token_row, windows.weights, chosen))
 
         rows, prefix_of, weights = windows.prefixes(position)
         asked, place = np.unique(prefix_of[chosen], return_inverse=True)
-        macro = sample_propagation(
-            states.leaving(block, position)[torch.from_numpy(rows)].to(device),
-            torch.from_numpy(weights),
-            resolutions=resolutions,
-            scale=scale,
-            queries=torch.from_numpy(asked),
-            seed=seed,
-        )
+        if position == 1:  # the first token has been run alone: macro and micro are one variable
+            macro, place = micro, token_row[chosen]
+            shared = [0.0] * len(macro)
+        else:
+            macro = sample_propagation(
+                states.leaving(block, position)[torch.from_numpy(rows)].to(device),
+                torch.from_numpy(weights),
+                resolutions=resolutions,
+                scale=scale,
+                queries=torch.from_numpy(asked),
+                draws=_draws(len(chosen), len(asked)),
+                seed=_stream(seed, block, position, 1),
+            )
+            noises = np.array([_noise(macro, np.bincount(place, share)), *micro_noises])
+            shared = noises[0] + noises[1:].sum(axis=0) / position**2
         macro_pointwise = _at(macro, place)
         # Of queries that are a sample, the known entropy replaces its sample mean: no mean passes its ceiling.
         macro_shift = _entropy_beyond_sample(prefix_of, windows.weights, chosen) if chosen_weights is None else 0.0
@@ -74,6 +87,7 @@ def propagated_block(
                 macro_pointwise[index],
                 torch.stack([column[index] for column in micro_columns], dim=1),
                 chosen_weights,
+                shared_variance=float(shared[index]),
             )
             records.append(
                 {
@@ -92,6 +106,26 @@ def propagated_block(
                 }
             )
         yield pd.DataFrame(records)
+
+
+def _draws(windows: int, rows: int) -> int:
+    """Return how often to draw the noise of each of `rows` that so many windows share.
+
+    About as often as there are windows to a row, so that a few tokens are known as well as many windows are. At a
+    single draw up to a quarter of the windows share a row, and the noise' part of the variance is short by as much.
+    """
+    return min(MOST_DRAWS, max(2, round(windows / rows))) if windows > 1.25 * rows else 1
+
+
+def _stream(seed: int, block: int, position: int, variable: int) -> int:
+    """Return a seed of its own for each variable (0: micro, 1: macro), so that their errors are independent."""
+    return int(np.random.SeedSequence([seed, block, position, variable]).generate_state(1)[0])
+
+
+def _noise(estimates: Sequence[MIEstimate], share: np.ndarray) -> list[float]:
+    """Return, per resolution, the Monte-Carlo variance of the mean of pointwise bits whose rows have these shares."""
+    squares = torch.from_numpy(share**2)
+    return [0.0 if one.pointwise_variance is None else float(squares @ one.pointwise_variance) for one in estimates]
 
 
 def trained_block(
