@@ -19,6 +19,16 @@ def centred(Z: Array, t: Array, weights: Array) -> tuple[Array, Array, Array, fl
     return centre, Z - centre, t - mean, mean
 
 
+def thin_svd(matrix: Array) -> tuple[Array, Array, Array]:
+    """Return U (n, r), singular values (r,) and V' (r, p), r = min(n, p); a wide matrix is made square by QR first."""
+    if matrix.shape[1] <= matrix.shape[0]:
+        left, singular, right = np.linalg.svd(matrix, full_matrices=False)
+        return left, singular, right
+    basis, triangle = np.linalg.qr(matrix.T)
+    left, singular, right = np.linalg.svd(triangle.T)
+    return left, singular, right @ basis.T
+
+
 def kernel(a: Array, b: Array, linear: float, length: float) -> Array:
     """Return the mixture (m, n) of a linear kernel (its share: `linear`) and a squared-exponential one of `length`."""
     inner = a @ b.T
@@ -29,7 +39,7 @@ def kernel(a: Array, b: Array, linear: float, length: float) -> Array:
 def principal(Z: Array, weights: Array) -> Array:
     """Return the fewest principal axes (p, k) of `Z` that keep 95 % of its variance, at most five."""
     root = np.sqrt(weights / weights.mean())[:, None]
-    _, singular, axes = np.linalg.svd((Z - np.average(Z, axis=0, weights=weights)) * root, full_matrices=False)
+    _, singular, axes = thin_svd((Z - np.average(Z, axis=0, weights=weights)) * root)
     total = float(np.sum(singular**2))
     if total <= 1e-12 * Z.size:
         return np.zeros((Z.shape[1], 0))
@@ -78,7 +88,7 @@ def ridge_path(Z: Array, t: Array, weights: Array, folds: NDArray[np.int64]) -> 
     """
     root = np.sqrt(weights)
     centre, Zc, tc, mean = centred(Z, t, weights)
-    U, singular, Vt = np.linalg.svd(Zc * root[:, None], full_matrices=False)
+    U, singular, Vt = thin_svd(Zc * root[:, None])
     trace = float(np.sum(singular**2))
     if trace <= 1e-12 * Z.size:  # constant features: the mean is all there is
         singular, trace = np.zeros_like(singular), 1.0

@@ -9,7 +9,7 @@ from sklearn.gaussian_process.kernels import RBF, DotProduct, WhiteKernel
 from sklearn.linear_model import Ridge
 
 from proxy.candidates import CANDIDATES, BestFeature, FamilyPooled, GaussianProcess, PrincipalComponents, Rows
-from proxy.closed_forms import PENALTIES, pls_path, principal, ridge_path
+from proxy.closed_forms import PENALTIES, pls_path, principal, ridge_path, thin_svd
 from proxy.folds import MOST_FOLDS, fold_of, rows_needed
 from proxy.links import Link
 
@@ -42,6 +42,16 @@ def test_closed_form_left_out_errors_equal_refitting(seed: int, size: int) -> No
             left = Ridge(penalties[at]).fit(Z[kept], t[kept], sample_weight=weights[kept])
             loss += weights[~kept] @ (t[~kept] - left.predict(Z[~kept])) ** 2
         assert losses[at] == pytest.approx(loss, rel=1e-5)  # 1e-12 on the diagonal keeps the solve regular
+
+
+@pytest.mark.parametrize("shape", [(20, 5), (5, 20), (6, 6)])
+def test_wide_matrices_are_decomposed_like_any(shape: tuple[int, int]) -> None:
+    matrix = np.random.default_rng(0).normal(size=shape)
+    left, singular, right = thin_svd(matrix)
+    assert left.shape[1] == len(singular) == len(right) == min(shape)
+    np.testing.assert_allclose(singular, np.linalg.svd(matrix, compute_uv=False), rtol=1e-12)
+    np.testing.assert_allclose(left * singular @ right, matrix, atol=1e-12)
+    np.testing.assert_allclose(right @ right.T, np.eye(min(shape)), atol=1e-12)
 
 
 @pytest.mark.parametrize("components", [1, 2, 3])
