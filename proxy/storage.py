@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
@@ -10,12 +11,16 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import BinaryIO, Protocol, TypeVar
 
 from estimators.base import InputError
+from proxy.remote import remote
 
 T = TypeVar("T")
+ABANDONED = 600.0  # seconds after which a half-written file is no one's
+HOPELESS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 PATIENCE = (0.5, 2.0, 8.0, 20.0)  # seconds between tries when storage fails for a moment
+PROBES = 3  # of them before a new sweep's place is refused
 
 
 class Storage(Protocol):
@@ -23,6 +28,9 @@ class Storage(Protocol):
 
     def read(self, name: str) -> bytes:
         """Return a file's content; FileNotFoundError if there is none."""
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a file to be read in parts."""
 
     def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
         """Return the content of those files that exist."""
@@ -42,6 +50,9 @@ class Storage(Protocol):
     def sizes(self, folder: str) -> dict[str, int]:
         """Return name and size in bytes of every file directly in `folder`."""
 
+    def tidy(self) -> None:
+        """Remove what killed writers left half written."""
+
 
 class Folder:
     """Storage in a folder, local or shared between machines."""
@@ -55,6 +66,10 @@ class Folder:
     def read(self, name: str) -> bytes:
         """Return a file's content; FileNotFoundError if there is none."""
         return (self.root / name).read_bytes()
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a file to be read in parts."""
+        return open(self.root / name, "rb")
 
     def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
         """Return the content of those files that exist."""
@@ -105,6 +120,13 @@ class Folder:
             return {}
         return found
 
+    def tidy(self) -> None:
+        """Remove what killed writers left half written; what was touched lately may still become whole."""
+        for path in (path for folder in (".", "jobs", "claims") for path in (self.root / folder).glob(".*.part")):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > ABANDONED:
+                    path.unlink()
+
     def _written_beside(self, name: str, content: BinaryIO, *, flush: bool = True) -> Path:
         target = self.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -124,84 +146,6 @@ class Folder:
         return Path(temporary)
 
 
-class Remote:
-    """Storage behind an fsspec or pyarrow filesystem, such as s3://bucket/sweep; a put of an object is atomic there."""
-
-    def __init__(self, filesystem: Any, root: str) -> None:
-        self.filesystem = filesystem
-        self.root = root.rstrip("/")
-
-    def __str__(self) -> str:
-        return str(self.filesystem.unstrip_protocol(self.root))
-
-    def read(self, name: str) -> bytes:
-        """Return a file's content; FileNotFoundError if there is none."""
-        return bytes(self.filesystem.cat_file(self._path(name)))
-
-    def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
-        """Return the content of those files that exist, fetched at once where the filesystem can."""
-        paths = {self._path(name): name for name in names}
-        if not paths:
-            return {}
-        found = self.filesystem.cat(list(paths), on_error="return")
-        for content in found.values():
-            if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
-                raise content
-        return {paths[path]: bytes(content) for path, content in found.items() if not isinstance(content, Exception)}
-
-    def write(self, name: str, content: bytes) -> None:
-        """Put the whole object at once."""
-        self._make_parent(name)
-        self.filesystem.pipe_file(self._path(name), content)
-
-    def put(self, name: str, source: Path) -> None:
-        """Put a local file, which may be large, as one object."""
-        self._make_parent(name)
-        self.filesystem.put_file(str(source), self._path(name))
-
-    def create(self, name: str, content: bytes) -> bool:
-        """Write a file that must not exist yet; where the filesystem cannot tell, look, write and look again."""
-        path = self._path(name)
-        self._make_parent(name)
-        try:
-            self.filesystem.pipe_file(path, content, mode="create")
-        except FileExistsError:
-            return False
-        except (TypeError, NotImplementedError, ValueError):
-            if self.filesystem.exists(path):
-                return False
-            self.filesystem.pipe_file(path, content)
-            time.sleep(0.5)  # long enough for a rival that looked at the same moment to have written as well
-        self.filesystem.invalidate_cache()
-        return self.read(name) == content
-
-    def delete(self, name: str) -> None:
-        """Remove a file if it exists."""
-        try:
-            self.filesystem.rm_file(self._path(name))
-        except FileNotFoundError:
-            return
-
-    def sizes(self, folder: str) -> dict[str, int]:
-        """Return name and size in bytes of every file directly in `folder`."""
-        self.filesystem.invalidate_cache()
-        try:
-            entries = self.filesystem.ls(self._path(folder), detail=True)
-        except FileNotFoundError:
-            return {}
-        return {
-            f"{folder}/{entry['name'].rsplit('/', 1)[-1]}": int(entry["size"])
-            for entry in entries
-            if entry["type"] == "file"
-        }
-
-    def _path(self, name: str) -> str:
-        return f"{self.root}/{name}"
-
-    def _make_parent(self, name: str) -> None:
-        self.filesystem.makedirs(self._path(name).rsplit("/", 1)[0], exist_ok=True)
-
-
 def open_storage(location: str | Path, *, writable: bool = True) -> Storage:
     """Open a results folder or URL; if `writable`, make sure that it can be written.
 
@@ -209,12 +153,12 @@ def open_storage(location: str | Path, *, writable: bool = True) -> Storage:
         InputError: if it cannot be opened or written.
     """
     try:
-        storage = _remote(str(location)) if "://" in str(location) else Folder(Path(location).expanduser().absolute())
+        storage = _opened(str(location))
         if not writable:
             return storage
         probe = f"jobs/.probe-{uuid.uuid4().hex}"
-        storage.write(probe, b"writable?")
-        storage.delete(probe)
+        patiently(lambda: storage.write(probe, b"writable?"), PATIENCE[:PROBES])
+        patiently(lambda: storage.delete(probe), PATIENCE[:PROBES])
     except InputError:
         raise
     except Exception as error:  # each filesystem has its own errors; all mean the same here
@@ -223,27 +167,16 @@ def open_storage(location: str | Path, *, writable: bool = True) -> Storage:
     return storage
 
 
-def _remote(url: str) -> Remote:
-    import fsspec  # type: ignore[import-untyped]
+def _opened(location: str) -> Storage:
+    if location.startswith(("file://", "local://")):
+        from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
-    try:
-        filesystem, root = fsspec.core.url_to_fs(url)
-    except ImportError:
-        from fsspec.implementations.arrow import ArrowFSWrapper  # type: ignore[import-untyped]
-        from pyarrow import fs
-
-        try:
-            arrow, root = fs.FileSystem.from_uri(url)
-        except Exception as error:
-            raise InputError(f"{url}: {error}; install the fsspec package of this kind of URL.") from error
-        filesystem = ArrowFSWrapper(arrow)
-    except ValueError as error:
-        raise InputError(f"{url} is no URL that fsspec knows: {error}.") from error
-    return Remote(filesystem, root)
+        return Folder(Path(LocalFileSystem._strip_protocol(location)))
+    return remote(location) if "://" in location else Folder(Path(location).expanduser().absolute())
 
 
 def patiently(action: Callable[[], T], patience: Sequence[float] | None = None) -> T:
-    """Do `action`, again after each pause of `patience` (seconds; default `PATIENCE`) while it fails with an OSError.
+    """Do `action`, again after each pause of `patience` (seconds; default `PATIENCE`) while an OSError may pass.
 
     Raises:
         OSError: the last one, when patience has run out.
@@ -251,7 +184,7 @@ def patiently(action: Callable[[], T], patience: Sequence[float] | None = None) 
     for pause in PATIENCE if patience is None else patience:
         try:
             return action()
-        except (FileNotFoundError, FileExistsError):
+        except HOPELESS:
             raise
         except OSError:
             time.sleep(pause)

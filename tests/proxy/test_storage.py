@@ -10,7 +10,8 @@ from fsspec.implementations.arrow import ArrowFSWrapper
 from pyarrow.fs import LocalFileSystem
 
 from estimators.base import InputError
-from proxy.storage import Folder, Remote, Storage, open_storage, patiently
+from proxy.remote import Remote
+from proxy.storage import Folder, Storage, open_storage, patiently
 
 
 @pytest.fixture(params=["folder", "memory", "arrow"])
@@ -114,3 +115,68 @@ def test_a_long_failure_is_raised_and_a_missing_file_at_once() -> None:
     with pytest.raises(FileNotFoundError):
         patiently(lambda: action(FileNotFoundError()), (0.0, 0.0))
     assert len(calls) == 4
+
+
+def test_a_file_url_is_a_folder(tmp_path: Path) -> None:
+    storage = open_storage(f"file://{tmp_path}/results")
+    assert isinstance(storage, Folder)
+    assert storage.root == tmp_path / "results"
+
+
+def test_where_files_grow_in_place_a_write_that_fails_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filesystem = ArrowFSWrapper(LocalFileSystem())
+    storage = Remote(filesystem, str(tmp_path))
+    storage.write("jobs/a.json", b"old")
+
+    def torn(path: str, content: bytes, **_: object) -> None:
+        Path(path).write_bytes(content[:1])
+        raise OSError("connection lost")
+
+    monkeypatch.setattr(filesystem, "pipe_file", torn)
+    with pytest.raises(OSError, match="connection lost"):
+        storage.write("jobs/a.json", b"new")
+    assert storage.read("jobs/a.json") == b"old"
+    assert os.listdir(tmp_path / "jobs") == ["a.json"]
+
+
+def test_an_error_of_a_filesystems_own_library_is_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    class SlowDownError(Exception):
+        """As cloud libraries have them: no OSError."""
+
+    storage = open_storage("memory://own-errors")
+    assert isinstance(storage, Remote)
+    pipe, answers = storage.filesystem.pipe_file, iter([True, True, False])
+
+    def busy(path: str, content: bytes, **options: object) -> None:
+        if next(answers, False):
+            raise SlowDownError("503")
+        pipe(path, content, **options)
+
+    monkeypatch.setattr(storage.filesystem, "pipe_file", busy)
+    patiently(lambda: storage.write("jobs/a.json", b"there"), (0.0, 0.0))
+    assert storage.read("jobs/a.json") == b"there"
+
+
+def test_a_place_that_fails_for_a_moment_is_not_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.storage.PATIENCE", (0.0, 0.0))
+    write, answers = Folder.write, iter([True, False])
+
+    def busy(self: Folder, name: str, content: bytes) -> None:
+        if next(answers, False):
+            raise OSError(116, "Stale file handle")
+        write(self, name, content)
+
+    monkeypatch.setattr(Folder, "write", busy)
+    open_storage(tmp_path)
+
+
+def test_what_a_killed_writer_left_is_removed_once_it_is_old(tmp_path: Path) -> None:
+    storage = open_storage(tmp_path)
+    old, new = tmp_path / "jobs" / ".old.part", tmp_path / "jobs" / ".new.part"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    storage.tidy()
+    assert os.listdir(tmp_path / "jobs") == [".new.part"]
