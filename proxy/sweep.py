@@ -30,11 +30,13 @@ class SweepResult:
         done: keys of all jobs with a result, earlier ones included.
         failed: records of the jobs without one.
         results: the results folder.
+        rows: of the merged table.
     """
 
     done: tuple[str, ...]
     failed: tuple[dict[str, Any], ...]
     results: Results
+    rows: int
 
     @property
     def table(self) -> pd.DataFrame:
@@ -97,11 +99,12 @@ def sweep(
                         progress(over, len(jobs))
                 failed = driver.failed
             claims.clear_dead()
+            store.storage.tidy()
         lost = {record["key"] for record in failed}
         done = [job for job in jobs if job.key not in lost]
-        store.merge(done)
+        rows = store.merge(done)
     except OSError as error:
         raise EmergenceError(
             f"Results could not be kept in {results}: {error}; what was written is whole, run the same command again."
         ) from error
-    return SweepResult(tuple(job.key for job in done), tuple(failed), store)
+    return SweepResult(tuple(job.key for job in done), tuple(failed), store, rows)

@@ -62,7 +62,7 @@ def _run(settings: SweepConfig, where: str, address: str | None, as_json: bool) 
     from estimators import DEFAULT_RESOLUTION, DEFAULT_RESOLUTIONS
     from proxy.cli.watching import Watch
     from proxy.cluster import Cluster
-    from proxy.measure import peak_emergence
+    from proxy.summary import summary
     from proxy.sweep import sweep as run_sweep
 
     _announce_tracking(settings, where)
@@ -71,13 +71,14 @@ def _run(settings: SweepConfig, where: str, address: str | None, as_json: bool) 
         outcome = run_sweep(
             settings, where, cluster=Cluster(address, tell=watch.dashboard), progress=watch.progress, watch=watch.event
         )
-    table = outcome.table
-    if len(table):
+    if outcome.rows:
         known = settings.measurement.resolutions or DEFAULT_RESOLUTIONS
         nearest = min(known, key=lambda resolution: abs(resolution - DEFAULT_RESOLUTION))
-        emit(peak_emergence(table, resolution=nearest), None, as_json=as_json)
+        peaks = summary(outcome.results, resolution=nearest)
+        shown = peaks if as_json else peaks.drop(columns="corpus_hash", errors="ignore")  # too wide for a screen
+        emit(shown, None, as_json=as_json)
     screen.print(
-        f"{len(outcome.done)} jobs done, {len(outcome.failed)} failed, {len(table)} rows; results in {where}",
+        f"{len(outcome.done)} jobs done, {len(outcome.failed)} failed, {outcome.rows} rows; results in {where}",
         highlight=False,
         soft_wrap=True,
     )

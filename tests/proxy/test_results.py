@@ -1,18 +1,22 @@
 """A results folder: what counts as done, and the merged table."""
 
+import io
 import json
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from extraction.tables import read_table
 from proxy.config import parse_config
 from proxy.jobs import Job, make_jobs
+from proxy.measure import peak_emergence
 from proxy.results import Results, to_parquet
 from proxy.schemas import EMERGENCE
 from proxy.storage import open_storage
+from proxy.summary import summary
 from proxy.worker import blank_record
 
 
@@ -112,3 +116,27 @@ def test_results_at_a_url_are_copied_where_a_folder_is_needed(jobs: list[Job], t
     names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*"))
     assert names == ["emergence.parquet", f"jobs/{jobs[0].key}.json", f"jobs/{jobs[0].key}.parquet"]
     assert Results(open_storage(tmp_path)).find([jobs[0].key]).done == {jobs[0].key}
+
+
+def test_the_summary_is_that_of_the_whole_table(
+    results: Results, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.summary.BATCH", 3)  # a model's rows come in several parts
+    for job in jobs:
+        finish(results, job)
+    results.merge(jobs)
+    monkeypatch.setattr(results, "emergence", None)  # not read whole
+    shown = summary(results, resolution=0.2)
+    whole = peak_emergence(pd.read_parquet(io.BytesIO(results.storage.read("emergence.parquet"))), resolution=0.2)
+    pd.testing.assert_frame_equal(shown, whole)
+    assert len(shown) == 4
+
+
+def test_two_corpora_of_one_name_are_told_apart_in_the_summary(results: Results) -> None:
+    corpora = [{"source": "animal", "windows": windows} for windows in (50, 60)]
+    jobs = make_jobs(parse_config({"name": "t", "models": ["gpt2-30k"], "corpora": corpora}))
+    for job, content in zip(jobs, ("aaaaaaaaaa", "bbbbbbbbbb"), strict=True):
+        frame = pq.read_table(pa.BufferReader(table(job))).to_pandas().assign(corpus_hash=content)
+        results.write_done(job, to_parquet(frame), blank_record(job))
+    results.merge(jobs)
+    assert list(summary(results, resolution=0.1)["corpus"]) == ["animal@aaaaaaa", "animal@bbbbbbb"]
