@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from proxy.config import Model, Resources
@@ -29,7 +29,7 @@ GPU_MEMORY_GB = {
     "A100-80G": 80,
     "A100-40G": 40,
     "A100": 40,
-    "L40S": 48,
+    "L40S": 44,
     "L4": 23,
     "A10G": 23,
     "A10": 23,
@@ -89,18 +89,21 @@ def demand(model: Model, default: Resources, nodes: Sequence[Node] = (), measure
     """Return what a worker for `model` asks for: what the config says, else what was measured, else an estimate.
 
     Fractions of a GPU and memory are powers of two, so that models of like size can take each other's workers and
-    fractions fill a GPU without gaps.
+    fractions fill a GPU without gaps; where no node has room for that, they are no more than is needed.
     """
     own = model.resources or Resources()
     measured = measured or Peaks()
     given = own.gpus if own.gpus is not None else default.gpus
     with_gpus = [node for node in nodes if node.total.gpus]
-    gpus = (_gpus(model, with_gpus, measured) if with_gpus else 0.0) if given is None else given
-    memory_gb = own.memory_gb or default.memory_gb
-    if memory_gb is None:
+    given_gb = own.memory_gb or default.memory_gb
+
+    def rounded(step: Callable[[float], float]) -> Demand:
+        gpus = (_gpus(model, with_gpus, measured, step) if with_gpus else 0.0) if given is None else given
         needed = MEASURED * measured.main_gb if measured.main_gb and not gpus else main_memory_gb(model, gpus)
-        memory_gb = _power_of_two(needed)
-    return Demand(gpus, int(memory_gb * GIB), own.cpus or default.cpus or 1)
+        return Demand(gpus, int((given_gb or step(needed)) * GIB), own.cpus or default.cpus or 1)
+
+    usual, tight = rounded(_power_of_two), rounded(lambda value: value)
+    return tight if misfits(usual, nodes) and not misfits(tight, nodes) else usual
 
 
 def weights_gb(model: Model, *, on_gpu: bool) -> float:
@@ -125,10 +128,11 @@ def gpu_memory_gb(model: Model) -> float:
     return CONTEXT_GB + ACTIVATIONS * weights_gb(model, on_gpu=True)
 
 
-def _gpus(model: Model, nodes: Sequence[Node], measured: Peaks) -> float:
+def _gpus(model: Model, nodes: Sequence[Node], measured: Peaks, step: Callable[[float], float]) -> float:
     """Return the fraction or number of GPUs that holds the model, on the nodes' largest kind of GPU."""
     needed = MEASURED * measured.gpu_gb + CONTEXT_GB if measured.gpu_gb else gpu_memory_gb(model)
-    return max(SMALLEST_FRACTION, _power_of_two(needed / max(node.gpu_gb for node in nodes)))
+    count = step(needed / max(node.gpu_gb for node in nodes))
+    return max(SMALLEST_FRACTION, float(math.ceil(count)) if count > 1 else _power_of_two(count))
 
 
 def _power_of_two(value: float) -> float:

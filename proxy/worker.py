@@ -221,17 +221,18 @@ def forget_peaks() -> None:
         Path("/proc/self/clear_refs").write_text("5")
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+        for device in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(device)
 
 
 def peaks() -> dict[str, float | None]:
-    """Return the largest main memory, and GPU memory where there is one, since `forget_peaks`, in GiB."""
+    """Return the largest main memory, and GPU memory of all devices together, since `forget_peaks`, in GiB."""
     torch = sys.modules.get("torch")
-    on_gpu = torch is not None and torch.cuda.is_available()
-    return {
-        "peak_memory_gb": round(_peak_resident() / 2**30, 3),
-        "peak_gpu_gb": round(torch.cuda.max_memory_allocated() / 2**30, 3) if torch is not None and on_gpu else None,
-    }
+    on_gpu: float | None = None
+    if torch is not None and torch.cuda.is_available():
+        each = [torch.cuda.max_memory_allocated(device) for device in range(torch.cuda.device_count())]
+        on_gpu = round(sum(each) / 2**30, 3)
+    return {"peak_memory_gb": round(_peak_resident() / 2**30, 3), "peak_gpu_gb": on_gpu}
 
 
 def _peak_resident() -> int:

@@ -66,6 +66,17 @@ def test_what_fits_nowhere_is_known() -> None:
     assert not misfits(demand(billions(70), NONE, [GPU_NODE]), [GPU_NODE])
 
 
+def test_rounding_up_refuses_nothing_that_fits() -> None:
+    # 70 B in 2 bytes: 130 GiB of weights, 151 GiB with activations on GPUs of 40 GiB: 3.8, so 4; 80 B: 4.4, so 5 or 8.
+    five = Node(Demand(5, 200 * GIB, 32), gpu_gb=40)
+    assert demand(billions(80), NONE, [five]).gpus == 5
+    assert demand(billions(80), NONE, [five, Node(Demand(8, 200 * GIB, 32), gpu_gb=40)]).gpus == 8
+    # 1 B in 4 bytes: 3.7 GiB of weights, 7.4 GiB with loading and states, rounded to 8.
+    small = Node(Demand(0, int(7.5 * GIB), 2))
+    assert demand(billions(1), NONE, [small]).memory < 7.5 * GIB
+    assert demand(billions(1), NONE, [small, CPU_NODE]).memory == 8 * GIB
+
+
 def test_more_memory_means_more_of_both() -> None:
     assert Demand(0.25, GIB, 1).more() == Demand(0.5, 2 * GIB, 1)
     assert Demand(0, GIB, 1).more() == Demand(0, 2 * GIB, 1)

@@ -14,7 +14,7 @@ from estimators.base import InputError
 from proxy.config import parse_config
 from proxy.jobs import Job, make_jobs
 from proxy.schemas import EMERGENCE
-from proxy.worker import Outcome, Worker, trouble_of
+from proxy.worker import Outcome, Worker, forget_peaks, peaks, trouble_of
 
 
 def job(**change: Any) -> Job:
@@ -137,3 +137,16 @@ def caused(error: Exception, cause: Exception) -> Exception:
 )
 def test_only_what_may_pass_is_tried_again(error: Exception, trouble: str | None) -> None:
     assert trouble_of(error) == trouble
+
+
+def test_a_model_over_several_gpus_takes_what_all_of_them_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    held = {0: 3 * 2**30, 1: 2**30}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device=0: held[device])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device=0: held.update({device: 0}))
+    assert peaks()["peak_gpu_gb"] == 4.0
+    forget_peaks()
+    assert peaks()["peak_gpu_gb"] == 0.0
