@@ -53,7 +53,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             done = subprocess.run(command, capture_output=True, text=True, cwd=root, env={"PATH": PATH}, **user)
             assert done.returncode == 0, done.stderr + done.stdout
 
-        run("initdb", "--username", "me", "--auth", "trust", "--no-sync")
+        run("initdb", "--username", "me", "--auth", "trust", "--encoding", "UTF8", "--no-sync")
         options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={root} -c fsync=off"
         run("pg_ctl", "-l", f"{root}/log", "-o", options, "-w", "start")
         try:
