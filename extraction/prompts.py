@@ -12,12 +12,13 @@ import pandas as pd
 from estimators.base import InputError
 from extraction.categories import CATEGORIES
 from extraction.prompt_texts import OPENINGS, QUESTIONS
-from extraction.tables import read_table
+from extraction.tables import Schema, read_table
 
 DEMO_LISTS = 60
 SHOTS = range(1, 13)  # the paper's figure shows 1 to 12 demonstrations
 LISTS_PER_SHOT = 8
 LIST_LEAD = "The list is:"
+TEXTS = Schema("prompts", 1, dict.fromkeys(("prompt_id", "prompt", "instruction"), "string"), ())
 
 
 def prompts(source: str | Path) -> pd.DataFrame:
@@ -116,7 +117,9 @@ def _read(path: Path) -> pd.DataFrame:
             "the built-in sets are demo, lists and questions."
         )
     if path.suffix in (".csv", ".parquet", ".json"):
-        return read_table(path)
+        frame = read_table(path)
+        # As text, or the id 007 would become 7.
+        return read_table(path, TEXTS)[[*frame.columns]] if path.suffix == ".csv" else frame
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:

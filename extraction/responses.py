@@ -19,9 +19,11 @@ import pyarrow.parquet as pq
 from estimators.base import InputError
 from extraction.answer_log import AnswerLog, answer_key
 from extraction.endpoints import Capabilities, Endpoint, Settings, is_count
-from extraction.tables import RESPONSES, check_table_path, read_table
+from extraction.tables import RESPONSES, Schema, check_table_path, read_table
 
 ROWS_AT_A_TIME = 5000
+OTHER_NAMES = {"output": "text", "generator": "model", "instruction": "prompt"}  # AlpacaEval's, and this project's
+CSV_TEXTS = Schema("answers", 1, {**RESPONSES.columns, **dict.fromkeys(OTHER_NAMES, "string")}, ())
 FROM_RECORD = [name for name in RESPONSES.columns if name not in ("model", "prompt_id", "sample", "prompt", "logprobs")]
 
 
@@ -181,15 +183,28 @@ def read_responses(source: str | Path) -> pd.DataFrame:
     else:
         path = Path(source)
         frame = read_table(path)
-        frame = read_table(path, RESPONSES) if "text" in frame.columns else _named_as_here(frame, str(path))
+        if path.suffix == ".csv":
+            frame = _texts_of(path, [*frame.columns])
+        elif "text" in frame.columns:
+            frame = read_table(path, RESPONSES)
+        frame = _named_as_here(frame, str(path))
     if not (frame["text"].fillna("").str.strip() != "").any():
         raise InputError(f"{source} holds no usable answer; every text is empty.")
     return frame
 
 
+def _texts_of(path: Path, columns: list[str]) -> pd.DataFrame:
+    """A table in CSV, ids as they are written, and an answer without text as an answer, unless it failed."""
+    frame = read_table(path, CSV_TEXTS)[columns]
+    failed = frame["error"].notna() if "error" in columns else pd.Series(False, index=frame.index)
+    for name in ("text", "output"):
+        if name in columns:
+            frame[name] = frame[name].where(frame[name].notna() | failed, "")
+    return frame
+
+
 def _named_as_here(frame: pd.DataFrame, source: str) -> pd.DataFrame:
-    names = {"output": "text", "generator": "model", "instruction": "prompt"}
-    frame = frame.rename(columns={old: new for old, new in names.items() if old in frame and new not in frame})
+    frame = frame.rename(columns={old: new for old, new in OTHER_NAMES.items() if old in frame and new not in frame})
     if "text" not in frame.columns:
         raise InputError(
             f"Answers need the columns model, prompt_id and text (or output); {source} has "

@@ -12,15 +12,17 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from estimators.base import InputError
 from extraction.categories import CATEGORIES
 from extraction.prompts import listed_entities
 
 WORDS = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
 REFUSALS = re.compile(
     r"\b(?:i(?: am|['\u2019]m) (?:sorry|unable|not able)|i (?:cannot|can['\u2019]t|won['\u2019]t|apologi[sz]e)"
-    r"|as an? (?:ai|language|large language)\b|i do(?: not|n['\u2019]t) (?:have|feel comfortable))",
+    r"|as an? (?:ai|(?:large )?language model)\b|i do(?: not|n['\u2019]t) (?:have|feel comfortable))",
     re.IGNORECASE,
 )
+REFUSED = ("content_filter", "refusal")  # reasons for an answer's end
 DRAWN_WORDS = 20  # lexical diversity: distinct words among so many drawn from an answer
 COMPRESSED = 200  # characters of each answer that are compressed, so that long answers don't dominate
 FEW_SHOTS = 4  # list prompts with up to so many entities shown count as few-shot
@@ -37,7 +39,6 @@ MARKS: dict[str, re.Pattern[str]] = {
     "bullets": re.compile(r"^\s*(?:[-*\u2022]|\d+[.)])\s", re.MULTILINE),
     "markdown": re.compile(r"\*\*|^#{1,6}\s|`", re.MULTILINE),
     "question": re.compile(r"\?\s*$"),
-    "refusal": REFUSALS,
 }
 
 
@@ -51,7 +52,7 @@ def behaviour_features(answers: pd.DataFrame) -> dict[str, float | None]:
         Name (without ``behaviour.``) to value; None where the answers don't tell: list accuracy without list prompts,
         agreement of samples with one sample each, logprobs that the API does not give.
     """
-    answers = answers[answers["text"].notna()]
+    answers = answers[answers["text"].notna()].reset_index(drop=True)
     texts = answers["text"].astype(str)
     by_prompt = answers["prompt_id"]
 
@@ -66,12 +67,14 @@ def behaviour_features(answers: pd.DataFrame) -> dict[str, float | None]:
         "lexical_diversity": mean_of(lambda text: distinct_share(words(text), DRAWN_WORDS)),
         "vocabulary": distinct_share([word for text in texts for word in words(text)[:50]], 1000),
         "repetition": mean_of(_repetition),
-        "compression": _compression(texts),
+        "compression": _compression(texts.iloc[np.lexsort((texts, by_prompt.astype(str)))]),
         "empty": mean_of(lambda text: float(not text.strip())),
         "cut_off": _cut_off(answers, by_prompt),
     }
     found |= {name: mean_of(partial(_share, pattern)) for name, pattern in STYLE.items()}
     found |= {name: mean_of(partial(_occurs, pattern)) for name, pattern in MARKS.items()}
+    refused = texts.map(partial(_occurs, REFUSALS)).where(~answers["finish_reason"].isin(REFUSED), 1.0)
+    found["refusal"] = _balanced(refused, by_prompt)
     return found | _lists(answers) | _agreement(answers) | _logprobs(answers)
 
 
@@ -243,22 +246,29 @@ def _clusters(samples: pd.DataFrame) -> list[int]:
 
 def _logprobs(answers: pd.DataFrame) -> dict[str, float | None]:
     """Mean surprise and entropy of the tokens in bits, and the Brier score of the first token of list answers."""
-    surprise, entropy, brier = [], [], []
-    for prompt, text, raw in zip(answers["prompt"], answers["text"], answers["logprobs"], strict=True):
+    found = pd.DataFrame(
+        None, index=answers.index, columns=["surprise_bits", "entropy_bits", "list_brier"], dtype=float
+    )
+    for row, prompt, text, raw in zip(
+        answers.index, answers["prompt"], answers["text"], answers["logprobs"], strict=True
+    ):
         if not isinstance(raw, str):
             continue
-        entries = json.loads(raw)
-        known = [entry["logprob"] for entry in entries if entry["logprob"] is not None]
-        entropies = [value for entry in entries if (value := entropy_bits(entry["top"])) is not None]
+        try:
+            entries = json.loads(raw)
+            known = [float(entry["logprob"]) for entry in entries if entry["logprob"] is not None]
+            entropies = [value for entry in entries if (value := entropy_bits(entry["top"])) is not None]
+            first = entries[0]["logprob"] if entries else None
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise InputError(
+                "The column logprobs holds JSON lists of {token, logprob, top: {token: logprob}}; that of prompt "
+                f"{answers['prompt_id'][row]} could not be read so. Remove the column, or mend it."
+            ) from error
         if known:
-            surprise.append(-float(np.mean(known)) / math.log(2))
+            found.loc[row, "surprise_bits"] = -float(np.mean(known)) / math.log(2)
         if entropies:
-            entropy.append(float(np.mean(entropies)))
+            found.loc[row, "entropy_bits"] = float(np.mean(entropies))
         read = list_answer(prompt, text) if isinstance(prompt, str) else None
-        if read is not None and entries and entries[0]["logprob"] is not None:
-            brier.append((math.exp(entries[0]["logprob"]) - read[1]) ** 2)
-    return {
-        "surprise_bits": float(np.mean(surprise)) if surprise else None,
-        "entropy_bits": float(np.mean(entropy)) if entropy else None,
-        "list_brier": float(np.mean(brier)) if brier else None,
-    }
+        if read is not None and first is not None:
+            found.loc[row, "list_brier"] = (math.exp(first) - read[1]) ** 2
+    return {str(name): _balanced(found[name], answers["prompt_id"]) for name in found.columns}

@@ -39,43 +39,65 @@ def features(
         progress: told the number of models times readers done.
 
     Returns:
-        Columns ``model``, ``small.<reader>.<name>`` (bits) and ``behaviour.<name>``; null where the answers don't tell.
+        Columns ``model``, ``small.<reader>.<name>`` (bits) and ``behaviour.<name>``; null where the answers don't tell,
+        a model has fewer than 10 usable answers, or a reader cannot read it: why, is in ``attrs["remarks"]``.
 
     Raises:
-        InputError: if a model has fewer than 10 usable answers, or a reader cannot read one.
+        InputError: if no model can be read, two readers have the same name, or logprobs are malformed.
     """
     responses = RESPONSES.conform(responses)
     usable = responses[responses["text"].fillna("").str.strip() != ""]
     models = responses["model"].dropna().unique().tolist()
     if not models:
         raise InputError("The responses hold no answers; collect some first.")
-    counts = usable.groupby("model").size()
-    for model in models:
-        if counts.get(model, 0) < FEWEST_ANSWERS:
-            raise InputError(
-                f"{model} has {counts.get(model, 0)} usable answers, fewer than the {FEWEST_ANSWERS} that features "
-                "need; collect more, or look for errors in its responses."
-            )
+    shorts = [_short(reader.name) for reader in readers]
+    twice = sorted({name for name in shorts if shorts.count(name) > 1})
+    if twice:
+        raise InputError(f"Two readers are called {', '.join(twice)}, so their features would be too; rename a folder.")
+    few = _too_few(usable, models)
+    remarks = dict(few)
+    if len(remarks) == len(models):
+        raise InputError(next(iter(remarks.values())))
     total = len(models) * max(1, len(readers))
     rows: list[dict[str, object]] = [{"model": model} for model in models]
-    for number, name in enumerate(readers):
+    for number, (name, short) in enumerate(zip(readers, shorts, strict=True)):
         reader = Reader(name, seed)
         for place, model in enumerate(models):
-            try:
-                found = read_features(usable[usable["model"] == model], reader, resolutions)
-            except InputError as error:
-                raise InputError(f"{model}: {error}") from error
-            rows[place] |= {f"small.{_short(name.name)}.{key}": value for key, value in found.items()}
+            if model not in few:
+                try:
+                    found = read_features(usable[usable["model"] == model], reader, resolutions)
+                except InputError as error:
+                    if len(models) == 1:
+                        raise InputError(f"{model}: {error}") from error
+                    remarks[model] = f"{model}: {error}"  # the other models can still be read
+                else:
+                    rows[place] |= {f"small.{short}.{key}": value for key, value in found.items()}
             if progress is not None:
                 progress(number * len(models) + place + 1, total)
+    if len(remarks) == len(models):
+        raise InputError(next(iter(remarks.values())))
     for place, model in enumerate(models):
-        found_behaviour = behaviour_features(responses[responses["model"] == model])
-        rows[place] |= {f"behaviour.{key}": value for key, value in found_behaviour.items()}
+        if model not in few:
+            found_behaviour = behaviour_features(responses[responses["model"] == model])
+            rows[place] |= {f"behaviour.{key}": value for key, value in found_behaviour.items()}
         if progress is not None and not readers:
             progress(place + 1, total)
     frame = pd.DataFrame(rows)
     numeric = [column for column in frame.columns if column != "model"]
-    return frame.astype({"model": "string", **dict.fromkeys(numeric, "Float64")})
+    frame = frame.astype({"model": "string", **dict.fromkeys(numeric, "Float64")})
+    frame.attrs["remarks"] = [*remarks.values()]
+    return frame
+
+
+def _too_few(usable: pd.DataFrame, models: Sequence[str]) -> dict[str, str]:
+    """Why models have no features at all."""
+    counts = usable.groupby("model").size()
+    return {
+        model: f"{model} has {counts.get(model, 0)} usable answers, fewer than the {FEWEST_ANSWERS} that features "
+        "need; collect more, or look for errors in its responses."
+        for model in models
+        if counts.get(model, 0) < FEWEST_ANSWERS
+    }
 
 
 def join_target(frame: pd.DataFrame, peaks: pd.DataFrame) -> pd.DataFrame:

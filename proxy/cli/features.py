@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from proxy.cli.console import emit, progress
+from proxy.cli.console import emit, progress, screen
 
 
 def features(
@@ -56,6 +56,11 @@ def features(
     models = [load_model(name) for name in readers or ["gpt2-2m"]]
     with progress("Reading answers") as tell:
         frame = all_features(answers, models, seed=seed, progress=tell)
+    remarks = frame.attrs["remarks"]
     if peaks is not None:
         frame = join_target(frame, peaks)
     emit(frame, out, as_json=as_json, schema=REFERENCES if peaks is not None else None)
+    for remark in remarks:
+        screen.print(f"Left empty: {remark}", style="red", markup=False, highlight=False, soft_wrap=True)
+    if remarks:
+        raise typer.Exit(1)

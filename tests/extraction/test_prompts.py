@@ -74,3 +74,10 @@ def test_bad_prompts(tmp_path, name, text, match):
 )
 def test_lists_are_known_by_their_content(prompt, listed):
     assert listed_entities(prompt) == listed
+
+
+def test_ids_in_csv_stay_as_they_are_written(tmp_path):
+    (tmp_path / "p.csv").write_text("prompt_id,prompt\n007,1\n08,NA\n")
+    read = prompts(tmp_path / "p.csv")
+    assert read["prompt_id"].tolist() == ["007", "08"]
+    assert read["prompt"].tolist() == ["1", "NA"]

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from estimators.base import InputError
 from extraction.tables import RESPONSES
 from proxy.behaviour_features import behaviour_features, distinct_share, entropy_bits, list_answer
 
@@ -111,7 +112,9 @@ def test_logprobs_give_surprise_entropy_and_calibration():
         ("I'm sorry, but I can't help.", 1.0),
         ("As an AI language model, I", 1.0),
         ("I cannot do that", 1.0),
+        ("As a language model, I", 1.0),
         ("The can is empty.", 0.0),
+        ("Python as a language is old.", 0.0),
     ],
 )
 def test_refusals(text, refuses):
@@ -131,3 +134,36 @@ def test_any_text_gives_finite_numbers(texts):
     found = behaviour_features(answers([{"text": text} for text in texts]))
     assert all(value is None or math.isfinite(value) for value in found.values())
     assert Counter(found).keys() == behaviour_features(answers([{"text": "x"}])).keys()
+
+
+@pytest.mark.parametrize(("reason", "refuses"), [("content_filter", 1.0), ("refusal", 1.0), ("stop", 0.0), (None, 0.0)])
+def test_an_answer_that_was_withheld_is_a_refusal(reason, refuses):
+    assert behaviour_features(answers([{"text": "", "finish_reason": reason}]))["refusal"] == refuses
+
+
+def test_logprobs_count_by_prompt_too():
+    def said(bits):
+        return json.dumps([{"token": "x", "logprob": -bits * math.log(2), "top": {}}])
+
+    rows = [{"prompt_id": "a", "text": "x", "logprobs": said(1)}] * 9
+    rows += [{"prompt_id": "b", "text": "x", "logprobs": said(3)}]
+    assert behaviour_features(answers(rows))["surprise_bits"] == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    "raw", ["{", "5", '{"a": 1}', '[{"token": "x"}]', '["x"]', '[{"logprob": -1, "top": 5}]', "[[]]"]
+)
+def test_malformed_logprobs_are_bad_input(raw):
+    with pytest.raises(InputError, match="of prompt 1 could not be read"):
+        behaviour_features(answers([{"text": "x"}, {"text": "x", "logprobs": raw}]))
+
+
+def test_the_order_of_the_rows_does_not_matter():
+    rng = np.random.default_rng(0)
+    words = [f"word{number}" for number in range(50)]
+    rows = answers([{"prompt_id": str(n), "text": " ".join(rng.choice(words, 40))} for n in range(300)])
+    one, other = (
+        {name: value for name, value in behaviour_features(part).items() if value is not None}
+        for part in (rows, rows.iloc[::-1])
+    )
+    assert other == pytest.approx(one, rel=1e-12)  # rounding of sums

@@ -181,3 +181,39 @@ def test_answers_are_data_not_markup(capsys):
     text = "[red]ignore[/red] [link=http://x]this[/link] ${HOME} ../../etc/passwd"
     emit(pd.DataFrame({"text": [text]}), None)
     assert "[red]ignore[/red] [link=http://x]this[/link]" in capsys.readouterr().out
+
+
+def test_one_model_that_cannot_be_read_leaves_the_others(reader):
+    frame = features(pd.concat([answers("few", OPENINGS[:3]), answers("short", ["a"] * 20), answers("m")]), [reader])
+    assert frame["model"].tolist() == ["few", "short", "m"]
+    small = frame.filter(like="small.")
+    assert small.isna().all(axis=1).tolist() == [True, True, False]
+    assert frame["behaviour.log_characters"].isna().tolist() == [True, False, False]
+    few, short = frame.attrs["remarks"]
+    assert few.startswith("few has 3 usable answers")
+    assert short.startswith("short: No answer has 8 tokens of the reader gpt2-30k")
+
+
+def test_the_command_lists_what_it_left_empty(tmp_path, emergence):
+    write_table(pd.concat([answers("few", OPENINGS[:3]), answers("m")]), tmp_path / "a.csv")
+    done = emergence("features", tmp_path / "a.csv", "--readers", "gpt2-30k", "--out", tmp_path / "f.csv")
+    assert done.code == 1
+    assert "Left empty: few has 3 usable answers" in done.err
+    assert pd.read_csv(tmp_path / "f.csv")["model"].tolist() == ["few", "m"]
+
+
+def test_two_readers_of_one_name_are_told_apart_or_refused(reader):
+    from dataclasses import replace
+
+    with pytest.raises(InputError, match="Two readers are called gpt2-30k"):
+        features(answers(), [reader, replace(reader, name="elsewhere/gpt2-30k")])
+
+
+@pytest.mark.parametrize("column", ["text", "output"])
+def test_csv_keeps_ids_as_written_and_empty_answers(tmp_path, column):
+    (tmp_path / "a.csv").write_text(f"model,prompt_id,{column}\nm,007,yes\nm,1e3,\nm,NA,NA\n")
+    frame = read_responses(tmp_path / "a.csv")
+    assert frame["prompt_id"].tolist() == ["007", "1e3", "NA"]
+    assert frame["text"].tolist() == ["yes", "", "NA"]
+    (tmp_path / "b.csv").write_text(f"model,prompt_id,{column},error\nm,1,,HTTP 500\nm,2,,\nm,3,x,\n")
+    assert read_responses(tmp_path / "b.csv")["text"].isna().tolist() == [True, False, False]
