@@ -19,6 +19,7 @@ from proxy.schemas import EMERGENCE
 PEAK_COLUMNS = (
     "model",
     "corpus",
+    "corpus_hash",
     "family",
     "parameters",
     "emergence_bits",
@@ -140,8 +141,8 @@ def peak_emergence(table: pd.DataFrame, *, resolution: float = DEFAULT_RESOLUTIO
     """Summarise an emergence table: E(l) at its highest block.
 
     Returns:
-        One row per model x corpus, by corpus, family and size: model, corpus, family, parameters, emergence_bits,
-        emergence_bits_std_error, peak_layer.
+        One row per model x corpus, by corpus, family and size: model, corpus, corpus_hash, family, parameters,
+        emergence_bits, emergence_bits_std_error, peak_layer.
 
     Raises:
         InputError: if the table has no row at `resolution`.
