@@ -59,7 +59,7 @@ def measured(arguments: argparse.Namespace) -> Study:
                 tables.setdefault("main", []).append(emergence(kept, model, corpus, arguments))
             for count in (few, some, many) if name in largest else ():
                 table = emergence(kept, model, "country", arguments, count=count, tokens=2 * SHOTS)
-                tables.setdefault("shots", []).append(table.assign(drawn=count))
+                tables.setdefault("shots", []).append(table)
         if name in largest:
             tables.setdefault("shuffled", []).append(emergence(kept, trained, SHUFFLED, arguments))
         tables.setdefault("trained", []).append(

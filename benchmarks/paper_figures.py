@@ -81,13 +81,13 @@ def position(found: pd.DataFrame, controls: pd.DataFrame, images: Path) -> str:
     """IE by token in text: trained models, and both controls."""
     colors = _colors(found)
     figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.6), sharey=True)
-    for of, one in found[~found["twin"]].groupby("of", sort=False):
+    for (of, corpus), one in found[~found["twin"]].groupby(["of", "corpus"], sort=False):
         axes[0].errorbar(
             one["position"].astype(int),
             one["ie_bits"].astype(float),
             one["ie_std_error"].astype(float),
             color=colors[of],
-            label=of,
+            label=of if len(found["corpus"].unique()) == 1 else f"{of}, {corpus}",
         )
     for (of, twin, _), one in controls.groupby(["of", "twin", "corpus"], sort=False):
         axes[1].plot(
@@ -109,10 +109,10 @@ def shots(found: pd.DataFrame, images: Path) -> str:
     models = list(dict.fromkeys(found["of"]))
     figure, axes = plt.subplots(1, len(models), figsize=(4.6 * len(models), 3.8), squeeze=False, sharey=True)
     for axis, of in zip(axes[0], models, strict=True):
-        for number, (count, group) in enumerate(found[found["of"] == of].groupby("windows")):
+        for number, ((corpus, count), group) in enumerate(found[found["of"] == of].groupby(["corpus", "windows"])):
             for twin, style in ((False, "o-"), (True, "--")):
                 one = group[group["twin"] == twin]
-                label = f"{count:,} windows" + (", random weights" if twin else "")
+                label = f"{corpus}, {count:,} windows" + (", random weights" if twin else "")
                 axis.plot(
                     one["position"].astype(int),
                     one["ie_bits"].astype(float),
@@ -139,7 +139,7 @@ def spread(found: pd.DataFrame, images: Path) -> str:
     models = list(dict.fromkeys(found["of"]))
     figure, axes = plt.subplots(1, len(models), figsize=(4.6 * len(models), 3.6), squeeze=False, sharey=True)
     for axis, of in zip(axes[0], models, strict=True):
-        for number, (count, group) in enumerate(found[found["of"] == of].groupby("windows")):
+        for number, ((corpus, count), group) in enumerate(found[found["of"] == of].groupby(["corpus", "windows"])):
             for twin, style in ((False, "o-"), (True, "--")):
                 one = group[group["twin"] == twin]
                 axis.plot(
@@ -148,7 +148,7 @@ def spread(found: pd.DataFrame, images: Path) -> str:
                     style,
                     color=f"C{number}",
                     markersize=3,
-                    label=f"{count:,} windows" + (", random weights" if twin else ""),
+                    label=f"{corpus}, {count:,} windows" + (", random weights" if twin else ""),
                 )
         axis.set(title=of, xlabel="shot", ylabel="standard deviation of IE over windows, bits")
     axes[0][0].legend()

@@ -35,6 +35,7 @@ def table(
                             "family": "gpt2",
                             "parameters": parameters,
                             "corpus": corpus,
+                            "corpus_hash": corpus,
                             "windows": windows,
                             "layer": layer,
                             "position": t,
@@ -63,6 +64,22 @@ def test_growth_with_size_holds_fails_or_is_shared_by_the_control(claims, tmp_pa
     assert size_of(claims, table(lambda n, layer, t: -n), tmp_path) == claims.FAILS
     assert size_of(claims, table(lambda n, layer, t: [0, 2, 1][n]), tmp_path) == claims.UNKNOWN
     assert (tmp_path / "study_size.png").exists()
+
+
+def test_architectures_of_one_size_say_nothing_of_size(claims, tmp_path):
+    one = table(lambda n, layer, t: n)
+    lone = one[one["model"].str.contains("30k")].assign(model="llama-3b", family="llama")
+    assert size_of(claims, pd.concat([one, lone]), tmp_path) == claims.HOLDS
+    assert size_of(claims, lone, tmp_path) == claims.UNKNOWN
+
+
+def test_a_text_is_held_against_its_own_control(claims, tmp_path):
+    rising = table(lambda n, layer, t: t)
+    other = table(lambda n, layer, t: t, twins=lambda n, layer, t: t, corpus="other text")
+    both = claims.by_token(claims.with_twins(pd.concat([rising, other])), pd.DataFrame(), tmp_path).numbers
+    controls = both.set_index(["corpus", "model"])["random: rise"].astype(float)
+    assert (controls["other text"] == 7).all()
+    assert (controls["python-docs"] == 0).all()
 
 
 def test_growth_token_by_token(claims, tmp_path):
@@ -124,6 +141,8 @@ def test_observers_agree_or_not(claims, tmp_path):
     found = [claims.ranking(claims.with_twins(made), pd.DataFrame(), tmp_path) for made in (same, other)]
     assert [claim.verdict for claim in found] == [claims.HOLDS, claims.FAILS]
     assert np.isclose(found[1].numbers.iloc[0, 2], -1)
+    alone = claims.ranking(claims.with_twins(fine), pd.DataFrame(), tmp_path)
+    assert alone.verdict == claims.UNKNOWN  # one observer agrees with itself
 
 
 @pytest.mark.slow
