@@ -16,7 +16,7 @@ from typing import ClassVar
 import pandas as pd
 import pytest
 
-from estimators.base import InputError
+from estimators.base import EmergenceError, InputError
 from extraction import collect, pace, prompts, reference_models
 from extraction.endpoints import Capabilities
 from extraction.serving import serve
@@ -146,6 +146,14 @@ class Misbehaving(BaseHTTPRequestHandler):
             self.answer(200, b"\xff\xfe not json")
         elif kind == "letter":  # cut within a character of two bytes
             self.answer(200, good[: good.index(b"\\u00e9")] + "\u00e9".encode()[:1])
+        elif kind in ("500", "503"):
+            self.answer(int(kind), b'{"error": {"message": "oops"}}')
+        elif kind == "empty":
+            self.answer(200, b'{"choices": []}')
+        elif kind == "filter":
+            self.answer(200, b'{"choices": [{"message": {"content": null}, "finish_reason": "content_filter"}]}')
+        elif kind == "quota":
+            self.answer(429, b'{"error": {"message": "pay", "code": "insufficient_quota"}}')
         elif kind == "busy":
             self.answer(429, b"{}", {"retry-after": "0.2"})
         elif kind == "late":
@@ -180,7 +188,7 @@ def test_faults_on_a_real_wire(tmp_path, monkeypatch):
     Misbehaving.seen.clear()
     server = Quiet(("127.0.0.1", 0), Misbehaving)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    kinds = ["good", "reset", "close", "garbage", "letter", "busy", "late"]
+    kinds = ["good", "reset", "close", "garbage", "letter", "busy", "late", "500", "503", "empty"]
     asked = pd.DataFrame({"prompt": [f"{kind} {number}" for number in range(5) for kind in kinds]})
     try:
         url = f"http://127.0.0.1:{server.server_port}/v1"
@@ -192,6 +200,25 @@ def test_faults_on_a_real_wire(tmp_path, monkeypatch):
         server.server_close()
     assert table["error"].isna().all()
     assert table["text"].tolist() == [f"said {prompt} \u00e9" for prompt in asked["prompt"]]
+
+
+def test_what_a_server_withholds_is_an_answer_and_an_empty_account_ends_the_run(tmp_path):
+    Misbehaving.seen.clear()
+    server = Quiet(("127.0.0.1", 0), Misbehaving)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    asked = pd.DataFrame({"prompt": ["good 1", "filter 1", "quota 1", *(f"good {n}" for n in range(2, 50))]})
+    options = {"base_url": f"http://127.0.0.1:{server.server_port}/v1", "capabilities": Capabilities("chat")}
+    try:
+        with pytest.raises(EmergenceError, match=r"quota is spent.*2 of 51 answers are in"):
+            collect("m", asked, out=tmp_path / "a.parquet", concurrency=1, **options)
+        assert len(Misbehaving.seen) == 3  # nothing was asked after that
+        table = collect("m", asked, out=tmp_path / "a.parquet", concurrency=1, **options)  # the account is filled again
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert table["error"].isna().all()
+    assert table["finish_reason"].tolist() == ["stop", "content_filter"] + ["stop"] * 49
+    assert table["text"][1] == ""
 
 
 class Slow(Misbehaving):
