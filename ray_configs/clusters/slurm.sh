@@ -1,5 +1,5 @@
 #!/bin/bash
-# One sweep as a Slurm job: every node starts Ray, the first one also drives. The end of the time limit is like
+# One sweep as a Slurm job: every node starts Ray, the first one also drives. Two minutes before the time limit is like
 # Ctrl-C: what is done is kept, and the same command goes on from there.
 #
 #   sbatch --nodes=4 ray_configs/clusters/slurm.sh pythia "$SCRATCH/pythia"
@@ -15,7 +15,7 @@
 #SBATCH --mem=0
 #SBATCH --exclusive
 #SBATCH --time=12:00:00
-#SBATCH --signal=TERM@120
+#SBATCH --signal=B:TERM@120
 
 set -euo pipefail
 config=${1:?usage: sbatch slurm.sh CONFIG RESULTS}
@@ -30,10 +30,35 @@ export HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1} RAY_USAGE_STATS_ENABLED=0
 export RAY_AUTH_MODE=token
 ray get-auth-token --generate > /dev/null
 
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-head_ip=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{print $1}')
+mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head=${hosts[0]}
+read -r head_ip _ < <(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address)
 
-# When the sweep is over this ends every Ray on its nodes, so they must be ours alone (--exclusive).
-srun ray symmetric-run --address "$head_ip:6379" --min-nodes "$SLURM_JOB_NUM_NODES" \
-  --num-cpus "$SLURM_CPUS_PER_TASK" --num-gpus "$SLURM_GPUS_ON_NODE" \
-  -- emergence sweep "$config" --address auto --results "$results"
+# Ray runs in the foreground of steps of this job, so that ending a step ends its Ray and no other.
+steps=() sweep=
+end() {
+  trap - EXIT TERM INT
+  [ -z "$sweep" ] || { kill -TERM "$sweep" 2> /dev/null && wait "$sweep"; } || true
+  [ ${#steps[@]} -eq 0 ] || { kill "${steps[@]}" 2> /dev/null && wait "${steps[@]}"; } || true
+}
+trap end EXIT
+trap 'end; exit 143' TERM INT
+
+has=(--num-cpus "$SLURM_CPUS_PER_TASK" --num-gpus "$SLURM_GPUS_ON_NODE")
+srun --nodes=1 --ntasks=1 --nodelist="$head" \
+  ray start --head --node-ip-address="$head_ip" --port=6379 "${has[@]}" --block & steps+=($!)
+until [[ $(ray status --address "$head_ip:6379" 2> /dev/null) == *node_* ]]; do
+  kill -0 "${steps[0]}" && [ $SECONDS -lt 300 ] || { echo "Ray did not start on $head" >&2; exit 1; }
+  sleep 1
+done
+others=$((SLURM_JOB_NUM_NODES - 1))
+if [ $others -gt 0 ]; then # they join while the sweep already runs
+  srun --nodes=$others --ntasks=$others --exclude="$head" \
+    ray start --address="$head_ip:6379" "${has[@]}" --block & steps+=($!)
+fi
+
+emergence sweep "$config" --address "$head_ip:6379" --results "$results" & sweep=$!
+code=0
+wait "$sweep" || code=$?
+sweep=
+exit $code
