@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from proxy.domain import WITHHELD
+from proxy.domain import MISSING, WITHHELD
 from proxy.fitting import Proxy
+from proxy.folds import MOST_FOLDS
 
 
 def write_card(proxy: Proxy, folder: Path) -> None:
@@ -64,9 +65,11 @@ def card(proxy: Proxy) -> str:
         "",
         "## Intervals",
         "",
-        f"Jackknife+ over {proxy.intervals.groups} left-out groups on the scale of the link (Barber, Candes, Ramdas & "
-        "Tibshirani 2021). Nominal level against the share of left-out references inside; empty where too few "
-        "references remained for such an interval:",
+        f"{'Jackknife+' if proxy.intervals.groups <= MOST_FOLDS else 'CV+'} over {proxy.intervals.groups} left-out "
+        f"{'families' if proxy.unit == 'family' else 'models'} on the scale of the link (Barber, Candes, Ramdas & "
+        "Tibshirani 2021), each with the same weight however many rows it has (Lee, Barber & Willett 2023). Below: "
+        "nominal level against the share of left-out references inside the interval that this proxy gives, widened or "
+        "withheld as under Domain; empty where too few references remained for such an interval.",
         "",
         _markdown(proxy.coverage),
         "",
@@ -74,9 +77,7 @@ def card(proxy: Proxy) -> str:
         "",
         "## Domain",
         "",
-        "A model's novelty is its leverage (square root) or its distance to the nearest reference, as a multiple "
-        f"of the farthest reference's. At most 1: inside. Up to {WITHHELD:g}: the interval is widened by that factor. "
-        "Beyond: no interval is given.",
+        *_domain(proxy),
         "",
         "## Must not be used",
         "",
@@ -93,6 +94,26 @@ def card(proxy: Proxy) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _domain(proxy: Proxy) -> list[str]:
+    leverage, distance = proxy.domain.reach()
+    within = proxy.validation["in_domain"]
+    directions = proxy.domain.directions.shape[1]
+    return [
+        "A model's novelty is its leverage (square root) or its distance to the nearest reference, as a multiple "
+        f"of the farthest reference's. At most 1: inside. Up to {WITHHELD:g}: the interval is widened by that factor. "
+        "Beyond: no interval is given.",
+        "",
+        f"- Leverage is taken along the {directions} directions that `{proxy.chosen}` looks at; the references reach "
+        f"{leverage:.3g}, so an interval is withheld above {WITHHELD**2 * leverage:.3g}.",
+        "- The distance is taken over all features, used or not, in standard deviations per feature: a model may look "
+        f"ordinary along the directions in use and be of a kind that no reference is of. The references reach "
+        f"{distance:.3g}; withheld above {WITHHELD * distance:.3g}.",
+        f"- Where more than {max(MISSING, proxy.domain.lacked):.0%} of what `{proxy.chosen}` looks at is missing, no "
+        "interval is given.",
+        f"- Of {len(within)} left-out references {int((~within).sum())} lay outside the domain of the others.",
+    ]
 
 
 def _markdown(frame: pd.DataFrame) -> str:

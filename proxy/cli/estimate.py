@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -11,12 +12,17 @@ from proxy.cli.console import emit
 
 
 def estimate(
-    proxy: Annotated[str, typer.Argument(help="Folder of a proxy, `models:/NAME@ALIAS` or `runs:/ID/...` in MLflow.")],
+    proxy: Annotated[
+        str, typer.Argument(help="Folder of a proxy, or in MLflow `models:/NAME@ALIAS` or the id of a run.")
+    ],
     features: Annotated[Path, typer.Argument(help="Table of features, one row per model.")],
     out: Annotated[Path | None, typer.Option(help="Write the estimates here (.parquet, .csv, .json).")] = None,
     tracking_uri: Annotated[
         str | None, typer.Option(help="MLflow store; sqlite in the working folder by default.")
     ] = None,
+    every_level: Annotated[
+        bool, typer.Option("--every-level", help="Also give the 50, 80, 90 and 95 % intervals.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the estimates as JSON.")] = False,
 ) -> None:
     """Estimate the target of models from their features: estimate, interval, and whether they lie in the domain.
@@ -29,10 +35,10 @@ def estimate(
     if out is not None:
         check_table_path(out)
     table = read_table(features)
-    if proxy.startswith(("models:/", "runs:/")):
+    folder = Path(proxy)
+    run_id = re.fullmatch("[0-9a-f]{32}", proxy) is not None and not folder.exists()
+    if run_id or proxy.startswith(("models:/", "runs:/")):
         from tracking import download_proxy
 
-        folder = download_proxy(proxy, tracking_uri)
-    else:
-        folder = Path(proxy)
-    emit(load_proxy(folder).predict(table), out, as_json=as_json)
+        folder = download_proxy(f"runs:/{proxy}" if run_id else proxy, tracking_uri)
+    emit(load_proxy(folder).predict(table, every_level=every_level), out, as_json=as_json)

@@ -28,6 +28,16 @@ def test_the_card_shows_every_candidate_and_remark(fitted: Proxy) -> None:
     assert "10 models, 2 families" in text
 
 
+def test_the_card_gives_the_domain_in_numbers(fitted: Proxy) -> None:
+    text = card(fitted)
+    leverage, distance = fitted.domain.reach()
+    assert f"reach {leverage:.3g}, so an interval is withheld above {9 * leverage:.3g}" in text
+    assert f"reach {distance:.3g}; withheld above {3 * distance:.3g}" in text
+    assert f"{(~fitted.validation['in_domain']).sum()} lay outside the domain" in text
+    assert "more than 33% of what" in text
+    assert "over 10 left-out models" in text
+
+
 def test_figures_are_images_the_card_links(folder: Path) -> None:
     text = (folder / "card.md").read_text(encoding="utf-8")
     for name in ("parity", "coverage"):

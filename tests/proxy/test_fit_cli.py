@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
 
 from extraction.tables import read_table
 
@@ -39,6 +40,12 @@ def test_fit_register_and_estimate(emergence: Run, tables: tuple[Path, Path], tm
     )
     assert named.code == 0, named.err
     assert read_table(tmp_path / "estimate.csv")["estimate"].item() == pytest.approx(row["estimate"])
+    run_id = MlflowClient(uri).get_model_version_by_alias("bits", "candidate").run_id
+    by_run = emergence("estimate", run_id, closed, "--tracking-uri", uri, "--every-level", "--json")
+    assert by_run.code == 0, by_run.err
+    again = json.loads(by_run.out)[0]
+    assert again["estimate"] == pytest.approx(row["estimate"])
+    assert again["lower_90"] <= again["lower_80"] <= again["lower_50"]
 
 
 def test_too_few_models_exit_with_two_and_leave_nothing(
