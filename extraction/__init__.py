@@ -15,8 +15,10 @@ from extraction.prompts import prompts
 if TYPE_CHECKING:
     from extraction.behaviour import Behaviour, accuracy_by_shots, behaviour_table
     from extraction.categories import CATEGORIES
-    from extraction.corpora import Windows, list_windows, text_windows, windows
+    from extraction.corpora import text_windows, windows
+    from extraction.drawn import Windows
     from extraction.generation import generate_answers
+    from extraction.lists import list_windows
     from extraction.models import LanguageModel, load_model
     from extraction.states import States, extract, spill_notice, spilled_bytes
     from extraction.statistics import Statistics
@@ -28,12 +30,12 @@ _HOMES = {
     "LanguageModel": "models",
     "States": "states",
     "Statistics": "statistics",
-    "Windows": "corpora",
+    "Windows": "drawn",
     "accuracy_by_shots": "behaviour",
     "behaviour_table": "behaviour",
     "extract": "states",
     "generate_answers": "generation",
-    "list_windows": "corpora",
+    "list_windows": "lists",
     "load_model": "models",
     "random_twin": "twin",
     "spill_notice": "states",

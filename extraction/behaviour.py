@@ -14,7 +14,7 @@ from torch import Tensor
 from estimators.base import InputError
 
 if TYPE_CHECKING:
-    from extraction.corpora import Windows
+    from extraction.drawn import Windows
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
-import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +15,9 @@ from torch import nn
 from estimators.base import InputError
 from extraction import reference_models
 from extraction.blocks import check_stream, find_blocks
+from extraction.loading import chosen_device, chosen_dtype, first_line, quantization_config, quiet, where_ids_go_in
 
 NO_LIMIT = 2**31 - 1  # context of models without a longest input, such as Mamba
-QUANTIZATIONS = {
-    "bitsandbytes-8bit": "bitsandbytes",
-    "bitsandbytes-4bit": "bitsandbytes",
-    "torchao-int8": "torchao",
-    "torchao-int4": "torchao",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +75,7 @@ def load_model(
         device: a torch device; ``auto`` takes CUDA, else MPS, else CPU.
         device_map: ``auto`` spreads a model that no single device holds over all of them.
         attention: attention implementation of transformers, such as ``eager`` or ``flash_attention_2``.
-        quantization: one of `QUANTIZATIONS`, done by the library of that name where it is installed.
+        quantization: one of `extraction.loading.QUANTIZATIONS`, done by the library of that name where it is installed.
         trust_remote_code: run code that comes with the model.
         allow_pickle: load weights that are only there as pickle, which can run code of their author.
 
@@ -95,18 +86,18 @@ def load_model(
     from transformers import AutoModelForCausalLM
 
     where, family = _locate(name)
-    place = _device(device)
+    place = chosen_device(device)
     options: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
-    with _quiet():
+    with quiet():
         config = _config(name, where, options)
         tokenizer = _tokenizer(name, where, options)
         weights = dict(
-            options, use_safetensors=None if allow_pickle else True, dtype=_dtype(dtype, place, quantization)
+            options, use_safetensors=None if allow_pickle else True, dtype=chosen_dtype(dtype, place, quantization)
         )
         if attention is not None:
             weights["attn_implementation"] = attention
         if quantization is not None:
-            weights["quantization_config"] = _quantization(quantization)
+            weights["quantization_config"] = quantization_config(quantization)
         if device_map is not None:
             weights["device_map"] = device_map
         elif quantization is not None:
@@ -134,7 +125,7 @@ def load_model(
     if "device_map" not in weights:
         model.to(place)
     model.eval().requires_grad_(False)
-    input_device = _input_device(model, place)
+    input_device = where_ids_go_in(model, place)
     blocks = find_blocks(model, name)
     width = check_stream(model, blocks, input_device, name)
     context = getattr(config.get_text_config(), "max_position_embeddings", None)
@@ -215,7 +206,7 @@ def _tokenizer(name: str, where: str, options: dict[str, Any]) -> Any:
         tokenizer: Any = AutoTokenizer.from_pretrained(where, **options)
     except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"The tokenizer of {name} could not be loaded ({_first_line(error)}); "
+            f"The tokenizer of {name} could not be loaded ({first_line(error)}); "
             "a tokenizer.json must lie with the model."
         ) from error
     if not tokenizer.is_fast or not tokenizer("a", add_special_tokens=False)["input_ids"]:
@@ -243,82 +234,11 @@ def _worded(name: str, where: str, error: Exception, *, weights: bool = False) -
             "allow_pickle, which can run code."
         )
     if os.path.isdir(where):
-        return InputError(f"The model in {name} could not be loaded: {_first_line(error)}")
-    return InputError(f"{name} could not be loaded: {_first_line(error)} {_bundled(name)}")
+        return InputError(f"The model in {name} could not be loaded: {first_line(error)}")
+    return InputError(f"{name} could not be loaded: {first_line(error)} {_bundled(name)}")
 
 
 def _bundled(name: str) -> str:
     names = list(reference_models.names())
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"Bundled models: {', '.join(names)}" + (f"; nearest: {near[0]}." if near else ".")
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".") + "."
-
-
-def _device(device: str) -> torch.device:
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"The device {device} cannot be used here: {_first_line(error)} Try cpu.") from error
-    return place
-
-
-def _input_device(model: Any, place: torch.device) -> torch.device:
-    device: torch.device = model.get_input_embeddings().weight.device
-    return place if device.type == "meta" else device  # meta: offloaded, moved by accelerate as it is needed
-
-
-def _dtype(dtype: str, place: torch.device, quantization: str | None) -> torch.dtype | str:
-    if dtype == "auto" and quantization in ("bitsandbytes-8bit", "bitsandbytes-4bit"):
-        return torch.float16  # what its kernels compute in
-    if dtype == "auto":
-        return torch.float32 if place.type == "cpu" else "auto"
-    kind = getattr(torch, dtype, None)
-    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
-        raise InputError(f"dtype {dtype} is no floating type of torch; use auto, float32, bfloat16 or float16.")
-    return kind
-
-
-def _quantization(quantization: str) -> Any:
-    library = QUANTIZATIONS.get(quantization)
-    if library is None:
-        raise InputError(f"Unknown quantization {quantization}; choose one of {', '.join(QUANTIZATIONS)}.")
-    if importlib.util.find_spec(library) is None:
-        raise InputError(f"The quantization {quantization} needs {library}; pip install {library}.")
-    if library == "bitsandbytes":
-        from transformers import BitsAndBytesConfig
-
-        return BitsAndBytesConfig(**{f"load_in_{quantization.removeprefix('bitsandbytes-')}": True})
-    import torchao.quantization as torchao  # type: ignore[import-not-found]
-    from transformers import TorchAoConfig
-
-    kinds = {"torchao-int8": torchao.Int8WeightOnlyConfig, "torchao-int4": torchao.Int4WeightOnlyConfig}
-    return TorchAoConfig(kinds[quantization]())
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the chatter of transformers and the hub off the screen; what fails is raised anyway."""
-    from transformers.utils import logging as transformers_logging
-
-    hub = logging.getLogger("huggingface_hub")
-    level, hub_level = transformers_logging.get_verbosity(), hub.level
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    hub.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        hub.setLevel(hub_level)
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from estimators.base import Progress
 from extraction.behaviour import Behaviour
-from extraction.corpora import Windows
+from extraction.drawn import Windows
 from extraction.forward import Batch, Reduce, run_batches, to_host
 from extraction.models import LanguageModel
 from extraction.spill import StateStore

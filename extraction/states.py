@@ -13,7 +13,7 @@ from torch import Tensor
 
 from estimators.base import InputError, Progress
 from extraction.behaviour import Behaviour
-from extraction.corpora import Windows
+from extraction.drawn import Windows
 from extraction.models import LanguageModel
 from extraction.passes import Passes, sources
 from extraction.spill import StateStore, described, spill_folder

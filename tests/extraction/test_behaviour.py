@@ -9,7 +9,9 @@ import torch
 from estimators.base import InputError
 from extraction import forward
 from extraction.behaviour import Behaviour, accuracy_by_shots, behaviour_table
-from extraction.corpora import Windows, list_windows, text_windows, windows
+from extraction.corpora import text_windows, windows
+from extraction.drawn import Windows
+from extraction.lists import list_windows
 from extraction.models import LanguageModel, load_model
 from extraction.states import extract
 

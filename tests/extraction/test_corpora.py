@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from estimators.base import InputError
 from extraction import text
 from extraction.categories import CATEGORIES
-from extraction.corpora import Windows, _ordered_choices, list_windows, text_windows, windows
+from extraction.corpora import text_windows, windows
+from extraction.drawn import Windows
+from extraction.lists import _ordered_choices, list_windows
 from extraction.tables import RESPONSES, write_table
 from extraction.text import sentence_starts
 

@@ -13,7 +13,8 @@ import torch
 from estimators.base import InputError
 from extraction import reference_models
 from extraction.corpora import windows
-from extraction.models import NO_LIMIT, QUANTIZATIONS, LanguageModel, load_model
+from extraction.loading import QUANTIZATIONS
+from extraction.models import NO_LIMIT, LanguageModel, load_model
 from extraction.states import extract
 from extraction.twin import random_twin
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from estimators.base import EmergenceError, InputError
-from extraction.corpora import Windows, text_windows, windows
+from extraction.corpora import text_windows, windows
+from extraction.drawn import Windows
 from extraction.forward import run_batches
 from extraction.models import LanguageModel, load_model
 from extraction.passes import PILOT
