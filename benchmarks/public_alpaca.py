@@ -1,7 +1,9 @@
 """Win rate of models from their answers alone (AlpacaEval's published answers). Part of public_proxies.py.
 
 Nothing but the text of the answers is used: no names, no parameters, no column made from win rates. Two questions:
-whole families left out, and all API-only models left out while only open ones train.
+whole families left out, where a family is what goes back to one base model, and all API-only models left out while
+only open ones train. What merely wraps an API model (corrects or mixes its answers) is neither open nor API-only: it
+takes no part in the second question.
 """
 
 from __future__ import annotations
@@ -14,9 +16,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from public_cache import table_path
+from scipy.stats import rankdata
 
 from extraction import load_model
 from proxy.behaviour_features import behaviour_features
+from proxy.domain import Domain, judged
 from proxy.intervals import LEVELS, Intervals
 from proxy.reader_features import RESOLUTIONS, Reader, read_features
 from proxy.regression import ProxyRegressor
@@ -26,26 +31,30 @@ BOUNDS = (0.0, 100.0)
 GAMED = ("NullModel", "gpt4_gamed")  # answers written against the judge, not to the question
 EVERY, CHARACTERS = 4, 200  # the reader reads every fourth answer, its first characters
 COMMONEST = 400  # words whose share of answers is a feature; the commonest in all answers, no target is looked at
-INTERVALS = ("answer length", "best single feature", "behaviour", "behaviour + words")  # nested, so slow
+THIRD, OF_ANY, OF_LONG = 3, 600, 300  # words are counted in every third answer, in so many first characters
+# Sets whose intervals are made for left-out families: eleven nested choices for each family, so the slow part.
+INTERVALS = ("behaviour", "behaviour, no length", "behaviour + words", "behaviour + words, no length")
 LENGTH = ("behaviour.log_characters", "behaviour.log_words", "behaviour.length_spread")
 WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|\*\*|#+|\n\n|[:;!?()\"-]|\d+\.")
-# The model a name goes back to: what is left out together. The first that matches.
+# The base model a name goes back to: what is left out together. The first that matches.
 FAMILIES = {
     "gpt-3.5": r"^gpt-3\.5|text_davinci",
-    "gpt-4": r"^gpt-?4",
+    "gpt-4": r"^gpt-?4|gpt-4-turbo",
+    "claude": r"claude-3",
     "blendaxai": r"^blendaxai",
-    "mixtures of agents": r"moa|^TOA|Samba",
-    "aligner": r"^aligner",
     "gemma-2": r"gemma-2",
-    "qwen": r"qwen",
+    "qwen": r"qwen|causallm",
+    "mixtures of agents": r"moa|^TOA|Samba",
     "llama-3": r"llama-?3|ghost-8b|GPO",
     "yi": r"yi-1\.5",
     "pythia": r"pythia",
+    "starcoder": r"opencoder",
     "mixtral": r"mixtral",
     "mistral": r"mistral|zephyr|starling|conifer|deita|merlinite|ghost-7b|evo-|LMCocktail",
-    "llama-2": r"llama-?2|v1\.5|v2\.0|recycled|cut-13b|minichat|causallm",
-    "llama": r"vicuna|alpaca|airoboros|baize|humpback|nous|oasst|ultralm|opencoder",
+    "llama-2": r"llama-?2|v1\.5|v2\.0|recycled|cut-13b|minichat|claude2-alpaca",
+    "llama": r"vicuna|alpaca|airoboros|baize|humpback|nous|oasst|ultralm",
 }
+WRAPPERS = r"^aligner-2b_(gpt|claude)|^openpipe-moa-gpt"  # open weights around an API model's answers
 
 
 def evaluate(
@@ -76,40 +85,56 @@ def evaluate(
         "behaviour + information, no length": plain + information,
         "behaviour + words, no length": plain + plain_words,
     }
+    if not information:
+        sets = {name: columns for name, columns in sets.items() if "information" not in name and "NLL" not in name}
     truth = table["lc_win_rate"].to_numpy(dtype=float)
     api = (table["access"] == "api").to_numpy()
+    open_ = ~api & ~table["model"].str.contains(WRAPPERS, regex=True).to_numpy()
+    families = table["family"].to_numpy(dtype=str)
+    rng = np.random.default_rng(seed)
+    by_family = [_drawn_families(families, rng) for _ in range(draws)]
+    by_model = list(rng.integers(0, api.sum(), (draws, api.sum())))
     scores, left_out = [], {}
     for name, columns in sets.items():
         single = name in ("answer length", "reader's NLL", "best single feature")
         chosen = "best_feature" if single else "auto"
-        found = _left_out(table, columns, truth, chosen, name in INTERVALS)
-        closed = _estimates(table, columns, truth, ~api, api, chosen, True)
-        print(f"{name}: {_spearman(found[:, 0], truth):.3f} {_spearman(closed[:, 0], truth[api]):.3f}", file=sys.stderr)
+        found, closed = np.full((len(table), 4), np.nan), np.full((len(table), 4), np.nan)
+        for family in np.unique(families):
+            left = families == family
+            found[left] = _estimates(table, columns, truth, ~left, left, chosen, single or name in INTERVALS)
+        closed[api] = _estimates(table, columns, truth, open_, api, chosen, True)
         left_out[name] = found
         scores.append(
             {
                 "features": name,
                 "count": len(columns),
-                **_scores("families", found, truth),
-                **_scores("API-only", closed, truth[api]),
+                **_scores("families", found, truth, by_family),
+                **_scores("API", closed[api], truth[api], by_model),
             }
         )
+        sys.stderr.write(f"{name}: {scores[-1]['families: Spearman']:.3f} {scores[-1]['API: Spearman']:.3f}\n")
     counted = pd.DataFrame(
         [
             {
                 "models": len(table),
-                "families": table["family"].nunique(),
+                "families": len(np.unique(families)),
                 "API-only": int(api.sum()),
-                "target": "LC win rate, %",
+                "wrappers of API models": int((~api & ~open_).sum()),
+                "target": "length-controlled win rate, %",
             }
         ]
     )
+    listed = table.groupby("family")["model"].agg(", ".join).reset_index().rename(columns={"model": "models"})
     return {
         "Data": counted,
-        "Left-out families, and API-only models from open ones": pd.DataFrame(scores),
-        "What features add on left-out families (paired bootstrap over models)": _ablation(
-            left_out, truth, draws, seed
+        "Left-out families, and API-only models from open ones (with 90 % bootstrap intervals over families, and "
+        "over the API-only models; coverage is that of the product's 90 % intervals, those withheld beside it)": (
+            pd.DataFrame(scores)
         ),
+        "What features add on left-out families (paired bootstrap over families)": _ablation(
+            left_out, truth, by_family
+        ),
+        "Families": listed,
     }
 
 
@@ -120,8 +145,9 @@ def _family(model: str) -> str:
 def _features(data: Path, readers: list[str], cache: Path) -> pd.DataFrame:
     """Features of every model, from the cache where they are there."""
     parts = []
+    settings = {"behaviour": (), "words": (COMMONEST, THIRD, OF_ANY), "words_of_long": (COMMONEST, THIRD, OF_LONG)}
     for source in ("behaviour", "words", "words_of_long", *readers):
-        saved = cache / f"{source}.parquet"
+        saved = table_path(cache, source, *settings.get(source, (EVERY, CHARACTERS, RESOLUTIONS)))
         if not saved.is_file():
             _read(data, source).to_parquet(saved)
         parts.append(pd.read_parquet(saved).set_index("model"))
@@ -146,7 +172,7 @@ def _read(data: Path, source: str) -> pd.DataFrame:
             seen = read_features(own.assign(text=own["text"].str[:CHARACTERS]), reader, RESOLUTIONS)
             found = {f"small.{source}.{name}": value for name, value in seen.items()}
         rows.append({"model": model, **found})
-        print(f"{source}: read {model}", flush=True)
+        sys.stderr.write(f"{source}: read {model}\n")
     return pd.DataFrame(rows)
 
 
@@ -156,10 +182,10 @@ def _words(data: Path, source: str) -> pd.DataFrame:
     Longer answers hold more words; `words_of_long` looks at the first 300 characters of answers that have as many.
     """
     answers = pd.read_parquet(data / "outputs.parquet")
-    answers = answers[answers["prompt_id"].isin(sorted(answers["prompt_id"].unique())[::3])]
-    characters = 600
+    answers = answers[answers["prompt_id"].isin(sorted(answers["prompt_id"].unique())[::THIRD])]
+    characters = OF_ANY
     if source == "words_of_long":
-        characters = 300
+        characters = OF_LONG
         answers = answers[answers["output"].str.len() >= characters]
     counts: dict[str, Counter[str]] = {}
     for model, own in answers.groupby("model")["output"]:
@@ -180,13 +206,10 @@ def _words(data: Path, source: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _left_out(table: pd.DataFrame, columns: list[str], truth: Array, candidate: str, intervals: bool) -> Array:
-    """Estimate, lower, upper (n, 3) of every model by a fit without its family."""
-    found = np.full((len(table), 3), np.nan)
-    for family in table["family"].unique():
-        left = (table["family"] == family).to_numpy()
-        found[left] = _estimates(table, columns, truth, ~left, left, candidate, intervals)
-    return found
+def _drawn_families(families: NDArray[np.str_], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return the rows of as many families as there are, drawn with replacement."""
+    names = np.unique(families)
+    return np.concatenate([np.flatnonzero(families == name) for name in rng.choice(names, len(names))])
 
 
 def _estimates(
@@ -196,49 +219,59 @@ def _estimates(
     train: NDArray[np.bool_],
     test: NDArray[np.bool_],
     candidate: str,
-    intervals: bool,
+    with_intervals: bool,
 ) -> Array:
+    """Return estimate, lower, upper and whether inside the domain (m, 4) of models by a fit on others."""
     X = table[columns].astype(float).assign(family=table["family"])
     regressor = ProxyRegressor(candidate, BOUNDS, "family", "family")
-    if not intervals:
+    if not with_intervals:
         estimate = regressor.fit(X[train], truth[train]).predict(X[test])
-        return np.column_stack([estimate, np.full((len(estimate), 2), np.nan)])
+        return np.column_stack([estimate, np.full((len(estimate), 3), np.nan)])
     families = table.loc[train, "family"].to_numpy(dtype=str)
-    conformal = Intervals.fit(regressor, X[train], truth[train], np.ones(train.sum()), families)
-    estimate, lower, upper = conformal.predict(X[test])
+    intervals = Intervals.fit(regressor, X[train], truth[train], np.ones(int(train.sum())), families)
+    found = judged(intervals, Domain.of(intervals.regressor, X[train]), X[test])
     at = LEVELS.index(0.9)
-    return np.column_stack([estimate, lower[:, at], upper[:, at]])
+    return np.column_stack([found.estimate, found.lower[:, at], found.upper[:, at], found.inside])
 
 
-def _scores(name: str, found: Array, truth: Array) -> dict[str, float]:
-    inside = ((found[:, 1] <= truth) & (truth <= found[:, 2])).astype(float)
-    inside[np.isnan(found[:, 1])] = np.nan
+def _scores(name: str, found: Array, truth: Array, draws: list[NDArray[np.int64]]) -> dict[str, object]:
+    given = ~np.isnan(found[:, 1])
+    inside = (found[:, 1] <= truth) & (truth <= found[:, 2])
+    ranks = [_spearman(found[at, 0], truth[at]) for at in draws]
     return {
         f"{name}: Spearman": _spearman(found[:, 0], truth),
+        f"{name}: its interval": f"{np.nanquantile(ranks, 0.05):.2f} to {np.nanquantile(ranks, 0.95):.2f}",
         f"{name}: RMSE": float(np.sqrt(np.mean((found[:, 0] - truth) ** 2))),
-        f"{name}: 90 % coverage": float(inside.mean()),
-        f"{name}: width": float(np.mean(found[:, 2] - found[:, 1])),
+        f"{name}: coverage": float(inside[given].mean()) if given.any() else float("nan"),
+        f"{name}: width": float(np.mean((found[:, 2] - found[:, 1])[given])) if given.any() else float("nan"),
+        f"{name}: outside": float(1 - found[:, 3].mean()),
+        f"{name}: withheld": float(1 - given.mean()),
     }
 
 
 def _spearman(a: Array, b: Array) -> float:
-    return float(pd.Series(a).corr(pd.Series(b), method="spearman"))
+    first, second = rankdata(a), rankdata(b)
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return float("nan")
+    return float(np.corrcoef(first, second)[0, 1])
 
 
-def _ablation(left_out: dict[str, Array], truth: Array, draws: int, seed: int) -> pd.DataFrame:
-    rng = np.random.default_rng(seed)
+def _ablation(left_out: dict[str, Array], truth: Array, draws: list[NDArray[np.int64]]) -> pd.DataFrame:
     rows = []
     for name, base in (
         ("behaviour + information", "behaviour"),
         ("behaviour + information, no length", "behaviour, no length"),
         ("behaviour + words + information", "behaviour + words"),
         ("behaviour + words", "behaviour"),
+        ("behaviour + words, no length", "behaviour, no length"),
+        ("behaviour", "behaviour, no length"),
     ):
+        if name not in left_out:
+            continue
         more, less = left_out[name][:, 0], left_out[base][:, 0]
-        drawn = rng.integers(0, len(truth), (draws, len(truth)))
-        gains = np.array([_spearman(more[at], truth[at]) - _spearman(less[at], truth[at]) for at in drawn])
+        gains = np.array([_spearman(more[at], truth[at]) - _spearman(less[at], truth[at]) for at in draws])
         squares = (less - truth) ** 2 - (more - truth) ** 2
-        falls = squares[drawn].mean(axis=1)
+        falls = np.array([squares[at].mean() for at in draws])
         rows.append(
             {
                 "features": name,

@@ -12,13 +12,13 @@ reader, which is no reference itself; log probabilities are not used, as most cl
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from public_cache import table_path
 
 from estimators.base import InputError
 from extraction import generate_answers, load_model, prompts, reference_models, windows
@@ -70,7 +70,7 @@ def evaluate(checkpoints: Path, corpora: list[str], cache: Path) -> dict[str, pd
 
 
 def _measured(name: str, folder: str, corpora: list[str], cache: Path) -> pd.DataFrame:
-    saved = _saved(cache, f"{name}.emergence", *corpora, WINDOWS, DEFAULT_RESOLUTION)
+    saved = table_path(cache, f"{name}.emergence", *corpora, WINDOWS, DEFAULT_RESOLUTION)
     if not saved.is_file():
         model = load_model(folder)
         parts = [
@@ -87,19 +87,13 @@ def _measured(name: str, folder: str, corpora: list[str], cache: Path) -> pd.Dat
 
 
 def _read(name: str, folder: str, cache: Path) -> pd.DataFrame:
-    saved = _saved(cache, f"{name}.features", READER, PROMPTS, LONGEST)
+    saved = table_path(cache, f"{name}.features", READER, PROMPTS, LONGEST)
     if not saved.is_file():
         asked = prompts("demo").head(PROMPTS)
         answers = generate_answers(load_model(folder), asked, max_tokens=LONGEST, logprobs=0).assign(model=name)
         features(answers, [load_model(READER)]).to_parquet(saved)
         sys.stderr.write(f"{READER} read {name}\n")
     return pd.read_parquet(saved)
-
-
-def _saved(cache: Path, name: str, *settings: object) -> Path:
-    """Return a file whose name changes with the settings, so that no table of other settings passes for this one."""
-    key = hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
-    return cache / f"{name}.{key}.parquet"
 
 
 def _left_out(references: pd.DataFrame) -> pd.DataFrame:

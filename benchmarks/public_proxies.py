@@ -1,18 +1,23 @@
-"""Proxies on data that nobody here made, beside the obvious baselines; deterministic.
+"""Proxies on data that nobody here made, beside the obvious baselines; deterministic; fills docs/public-proxies.md.
 
-    python benchmarks/public_proxies.py --data DIR [--checkpoints DIR] [--cache DIR] [--out docs/public-proxies.md]
+    python benchmarks/public_proxies.py --data DIR [--checkpoints DIR] [--cache DIR] [--out FILE] [--parts ...]
 
-`DIR` of `--data` holds `obsscaling/` (the CSV files of github.com/ryoungj/ObsScaling, eval_results/) and
-`alpaca_outputs/` (AlpacaEval's published answers, see docs/public-proxies.md). `--checkpoints` holds the stages of the
-bundled models' training (`benchmarks/train_reference_models.py --keep-checkpoints DIR` makes them); without it the part
-on emergence itself is left out. Features and measurements are kept in `--cache`, so that a second run takes minutes.
+`DIR` of `--data` holds `obsscaling/` (the CSV files of github.com/ryoungj/ObsScaling, eval_results/), `alpaca_outputs/`
+(AlpacaEval's published answers, see docs/public-proxies.md) and `books/` (texts to train on). `--checkpoints` holds the
+stages of the bundled models' training; where there are none they are trained first, about half an hour of one core.
+Features and measurements are kept in `--cache` under names that change with the settings: a first run reads 130 models'
+answers (about half an hour), a second one takes minutes. Each part is written into the page as it finishes and leaves
+the other parts as they are.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -20,45 +25,74 @@ import public_alpaca
 import public_emergence
 import public_observational
 
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "public-proxies.md"
+CACHE = Path.home() / ".cache" / "emergence-proxy" / "public-proxies"
 MARK = "<!-- results of benchmarks/public_proxies.py -->"
+STAGED = [f"{family}-{size}" for family in ("gpt2", "gemma") for size in ("30k", "90k", "280k")]
+TITLES = {
+    "observational": "Observational Scaling Laws",
+    "alpaca": "Win rate from answers alone",
+    "emergence": "Emergence itself",
+}
 
 
 def main() -> None:
-    """Run the parts asked for and print, or put into the document, their tables."""
+    """Run the parts asked for and put their tables into the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with obsscaling/ and alpaca_outputs/")
-    parser.add_argument("--checkpoints", type=Path, help="stages of the bundled models' training")
-    parser.add_argument("--cache", type=Path, default=Path("public-proxies-cache"), help="features and measurements")
-    parser.add_argument("--readers", nargs="+", default=["gpt2-2m"], help="bundled models that read the answers")
+    parser.add_argument("--data", type=Path, required=True, help="folder with obsscaling/, alpaca_outputs/ and books/")
+    parser.add_argument("--checkpoints", type=Path, help="stages of training; default: inside the cache")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="features and measurements; default: %(default)s")
+    parser.add_argument("--readers", nargs="*", default=["gpt2-2m"], help="bundled models that read the answers")
     parser.add_argument("--corpora", nargs="+", default=["animal", "python-docs"], help="for emergence itself")
-    parser.add_argument("--parts", nargs="+", default=["observational", "alpaca", "emergence"])
-    parser.add_argument("--out", type=Path, help="document whose results are replaced")
-    arguments = parser.parse_args()
-    arguments.cache.mkdir(parents=True, exist_ok=True)
-    sections = []
-    if "observational" in arguments.parts:
-        sections.append(
-            _section("Observational Scaling Laws", public_observational.evaluate(arguments.data / "obsscaling"))
-        )
-    if "alpaca" in arguments.parts:
-        found = public_alpaca.evaluate(arguments.data / "alpaca_outputs", arguments.readers, arguments.cache)
-        sections.append(_section("Win rate from answers alone", found))
-    if "emergence" in arguments.parts and arguments.checkpoints is not None:
-        found = public_emergence.evaluate(arguments.checkpoints, arguments.corpora, arguments.cache)
-        sections.append(_section("Emergence itself", found))
-    text = "\n".join(sections)
-    sys.stdout.write(text)
-    if arguments.out is not None:
-        before = arguments.out.read_text(encoding="utf-8").split(MARK)[0]
-        arguments.out.write_text(f"{before}{MARK}\n\n{text}", encoding="utf-8")
-    sys.stderr.write(f"{time.process_time():.0f} s of CPU time\n")
+    parser.add_argument("--parts", nargs="+", choices=list(TITLES), default=list(TITLES))
+    parser.add_argument("--out", type=Path, default=PAGE, help="page whose results are replaced; default: %(default)s")
+    given = parser.parse_args()
+    given.cache.mkdir(parents=True, exist_ok=True)
+
+    def emergence() -> dict[str, pd.DataFrame]:
+        checkpoints = given.checkpoints or given.cache / "checkpoints"
+        train_stages(given.data / "books", checkpoints)
+        return public_emergence.evaluate(checkpoints, given.corpora, given.cache)
+
+    parts: dict[str, Callable[[], dict[str, pd.DataFrame]]] = {
+        "observational": lambda: public_observational.evaluate(given.data / "obsscaling"),
+        "alpaca": lambda: public_alpaca.evaluate(given.data / "alpaca_outputs", given.readers, given.cache),
+        "emergence": emergence,
+    }
+    for name in given.parts:
+        started = time.process_time()
+        text = section(name, parts[name]())
+        page = given.out.read_text(encoding="utf-8") if given.out.is_file() else ""
+        given.out.write_text(replaced(page, name, text), encoding="utf-8")
+        sys.stderr.write(f"{TITLES[name]}: {time.process_time() - started:.0f} s of CPU time, into {given.out}\n")
 
 
-def _section(title: str, tables: dict[str, pd.DataFrame]) -> str:
-    parts = [f"## {title}\n"]
-    for name, table in tables.items():
-        parts.append(f"**{name}**\n\n{_markdown(table)}\n")
-    return "\n".join(parts)
+def train_stages(books: Path, checkpoints: Path) -> None:
+    """Train the models whose stages are not all there; what is there is taken as it is."""
+    missing = [name for name in STAGED if not all((checkpoints / f"{name}@{share}").is_dir() for share in (12, 25, 50))]
+    if missing:
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        script = Path(__file__).with_name("train_reference_models.py")
+        finals = checkpoints.with_name(f"{checkpoints.name}-finals")
+        arguments = ["--text", str(books), "--out", str(finals), "--keep-checkpoints", str(checkpoints)]
+        subprocess.run([sys.executable, str(script), *arguments, "--only", *missing], check=True)
+
+
+def replaced(page: str, name: str, text: str) -> str:
+    """Return the page with one part's results put in, in the order of `TITLES`; the other parts stay."""
+    before, _, after = page.partition(MARK)
+    kept = dict(re.findall(r"<!-- part (\w+) -->\n(.*?)<!-- end -->", after, re.S)) | {name: text}
+    found = "\n".join(f"<!-- part {part} -->\n{kept[part]}<!-- end -->\n" for part in TITLES if part in kept)
+    return f"{before.rstrip()}\n\n{MARK}\n\n{found}"
+
+
+def section(name: str, tables: dict[str, pd.DataFrame]) -> str:
+    """Return the tables of one part in markdown, under its heading."""
+    parts = [f"\n## {TITLES[name]}: what the run printed\n"]
+    for title, table in tables.items():
+        parts.append(f"**{title}**\n\n{_markdown(table)}\n")
+    return "\n".join(parts) + "\n"
 
 
 def _markdown(table: pd.DataFrame) -> str:
