@@ -91,6 +91,7 @@ def test_a_prompt_longer_than_the_context_is_a_failure_with_a_reason(served, tmp
 LLAMA = shutil.which("llama-server"), os.environ.get("EMERGENCE_TEST_GGUF")
 
 
+@pytest.mark.llama_server
 @pytest.mark.skipif(None in LLAMA, reason="needs llama-server on the path and EMERGENCE_TEST_GGUF naming a model file")
 def test_logprobs_of_llama_server(tmp_path):
     with socket.socket() as probe:
