@@ -5,10 +5,9 @@ project measures with.
 """
 
 from estimators.base import EmergenceError, Estimator, InputError, MIEstimate, Progress
-from estimators.controls import shuffled_pairs
 from estimators.emergence import Emergence, emergence
 from estimators.entropy import plug_in_entropy
-from estimators.estimate import estimate, estimate_many, estimator, methods
+from estimators.estimate import estimate, estimate_many, estimator, methods, shuffled_pairs
 from estimators.sample_propagation import (
     DEFAULT_RESOLUTION,
     DEFAULT_RESOLUTIONS,

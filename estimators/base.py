@@ -43,6 +43,7 @@ class MIEstimate:
         pointwise_variance: (q,) variance in bits squared that the noise draws leave in `pointwise_bits`; None where a
             single draw cannot tell.
         queries: (q,) row of each query in the input; None when every row is one.
+        control: the same estimate of shuffled pairs, where it was asked for: 0 bits within its error, or beware.
         details: further numbers of the method, e.g. ``max``, ``last`` and ``held_out`` bound of MINE, in bits.
     """
 
@@ -56,6 +57,7 @@ class MIEstimate:
     pointwise_bits: torch.Tensor | None = None
     pointwise_variance: torch.Tensor | None = None
     queries: torch.Tensor | None = None
+    control: MIEstimate | None = None
     details: Mapping[str, float] = field(default_factory=dict)
 
 

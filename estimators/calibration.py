@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from estimators.base import InputError, MIEstimate
 from estimators.estimate import estimate, methods
@@ -72,7 +73,7 @@ def calibrate(
     """Ask every applicable estimator, with its default setting, about every problem."""
     for truth in truths:
         for method in applicable(truth, wanted):
-            options = {"resolution": truth.resolution} if method == "sample-propagation" else {}
+            options: dict[str, Any] = {"resolution": truth.resolution} if method == "sample-propagation" else {}
             start = time.perf_counter()
             found = estimate(truth.x, truth.y, method, seed=seed, **options)
             assert isinstance(found, MIEstimate)  # noqa: S101 - one resolution, one estimate

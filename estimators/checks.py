@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +16,7 @@ from estimators.base import InputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_HALVES = (torch.float16, torch.bfloat16)
 _BLOCK_VALUES = 1 << 22  # values looked at in one go: 16 MB of float32
 
 
@@ -24,12 +27,18 @@ def row_blocks(rows: torch.Tensor, values: int = _BLOCK_VALUES) -> Iterator[torc
         yield rows[start : start + step]
 
 
-def seeded(seed: int, purpose: str) -> torch.Generator:
+def seeded(seed: object, purpose: str) -> torch.Generator:
     """Return a CPU generator of its own for `purpose`.
 
     Samples drawn by the caller with ``torch.manual_seed(seed)`` must not come back as the estimator's noise, so the
     stream depends on the purpose too.
+
+    Raises:
+        InputError: if the seed is no whole number.
     """
+    if not isinstance(seed, Integral):
+        raise InputError(f"seed must be a whole number; got {seed!r}.")
+    seed = int(seed)
     words = np.random.SeedSequence([abs(seed), int(seed < 0), *purpose.encode()]).generate_state(2)
     return torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
 
@@ -60,6 +69,16 @@ def real_rows(values: torch.Tensor | NDArray[np.generic], name: str, *, at_least
     """Return `values` as finite (n, k) rows of float32 or float64; half precision becomes float32.
 
     Raises:
+        InputError: as `finite_rows`.
+    """
+    rows = finite_rows(values, name, at_least=at_least)
+    return rows.float() if rows.dtype in _HALVES else rows
+
+
+def finite_rows(values: torch.Tensor | NDArray[np.generic], name: str, *, at_least: int = 2) -> torch.Tensor:
+    """Return `values` as finite (n, k) rows of their own floating point type, uncopied.
+
+    Raises:
         InputError: if they are not floating point, not finite, or fewer than `at_least` rows.
     """
     rows = as_rows(values, name)
@@ -84,7 +103,7 @@ def real_rows(values: torch.Tensor | NDArray[np.generic], name: str, *, at_least
             f"{name} has NaN or infinite values in {bad} of {rows.shape[0]} samples, first in row {first}; "
             "remove or repair them."
         )
-    return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
+    return rows
 
 
 def paired(x: torch.Tensor, y: torch.Tensor) -> None:
@@ -115,25 +134,49 @@ def real_pair(
 
 
 def half_precision(*values: object) -> tuple[str, ...]:
-    """Return the flag ``half-precision`` if any of `values` is such a tensor; it is computed in float32."""
-    halves = (torch.float16, torch.bfloat16)
-    half = any(isinstance(value, torch.Tensor) and value.dtype in halves for value in values)
+    """Return the flag ``half-precision`` if any of `values` is such a tensor or array; it is computed in float32."""
+    half = any(getattr(value, "dtype", None) in (*_HALVES, np.dtype(np.float16)) for value in values)
     return ("half-precision",) if half else ()
 
 
-def memory_bytes() -> float:
-    """Memory of this machine that work may fill, in bytes."""
+def whole_number(value: object, name: str, *, at_least: int) -> None:
+    """Refuse an option that is no whole number, or too small; 5.0 and True are none.
+
+    Raises:
+        InputError: naming the option and its value.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InputError(f"{name} must be a whole number; got {value!r}.")
+    if int(value) < at_least:
+        raise InputError(f"{name} must be at least {at_least}; got {value}.")
+
+
+def real_number(value: object, name: str, what: str = "a number") -> float:
+    """Return an option as a float, refusing what is no finite number; `what` says which numbers it may be.
+
+    Raises:
+        InputError: naming the option and its value.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise InputError(f"{name} must be {what}; got {value!r}.")
+    return float(value)
+
+
+def memory_bytes(device: torch.device | None = None) -> float:
+    """Memory that work may fill, in bytes: of the GPU where `device` is one, else of this machine."""
+    if device is not None and device.type == "cuda":
+        return 0.9 * torch.cuda.get_device_properties(device).total_memory
     return 0.9 * float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")
 
 
-def fits_memory(needed_bytes: float, what: str, remedy: str) -> None:
-    """Refuse work that this machine's memory cannot hold, before it starts.
+def fits_memory(needed_bytes: float, what: str, remedy: str, device: torch.device | None = None) -> None:
+    """Refuse work that the memory of `device` cannot hold, before it starts.
 
     Raises:
         InputError: naming what was needed, what there is, and the `remedy`.
     """
-    if needed_bytes > memory_bytes():
+    there = memory_bytes(device)
+    if needed_bytes > there:
         raise InputError(
-            f"{what} would need {needed_bytes / 1e9:.1f} GB, and {memory_bytes() / 1e9:.1f} GB can be used here; "
-            f"{remedy}."
+            f"{what} would need {needed_bytes / 1e9:.1f} GB, and {there / 1e9:.1f} GB can be used here; {remedy}."
         )

@@ -9,14 +9,16 @@ from typing import ClassVar
 import torch
 
 from estimators.base import InputError, MIEstimate
-from estimators.checks import as_rows, paired, row_blocks
+from estimators.checks import as_rows, finite_rows, paired, row_blocks
 
 # Closer than this share to its ceiling an estimate says "at least about this" and no longer tells models apart.
 SATURATION = 0.01
 
 
 def plug_in_entropy(weights: torch.Tensor) -> float:
-    """Entropy in bits of the distribution proportional to `weights`.
+    """Entropy in bits of the distribution proportional to `weights`, -sum p log2 p.
+
+    Cover & Thomas 2006, equation 2.1; at most log2 of their number (theorem 2.6.4).
 
     Args:
         weights: (n,) counts or other non-negative numbers, not all zero.
@@ -53,7 +55,7 @@ def probabilities(weights: torch.Tensor | None, count: int, *, zeros: bool = Fal
 
 
 def distinct_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Find the distinct rows of `rows` (n, k).
+    """Find the distinct rows of `rows` (n, k), in the order they come.
 
     Rows are compared by a 64-bit hash: of 300,000 rows two different ones are taken for one with probability 2e-9.
 
@@ -64,7 +66,8 @@ def distinct_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     count = int(inverse.max()) + 1
     order = torch.arange(rows.shape[0], device=rows.device)
     first = torch.full((count,), rows.shape[0], dtype=torch.int64, device=rows.device)
-    return first.scatter_reduce(0, inverse, order, reduce="amin"), inverse
+    first, by_first = first.scatter_reduce(0, inverse, order, reduce="amin").sort()
+    return first, by_first.argsort()[inverse]
 
 
 def _row_hash(rows: torch.Tensor) -> torch.Tensor:
@@ -106,16 +109,34 @@ def discrete_ceiling(x: torch.Tensor, y: torch.Tensor) -> float | None:
 
 def ceiling_flags(bits: float, ceiling: float | None, std_error: float | None = None) -> tuple[str, ...]:
     """Say where an estimate stands against its ceiling: ``above-ceiling``, ``saturated`` or nothing."""
-    if ceiling is None or ceiling <= 0:
+    if ceiling is None:
         return ()
     if bits > ceiling + 1e-6 + 2 * (std_error or 0.0):
         return ("above-ceiling",)
-    return ("saturated",) if bits >= (1 - SATURATION) * ceiling else ()
+    # Where nothing is to be told apart, nothing can be told apart too well.
+    return ("saturated",) if ceiling > 0 and bits >= (1 - SATURATION) * ceiling else ()
+
+
+def _comparable(rows: torch.Tensor, name: str) -> None:
+    """Refuse rows that cannot be compared with each other: fewer than 2, NaN, or complex.
+
+    Raises:
+        InputError: saying which.
+    """
+    if rows.is_floating_point():
+        finite_rows(rows, name)
+    elif rows.is_complex():
+        raise InputError(f"{name} must be real; got {rows.dtype}, so give real and imaginary parts as features.")
+    elif rows.shape[0] < 2:
+        raise InputError(f"{name} needs at least 2 samples; got {rows.shape[0]}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entropy:
-    """The ceiling itself: min(H(x), H(y)) of the observed values, at most log2 n; needs no model of the data."""
+    """The ceiling itself: min(H(x), H(y)) of the observed values, at most log2 n; needs no model of the data.
+
+    I(X; Y) = H(X) - H(X | Y) <= H(X) for discrete X (Cover & Thomas 2006, equation 2.43).
+    """
 
     name: ClassVar[str] = "entropy"
 
@@ -123,12 +144,12 @@ class Entropy:
         """Return the smaller plug-in entropy of the rows of `x` (n, dx) and `y` (n, dy) as an upper bound, in bits.
 
         Raises:
-            InputError: if `x` and `y` are not rows of one sample.
+            InputError: if `x` and `y` are not finite, real rows of one sample of at least two.
         """
         x, y = as_rows(x, "x"), as_rows(y, "y")
         paired(x, y)
-        if x.shape[0] < 1:
-            raise InputError("x and y need at least 1 sample; got 0.")
+        for rows, side in ((x, "x"), (y, "y")):
+            _comparable(rows, side)
         bits = min(row_entropy(x), row_entropy(y))
         flags = ("constant-input",) if bits == 0 else ()
         return [MIEstimate(bits, None, bits, x.shape[0], self.name, flags=flags)]

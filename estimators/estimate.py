@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, ClassVar, Protocol
 
 import torch
 
 from estimators.base import InputError, MIEstimate, Progress
+from estimators.checks import as_rows, paired, seeded
 from estimators.entropy import Entropy
 from estimators.gaussian import Gaussian
 from estimators.sample_propagation import SamplePropagation
@@ -55,7 +56,13 @@ def estimator(method: str, **options: Any) -> Method:
 
 
 def estimate(
-    x: torch.Tensor, y: torch.Tensor, method: str = "sample-propagation", *, seed: int = 0, **options: Any
+    x: torch.Tensor,
+    y: torch.Tensor,
+    method: str = "sample-propagation",
+    *,
+    seed: int = 0,
+    control: bool = False,
+    **options: Any,
 ) -> MIEstimate | list[MIEstimate]:
     """Estimate the mutual information I(X; Y) in bits.
 
@@ -64,6 +71,7 @@ def estimate(
         y: (n, dy) samples paired with x.
         method: one of `methods()`.
         seed: governs all randomness; the same seed gives the same bits on a CPU.
+        control: also estimate shuffled pairs, see `shuffled_pairs`, in `control` of the estimate; doubles the time.
         options: options of the method, e.g. ``resolution=0.18`` or ``preset="paper"``.
 
     Returns:
@@ -77,7 +85,12 @@ def estimate(
     >>> round(estimate(tokens, states, resolution=0.05).bits, 3)
     3.0
     """
-    found = estimator(method, **options).estimate(x, y, seed=seed)
+    chosen = estimator(method, **options)
+    if control:
+        _refuse_no_control(method)
+    found = chosen.estimate(x, y, seed=seed)
+    if control:
+        found = [replace(one, control=shuffled_pairs(x, y, method, seed=seed, **options)) for one in found]
     return found[0] if len(found) == 1 else found
 
 
@@ -117,6 +130,33 @@ def estimate_many(
         if progress is not None:
             progress(len(estimates), len(problems))
     return estimates
+
+
+def shuffled_pairs(
+    x: torch.Tensor, y: torch.Tensor, method: str = "infonce", *, seed: int = 0, **options: Any
+) -> MIEstimate:
+    """Estimate the information of pairs drawn apart, x_i with a random y_j: 0 bits within its error, or beware.
+
+    The arguments are those of `estimate`. Sample propagation has no such control: what it measures depends on which
+    states there are, not on which symbol has which; its control is a network with random weights.
+
+    Raises:
+        InputError: as `estimate`, and for methods without this control.
+    """
+    chosen = estimator(method, **options)
+    _refuse_no_control(method)
+    x, y = as_rows(x, "x"), as_rows(y, "y")
+    paired(x, y)
+    order = torch.randperm(y.shape[0], generator=seeded(seed, "shuffled pairs")).to(y.device)
+    return chosen.estimate(x, y[order], seed=seed)[0]
+
+
+def _refuse_no_control(method: str) -> None:
+    if method in (SamplePropagation.name, Entropy.name):
+        raise InputError(
+            f"{method} does not change when pairs are shuffled, so that is no control for it; compare with a "
+            "network of random weights instead."
+        )
 
 
 def _nearest(name: str, known: Any) -> str:

@@ -16,10 +16,11 @@ from estimators.entropy import ceiling_flags, discrete_ceiling
 def gaussian_information(x: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
     """Mutual information of Gaussian `x` and `y` in bits, free of its bias, and its standard error.
 
-    I = -1/2 sum ln(1 - r_i^2) over the canonical correlations r_i (Kay 1992; Cover & Thomas, section 8.5). In n samples
-    the log-determinant of a d-dimensional covariance is short of the truth by an amount known exactly for Gaussian
-    data, sum_i psi((n-i)/2) + d ln(2/(n-1)) (Misra, Singh & Demchuk 2005); it is put back. The standard error
-    is that of the plug-in for Gaussian data, sqrt(sum r_i^2 / n) nats, plus the spread 1/n of the bias's own order.
+    I = -1/2 sum ln(1 - r_i^2) over the canonical correlations r_i (Kay 1992; each pair as in Cover & Thomas 2006,
+    example 8.5.1). In n samples the log-determinant of a d-dimensional covariance is short of the truth by an amount
+    known exactly for Gaussian data, sum_i psi((n-i)/2) + d ln(2/(n-1)) (Misra, Singh & Demchuk 2005); it is put back.
+    The standard error is that of the plug-in for Gaussian data, sqrt(sum r_i^2 / n) nats, plus the spread 1/n of the
+    bias's own order.
 
     Args:
         x: (n, dx) samples.
@@ -80,7 +81,10 @@ def canonical_correlations(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gaussian:
-    """Closed form for jointly Gaussian samples; for others the information in their linear relation only."""
+    """Closed form for jointly Gaussian samples; for others the information in their linear relation only.
+
+    -1/2 sum log2(1 - r_i^2) over the canonical correlations; see `gaussian_information`.
+    """
 
     name: ClassVar[str] = "gaussian"
 

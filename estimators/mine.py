@@ -11,7 +11,7 @@ import math
 import torch
 
 from estimators.base import InputError, MIEstimate, Progress
-from estimators.checks import seeded
+from estimators.checks import fits_memory, memory_bytes, seeded
 from estimators.critics import leaky_perceptron, linear_layers
 from estimators.entropy import ceiling_flags, row_entropy
 
@@ -47,12 +47,8 @@ def mine_paper(
         and ``held_out`` bound in bits, and the seconds are the caller's to take.
 
     Raises:
-        InputError: if an option is out of range.
+        InputError: if the problems leave nothing to train on, or could not be held in memory.
     """
-    if epochs < 1:
-        raise InputError(f"epochs must be at least 1; got {epochs}.")
-    if not 0 < held_out < 1:
-        raise InputError(f"held_out must lie between 0 and 1; got {held_out}.")
     if x.ndim == 2:
         x, y = x[None], y[None]
     x, y = x[:, :, :PAPER_FEATURES], y[:, :, :PAPER_FEATURES]
@@ -60,6 +56,15 @@ def mine_paper(
     train = count - max(1, round(held_out * count))
     if train < 1:
         raise InputError(f"held_out={held_out} leaves none of {count} samples to train on; give more samples.")
+    # Of every sample the backward pass needs what each layer takes and gives, of the true and of the shuffled pair.
+    each = 2.0 * count * x.element_size() * (x.shape[2] + y.shape[2] + 2 * sum(PAPER_WIDTHS))
+    fits_memory(
+        each * problems,
+        f"The published critic on {problems} problems of {count} samples",
+        f"estimate at most {int(memory_bytes(x.device) / each)} at once, or at most "
+        f"{int(count * memory_bytes(x.device) / (each * problems))} samples",
+        x.device,
+    )
     generator = seeded(seed, "mine")
     order = torch.randperm(count, generator=generator).to(x.device)
     x, y = x[:, order], y[:, order]

@@ -10,22 +10,29 @@ y is not a function of a discrete x.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 
 from estimators.base import InputError, MIEstimate
-from estimators.checks import as_rows, half_precision, paired, real_rows, row_blocks, seeded
+from estimators.checks import (
+    as_rows,
+    half_precision,
+    real_number,
+    real_rows,
+    row_blocks,
+    seeded,
+    whole_number,
+)
 from estimators.emergence import weighted_moments
-from estimators.entropy import ceiling_flags, distinct_rows, plug_in_entropy, probabilities
+from estimators.entropy import ceiling_flags, plug_in_entropy, probabilities
+from estimators.mixture import losses, room
+from estimators.symbols import states_of_symbols
 
 DEFAULT_RESOLUTIONS: tuple[float, ...] = (0.06, 0.09, 0.12, 0.18, 0.25, 0.35, 0.5)
 DEFAULT_RESOLUTION: float = 0.18
-
-_QUERY_ROWS = 512  # queries handled at a time, noise draws counted
-_SCORE_VALUES = 1 << 19  # scores in one tile: three tiles of float32 stay in the cache
 
 
 def sample_propagation(
@@ -39,6 +46,9 @@ def sample_propagation(
     seed: int = 0,
 ) -> list[MIEstimate]:
     """Estimate I(S; Y + rho scale Z) in bits for a discrete input S with states Y, one estimate per resolution rho.
+
+    I(S; T) = H(S) - H(S | T) (Cover & Thomas 2006, equation 2.43) with T = Y + rho scale Z, the mean of the second term
+    taken over draws of the noise, by Bayes' rule in the mixture of Gaussians around all states (arXiv 1810.05728).
 
     Time grows with queries x states x features, memory with the states of one block only.
 
@@ -65,18 +75,23 @@ def sample_propagation(
     Raises:
         InputError: if the states or options cannot be used.
     """
-    rows = real_rows(states, "states", at_least=1)
-    count = rows.shape[0]
-    p = probabilities(weights, count)
     levels = _checked_resolutions(resolutions)
-    if draws < 1:
-        raise InputError(f"draws must be at least 1; got {draws}.")
-    generator = seeded(seed, SamplePropagation.name)
-    if isinstance(queries, int) and queries >= count:
+    whole_number(draws, "draws", at_least=1)
+    if queries is not None and not isinstance(queries, torch.Tensor):
+        whole_number(queries, "queries", at_least=2)  # one alone shows no error
+        queries = int(queries)
+    rows = as_rows(states, "states")
+    count = rows.shape[0]
+    if isinstance(queries, int) and queries >= count > 0:
         draws, queries = draws * math.ceil(queries / count), None
+    asked = count if queries is None else queries if isinstance(queries, int) else len(queries)
+    room(rows, asked, draws, len(levels))
+    rows = real_rows(rows, "states", at_least=1)
+    p = probabilities(weights, count)
+    generator = seeded(seed, SamplePropagation.name)
     index = None if queries is None else _query_rows(queries, p, generator)
     mean, norm = _centre(rows, p)
-    scale = norm if scale is None else float(scale)
+    scale = norm if scale is None else real_number(scale, "scale", "a positive number, the RMS norm of the states")
     if not math.isfinite(norm):
         raise InputError("The squares of the states pass the range of their type; rescale them, or give float64.")
     if not (math.isfinite(scale) and scale >= 0) or (scale == 0 and norm > 0):
@@ -89,7 +104,7 @@ def sample_propagation(
         variance = torch.zeros_like(loss)
     else:
         sigmas = [level * scale for level in levels]
-        loss, variance = _losses(rows, mean, p, chosen, sigmas, draws, generator)
+        loss, variance = losses(rows, mean, p, chosen, sigmas, draws, generator)
 
     flags: tuple[str, ...] = ("constant-input",) if norm == 0 else ()
     flags += half_precision(states)
@@ -111,6 +126,7 @@ def sample_propagation(
                 resolution=level,
                 flags=flags + ceiling_flags(bits, ceiling),
                 pointwise_bits=surprise[chosen] - lost,
+                pointwise_variance=noise_variance if draws > 1 else None,
                 queries=index,
                 details={"scale": scale},
             )
@@ -135,6 +151,15 @@ class SamplePropagation:
     queries: int | None = 2048
     draws: int = 1
 
+    def __post_init__(self) -> None:
+        """Refuse options of another type before any work."""
+        _checked_resolutions(self.resolution)
+        whole_number(self.draws, "draws", at_least=1)
+        if self.queries is not None:
+            whole_number(self.queries, "queries", at_least=2)
+        if self.scale is not None:
+            real_number(self.scale, "scale", "a positive number, the RMS norm of the states")
+
     def estimate(self, x: torch.Tensor, y: torch.Tensor, *, seed: int = 0) -> list[MIEstimate]:
         """Estimate I(X; Y + noise) in bits, one estimate per resolution.
 
@@ -143,49 +168,33 @@ class SamplePropagation:
             y: (n, k) the state that each symbol produced.
             seed: governs queries and noise.
 
+        `queries` of the result are rows of x and y: the first that shows each symbol.
+
         Raises:
             InputError: if x is not integer, or y is not a function of x.
         """
-        x, states = as_rows(x, "x"), as_rows(y, "y")
-        paired(x, states)
-        if x.is_floating_point() or x.is_complex():
-            raise InputError(
-                "sample-propagation needs the discrete input that produced y: integer symbols such as token ids, "
-                f"(n, t); got x of {x.dtype}. For two continuous variables use infonce, smile, nwj, mine or gaussian."
-            )
-        y = real_rows(states, "y", at_least=1)
-        first, inverse = distinct_rows(x)
-        distinct = y[first]
-        # Kernels may round the same input differently in another batch; more than that is another function.
-        allowed = 1e-2 * float(y.abs().max())
-        start = 0
-        for block in row_blocks(y):
-            gap = (block - distinct[inverse[start : start + block.shape[0]]]).abs().amax(dim=1)
-            if float(gap.max()) > allowed:
-                row = start + int(gap.argmax())
-                raise InputError(
-                    "sample-propagation is valid only where y is a function of x, and here it is not: rows "
-                    f"{int(first[inverse[row]])} and {row} have the same x but differ by {float(gap.max()):.3g} in y. "
-                    "Give the whole input as x, or use infonce, smile, nwj, mine or gaussian."
-                )
-            start += block.shape[0]
-        levels = (self.resolution,) if isinstance(self.resolution, int | float) else tuple(self.resolution)
-        counts = torch.bincount(inverse, minlength=len(first))
-        return sample_propagation(
-            states[first],
+        states, counts, first = states_of_symbols(x, y)
+        found = sample_propagation(
+            states,
             counts,
-            resolutions=levels,
+            resolutions=_checked_resolutions(self.resolution),
             scale=self.scale,
             queries=self.queries,
             draws=self.draws,
             seed=seed,
         )
+        if len(first) == len(y):
+            return found
+        first = first.cpu()
+        return [replace(one, queries=first if one.queries is None else first[one.queries]) for one in found]
 
 
-def _checked_resolutions(resolutions: Sequence[float]) -> list[float]:
-    levels = [float(level) for level in resolutions]
-    if not levels or not all(math.isfinite(level) and level > 0 for level in levels):
-        raise InputError(f"resolutions must be positive numbers, relative to the states' RMS norm; got {levels}.")
+def _checked_resolutions(resolutions: object) -> list[float]:
+    what = "positive numbers, relative to the states' RMS norm"
+    several = resolutions if isinstance(resolutions, Iterable) and not isinstance(resolutions, str) else (resolutions,)
+    levels = [real_number(one, "resolutions", what) for one in several]
+    if not levels or min(levels) <= 0:
+        raise InputError(f"resolutions must be {what}; got {levels}.")
     return levels
 
 
@@ -194,8 +203,6 @@ def _query_rows(queries: torch.Tensor | int | None, p: torch.Tensor, generator: 
     if queries is None or (isinstance(queries, int) and queries >= count):
         return None
     if isinstance(queries, int):
-        if queries < 2:
-            raise InputError(f"queries must be at least 2, to know the error; got {queries}.")
         steps = torch.rand(queries, generator=generator, dtype=torch.float64)
         return torch.searchsorted(p.cumsum(0), steps).clamp_(max=count - 1)  # multinomial stops at 2^24 rows
     index = queries.detach().cpu()
@@ -224,66 +231,3 @@ def _centre(rows: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, float]:
         square += float(p[start : start + block.shape[0]] @ norms)
         start += block.shape[0]
     return centre, 0.0 if same else math.sqrt(square)
-
-
-def _losses(
-    rows: torch.Tensor,
-    mean: torch.Tensor,
-    p: torch.Tensor,
-    chosen: torch.Tensor,
-    sigmas: Sequence[float],
-    draws: int,
-    generator: torch.Generator,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return -log2 p(s_i | y_i + sigma z) of every query averaged over the draws, and the variance of that average.
-
-    Both are (resolutions, q) float64; a single draw shows no variance, so it is 0.
-
-    With D_ij = |y_i - y_j|^2 the posterior odds of row j against the true row i are
-    p_j/p_i exp(-D_ij / (2 sigma^2) - z.(y_i - y_j) / sigma): two matrix products serve every sigma. Powers of two
-    give bits at once, and exp2 takes a fraction of the time of exp.
-    """
-    device, dtype = rows.device, rows.dtype
-    log_p = p.log2()
-    nats = 1 / math.log(2)  # turns an exponent of e into one of 2
-    uniform = bool((p == p[0]).all())
-    log_weight = log_p.to(dtype).to(device)
-    mean_loss = torch.empty(len(sigmas), len(chosen), dtype=torch.float64)
-    variance = torch.zeros_like(mean_loss)
-    step = max(1, _QUERY_ROWS // draws)
-    for begin in range(0, len(chosen), step):
-        at = chosen[begin : begin + step]
-        query = rows[at.to(device)] - mean
-        noise = torch.randn(draws, len(at), rows.shape[1], generator=generator).to(dtype).to(device)
-        own = (noise * query).sum(dim=2).reshape(-1, 1)
-        half_norm = (query.square().sum(dim=1) / 2).repeat(draws)[:, None]
-        noise = noise.reshape(-1, rows.shape[1])
-        total = torch.full((len(sigmas), len(noise)), -math.inf, dtype=dtype, device=device)
-        width = max(1, min(_SCORE_VALUES // len(noise), rows.shape[0]))
-        for start in range(0, rows.shape[0], width):
-            block = rows[start : start + width] - mean
-            near = query @ block.T
-            half_square = (half_norm + block.square().sum(dim=1) / 2).sub_(near.repeat(draws, 1)).clamp_(min=0)
-            along = own - noise @ block.T
-            inside = ((at >= start) & (at < start + width)).nonzero()[:, 0]
-            if len(inside):  # the true row's own term is exactly 1, which is what keeps the ceiling
-                column = (at[inside] - start).to(device).repeat(draws)
-                line = (inside[None, :] + len(at) * torch.arange(draws)[:, None]).reshape(-1).to(device)
-                half_square[line, column] = 0
-                along[line, column] = 0
-            score = torch.empty_like(along)
-            for level, sigma in enumerate(sigmas):
-                torch.mul(half_square, -nats / sigma**2, out=score).sub_(along, alpha=nats / sigma)
-                if not uniform:
-                    score += log_weight[start : start + width]
-                top = score.amax(dim=1, keepdim=True)
-                tile = score.sub_(top).exp2_().sum(dim=1).log2_() + top[:, 0]
-                torch.logaddexp2(total[level], tile, out=total[level])
-        evidence = total.cpu().double().reshape(len(sigmas), draws, len(at))
-        if not uniform:
-            evidence = evidence - log_p[at]
-        evidence = evidence.clamp(min=0)  # so it is in exact arithmetic: the sum holds the row's own term
-        mean_loss[:, begin : begin + step] = evidence.mean(dim=1)
-        if draws > 1:
-            variance[:, begin : begin + step] = evidence.var(dim=1) / draws
-    return mean_loss, variance

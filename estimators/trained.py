@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ import torch
 
 from estimators import bounds
 from estimators.base import InputError, MIEstimate, Progress
-from estimators.checks import half_precision, real_pair
+from estimators.checks import half_precision, real_number, real_pair, whole_number
 from estimators.entropy import ceiling_flags, sample_ceiling
 from estimators.gaussian import varying
 from estimators.mine import mine_paper
@@ -99,7 +99,10 @@ class InfoNCE(Training):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NWJ(InfoNCE):
-    """NWJ (Nguyen, Wainwright & Jordan 2010, arXiv 0809.0853): no cap, but variance that grows as e^I."""
+    """NWJ (Nguyen, Wainwright & Jordan 2010, arXiv 0809.0853): not capped by log2 n, but its variance grows as e^I.
+
+    To hold that variance no pair is scored above 8 nats (`estimators.bounds.soft_cap`), so it reads at most 11.5 bits.
+    """
 
     name: ClassVar[str] = "nwj"
 
@@ -118,9 +121,13 @@ class Smile(InfoNCE):
     name: ClassVar[str] = "smile"
     clip: float = 5.0
 
-    def _bounds(self) -> tuple[Bound, Bound]:
-        if not self.clip > 0:
+    def __post_init__(self) -> None:
+        """Refuse numbers that no training can use."""
+        Training.__post_init__(self)  # super() does not work in a dataclass with slots
+        if not real_number(self.clip, "clip") > 0:
             raise InputError(f"clip must be positive; got {self.clip}.")
+
+    def _bounds(self) -> tuple[Bound, Bound]:
         return bounds.jensen_shannon, partial(bounds.smile, clip=self.clip)
 
 
@@ -141,35 +148,50 @@ class Mine(InfoNCE):
     epochs: int | None = None
     held_out: float | None = None
 
-    def estimate_many(self, problems: Problems, *, seed: int = 0, progress: Progress | None = None) -> list[MIEstimate]:
-        """Estimate every problem at once; see `InfoNCE.estimate`.
-
-        Raises:
-            InputError: if the samples cannot be used, the problems differ in shape, or options do not go together.
-        """
-        if self.preset is None:
-            if self.epochs is not None or self.held_out is not None:
-                raise InputError("epochs and held_out belong to preset='paper'; without it use steps and folds.")
-            return InfoNCE.estimate_many(self, problems, seed=seed, progress=progress)
-        if self.preset != "paper":
+    def __post_init__(self) -> None:
+        """Refuse options that do not exist or do not go together."""
+        Training.__post_init__(self)  # super() does not work in a dataclass with slots
+        if self.epochs is not None:
+            whole_number(self.epochs, "epochs", at_least=1)
+        if self.held_out is not None and not 0 < real_number(self.held_out, "held_out") < 1:
+            raise InputError(f"held_out must lie between 0 and 1; got {self.held_out}.")
+        if self.preset is None and not (self.epochs is None and self.held_out is None):
+            raise InputError("epochs and held_out belong to preset='paper'; without it use steps and folds.")
+        if self.preset not in (None, "paper"):
             raise InputError(f"mine has one preset, paper; got {self.preset!r}.")
-        changed = [
-            field.name for field in fields(Training) if getattr(self, field.name) != getattr(Training(), field.name)
-        ]
-        if changed:
+        changed = [one.name for one in fields(Training) if getattr(self, one.name) != one.default]
+        if self.preset and changed:
             raise InputError(
                 f"preset='paper' fixes its own training, so {', '.join(changed)} cannot be set; "
                 "it takes epochs and held_out."
             )
+
+    def estimate_many(self, problems: Problems, *, seed: int = 0, progress: Progress | None = None) -> list[MIEstimate]:
+        """Estimate every problem at once; see `InfoNCE.estimate`.
+
+        Raises:
+            InputError: if the samples cannot be used or the problems differ in shape.
+        """
+        if self.preset is None:
+            return InfoNCE.estimate_many(self, problems, seed=seed, progress=progress)
         ready = _checked(problems, drop_constant=False)
-        return mine_paper(
-            torch.stack([x for x, _ in ready]),
-            torch.stack([y for _, y in ready]),
-            epochs=10_000 if self.epochs is None else self.epochs,
-            held_out=0.2 if self.held_out is None else self.held_out,
-            seed=seed,
-            progress=progress,
-        )
+        live = [i for i, (x, y) in enumerate(ready) if varying(x).shape[1] and varying(y).shape[1]]
+        found = [
+            MIEstimate(0.0, 0.0, sample_ceiling(x, y), len(x), self.name, flags=("constant-input",)) for x, y in ready
+        ]
+        if live:
+            trained = mine_paper(
+                torch.stack([ready[i][0] for i in live]),
+                torch.stack([ready[i][1] for i in live]),
+                epochs=10_000 if self.epochs is None else self.epochs,
+                held_out=0.2 if self.held_out is None else self.held_out,
+                seed=seed,
+                progress=progress,
+            )
+            for i, one in zip(live, trained, strict=True):
+                found[i] = one
+        said = [half_precision(x, y) for x, y in problems]
+        return [replace(one, flags=(*one.flags, *more)) for one, more in zip(found, said, strict=True)]
 
     def _bounds(self) -> tuple[Bound, Bound]:
         return _capped(bounds.jensen_shannon), _capped(bounds.donsker_varadhan)

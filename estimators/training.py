@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import torch
 
-from estimators.base import InputError, Progress
-from estimators.checks import fits_memory, memory_bytes, seeded
+from estimators.base import EmergenceError, InputError, Progress
+from estimators.checks import fits_memory, memory_bytes, real_number, seeded, whole_number
 from estimators.critics import GaussianCritic, SeparableCritic, gaussian_critic, normal_scores
 
 Bound = Callable[[torch.Tensor], torch.Tensor]  # scores (fits, n, n) -> contributions (fits, n), in nats
@@ -56,17 +56,12 @@ class Training:
 
     def __post_init__(self) -> None:
         """Refuse numbers that no training can use."""
-        for name, least in (
-            ("steps", 0),
-            ("batch", 2),
-            ("hidden", 1),
-            ("layers", 0),
-            ("embedding", 1),
-            ("folds", 2),
-        ):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} must be at least {least}; got {getattr(self, name)}.")
-        if not 0 < self.rate < 1:
+        least = {"steps": 0, "batch": 2, "hidden": 1, "layers": 0, "embedding": 1, "folds": 2}
+        for name, at_least in least.items():
+            whole_number(getattr(self, name), name, at_least=at_least)
+        if not isinstance(self.halves, bool):
+            raise InputError(f"halves must be True or False; got {self.halves!r}.")
+        if not 0 < real_number(self.rate, "rate") < 1:
             raise InputError(f"rate must lie between 0 and 1; got {self.rate}.")
 
 
@@ -124,17 +119,19 @@ def train_many(
 
     Raises:
         InputError: if there are too few samples or the fits could not be held in memory.
+        EmergenceError: if a bound was never finite.
     """
     count = problems[0][0].shape[0]
     if count < FEWEST_SAMPLES:
         raise InputError(f"Trained estimators need at least {FEWEST_SAMPLES} samples; got {count}.")
     fits = list(_plan(len(problems), count, training, seed))
-    width = problems[0][0].shape[1] + problems[0][1].shape[1]
+    width, device = problems[0][0].shape[1] + problems[0][1].shape[1], problems[0][0].device
     each = 12.0 * count * width  # samples, their normal scores and a stacked copy
     fits_memory(
         each * len(problems),
         f"{len(problems)} problems of {count} samples x {width} features",
-        f"estimate at most {max(1, int(memory_bytes() / each))} at once, or fewer samples",
+        f"estimate at most {max(1, int(memory_bytes(device) / each))} at once, or fewer samples",
+        device,
     )
     scored = [(normal_scores(x), normal_scores(y)) for x, y in problems]
     by_shape: dict[tuple[int, int], list[int]] = {}
@@ -142,7 +139,7 @@ def train_many(
         by_shape.setdefault((len(fit.train), len(fit.held_out)), []).append(index)
     groups = []
     for (_, held), members in by_shape.items():
-        together = _TOGETHER.get(scored[0][0].device.type, _TOGETHER["cpu"])
+        together = _TOGETHER.get(device.type, _TOGETHER["cpu"])
         size = max(1, together // max(min(training.batch, held) ** 2, held**2 // 4))
         groups += [members[start : start + size] for start in range(0, len(members), size)]
     judged: dict[int, _Judged] = {}
@@ -150,7 +147,7 @@ def train_many(
     def run(group: list[int]) -> list[_Judged]:
         return _train_group([fits[i] for i in group], scored, objective, bound, training, seed)
 
-    with _one_group_a_core(len(groups), scored[0][0].device) as side_by_side:
+    with _one_group_a_core(len(groups), device) as side_by_side:
         for group, results in zip(groups, side_by_side(run, groups), strict=True):
             judged.update(zip(group, results, strict=True))
             if progress is not None:
@@ -278,6 +275,11 @@ class _MaxTest:
         return bool((self._looks - 1 - self._last_better.amax(dim=1) >= _PATIENCE).all())
 
     def judged(self) -> list[_Judged]:
+        if not bool(torch.isfinite(self._best).all()):  # nothing was kept, which would read as 0 bits without error
+            raise EmergenceError(
+                "The held-out bound was at no step a finite number, so there is no estimate; look for values of "
+                "extreme size in the samples, or use infonce, whose bound cannot overflow."
+            )
         return [_Judged(kept.double(), float(start)) for kept, start in zip(self._kept, self._start, strict=True)]
 
 

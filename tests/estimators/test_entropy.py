@@ -21,7 +21,7 @@ def test_entropy_is_its_definition(counts):
 
 def test_distinct_rows_finds_the_first_of_each():
     first, inverse = distinct_rows(torch.tensor([[3, 1], [0, 1], [3, 1], [0, 2], [0, 1]]))
-    assert sorted(first.tolist()) == [0, 1, 3]
+    assert first.tolist() == [0, 1, 3]
     assert first[inverse].tolist() == [0, 1, 0, 3, 1]
 
 
@@ -38,6 +38,26 @@ def test_entropy_of_a_pair_is_the_smaller_one():
 )
 def test_flags(bits, error, flags):
     assert ceiling_flags(bits, 4.0, error) == flags
+
+
+def test_nothing_to_tell_apart_still_has_a_ceiling():
+    assert ceiling_flags(0.5, 0.0) == ("above-ceiling",)
+    assert ceiling_flags(0.5, 0.0, 0.4) == ()
+    assert ceiling_flags(0.0, 0.0) == ()
+
+
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        (torch.tensor([1.0, math.nan, 2.0]), "x has NaN or infinite values in 1 of 3 samples, first in row 1"),
+        (torch.zeros(3, dtype=torch.complex64), "x must be real; got torch.complex64"),
+        (torch.zeros(1), "x needs at least 2 samples; got 1"),
+        (torch.zeros(1, dtype=torch.int64), "x needs at least 2 samples; got 1"),
+    ],
+)
+def test_rows_that_cannot_be_compared_are_refused(values, match):
+    with pytest.raises(InputError, match=match):
+        estimate(values, values, "entropy")
 
 
 def test_bad_weights_are_refused():

@@ -52,6 +52,16 @@ def test_linear_maps_change_nothing():
     assert estimate(x @ maps + 3, 100 * y, "gaussian").bits == pytest.approx(estimate(x, y, "gaussian").bits, abs=1e-4)
 
 
+def test_rotation_and_permutation_change_nothing():
+    x, y = correlated(500, 4, 0.7, 0)
+    plain = estimate(x, y, "gaussian")
+    turn = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(1))).Q
+    order = torch.randperm(500, generator=torch.Generator().manual_seed(2))
+    for found in (estimate(x @ turn, y, "gaussian"), estimate(x[order], y[order], "gaussian")):
+        assert found.bits == pytest.approx(plain.bits, abs=1e-4)  # float32 rounds the rotated values
+        assert found.std_error == pytest.approx(plain.std_error, abs=1e-4)
+
+
 def test_constant_features_are_dropped():
     x, y = correlated(500, 2, 0.7, 0)
     wider = torch.cat((x, torch.full((500, 1), 3.0)), dim=1)

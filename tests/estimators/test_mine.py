@@ -30,3 +30,11 @@ def test_seed_reproduces_to_the_bit():
     x = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
     runs = [estimate(x, x, "mine", preset="paper", epochs=4, seed=seed).details for seed in (1, 1, 2)]
     assert runs[0] == runs[1] != runs[2]
+
+
+def test_preset_says_what_it_was_given():
+    x = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
+    constant, halved = estimate_many([(torch.ones(100, 3), x), (x, x)], "mine", preset="paper", epochs=2)
+    assert (constant.bits, constant.flags) == (0.0, ("constant-input",))
+    assert halved.bits == estimate(x, x, "mine", preset="paper", epochs=2).bits
+    assert "half-precision" in estimate(x.half(), x, "mine", preset="paper", epochs=2).flags

@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from estimators import InputError, estimate, estimate_many, shuffled_pairs
+from estimators import EmergenceError, InputError, bounds, estimate, estimate_many, shuffled_pairs
 from estimators.critics import gaussian_critic, normal_scores
-from estimators.training import Training, _plan
+from estimators.training import Training, _plan, train_many
 from estimators.truths import student_bits
 
 QUICK = {"steps": 60, "folds": 2, "halves": False}  # enough where the Gaussian start is already the answer
@@ -47,6 +49,53 @@ def test_monotone_maps_change_nothing():
     plain = estimate(x, y, "infonce", **QUICK)
     bent = estimate(x**3, torch.exp(y), "infonce", **QUICK)
     assert bent.bits == pytest.approx(plain.bits, abs=1e-4)
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    count=st.integers(400, 1500),
+    features=st.integers(1, 4),
+    rho=st.floats(0, 0.9),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.float16]),
+    seed=st.integers(0, 10_000),
+)
+def test_any_gaussian_truth_is_met_from_the_start(count, features, rho, dtype, seed):
+    x, y = (side.to(dtype) for side in correlated(count, features, rho, seed))
+    found = estimate(x, y, "infonce", steps=5, folds=2, halves=False, seed=seed)
+    truth = -0.5 * features * math.log2(1 - rho**2)
+    # As above, with five errors for eight draws; InfoNCE on n/2 samples falls short by about (e^2I - 1)/n nats.
+    lost = (features**2 + 2 ** (2 * truth)) / count / math.log(2)
+    assert found.bits == pytest.approx(truth, abs=5 * found.std_error + lost + 0.02)
+    assert ("half-precision" in found.flags) == (dtype is torch.float16)
+
+
+def test_rotation_and_permutation_change_only_the_noise():
+    x, y = correlated(1000, 3, 0.7)
+    plain = estimate(x, y, "infonce", **QUICK)
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(1))).Q
+    order = torch.randperm(1000, generator=torch.Generator().manual_seed(2))
+    for found in (estimate(x @ turn, y, "infonce", **QUICK), estimate(x[order], y[order], "infonce", **QUICK)):
+        # The same pairs judged by critics of other folds: their mean moves by less than the error of the pairs.
+        assert found.bits == pytest.approx(plain.bits, abs=2 * plain.std_error)
+
+
+def test_a_bound_that_was_never_finite_is_no_estimate():
+    """It read as 0 bits with an error of 0."""
+
+    def overflowing(scores):
+        return bounds.infonce(scores) * math.inf
+
+    with pytest.raises(EmergenceError, match="at no step a finite number"):
+        train_many([correlated(100, 1, 0.5)], bounds.infonce, overflowing, Training(steps=5))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("method", METHODS)
+def test_cuda_agrees_with_the_cpu(method):
+    x, y = correlated(500, 2, 0.7)
+    there = estimate(x.cuda(), y.cuda(), method, **QUICK)
+    # Training carries the rounding of other kernels along.
+    assert estimate(x, y, method, **QUICK).bits == pytest.approx(there.bits, abs=0.02)
 
 
 def test_shuffled_pairs_carry_nothing():
