@@ -100,7 +100,7 @@ def _nearest_bundled(name: str) -> str:
 
 
 def corpus_version(source: str) -> str:
-    """Return a hash of the content that a corpus stands for; of a data set's commit where it is on the hub.
+    """Return a hash of the content that a corpus stands for; of its name alone where it is on the hub (hf:NAME).
 
     Raises:
         InputError: if there is no such corpus.

@@ -46,8 +46,9 @@ class Job:
     @property
     def settings(self) -> dict[str, Any]:
         """All that determines the result, as JSON types; what only decides where it runs is left out."""
+        model = self.model.model_dump(mode="json", exclude={"parameters", "resources"})
         return {
-            "model": self.model.model_dump(mode="json", exclude={"parameters", "resources"}),
+            "model": model | {"revision": None if self.model.revision == "main" else self.model.revision},
             "model_version": self.model_version,
             "corpus": self.corpus.model_dump(mode="json"),
             "corpus_version": self.corpus_version,
@@ -60,8 +61,18 @@ class Job:
     @cached_property
     def key(self) -> str:
         """16 hex digits of the hash of `settings`: equal work has an equal key, changed work another."""
-        text = json.dumps(self.settings, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _hash(self.settings)
+
+    @property
+    def earlier_keys(self) -> list[str]:
+        """The keys that this job had in earlier versions of the program, whose results count no more."""
+        settings = self.settings
+        return [
+            _hash(settings | {"versions": {"result": result, "table": table}})
+            for result in range(1, RESULT_VERSION + 1)
+            for table in range(1, EMERGENCE.version + 1)
+            if (result, table) != (RESULT_VERSION, EMERGENCE.version)
+        ]
 
     @property
     def model_name(self) -> str:
@@ -83,6 +94,11 @@ class Job:
     def load_key(self) -> str:
         """Equal for jobs that one loading of the model serves."""
         return json.dumps([self.settings["model"], self.model_version, self.control, self.seed], sort_keys=True)
+
+
+def _hash(settings: dict[str, Any]) -> str:
+    text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def make_jobs(config: SweepConfig) -> list[Job]:

@@ -21,6 +21,7 @@ from proxy.schemas import EMERGENCE
 from proxy.storage import Folder, Storage, patiently
 
 FOLDER_SCHEMA = 1
+OTHER_VERSION = "its result is from another version of this program"
 ORDER = ["model", "corpus", "layer", "position", "resolution"]
 ROW_GROUP = 100_000  # rows of the merged table written at a time
 MARK = {b"emergence.schema": f"{EMERGENCE.name}/{EMERGENCE.version}".encode()}
@@ -99,11 +100,16 @@ class Results:
                     self._judge(key, _parsed(content), sizes, found)
         return found
 
+    def outdated(self, jobs: Sequence[Job]) -> list[Job]:
+        """Return those of `jobs` that an earlier version of this program has done."""
+        sizes = patiently(lambda: self.storage.sizes("jobs"))
+        return [job for job in jobs if any(f"jobs/{key}.json" in sizes for key in job.earlier_keys)]
+
     def _judge(self, key: str, record: dict[str, Any] | None, sizes: Mapping[str, int] | None, found: Found) -> None:
         if record is None:
             found.rejected[key] = "its record is cut short"
         elif (record.get("schema"), record.get("table_version")) != (FOLDER_SCHEMA, EMERGENCE.version):
-            found.rejected[key] = "its result is from another version of this program"
+            found.rejected[key] = OTHER_VERSION
         elif record.get("status") == "failed":
             found.failed[key] = str(record.get("started"))
         elif sizes is not None and f"jobs/{key}.parquet" not in sizes:

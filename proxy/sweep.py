@@ -14,7 +14,7 @@ from proxy.config import SweepConfig
 from proxy.driver import Driver
 from proxy.jobs import make_jobs, require_reachable
 from proxy.provenance import header
-from proxy.results import Results
+from proxy.results import OTHER_VERSION, Results
 from proxy.slots import Event
 from proxy.storage import open_storage
 
@@ -85,6 +85,8 @@ def sweep(
                 tell(Event("redo", job, found.rejected[job.key]))
         store.write_header(header(config, jobs))
         missing = [job for job in jobs if job.key not in found.done]
+        for job in store.outdated([job for job in missing if job.key not in found.rejected]) if missing else ():
+            tell(Event("redo", job, OTHER_VERSION))
         over = len(jobs) - len(missing)
         if progress is not None:
             progress(over, len(jobs))

@@ -16,12 +16,13 @@ import pytest
 
 from estimators.base import EmergenceError, InputError
 from proxy import driver, slots
+from proxy import jobs as jobs_module
 from proxy.claims import Claims
 from proxy.cluster import Cluster, WorkerLostError
 from proxy.config import parse_config
 from proxy.jobs import Job, make_jobs
 from proxy.placement import GIB, Demand, Node
-from proxy.results import Results, to_parquet
+from proxy.results import OTHER_VERSION, Results, to_parquet
 from proxy.slots import Event
 from proxy.storage import Folder, open_storage
 from proxy.sweep import SweepResult, sweep
@@ -104,6 +105,18 @@ def test_all_jobs_are_done_and_a_second_run_does_nothing(tmp_path: Path) -> None
     again = Threads(finished)
     result, _ = run(tmp_path, again)
     assert (len(result.done), again.runs, again.demands) == (4, [], [])
+
+
+def test_a_result_of_an_earlier_version_is_done_again_and_said_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, Threads(finished), models=["gpt2-30k"])
+    monkeypatch.setattr(jobs_module, "RESULT_VERSION", jobs_module.RESULT_VERSION + 1)
+    again = Threads(finished)
+    result, events = run(tmp_path, again)
+    said = [(event.job.label, event.detail) for event in events if event.kind == "redo"]
+    assert said == [(f"gpt2-30k on {corpus}", OTHER_VERSION) for corpus in ("animal", "color")]
+    assert len(again.runs) == len(result.done) == 4
 
 
 def test_a_model_stays_with_one_worker(tmp_path: Path) -> None:

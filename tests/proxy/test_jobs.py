@@ -69,6 +69,12 @@ def test_the_default_curve_written_out_is_the_same_work() -> None:
     assert keys(measurement={"resolutions": list(DEFAULT_RESOLUTIONS)}) == keys()
 
 
+def test_the_main_branch_written_out_is_the_same_work() -> None:
+    name = "EleutherAI/pythia-70m"
+    assert keys(models=[{"id": name, "revision": "main"}]) == keys(models=[name])
+    assert keys(models=[{"id": name, "revision": "step1000"}]) != keys(models=[name])
+
+
 def test_changed_weights_in_the_same_folder_are_other_work(tmp_path: Path) -> None:
     folder = copied("gpt2-30k", tmp_path / "model")
     before = keys(models=[str(folder)])
