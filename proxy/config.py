@@ -140,7 +140,7 @@ class SweepConfig(Strict):
     """Many models on many corpora.
 
     Attributes:
-        name: names the results folder when none is given, and the run in tracking.
+        name: names the results folder when none is given, and the run in tracking; a file's own name will do for it.
         description: one line on what the sweep is for.
         seed: governs windows, projection, noise and controls.
         models: what to measure.

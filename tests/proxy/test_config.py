@@ -1,11 +1,25 @@
 """A sweep config: what it takes, and how it says what is wrong."""
 
+import inspect
+import re
 from pathlib import Path
 
 import pytest
 
 from estimators.base import InputError
-from proxy.config import Corpus, Model, SweepConfig, find_config, load_config, parse_config, shipped_sweeps
+from proxy.config import (
+    Corpus,
+    Measurement,
+    Model,
+    Resources,
+    SweepConfig,
+    Tracking,
+    find_config,
+    load_config,
+    parse_config,
+    shipped_sweeps,
+)
+from proxy.strict import Strict
 
 SMALL = {"name": "small", "models": ["gpt2-30k"], "corpora": ["animal"]}
 
@@ -92,3 +106,26 @@ def test_an_unknown_config_names_the_nearest() -> None:
 def test_a_config_survives_json() -> None:
     config = parse_config({**SMALL, "controls": ["random-weights"], "tracking": {"uri": "sqlite:///x.db"}})
     assert SweepConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def documented(section: type[Strict]) -> dict[str, str]:
+    """The table rows that the manual should have for a section: its keys in order, defaults and descriptions."""
+    attributes = inspect.getdoc(section).split("Attributes:\n")[1]  # type: ignore[union-attr]
+    described = {
+        key: " ".join(text.split())
+        for key, text in re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", attributes, re.MULTILINE)
+    }
+    assert list(described) == list(section.model_fields)
+    rows = {}
+    for key, field in section.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        nothing = default in (None, (), "", {}) or isinstance(default, Strict)
+        shown = "required" if field.is_required() else "" if nothing else f"`{str(default).lower()}`"
+        rows[key] = f"| `{key}` | {shown} | {described[key]} |"
+    return rows
+
+
+@pytest.mark.parametrize("section", [SweepConfig, Model, Corpus, Measurement, Resources, Tracking])
+def test_the_manual_lists_every_key_with_its_default(section: type[Strict]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "guides" / "sweep.md").read_text(encoding="utf-8")
+    assert "\n".join(documented(section).values()) + "\n\n" in page + "\n"
