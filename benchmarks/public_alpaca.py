@@ -54,7 +54,7 @@ FAMILIES = {
     "llama-2": r"llama-?2|v1\.5|v2\.0|recycled|cut-13b|minichat|claude2-alpaca",
     "llama": r"vicuna|alpaca|airoboros|baize|humpback|nous|oasst|ultralm",
 }
-WRAPPERS = r"^aligner-2b_(gpt|claude)|^openpipe-moa-gpt"  # open weights around an API model's answers
+WRAPPERS = r"^aligner-2b_(?:gpt|claude)|^openpipe-moa-gpt"  # open weights around an API model's answers
 
 
 def evaluate(

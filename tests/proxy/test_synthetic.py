@@ -1,13 +1,16 @@
 """Families whose law is known: it is found, nothing leaks, and odd tables are handled."""
 
+import time
 from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binom
 
 from proxy import Proxy, fit_proxy
 from proxy.folds import fold_of
+from proxy.intervals import LEVELS, Intervals
 from proxy.references import read_references
 from proxy.regression import ProxyRegressor
 
@@ -122,3 +125,35 @@ def test_explanations_name_features_and_add_up(fitted: Proxy) -> None:
     assert first["contribution"].abs().is_monotonic_decreasing
     values = fitted.references.head(1)[list(fitted.features)].iloc[0].astype(float)
     np.testing.assert_allclose(first.set_index("feature")["value"].astype(float)[values.index], values)
+
+
+@pytest.mark.slow
+def test_two_hundred_references_of_sixty_features_fit_within_a_minute_of_two_cores(families: Families) -> None:
+    table = families(25, 8, features=60)
+    before = time.process_time()
+    proxy = fit_proxy(table, target="bits")
+    assert time.process_time() - before < 120  # seconds of CPU: 60 s on two cores
+    assert len(proxy.validation) == 200
+    assert proxy.unit == "family"
+
+
+@pytest.mark.slow
+def test_new_families_are_covered_with_the_candidate_chosen_by_the_data() -> None:
+    """Over 200 draws of nine families of unlike sizes and one row of a tenth, within binomial error."""
+    hits = np.zeros(3)
+    for draw in range(200):
+        rng = np.random.default_rng(draw)
+        sizes = [1, 1, 1, 1, 2, 2, 2, 3, 5, 1]
+        labels = np.repeat([f"f{i}" for i in range(10)], sizes)
+        ability = rng.normal(size=len(labels))
+        shift = np.repeat(rng.normal(size=10) * 0.5, sizes)
+        X = pd.DataFrame(np.outer(ability, [1.0, -1.0, 0.5]) + rng.normal(size=(len(labels), 3)) * 0.3)
+        X = X.set_axis(["a", "b", "c"], axis=1).assign(family=labels)
+        y = ability + shift + rng.normal(size=len(labels)) * 0.1
+        regressor = ProxyRegressor(group_column="family", family_column="family")
+        known = Intervals.fit(regressor, X[:-1], y[:-1], np.ones(len(y) - 1), labels[:-1], LEVELS[:3])
+        _, lower, upper = known.predict(X[-1:], LEVELS[:3])
+        hits += (lower[0] <= y[-1]) & (y[-1] <= upper[0])
+    for level, count in zip(LEVELS, hits, strict=False):
+        # exact 99.9 % binomial limits; nine families step by a tenth, so up to so much more than nominal is no fault
+        assert binom.ppf(0.0005, 200, level) <= count <= binom.ppf(0.9995, 200, min(level + 0.1, 0.999)), level
