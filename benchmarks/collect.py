@@ -22,7 +22,6 @@ from pathlib import Path
 
 import openai
 import pandas as pd
-import psutil
 
 from extraction import collect
 from extraction.endpoints import Capabilities
@@ -74,12 +73,12 @@ async def bare(url: str, texts: list[str]) -> None:
         await asyncio.gather(*(one(text) for text in texts))
 
 
-def ours(url: str, texts: list[str], folder: Path, progress: object = None) -> None:
+def ours(url: str, texts: list[str], folder: Path) -> None:
     """Ask for every answer and keep it."""
     prompts = pd.DataFrame({"prompt": texts})
     able = Capabilities("chat")
     out = folder / f"{time.monotonic_ns()}.parquet"
-    collect("m", prompts, base_url=url, out=out, capabilities=able, concurrency=CONCURRENCY, progress=progress)
+    collect("m", prompts, base_url=url, out=out, capabilities=able, concurrency=CONCURRENCY)
 
 
 def throughput(url: str, calls: int, rounds: int, folder: Path) -> None:
@@ -100,16 +99,19 @@ def throughput(url: str, calls: int, rounds: int, folder: Path) -> None:
 
 
 def memory(url: str, prompts: int, folder: Path) -> None:
-    """Resident memory of this process as the answers come in, one run."""
-    process = psutil.Process()
-    seen: dict[int, float] = {}
-
-    def watch(done: int, total: int) -> None:
-        if done in (1000, prompts // 2, prompts) and done not in seen:
-            seen[done] = process.memory_info().rss / 1e6
-
-    ours(url, [f"prompt {place}" for place in range(prompts)], folder, watch)
-    print("memory while asking, MB: " + ", ".join(f"{size:.0f} after {done:,}" for done, size in seen.items()))
+    """Peak resident memory of the whole command, the table included, for 1,000 and for all prompts."""
+    peaks = {}
+    for count in (1000, prompts):
+        (folder / "prompts.txt").write_text("".join(f"prompt {place}\n" for place in range(count)))
+        out = folder / f"memory-{count}.parquet"
+        script = "import resource; from proxy.cli import main\ntry: main()\nfinally: "
+        script += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        command = [sys.executable, "-c", script, "collect", "m", "--base-url", url, "--out", str(out)]
+        command += ["--prompts", str(folder / "prompts.txt"), "--concurrency", str(CONCURRENCY)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        peaks[count] = int(done.stdout.split()[-1]) / 1e3
+    told = ", ".join(f"{peak:.0f} for {count:,} prompts" for count, peak in peaks.items())
+    print(f"peak memory of emergence collect, table included, MB: {told}")
 
 
 def features_of_805(folder: Path) -> None:
