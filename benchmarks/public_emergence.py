@@ -99,7 +99,7 @@ def _read(name: str, folder: str, cache: Path) -> pd.DataFrame:
 def _left_out(references: pd.DataFrame) -> pd.DataFrame:
     """Leave out runs, architectures, and the largest size; compare with the mean and what an API hides."""
     numbers = references.select_dtypes("number").columns
-    answers = [c for c in numbers if c.startswith(("small.", "behaviour.")) and references[c].std() > 0]
+    answers = [c for c in numbers if c.startswith(("small.", "behaviour.")) and references[c].astype(float).std() > 0]
     y = references[TARGET].to_numpy(dtype=float)
     methods = {
         "answers": ("auto", answers),
