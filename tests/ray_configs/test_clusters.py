@@ -18,17 +18,51 @@ from proxy.placement import GIB, GPU_MEMORY_GB, UNKNOWN_GPU_GB, Demand, Node, de
 CLUSTERS = Path(ray_configs.__file__).parent / "clusters"
 SHIPPED = {"on_prem.yaml", "aws.yaml", "gcp.yaml", "kuberay_cluster.yaml", "kuberay_job.yaml", "slurm.sh"}
 
-# The fields that KubeRay's custom resource definitions (v1) require or that these manifests use.
-CLUSTER_FIELDS = {
-    "rayVersion",
-    "authOptions",
-    "enableInTreeAutoscaling",
-    "autoscalerOptions",
-    "headGroupSpec",
-    "workerGroupSpecs",
-}
-JOB_FIELDS = {"entrypoint", "backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "rayClusterSpec"}
-WORKER_FIELDS = {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"}
+
+def exactly(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
+    """A schema of an object with these properties and no others."""
+    properties = required | optional
+    return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
+
+
+# Of KubeRay's custom resource definitions (ray.io/v1) and of a pod, what they require and what these manifests use. The
+# whole of it, a pod's template written out several times, is megabytes; the API server itself checks that at `apply`.
+TEXT, COUNT, SWITCH = {"type": "string", "minLength": 1}, {"type": "integer", "minimum": 0}, {"type": "boolean"}
+TEXTS = {"type": "object", "additionalProperties": TEXT}
+PORT = exactly({"containerPort": {"type": "integer", "minimum": 1, "maximum": 65535}}, name=TEXT)
+SECRET = exactly({"key": TEXT}, name=TEXT, optional=SWITCH)
+VARIABLE = exactly({"name": TEXT}, valueFrom=exactly({}, secretKeyRef=SECRET))
+CONTAINER = exactly(
+    {"name": TEXT, "image": TEXT, "resources": exactly({"requests": TEXTS, "limits": TEXTS})},
+    ports={"type": "array", "items": PORT},
+    env={"type": "array", "items": VARIABLE},
+)
+POD = exactly({"containers": {"type": "array", "items": CONTAINER, "minItems": 1}}, nodeSelector=TEXTS)
+HEAD: dict[str, Any] = {"rayStartParams": TEXTS, "template": exactly({"spec": POD})}
+REPLICAS = {"replicas": COUNT, "minReplicas": COUNT, "maxReplicas": COUNT}
+WORKERS = exactly(HEAD | REPLICAS | {"groupName": TEXT})
+CLUSTER = exactly(
+    {"headGroupSpec": exactly(HEAD), "workerGroupSpecs": {"type": "array", "items": WORKERS, "minItems": 1}},
+    rayVersion=TEXT,
+    authOptions=exactly({"mode": {"enum": ["disabled", "token"]}}),
+    enableInTreeAutoscaling=SWITCH,
+    autoscalerOptions=exactly({}, idleTimeoutSeconds=COUNT),
+)
+JOB = exactly(
+    {
+        "entrypoint": TEXT,
+        "backoffLimit": COUNT,
+        "shutdownAfterJobFinishes": SWITCH,
+        "ttlSecondsAfterFinished": COUNT,
+        "rayClusterSpec": CLUSTER,
+    }
+)
+
+
+def manifest(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a manifest of KubeRay."""
+    head = {"apiVersion": {"const": "ray.io/v1"}, "kind": {"const": kind}}
+    return exactly(head | {"metadata": exactly({"name": TEXT}), "spec": spec})
 
 
 def content(name: str) -> dict[str, Any]:
@@ -85,27 +119,23 @@ def test_the_sweep_it_runs_is_one_that_is_shipped(name: str) -> None:
     assert named
 
 
-def check_cluster(spec: dict[str, Any]) -> None:
-    assert set(spec) <= CLUSTER_FIELDS
-    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
-    for group in groups:
-        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
-        for container in group["template"]["spec"]["containers"]:
-            assert {"name", "image", "resources"} <= set(container)
-            assert all(isinstance(value, str) for value in container["resources"]["limits"].values())
+def check_groups(spec: dict[str, Any]) -> None:
     for group in spec["workerGroupSpecs"]:
-        assert set(group) == WORKER_FIELDS
         assert 0 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
         assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", group["groupName"])
 
 
 def test_kuberay_manifests_have_the_shape_of_their_resources() -> None:
+    import jsonschema
+
     cluster, job = content("kuberay_cluster.yaml"), content("kuberay_job.yaml")
-    assert (cluster["apiVersion"], cluster["kind"]) == ("ray.io/v1", "RayCluster")
-    check_cluster(cluster["spec"])
-    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
-    assert set(job["spec"]) == JOB_FIELDS
-    check_cluster(job["spec"]["rayClusterSpec"])
+    jsonschema.validate(cluster, manifest("RayCluster", CLUSTER))
+    jsonschema.validate(job, manifest("RayJob", JOB))
+    check_groups(cluster["spec"])
+    check_groups(job["spec"]["rayClusterSpec"])
+    job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["maxReplica"] = 3
+    with pytest.raises(jsonschema.ValidationError, match="maxReplica"):
+        jsonschema.validate(job, manifest("RayJob", JOB))
 
 
 def test_the_slurm_script_parses_and_names_what_it_needs() -> None:
