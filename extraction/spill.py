@@ -90,6 +90,7 @@ def spill_folder(chosen: Path | None) -> Path:
 
 def described(folder: Path) -> str:
     """Name `folder`, and say so where what is written there takes main memory (known on Linux only)."""
+    folder = folder.absolute()
     with suppress(OSError, ValueError):
         mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
         place = folder.resolve()

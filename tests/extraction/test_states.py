@@ -250,6 +250,7 @@ def test_a_spill_folder_in_main_memory_is_named_as_such() -> None:
         pytest.skip("no tmpfs here")
     assert "lies in main memory (tmpfs), so that spilling saves none; name another" in described(in_memory[0])
     assert described(Path("/proc")) == "/proc"
+    assert described(Path()).startswith(str(Path.cwd()))  # "." says little to who reads a log
 
 
 def test_a_system_that_cannot_reserve_files(
