@@ -45,7 +45,7 @@ FAMILIES = {
     "gemma-2": r"gemma-2",
     "qwen": r"qwen|causallm",
     "mixtures of agents": r"moa|^TOA|Samba",
-    "llama-3": r"llama-?3|ghost-8b|GPO",
+    "llama-3": r"llama-?3(?!\d)|ghost-8b|GPO",
     "yi": r"yi-1\.5",
     "pythia": r"pythia",
     "starcoder": r"opencoder",

@@ -134,6 +134,7 @@ def _left_out(references: pd.DataFrame) -> pd.DataFrame:
                 estimates[name][left], lower, upper = fitted.predict(X[left])
                 low[left], high[left] = lower[:, LEVELS.index(level)], upper[:, LEVELS.index(level)]
         known = ~np.isnan(estimates["answers"])
+        ranked = np.ptp(estimates["answers"][known]) > 0  # "auto" may choose the mean
         rows.append(
             {
                 "left out together": title,
@@ -141,7 +142,9 @@ def _left_out(references: pd.DataFrame) -> pd.DataFrame:
                 **{name: float(np.sqrt(np.mean((values - y)[known] ** 2))) for name, values in estimates.items()},
                 "Spearman of answers": float(
                     pd.Series(estimates["answers"][known]).corr(pd.Series(y[known]), "spearman")
-                ),
+                )
+                if ranked
+                else float("nan"),
                 "level": level,
                 "coverage": float(np.mean(((low <= y) & (y <= high))[known])),
                 "mean width": float(np.mean((high - low)[known])),

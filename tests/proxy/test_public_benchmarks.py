@@ -23,6 +23,8 @@ import public_proxies
         ("alpaca-farm-ppo-sim-gpt4-20k", "llama"),
         ("aligner-2b_claude-3-opus-20240229", "claude"),
         ("claude2-alpaca-13b", "llama-2"),
+        ("oasst-rlhf-llama-33b", "llama"),
+        ("Meta-Llama-3.1-8B-Instruct-Turbo", "llama-3"),
         ("opencoderplus-15b", "starcoder"),
         ("Together-MoA-Lite", "mixtures of agents"),
         ("Infinity-Instruct-3M-0625-Qwen2-7B", "qwen"),
