@@ -36,8 +36,8 @@ hub, the first a GPU too).
 ELSEWHERE = """## Claims tested elsewhere
 
 **Text by language models has higher emergence than text by humans**, and **a closed model can be read off its
-answers**: both need texts and targets that are not part of this repository; they are tested on published answers,
-by commands of their own: `python benchmarks/human_vs_models.py --help` and [Public proxies](public-proxies.md).
+answers**: both need texts and targets that are not part of this repository. They are tested on published answers, with
+their numbers, intervals and verdicts, in [People and models](human-vs-models.md) and [Public proxies](public-proxies.md).
 """
 
 
