@@ -15,6 +15,7 @@ from proxy.regression import ProxyRegressor
 
 Array = NDArray[np.float64]
 WITHHELD = 3.0  # times as far out as the farthest reference: beyond it no interval is given
+SAME_PLACE = 0.1  # standard deviations per feature
 MISSING = 1 / 3  # share of what the candidate looks at: where more is missing, no interval is given
 
 
@@ -69,10 +70,15 @@ class Domain:
         return np.asarray(_distances(Z, self.references).min(axis=1))
 
     def reach(self) -> tuple[float, float]:
-        """Return the largest leverage of a reference and its largest distance to the nearest other one."""
+        """Return the largest leverage of a reference and its largest distance to the nearest other one.
+
+        References at the same place count as one: in scale mode all come in sizes that other families have too, and
+        distances of nothing would make every new size infinitely far.
+        """
         between = _distances(self.references, self.references)
-        np.fill_diagonal(between, np.inf)
-        return float(self.leverage(self.references).max()), float(between.min(axis=1).max())
+        between[between < SAME_PLACE] = np.inf
+        nearest = between.min(axis=1)
+        return float(self.leverage(self.references).max()), float(np.where(np.isinf(nearest), 0.0, nearest).max())
 
     def novelty(self, Z: Array) -> Array:
         """Return how far out (m,) each row is, as a multiple of the farthest reference."""

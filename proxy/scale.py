@@ -67,7 +67,8 @@ def predict_profile(references: pd.DataFrame, *, family: str, parameters: float,
 
     Args:
         references: from `profiles`, at least nine models; those of `family` are the siblings.
-        family: of the model to predict; without siblings the families' common line is used, and a remark says so.
+        family: of the model to predict; without siblings the families' common line is used and no interval given, as
+            models left out one at a time tell nothing of a new family.
         parameters: of the model to predict.
         level: confidence of the intervals, each depth by itself.
 
@@ -88,13 +89,13 @@ def _predicted(references: pd.DataFrame, family: str, parameters: float, level: 
     X = references[["model", "family", SIZE]]
     target = pd.DataFrame({"model": ["?"], "family": [family], SIZE: [float(np.log10(parameters))]})
     known = family in set(references["family"])
-    remarks = "" if known else f"no sibling of {family} among the references"
+    remarks = "" if known else f"no sibling of {family} among the references: no interval"
     rows = []
     for depth in DEPTHS:
         y = references[depth].to_numpy(dtype=np.float64)
         intervals = Intervals.fit(_regressor(), X, y, np.ones(len(y)), X["model"].to_numpy(dtype=str), [level])
         found = judged(intervals, Domain.of(intervals.regressor, X), target, [level])
-        ends = found.lower.item(), found.upper.item()
+        ends = (found.lower.item(), found.upper.item()) if known else (np.nan, np.nan)
         rows.append((depth, found.estimate.item(), *ends, level, found.inside.item(), found.novelty.item(), remarks))
     names = ["depth", "estimate", "lower", "upper", "level", "in_domain", "novelty", "remarks"]
     return pd.DataFrame(rows, columns=names)

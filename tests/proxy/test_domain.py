@@ -114,3 +114,13 @@ def test_gaps_that_references_have_too_are_no_reason_to_withhold(data: tuple[pd.
     X = X.assign(**{name: X[name].where(X.index % 3 > 0) for name in ("a", "b")})
     intervals = Intervals.fit(ProxyRegressor("ridge"), X, y, np.ones(20), np.array([f"m{i}" for i in range(20)]))
     assert np.isfinite(judged(intervals, Domain.of(intervals.regressor, X), X.head(1)).lower).all()
+
+
+def test_references_in_pairs_do_not_make_everything_else_far() -> None:
+    sizes = np.repeat([4.0, 4.5, 5.0, 5.5, 6.0], 2) + np.tile([0.0, 0.001], 5)
+    X = pd.DataFrame({"size": sizes})
+    regressor = ProxyRegressor("best_feature").fit(X, sizes)
+    domain = Domain.of(regressor, X)
+    assert np.all(domain.novelty(domain.references) <= 1 + 1e-12)
+    novelty = domain.novelty(regressor.standardised(pd.DataFrame({"size": [5.25, 6.5, 9.0]}))[0])
+    assert novelty[0] < 1 < novelty[1] < WITHHELD < novelty[2]
