@@ -50,8 +50,8 @@ class Calibration:
 
     @property
     def failed(self) -> bool:
-        """Whether a default estimator is off by more than its stated error."""
-        return self.verdict == "off" and self.method in DEFAULT_METHODS
+        """Whether a default estimator is off by more than its stated error, be it flagged or a mere bound."""
+        return self.verdict in ("off", "flagged", "bound") and self.method in DEFAULT_METHODS
 
 
 def applicable(truth: KnownTruth, wanted: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -63,7 +63,9 @@ def applicable(truth: KnownTruth, wanted: Sequence[str] | None = None) -> tuple[
     for name in wanted or ():
         if name not in methods():
             raise InputError(f"Unknown estimator {name!r}; known: {', '.join(methods())}.")
-    able = DISCRETE_METHODS if truth.discrete else CONTINUOUS_METHODS
+    able: tuple[str, ...] = DISCRETE_METHODS if truth.discrete else CONTINUOUS_METHODS
+    if not truth.trainable:
+        able = ("gaussian",)
     return able if wanted is None else tuple(name for name in able if name in wanted)
 
 

@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from estimators import InputError, MIEstimate, plug_in_entropy
-from estimators.calibration import applicable, calibrate, verdict
+from estimators.calibration import Calibration, applicable, calibrate, verdict
 from estimators.truths import (
     KnownTruth,
     binary_channel_bits,
@@ -28,8 +28,26 @@ def test_discrete_truths_are_hit():
 
 
 def test_gaussian_channels_are_hit():
-    for row in calibrate(list(gaussian_channels(samples=4000))[:3], ["sample-propagation"]):
+    for row in calibrate(list(gaussian_channels(samples=4000))[:6], ["sample-propagation"]):
         assert row.verdict == "within"
+
+
+def test_channels_are_asked_of_those_that_can_find_them():
+    asked = {truth.name: applicable(truth) for truth in gaussian_channels(samples=100)}
+    assert asked["gaussian channel, 10 features"] == ("sample-propagation", "entropy")
+    assert "infonce" in asked["gaussian channel, 10 features, input and output"]
+    assert asked["gaussian channel, 1000 features, input and output"] == ("gaussian",)
+
+
+def test_the_closed_form_hits_every_channel():
+    pairs = [truth for truth in gaussian_channels(samples=4000) if truth.gaussian]
+    assert {row.verdict for row in calibrate(pairs, ["gaussian"])} == {"within"}
+
+
+def test_zipf_is_no_step():
+    (zipf,) = (truth for truth in discrete_truths() if truth.name == "zipf, 4096 symbols")
+    counts = torch.bincount(zipf.x)
+    assert counts[:5].tolist() == [4096, 2048, 1365, 1024, 819]
 
 
 def test_discrete_truths_are_their_entropy():
@@ -84,6 +102,21 @@ def found(bits, method="infonce", error=0.01, flags=()):
 )
 def test_verdicts(case, value, expected):
     assert verdict(case, value) == expected
+
+
+@pytest.mark.parametrize(
+    ("judged", "method", "fails"),
+    [
+        ("within", "infonce", False),
+        ("off", "infonce", True),
+        ("flagged", "infonce", True),
+        ("bound", "sample-propagation", True),
+        ("off", "mine", False),
+        ("other law", "gaussian", False),
+    ],
+)
+def test_only_default_estimators_fail_and_no_excuse_counts(judged, method, fails):
+    assert Calibration("p", method, 1.0, 0.5, -0.5, 0.01, 1.0, "", judged).failed is fails
 
 
 def test_unknown_method_is_refused():
