@@ -139,21 +139,25 @@ def test_two_hundred_references_of_sixty_features_fit_within_a_minute_of_two_cor
 
 @pytest.mark.slow
 def test_new_families_are_covered_with_the_candidate_chosen_by_the_data() -> None:
-    """Over 200 draws of nine families of unlike sizes and one row of a tenth, within binomial error."""
-    hits = np.zeros(3)
+    """Over 200 draws of five families of unlike sizes and one row of a sixth, within binomial error.
+
+    Five families tell of 50 and 80 %; more of them would take minutes, as every draw chooses a candidate six times.
+    """
+    levels = LEVELS[:2]
+    hits = np.zeros(2)
     for draw in range(200):
         rng = np.random.default_rng(draw)
-        sizes = [1, 1, 1, 1, 2, 2, 2, 3, 5, 1]
-        labels = np.repeat([f"f{i}" for i in range(10)], sizes)
+        sizes = [1, 1, 2, 3, 5, 1]
+        labels = np.repeat([f"f{i}" for i in range(6)], sizes)
         ability = rng.normal(size=len(labels))
-        shift = np.repeat(rng.normal(size=10) * 0.5, sizes)
+        shift = np.repeat(rng.normal(size=6) * 0.5, sizes)
         X = pd.DataFrame(np.outer(ability, [1.0, -1.0, 0.5]) + rng.normal(size=(len(labels), 3)) * 0.3)
         X = X.set_axis(["a", "b", "c"], axis=1).assign(family=labels)
         y = ability + shift + rng.normal(size=len(labels)) * 0.1
         regressor = ProxyRegressor(group_column="family", family_column="family")
-        known = Intervals.fit(regressor, X[:-1], y[:-1], np.ones(len(y) - 1), labels[:-1], LEVELS[:3])
-        _, lower, upper = known.predict(X[-1:], LEVELS[:3])
+        known = Intervals.fit(regressor, X[:-1], y[:-1], np.ones(len(y) - 1), labels[:-1], levels)
+        _, lower, upper = known.predict(X[-1:], levels)
         hits += (lower[0] <= y[-1]) & (y[-1] <= upper[0])
-    for level, count in zip(LEVELS, hits, strict=False):
-        # exact 99.9 % binomial limits; nine families step by a tenth, so up to so much more than nominal is no fault
-        assert binom.ppf(0.0005, 200, level) <= count <= binom.ppf(0.9995, 200, min(level + 0.1, 0.999)), level
+    for level, count in zip(levels, hits, strict=True):
+        # exact 99.9 % binomial limits; five families step by a sixth, so up to so much more than nominal is no fault
+        assert binom.ppf(0.0005, 200, level) <= count <= binom.ppf(0.9995, 200, level + 1 / 6), level
