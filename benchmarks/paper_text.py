@@ -37,7 +37,7 @@ ELSEWHERE = """## Claims tested elsewhere
 
 **Text by language models has higher emergence than text by humans**, and **a closed model can be read off its
 answers**: both need texts and targets that are not part of this repository. They are tested on published answers, with
-their numbers, intervals and verdicts, in [People and models](human-vs-models.md) and [Public proxies](public-proxies.md).
+numbers, intervals and verdicts, in [People and models](human-vs-models.md) and [Public proxies](public-proxies.md).
 """
 
 

@@ -152,6 +152,7 @@ def test_peak_takes_the_highest_block_at_the_last_position(table: pd.DataFrame) 
     last = table[(table["position"] == 10) & (table["resolution"] == 0.25)]
     assert len(peak) == 1
     assert peak["emergence_bits"].iloc[0] == last["ie_bits"].max()
+    assert peak["corpus_hash"].tolist() == [table["corpus_hash"].iloc[0]]
     assert peak["peak_layer"].iloc[0] == last.loc[last["ie_bits"].idxmax(), "layer"]
     with pytest.raises(InputError, match=r"no resolution 0\.4; it holds 0\.12, 0\.25"):
         peak_emergence(table, resolution=0.4)
