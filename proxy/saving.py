@@ -23,7 +23,7 @@ from proxy.fitting import Proxy
 from proxy.intervals import Intervals
 from proxy.references import numeric
 
-SCHEMA = 1
+SCHEMA = 2
 PACKAGES = ("emergence-proxy", "scikit-learn", "mapie", "numpy", "pandas", "skops")
 # These decide what a stored estimator means; skops checks types, not versions.
 EXACT = ("scikit-learn", "mapie")
