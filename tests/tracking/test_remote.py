@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
@@ -61,7 +60,7 @@ def test_server_down_is_said_before_the_sweep_which_runs_all_the_same(
 
     def run(*arguments: object, **more: object) -> SimpleNamespace:
         ran.append(arguments)
-        return SimpleNamespace(table=pd.DataFrame(), done=["a"], failed=[failure])
+        return SimpleNamespace(rows=0, done=["a"], failed=[failure])
 
     monkeypatch.setattr(importlib.import_module("proxy.sweep"), "sweep", run)
     done = emergence("sweep", config, "--results", small.folder)
