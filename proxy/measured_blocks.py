@@ -60,11 +60,11 @@ def propagated_block(
         micro_shifts.append(_entropy_beyond_sample(token_row, windows.weights, chosen))
 
         rows, prefix_of, weights = windows.prefixes(position)
-        asked, place = np.unique(prefix_of[chosen], return_inverse=True)
         if position == 1:  # the first token has been run alone: macro and micro are one variable
             macro, place = micro, token_row[chosen]
             shared = [0.0] * len(macro)
         else:
+            asked, place = np.unique(prefix_of[chosen], return_inverse=True)
             macro = sample_propagation(
                 states.leaving(block, position)[torch.from_numpy(rows)].to(device),
                 torch.from_numpy(weights),
