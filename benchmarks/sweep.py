@@ -201,11 +201,11 @@ def workers() -> None:
 class Shortened(Worker):
     """Sleeps instead of measuring; `queries` is a job's length in thousandths of a second."""
 
-    def _measure(self, job: Job, record: dict[str, Any]) -> bytes:
+    def _measure(self, job: Job, record: dict[str, Any]) -> tuple[bytes, None]:
         time.sleep(job.measurement.queries / 1000)
         # Nothing that is cached in this script: Ray sends this class to workers that cannot import the script.
         row = {"model": job.model_name, "corpus": job.corpus_name, "layer": 0, "position": 1, "resolution": 0.1}
-        return to_parquet(pd.DataFrame([row | {"ie_bits": 1.0}]))
+        return to_parquet(pd.DataFrame([row | {"ie_bits": 1.0}])), None
 
 
 def cluster(count: int = 200, length: float = 5.0) -> None:

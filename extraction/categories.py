@@ -70,3 +70,6 @@ COLORS: tuple[str, ...] = (
 
 CATEGORIES: dict[str, tuple[str, ...]] = {"country": COUNTRIES, "animal": ANIMALS, "color": COLORS}
 """Entities by the name of their corpus."""
+
+SHOWN: dict[str, int] = {"country": 4, "animal": 5, "color": 5}
+"""Entities of a window in arXiv 2405.12617."""

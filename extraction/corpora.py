@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 
 from estimators.base import InputError
-from extraction.categories import CATEGORIES
+from extraction.categories import CATEGORIES, SHOWN
 from extraction.drawn import Windows
 from extraction.lists import list_windows, read_entities
 from extraction.models import added_prefix
 from extraction.text import documents, sample_text
 
-PAPER_ENTITIES = {"country": 4, "animal": 5, "color": 5}  # entities per window in arXiv 2405.12617
 TEXT_TOKENS = 8
 STREAMED = 4  # windows to draw from that are read of a streamed data set, per window drawn
 CORPORA = (*CATEGORIES, "python-docs")
@@ -33,6 +32,7 @@ def windows(
     at: str = "sentence",
     demonstration: int = 2,
     column: str | None = None,
+    revision: str | None = None,
     prefix: Sequence[int] | None = None,
 ) -> Windows:
     """Make the windows of a corpus for a tokenizer.
@@ -50,6 +50,7 @@ def windows(
         at: ``sentence``: windows start where sentences do, as in the paper; ``anywhere``: at any token.
         demonstration: tokens of an entity and its comma; the paper's lists have 2.
         column: column of the text in a table; default: the first of text, output, response, content there is.
+        revision: branch, tag or commit of an ``hf:`` data set.
         prefix: token ids before every window; default: what the tokenizer adds.
 
     Raises:
@@ -61,7 +62,7 @@ def windows(
     front = added_prefix(tokenizer) if prefix is None else tuple(int(i) for i in prefix)
     if name in CATEGORIES or name.startswith("list:"):
         entities = CATEGORIES[name] if name in CATEGORIES else read_entities(Path(name.removeprefix("list:")))
-        length = demonstration * PAPER_ENTITIES.get(name, 4) if tokens is None else tokens
+        length = demonstration * SHOWN.get(name, 4) if tokens is None else tokens
         return list_windows(
             name, entities, tokenizer, tokens=length, count=count, seed=seed, demonstration=demonstration, prefix=front
         )
@@ -72,7 +73,7 @@ def windows(
             + (f"; nearest: {near[0]}." if near else ".")
         )
     label = name if name == "python-docs" or name.startswith("hf:") else Path(name).name
-    texts = documents(name, column=column, seed=seed)
+    texts = documents(name, column=column, seed=seed, revision=revision)
     return text_windows(
         texts,
         tokenizer,

@@ -29,12 +29,13 @@ _CLOSING = "[\"'\u201d\u2019\u300d\u300f)\\]]*"
 _BREAK = re.compile(rf"\A\s*|\n\s*\n\s*|(?<=[.!?]){_CLOSING}\s+(?![a-z\s])|(?<=[\u3002\uff01\uff1f]){_CLOSING}\s*")
 
 
-def documents(source: str, *, column: str | None = None, seed: int = 0) -> Iterator[str]:
+def documents(source: str, *, column: str | None = None, seed: int = 0, revision: str | None = None) -> Iterator[str]:
     """Yield the documents of ``python-docs``, a file, a folder of files or ``hf:NAME``.
 
     A .txt file is one document (as is any with an ending of its own), a row of a table one each. A .json object without
     a text, such as a config.json, is passed over in a folder. A data set of the hub, ``hf:NAME``, ``hf:NAME:SPLIT`` or
-    ``hf:NAME:CONFIG:SPLIT``, is streamed in seeded random order, from its split train unless another is named.
+    ``hf:NAME:CONFIG:SPLIT``, is streamed in seeded random order, from its split train unless another is named, at
+    `revision` (branch, tag or commit) if one is given.
 
     Raises:
         InputError: if a file cannot be read, is not UTF-8, has no text column, or there is nothing in it.
@@ -45,7 +46,7 @@ def documents(source: str, *, column: str | None = None, seed: int = 0) -> Itera
         yield from (topics[name] for name in sorted(topics))
         return
     if source.startswith("hf:"):
-        yield from _data_set(source, column, seed)
+        yield from _data_set(source, column, seed, revision)
         return
     path = Path(source)
     files = sorted(p for p in path.rglob("*") if p.suffix in ENDINGS) if path.is_dir() else [path]
@@ -234,7 +235,13 @@ def _parquet(path: Path, column: str | None) -> Iterator[str]:
         raise InputError(f"{path} could not be read as parquet: {str(error).splitlines()[0].rstrip('.')}.") from error
 
 
-def _data_set(source: str, column: str | None, seed: int) -> Iterator[str]:
+def data_set_name(source: str) -> str:
+    """Return the hub's name of the data set that ``hf:NAME...`` stands for."""
+    name = source.removeprefix("hf:").split(":")[0]
+    return DATA_SETS.get(name.lower(), (name, None))[0]
+
+
+def _data_set(source: str, column: str | None, seed: int, revision: str | None) -> Iterator[str]:
     try:
         import datasets
     except ImportError as error:
@@ -246,9 +253,9 @@ def _data_set(source: str, column: str | None, seed: int) -> Iterator[str]:
         raise InputError(f"A data set is hf:NAME, hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT; got {source}.")
     split = which[-1] if which else "train"
     config = which[0] if len(which) == 2 else None
-    name, usual = DATA_SETS.get(name.lower(), (name, None))
+    _, usual = DATA_SETS.get(name.lower(), (name, None))
     try:
-        streamed = datasets.load_dataset(name, config, split=split, streaming=True)
+        streamed = datasets.load_dataset(data_set_name(source), config, split=split, revision=revision, streaming=True)
         rows = streamed.shuffle(seed=seed, buffer_size=SHUFFLED)
         chosen = None
         for row in rows:

@@ -246,7 +246,7 @@ class Driver:
         """Keep a job's result, or try it again, or keep why it failed."""
         slot.job = slot.steps = None
         if outcome.table is not None:
-            self.results.write_done(job, outcome.table, outcome.record)
+            self.results.write_done(job, outcome.table, outcome.record, outcome.windows)
             self.claims.release(job.key)
             self.tell(Event("done", job, seconds=outcome.record["seconds"]))
             yield job

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from estimators.base import InputError
 from proxy.config import Model
@@ -60,22 +61,27 @@ def _model_version(model: Model) -> str | None:
         return whole.hexdigest()[:16]
     if model.revision is not None and COMMIT.fullmatch(model.revision):
         return model.revision
-    return _hub_commit(model.id, model.revision or "main")
+    return _hub_commit("model", model.id, model.revision or "main")
 
 
-def _hub_commit(name: str, revision: str) -> str | None:
+def _hub_commit(kind: Literal["model", "dataset"], name: str, revision: str) -> str | None:
     """Ask the hub, else the local cache, which commit `revision` is."""
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-    cached = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "refs" / revision
+    cached = Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}" / "refs" / revision
     if not constants.HF_HUB_OFFLINE:
         try:
-            return HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT).sha
+            return HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=HUB_TIMEOUT).sha
         except RevisionNotFoundError as error:
-            raise InputError(f"The hub model {name} has no revision {revision}; check its history.") from error
+            raise InputError(f"The hub {kind} {name} has no revision {revision}; check its history.") from error
         except RepositoryNotFoundError as error:
             if not cached.is_file():
+                if kind == "dataset":
+                    raise InputError(
+                        f"hf:{name} is no data set of the hub you can see; check the name, or log in with "
+                        "`hf auth login`."
+                    ) from error
                 raise InputError(
                     f"{name} is no bundled model, no folder and no hub model you can see"
                     f"{_nearest_bundled(name)}; check the name, or log in with `hf auth login`."
@@ -99,14 +105,26 @@ def _nearest_bundled(name: str) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
+def corpus_versions(sources: Sequence[str]) -> list[str]:
+    """Return `corpus_version` of each.
+
+    Raises:
+        InputError: if there is no such corpus.
+    """
+    with ThreadPoolExecutor(HUB_CALLS) as pool:
+        return list(pool.map(corpus_version, sources))
+
+
 def corpus_version(source: str) -> str:
-    """Return a hash of the content that a corpus stands for; of its name alone where it is on the hub (hf:NAME).
+    """Return a hash of the content that a corpus stands for, or the commit of a data set of the hub (hf:NAME).
+
+    Where the hub is out of reach and its cache does not know the data set, the hash is of the name alone.
 
     Raises:
         InputError: if there is no such corpus.
     """
     from extraction.categories import CATEGORIES
-    from extraction.text import ENDINGS
+    from extraction.text import ENDINGS, data_set_name
 
     if source in CATEGORIES:
         return _text_hash("\n".join(CATEGORIES[source]))
@@ -115,7 +133,10 @@ def corpus_version(source: str) -> str:
 
         return _text_hash("\n".join(topics[name] for name in sorted(topics)))
     if source.startswith("hf:"):
-        return _text_hash(source)
+        name = data_set_name(source)
+        on_hub = HUB_ID.fullmatch(name) and not Path(name).exists()
+        commit = _hub_commit("dataset", name, "main") if on_hub else None
+        return commit or _text_hash(source)
     path = Path(source.removeprefix("list:")).expanduser()
     if path.is_dir():
         files = sorted(inner for inner in path.rglob("*") if inner.suffix in ENDINGS)

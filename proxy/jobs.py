@@ -11,7 +11,7 @@ from typing import Any
 
 from estimators.base import InputError
 from proxy.config import Control, Corpus, Measurement, Model, Resources, SweepConfig
-from proxy.identity import corpus_version, model_versions
+from proxy.identity import corpus_versions, model_versions
 from proxy.schemas import EMERGENCE
 
 # Raised whenever the same settings would give other numbers, so that no earlier result is taken for a new one.
@@ -27,7 +27,7 @@ class Job:
         model: what to load.
         model_version: hash of a local model's files, or the commit of a hub model; None where not known.
         corpus: what to measure it on.
-        corpus_version: hash of the corpus' content.
+        corpus_version: hash of the corpus' content, or the commit of a data set of the hub.
         measurement: how bits are estimated, with its resolutions filled in.
         control: None for the model itself.
         seed: the sweep's.
@@ -108,7 +108,7 @@ def make_jobs(config: SweepConfig) -> list[Job]:
         InputError: if a model or corpus does not exist, or two jobs would be the same work.
     """
     measurement = _resolved(config.measurement)
-    corpora = [(corpus, corpus_version(corpus.source)) for corpus in config.corpora]
+    corpora = list(zip(config.corpora, corpus_versions([corpus.source for corpus in config.corpora]), strict=True))
     jobs = [
         Job(
             model,

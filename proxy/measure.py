@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from estimators import estimator as known_estimator
 from estimators.base import InputError, Progress
 from extraction import Behaviour, LanguageModel, Windows, extract, spill_notice
 from proxy.measured_blocks import propagated_block, trained_block
-from proxy.schemas import EMERGENCE
+from proxy.schemas import EMERGENCE, WINDOWS
 
 PEAK_COLUMNS = (
     "model",
@@ -44,6 +45,7 @@ def measure(
     spill_gb: float = 50.0,
     tell: Callable[[str], None] | None = None,
     heard: Callable[[Behaviour], None] | None = None,
+    by_window: Callable[[pd.DataFrame], None] | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Measure macro, micro and emergence of every block at every position, in bits.
@@ -64,6 +66,8 @@ def measure(
         spill_gb: most that may be spilled.
         tell: told, before any work, how much will be spilled and where, if anything will.
         heard: given what the model's head says along the windows, from the same pass; None: the head is not run.
+        by_window: given, at the end, the emergence of each window that was read (`proxy.schemas.WINDOWS`), which pairs
+            with another model's on the same corpus; not called for trained estimators, which have none.
         progress: told of every finished block and position.
 
     Returns:
@@ -93,16 +97,19 @@ def measure(
             heard(states.behaviour)
         total = states.blocks * states.positions
         parts: list[pd.DataFrame] = []
+        highest = _Highest()
         for block in range(states.blocks):
             rows = (
                 trained_block(states, windows, block, estimator, options or {}, seed, memory_gb)
                 if trained
-                else propagated_block(states, windows, block, resolutions, queries, seed, model.device)
+                else propagated_block(states, windows, block, resolutions, queries, seed, model.device, highest.add)
             )
             for row in rows:
                 parts.append(row)
                 if progress is not None:
                     progress(len(parts), total)
+    if by_window is not None and highest.found:
+        by_window(WINDOWS.conform(pd.concat(highest.found.values(), ignore_index=True)))
     table = pd.concat(parts, ignore_index=True)
     return EMERGENCE.conform(
         table.assign(
@@ -117,6 +124,20 @@ def measure(
             seed=seed,
         )
     )
+
+
+class _Highest:
+    """Keeps, of the values of windows that blocks give, those of the block with the highest mean at each resolution."""
+
+    def __init__(self) -> None:
+        self.found: dict[float, pd.DataFrame] = {}
+        self._means: dict[float, float] = {}
+
+    def add(self, block: pd.DataFrame) -> None:
+        for resolution, rows in block.groupby("resolution"):
+            mean = float(rows["share"] @ rows["ie_bits"].astype(float))
+            if mean > self._means.get(resolution, -math.inf):
+                self.found[resolution], self._means[resolution] = rows, mean
 
 
 def emergence_by_block(table: pd.DataFrame, *, resolution: float = DEFAULT_RESOLUTION) -> pd.DataFrame:

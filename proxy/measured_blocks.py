@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -25,8 +25,12 @@ def propagated_block(
     queries: int,
     seed: int,
     device: torch.device,
+    last: Callable[[pd.DataFrame], None] | None = None,
 ) -> Iterable[pd.DataFrame]:
-    """Yield one frame per position, a row per resolution, by sample propagation on the model's own `device`."""
+    """Yield one frame per position, a row per resolution, by sample propagation on the model's own `device`.
+
+    `last` is given the emergence of every window read at the last position (`proxy.schemas.WINDOWS`).
+    """
     rng = np.random.default_rng([seed, 1])
     count = len(windows.weights)
     if queries < count:  # drawn by weight, so that each counts the same
@@ -82,13 +86,25 @@ def propagated_block(
         micro_shift = float(np.mean(micro_shifts)) if chosen_weights is None else 0.0
         seconds = time.perf_counter() - started
         records = []
+        of_windows = []
         for index, one in enumerate(macro):
+            micro_pointwise = torch.stack([column[index] for column in micro_columns], dim=1)
             value = emergence(
-                macro_pointwise[index],
-                torch.stack([column[index] for column in micro_columns], dim=1),
-                chosen_weights,
-                shared_variance=float(shared[index]),
+                macro_pointwise[index], micro_pointwise, chosen_weights, shared_variance=float(shared[index])
             )
+            if position == states.positions and last is not None:
+                each = macro_pointwise[index].double() - micro_pointwise.double().mean(dim=1)
+                of_windows.append(
+                    pd.DataFrame(
+                        {
+                            "layer": block,
+                            "resolution": one.resolution,
+                            "window": chosen,
+                            "share": share,
+                            "ie_bits": each.cpu().numpy().astype(np.float32),
+                        }
+                    )
+                )
             records.append(
                 {
                     "layer": block,
@@ -105,6 +121,8 @@ def propagated_block(
                     "seconds": seconds,
                 }
             )
+        if of_windows and last is not None:
+            last(pd.concat(of_windows, ignore_index=True))
         yield pd.DataFrame(records)
 
 

@@ -13,7 +13,7 @@ GIB = 2**30
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 QUANTIZED_BYTES = {"8": 1.0, "4": 0.6}  # per parameter, by the bits in the quantization's name
 PROCESS_GB = 0.9  # a Python process with torch and transformers: 0.7 GiB measured, and what one block's states take
-STATES_GB = 2.0  # states that extraction keeps in memory before it spills to disk
+STATES_GB = 2.0  # states that extraction keeps in memory before it spills to disk, where the config does not say
 LOADING = 1.2  # weights while they are loaded, relative to weights at rest
 CONTEXT_GB = 0.6  # what CUDA takes per process
 ACTIVATIONS = 1.15  # weights and the activations of a batch of short windows, relative to weights
@@ -96,10 +96,12 @@ def demand(model: Model, default: Resources, nodes: Sequence[Node] = (), measure
     given = own.gpus if own.gpus is not None else default.gpus
     with_gpus = [node for node in nodes if node.total.gpus]
     given_gb = own.memory_gb or default.memory_gb
+    states_gb = own.states_gb or default.states_gb
 
     def rounded(step: Callable[[float], float]) -> Demand:
         gpus = (_gpus(model, with_gpus, measured, step) if with_gpus else 0.0) if given is None else given
-        needed = MEASURED * measured.main_gb if measured.main_gb and not gpus else main_memory_gb(model, gpus)
+        estimated = main_memory_gb(model, gpus, states_gb)
+        needed = MEASURED * measured.main_gb if measured.main_gb and not gpus else estimated
         return Demand(gpus, int((given_gb or step(needed)) * GIB), own.cpus or default.cpus or 1)
 
     usual, tight = rounded(_power_of_two), rounded(lambda value: value)
@@ -115,12 +117,12 @@ def weights_gb(model: Model, *, on_gpu: bool) -> float:
     return (count_parameters(model) or 0) * size / GIB
 
 
-def main_memory_gb(model: Model, gpus: float) -> float:
+def main_memory_gb(model: Model, gpus: float, states_gb: float | None = None) -> float:
     """Estimate the main memory in GiB; with a GPU the weights only pass through it, shard by shard."""
     if gpus:
-        return PROCESS_GB + STATES_GB + min(10.0, weights_gb(model, on_gpu=True))
+        return PROCESS_GB + (states_gb or STATES_GB) + min(10.0, weights_gb(model, on_gpu=True))
     weights = weights_gb(model, on_gpu=False)
-    return PROCESS_GB + LOADING * weights + min(STATES_GB, weights)  # small models have small states
+    return PROCESS_GB + LOADING * weights + (states_gb or min(STATES_GB, weights))  # small models have small states
 
 
 def gpu_memory_gb(model: Model) -> float:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from extraction.categories import CATEGORIES, SHOWN
 from proxy.cluster import Cluster, this_machine
 from proxy.config import SweepConfig
 from proxy.jobs import Job, make_jobs
-from proxy.placement import Demand, Node, demand, misfits, place, weights_gb
+from proxy.placement import STATES_GB, Demand, Node, demand, misfits, place, weights_gb
 from proxy.results import Found, Results
 from proxy.sizes import count_parameters, shape
 from proxy.storage import open_storage
@@ -32,7 +34,8 @@ GPU_SCORES = 1e10
 PILOT_WINDOWS = 2048  # run twice, for the statistics
 TOKENS_KNOWN = 20_000  # distinct tokens that a text corpus shows at most
 TYPICAL_TOKENS = 8
-ALL_WINDOWS = 400_000  # about what the paper's lists have
+ALL_WINDOWS = 400_000  # of a text whose windows are all taken
+SPILL_GB = 50.0  # that `proxy.measure` lets a job spill where the config does not say
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def plan(config: SweepConfig, results: Path | str, *, address: str | None = None
         workers=workers,
         seconds=makespan,
         measured=bool(found.seconds),
-        remarks=tuple(_remarks(models)),
+        remarks=(*_remarks(models), *_spills([job for job in jobs if job.key not in found.done])),
     )
 
 
@@ -131,24 +134,66 @@ def _remarks(models: pd.DataFrame) -> list[str]:
     return remarks
 
 
+def _spills(jobs: Sequence[Job]) -> list[str]:
+    """Say what the largest job will spill to disk, and which jobs would need more than they may."""
+    spilled = [(size, job) for job in jobs if (size := spilled_gb(job))]
+    if not spilled:
+        return []
+    largest, most = max(spilled, key=lambda found: found[0])
+    remarks = [
+        f"{len(spilled)} of {len(jobs)} jobs spill states to {most.resources.spill_dir or 'the temporary folder'} of "
+        f"their node while they run, at most about {largest:.1f} GB each ({most.label})."
+    ]
+    over = [(size, job) for size, job in spilled if size > (job.resources.spill_gb or SPILL_GB)]
+    if over:
+        needed, first = max(over, key=lambda found: found[0])
+        remarks.append(
+            f"{len(over)} of them may need more than the spill_gb they are allowed and would fail, such as "
+            f"{first.label}; set spill_gb: {math.ceil(needed)} under resources, or raise states_gb."
+        )
+    return remarks
+
+
+def spilled_gb(job: Job) -> float:
+    """Estimate the states in GB that a job spills to disk, as `extraction.spilled_bytes`; 0 where memory holds them."""
+    size, settings = shape(job.model), job.measurement
+    windows, tokens, distinct = workload(job)
+    features = min(settings.project or size.width, size.width)
+    points = size.blocks + (settings.estimator != "sample-propagation")  # trained ones also see what enters block 0
+    states = 4e-9 * points * features * (windows * tokens + distinct)
+    return states if states > (job.resources.states_gb or STATES_GB) / 2 else 0.0
+
+
 def load_seconds(job: Job, wanted: Demand) -> float:
     """Estimate how long a worker takes to load a job's model."""
     return LOAD_SECONDS + weights_gb(job.model, on_gpu=bool(wanted.gpus)) / LOAD_GB_PER_SECOND
+
+
+def workload(job: Job) -> tuple[int, int, int]:
+    """Return windows, tokens of a window and distinct tokens: of the paper's lists as they are, of text at most."""
+    corpus = job.corpus
+    entities = CATEGORIES.get(corpus.source)
+    if entities is not None:
+        shown = (corpus.tokens or corpus.demonstration * SHOWN[corpus.source]) // corpus.demonstration
+        total = math.perm(len(entities), shown)
+        distinct = len(entities) * (corpus.demonstration - 1) + 1
+        return min(corpus.windows or total, total), shown * corpus.demonstration, distinct
+    windows, tokens = corpus.windows or ALL_WINDOWS, corpus.tokens or TYPICAL_TOKENS
+    return windows, tokens, min(TOKENS_KNOWN, windows * tokens)
 
 
 def job_seconds(job: Job, wanted: Demand) -> float:
     """Estimate how long a job takes once its model is loaded: running the model, then comparing all states."""
     size = shape(job.model)
     parameters = count_parameters(job.model) or 12 * size.blocks * size.width**2
-    windows = job.corpus.windows or ALL_WINDOWS
-    tokens = job.corpus.tokens or TYPICAL_TOKENS
+    windows, tokens, distinct = workload(job)
     resolutions = max(1, len(job.measurement.resolutions))
     flops, scores = (
         (GPU_FLOPS * wanted.gpus, GPU_SCORES * wanted.gpus)
         if wanted.gpus
         else (CORE_FLOPS * wanted.cpus, CORE_SCORES * wanted.cpus)
     )
-    run_tokens = (windows + min(windows, PILOT_WINDOWS)) * tokens + min(TOKENS_KNOWN, windows * tokens)
+    run_tokens = (windows + min(windows, PILOT_WINDOWS)) * tokens + distinct
     pairs = size.blocks * tokens * windows * min(windows, job.measurement.queries)
     return 2 * parameters * run_tokens / flops + pairs * resolutions / scores
 

@@ -15,16 +15,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from extraction.tables import Schema
 from proxy.jobs import RESULT_VERSION, Job
 from proxy.placement import Peaks
-from proxy.schemas import EMERGENCE
+from proxy.schemas import EMERGENCE, WINDOWS
 from proxy.storage import Folder, Storage, patiently
 
 FOLDER_SCHEMA = 1
 OTHER_VERSION = "its result is from another version of this program"
 ORDER = ["model", "corpus", "layer", "position", "resolution"]
 ROW_GROUP = 100_000  # rows of the merged table written at a time
-MARK = {b"emergence.schema": f"{EMERGENCE.name}/{EMERGENCE.version}".encode()}
 
 
 @dataclass
@@ -60,8 +60,10 @@ class Results:
         content = json.dumps({**header, "schema": FOLDER_SCHEMA}, indent=1).encode()
         patiently(lambda: self.storage.write("sweep.json", content))
 
-    def write_done(self, job: Job, table: bytes, record: dict[str, Any]) -> None:
-        """Write a job's table (see `to_parquet`), then the record that makes it count."""
+    def write_done(self, job: Job, table: bytes, record: dict[str, Any], windows: bytes | None = None) -> None:
+        """Write a job's windows and its table (see `to_parquet`), then the record that makes them count."""
+        if windows is not None:
+            patiently(lambda: self.storage.write(f"windows/{job.key}.parquet", windows))
         patiently(lambda: self.storage.write(f"jobs/{job.key}.parquet", table))
         self._write_record(job, {**record, "status": "done", "bytes": len(table)})
 
@@ -150,7 +152,8 @@ class Results:
     def copy_to(self, folder: Path) -> None:
         """Copy everything to a local folder, for what can read nothing else."""
         target = Folder(folder)
-        for name in ("sweep.json", "emergence.parquet", *self.storage.sizes("jobs")):
+        parts = (name for part in ("jobs", "windows") for name in self.storage.sizes(part))
+        for name in ("sweep.json", "emergence.parquet", *parts):
             for found, content in self.storage.read_many([name]).items():
                 target.write(found, content)
 
@@ -187,8 +190,18 @@ def to_parquet(frame: pd.DataFrame) -> bytes:
     """Return a job's rows of the emergence table, sorted, as parquet that carries the schema's version."""
     ordered = EMERGENCE.conform(frame)[list(EMERGENCE.columns)]
     ordered = ordered.sort_values(ORDER, kind="stable", ignore_index=True)
-    table = pa.Table.from_pandas(ordered, preserve_index=False)
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **MARK})
+    return _marked(ordered, EMERGENCE)
+
+
+def windows_to_parquet(frame: pd.DataFrame) -> bytes:
+    """Return a job's values of single windows as parquet that carries the schema's version."""
+    return _marked(WINDOWS.conform(frame), WINDOWS)
+
+
+def _marked(frame: pd.DataFrame, schema: Schema) -> bytes:
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    mark = {b"emergence.schema": f"{schema.name}/{schema.version}".encode()}
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **mark})
     sink = io.BytesIO()
     pq.write_table(table, sink)
     return sink.getvalue()

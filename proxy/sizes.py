@@ -17,15 +17,6 @@ from proxy.identity import local_model
 SIZE_IN_NAME = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)(k|m|b)(?![a-z0-9])", re.IGNORECASE)
 UNIT = {"k": 1e3, "m": 1e6, "b": 1e9}
 
-# Published sizes of models whose name does not tell.
-NAMED = {
-    "gpt2": 124_439_808,
-    "gpt2-medium": 354_823_168,
-    "gpt2-large": 774_030_080,
-    "gpt2-xl": 1_557_611_200,
-    "distilgpt2": 81_912_576,
-}
-
 
 @dataclass(frozen=True)
 class Shape:
@@ -33,6 +24,16 @@ class Shape:
 
     blocks: int
     width: int
+
+
+# Published sizes of models whose name does not tell.
+NAMED = {
+    "gpt2": (124_439_808, Shape(12, 768)),
+    "gpt2-medium": (354_823_168, Shape(24, 1024)),
+    "gpt2-large": (774_030_080, Shape(36, 1280)),
+    "gpt2-xl": (1_557_611_200, Shape(48, 1600)),
+    "distilgpt2": (81_912_576, Shape(6, 768)),
+}
 
 
 @cache
@@ -44,10 +45,9 @@ def count_parameters(model: Model) -> int | None:
     counted = _counted(folder) if folder is not None else None
     if counted is not None:
         return counted
-    name = model.id.rsplit("/", 1)[-1].lower()
-    if name in NAMED:
-        return NAMED[name]
-    found = SIZE_IN_NAME.findall(name)
+    if (named := NAMED.get(_last(model))) is not None:
+        return named[0]
+    found = SIZE_IN_NAME.findall(_last(model))
     return int(float(found[-1][0]) * UNIT[found[-1][1]]) if found else None
 
 
@@ -60,9 +60,15 @@ def shape(model: Model) -> Shape:
         blocks, width = _first(config, "num_hidden_layers", "n_layer"), _first(config, "hidden_size", "n_embd")
         if blocks and width:
             return Shape(blocks, width)
+    if (named := NAMED.get(_last(model))) is not None:
+        return named[1]
     parameters = count_parameters(model) or 1_000_000_000
     blocks = max(4, round(6 * (parameters / 7e7) ** 0.35))  # 6 at 70 M, 36 at 12 B, as in Pythia
     return Shape(blocks, max(32, round(math.sqrt(parameters / (12 * blocks)))))  # a block holds 12 width^2
+
+
+def _last(model: Model) -> str:
+    return model.id.rsplit("/", 1)[-1].lower()
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -122,7 +122,9 @@ class Folder:
 
     def tidy(self) -> None:
         """Remove what killed writers left half written; what was touched lately may still become whole."""
-        for path in (path for folder in (".", "jobs", "claims") for path in (self.root / folder).glob(".*.part")):
+        for path in (
+            path for folder in (".", "jobs", "windows", "claims") for path in (self.root / folder).glob(".*.part")
+        ):
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > ABANDONED:
                     path.unlink()

@@ -21,9 +21,11 @@ from estimators.base import EmergenceError
 from proxy.identity import COMMIT
 from proxy.jobs import Job
 from proxy.provenance import accelerators
-from proxy.results import to_parquet
+from proxy.results import to_parquet, windows_to_parquet
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from extraction import LanguageModel
 
 Trouble = Literal["memory", "again", None]
@@ -39,11 +41,13 @@ class Outcome:
         table: its rows of the emergence table as parquet; None if it failed.
         record: what is written beside the table, see `proxy.results`.
         trouble: why a failure may pass when tried again: more `memory`, or just `again` (network, files).
+        windows: the values of its windows as parquet, where its estimator has them.
     """
 
     table: bytes | None
     record: dict[str, Any]
     trouble: Trouble = None
+    windows: bytes | None = None
 
 
 class Worker:
@@ -76,11 +80,12 @@ class Worker:
         }
         output = io.StringIO()
         table: bytes | None = None
+        windows: bytes | None = None
         trouble: Trouble = None
         forget_peaks()
         try:
             with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
-                table = self._measure(job, record)
+                table, windows = self._measure(job, record)
         except Exception as error:  # the sweep goes on; the record says what happened
             trouble = trouble_of(error)
             record |= {
@@ -92,9 +97,9 @@ class Worker:
         record["seconds"] = round(time.perf_counter() - clock, 3)
         record["log"] = output.getvalue()[-LOG_CHARACTERS:]
         record |= peaks()
-        return Outcome(table, record, trouble)
+        return Outcome(table, record, trouble, windows)
 
-    def _measure(self, job: Job, record: dict[str, Any]) -> bytes:
+    def _measure(self, job: Job, record: dict[str, Any]) -> tuple[bytes, bytes | None]:
         import torch
 
         from extraction import windows
@@ -114,11 +119,13 @@ class Worker:
             at=job.corpus.at,
             demonstration=job.corpus.demonstration,
             column=job.corpus.column,
+            revision=job.corpus_version if COMMIT.fullmatch(job.corpus_version) else None,
             prefix=model.prefix,
         )
         record |= {"corpus": chosen.corpus, "corpus_hash": chosen.hash, "windows": int(chosen.weights.sum())}
         settings, room = job.measurement, job.resources
         given: dict[str, Any] = {"memory_gb": room.states_gb, "spill_gb": room.spill_gb}
+        by_window: list[pd.DataFrame] = []
         frame = measure(
             model,
             chosen,
@@ -130,10 +137,12 @@ class Worker:
             seed=job.seed,
             spill_dir=None if room.spill_dir is None else Path(room.spill_dir),
             tell=print,  # into the log of the job
+            by_window=by_window.append,
             progress=self._told,
             **{name: value for name, value in given.items() if value is not None},
         )
-        return to_parquet(frame.assign(model=job.model_name))
+        windows_read = windows_to_parquet(by_window[0]) if by_window else None
+        return to_parquet(frame.assign(model=job.model_name)), windows_read
 
     def _told(self, done: int, total: int) -> None:
         self._steps = (done, total)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,23 +14,24 @@ from matplotlib.figure import Figure
 
 from estimators.base import InputError
 from tracking.figures import differences
+from tracking.pairing import SAME_RESOLUTION, paired_error, windows_of
 from tracking.results import flatten, read_results
 from tracking.store import open_store, store_uri, worded
 from tracking.summary import DEFAULT_RESOLUTION, MEASURED, peaks
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 SAME = "same"  # both runs saw the same tokens
-SAME_RESOLUTION = 1e-9  # what a file may round off
 SETTINGS = ("config", "seed", "versions", "git_revision", "hardware")
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is compared: a name, its rows of the emergence table, its settings by dotted name."""
+    """What is compared: a name, its rows of the emergence table, its settings by dotted name, its single windows."""
 
     name: str
     table: pd.DataFrame
     settings: dict[str, str]
+    windows: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,11 @@ def compare(runs: list[str], *, tracking_uri: str | None = None, resolution: flo
     """Compare runs with the first of them.
 
     Rows are matched by model and corpus; where each run holds a single model (corpus) and these differ, by the
-    rest alone, so that two models can be compared on one corpus. The standard error of one difference is unpaired: it
-    takes both sides as independent, since results keep no values of single windows; on the same windows it is the
-    upper end of what it can be. The mean over models is paired: its error comes from the spread of the differences
-    themselves. It is taken apart for models that saw the same text in both runs and for those that did not.
+    rest alone, so that two models can be compared on one corpus. Where both read the same windows, the standard error
+    is paired: it comes from the differences of single windows. Else (another text, other windows drawn, a trained
+    estimator, results of an earlier version) it is unpaired: both sides count as independent. The mean over models is
+    paired: its error comes from the spread of their differences. It is taken apart for models that saw the same text
+    in both runs and for those that did not.
 
     Args:
         runs: two or more results folders, or ids of MLflow runs (a sweep's, or one job's).
@@ -71,7 +73,7 @@ def compare(runs: list[str], *, tracking_uri: str | None = None, resolution: flo
         raise InputError("A comparison needs two runs or more: results folders, or ids of MLflow runs.")
     found = [_load(run, tracking_uri) for run in runs]
     names = _distinct([run.name for run in found])
-    found = [Run(name, run.table, run.settings) for name, run in zip(names, found, strict=True)]
+    found = [replace(run, name=name) for name, run in zip(names, found, strict=True)]
     parts = [_against(found[0], other, resolution) for other in found[1:]]
     table = pd.concat(parts, ignore_index=True)
     if table.empty:
@@ -87,7 +89,7 @@ def _distinct(names: list[str]) -> list[str]:
 
 
 def _against(base: Run, other: Run, resolution: float) -> pd.DataFrame:
-    left, right = _peaks_with_text(base.table, resolution), _peaks_with_text(other.table, resolution)
+    left, right = _peaks_with_text(base, resolution), _peaks_with_text(other, resolution)
     _check_estimators(base.name, left, other.name, right)
     for name in ("model", "corpus"):
         ours, theirs = set(left[name]), set(right[name])
@@ -98,10 +100,13 @@ def _against(base: Run, other: Run, resolution: float) -> pd.DataFrame:
     if both.empty:
         return pd.DataFrame()
     _check_resolutions(base.name, other.name, both)
-    error = np.sqrt(
-        both["emergence_bits_std_error_base"].astype(float) ** 2
-        + both["emergence_bits_std_error_other"].astype(float) ** 2
-    )
+    texts = [_text(*hashes) for hashes in zip(both["hash_base"], both["hash_other"], strict=True)]
+    errors = [
+        both[f"emergence_bits_std_error_{side}"].to_numpy(dtype=float, na_value=np.nan) for side in ("base", "other")
+    ]
+    sides = zip(texts, both["windows_base"], both["windows_other"], *errors, strict=True)
+    paired = [paired_error(a, e, b, f) if text == SAME else None for text, a, b, e, f in sides]
+    unpaired = np.hypot(*errors)
     frame = pd.DataFrame(
         {
             "run": other.name,
@@ -111,10 +116,10 @@ def _against(base: Run, other: Run, resolution: float) -> pd.DataFrame:
             "emergence_bits": both["emergence_bits_other"].astype(float),
             "against_bits": both["emergence_bits_base"].astype(float),
             "difference": (both["emergence_bits_other"] - both["emergence_bits_base"]).astype(float),
-            "std_error": error,
-            "errors": "unpaired",
+            "std_error": [one if one is not None else two for one, two in zip(paired, unpaired, strict=True)],
+            "errors": ["unpaired" if one is None else "paired" for one in paired],
             "resolution": both["resolution_other"],
-            "text": [_text(*hashes) for hashes in zip(both["hash_base"], both["hash_other"], strict=True)],
+            "text": texts,
             "block": both["peak_layer_other"],
             "against_block": both["peak_layer_base"],
         }
@@ -144,12 +149,13 @@ def _against(base: Run, other: Run, resolution: float) -> pd.DataFrame:
     return whole.astype({"block": "Int64", "against_block": "Int64"})
 
 
-def _peaks_with_text(table: pd.DataFrame, resolution: float) -> pd.DataFrame:
-    """Summarise each model on each corpus, with the hash of the tokens it was measured on ("" if not known)."""
-    found = peaks(table, resolution)
-    if "corpus_hash" not in table:
+def _peaks_with_text(run: Run, resolution: float) -> pd.DataFrame:
+    """Summarise each model on each corpus, with its single windows and the hash of their tokens ("" if not known)."""
+    found = peaks(run.table, resolution)
+    found = found.assign(windows=[windows_of(run.windows, peak) for peak in found.to_dict("records")])
+    if "corpus_hash" not in run.table:
         return found.assign(hash="")
-    hashes = table.groupby(MEASURED, dropna=False)["corpus_hash"].first().fillna("").astype(str)
+    hashes = run.table.groupby(MEASURED, dropna=False)["corpus_hash"].first().fillna("").astype(str)
     return found.merge(hashes.rename("hash").reset_index(), on=MEASURED, how="left")
 
 
@@ -197,7 +203,7 @@ def _load(run: str, tracking_uri: str | None) -> Run:
         settings = flatten({name: found.record.get(name) for name in SETTINGS})
         if found.table.empty:
             raise InputError(f"{run} holds no finished job yet, so there is nothing to compare.")
-        return Run(found.name, found.table, settings)
+        return Run(found.name, found.table, settings, found.windows)
     if not RUN_ID.fullmatch(run):
         raise InputError(f"{run} is neither a results folder nor the id of an MLflow run (32 digits and letters a-f).")
     return _from_mlflow(run, tracking_uri)
@@ -214,8 +220,13 @@ def _from_mlflow(run_id: str, tracking_uri: str | None) -> Run:
                 f"The run {run_id} ({run.info.run_name}) holds no emergence table: compare sweeps or their jobs."
             )
         with tempfile.TemporaryDirectory() as folder:
-            table = pd.read_parquet(client.download_artifacts(run_id, "emergence.parquet", folder))
+            table, windows = (
+                pd.read_parquet(client.download_artifacts(run_id, name, folder)) if name in names else pd.DataFrame()
+                for name in ("emergence.parquet", "windows.parquet")
+            )
             record = "sweep.json" if "sweep.json" in names else "job.json"
             text = Path(client.download_artifacts(run_id, record, folder)).read_text(encoding="utf-8")
     settings = json.loads(text)
-    return Run(str(run.info.run_name), table, flatten({name: settings.get(name) for name in SETTINGS}))
+    if len(windows) and "model" not in windows:  # a job's own
+        windows = windows.assign(model=table["model"].iloc[0], corpus=table["corpus"].iloc[0])
+    return Run(str(run.info.run_name), table, flatten({name: settings.get(name) for name in SETTINGS}), windows)

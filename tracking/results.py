@@ -92,13 +92,27 @@ class Job:
         """
         if self.path is None:
             return pd.DataFrame()
-        try:
-            rows = pd.read_parquet(self.path).assign(model=self.model, corpus=self.corpus)
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"{self.path} could not be read ({error}); delete it with its .json and run the sweep again."
-            ) from error
+        rows = _parquet(self.path).assign(model=self.model, corpus=self.corpus)
         return rows.assign(**{name: empty for name, empty in OPTIONAL.items() if name not in rows})
+
+    @cached_property
+    def windows(self) -> pd.DataFrame:
+        """The emergence of the single windows that were read, with model and corpus; empty where none was kept.
+
+        Raises:
+            InputError: if the file cannot be read.
+        """
+        if self.windows_path is None:
+            return pd.DataFrame()
+        return _parquet(self.windows_path).assign(model=self.model, corpus=self.corpus)
+
+    @property
+    def windows_path(self) -> Path | None:
+        """Parquet file of the values of single windows; None where none was kept: a trained estimator, a failure."""
+        if self.path is None:
+            return None
+        path = self.path.parent.parent / "windows" / self.path.name
+        return path if path.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -146,6 +160,12 @@ class Results:
     def table(self) -> pd.DataFrame:
         """The emergence table of the whole sweep; empty if nothing succeeded."""
         parts = [job.rows for job in self.jobs if not job.failed]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+    @cached_property
+    def windows(self) -> pd.DataFrame:
+        """The emergence of the single windows of every job that kept them; empty if none did."""
+        parts = [job.windows for job in self.jobs if job.windows_path is not None]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
     @cached_property
@@ -222,6 +242,15 @@ def _read_job(path: Path) -> dict[str, Any]:
     if record["status"] != "failed" and not table.is_file():
         raise InputError(f"{path} says done but {table.name} is missing; delete it and run the sweep again.")
     return record
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} could not be read ({error}); delete it with jobs/{path.stem}.json and run the sweep again."
+        ) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -174,6 +174,8 @@ def _track_job(results: Results, job: Job, tracker: Tracker, parent: str, known:
         folder = Path(scratch)
         if job.path is not None:
             shutil.copyfile(job.path, folder / "emergence.parquet")
+        if job.windows_path is not None:
+            shutil.copyfile(job.windows_path, folder / "windows.parquet")
         (folder / "job.json").write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
         tracker.upload(run_id, folder)
     tracker.end(run_id, digest=job.digest, failed=job.failed, ended=job.ended)

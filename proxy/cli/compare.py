@@ -25,8 +25,9 @@ def compare(
 ) -> None:
     """Compare runs with the first one: differences of E(l) at its peak with errors, and what changed in the settings.
 
-    The error of a single difference is unpaired: it takes both sides as independent (on the same windows it is an
-    upper end). The mean over models is paired. Runs of different observers (estimator, resolution) are refused.
+    Where both sides read the same windows the error of a difference is paired: that of its values at single windows.
+    Else it takes both sides as independent. The mean over models is paired. Runs of different observers (estimator,
+    resolution) are refused.
 
     Example: `emergence compare results/before results/after --figure change.png`
     """

@@ -373,8 +373,8 @@ class Streamed(list[dict[str, str]]):
 def test_a_split_and_a_configuration_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Any, ...]] = []
 
-    def load(name: str, config: str | None, *, split: str, streaming: bool) -> Streamed:
-        asked.append((name, config, split))
+    def load(name: str, config: str | None, *, split: str, revision: str | None, streaming: bool) -> Streamed:
+        asked.append((name, config, split, revision))
         if name == "away":
             raise ConnectionError("Couldn't reach the hub")
         return Streamed([{"text": "a"}])
@@ -383,7 +383,13 @@ def test_a_split_and_a_configuration_by_name(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "datasets", library)
     for source in ("hf:a/b", "hf:a/b:test", "hf:a/b:small:test"):
         assert list(text.documents(source)) == ["a"]
-    assert asked == [("a/b", None, "train"), ("a/b", None, "test"), ("a/b", "small", "test")]
+    assert list(text.documents("hf:openorca", column="text", revision="abc")) == ["a"]
+    assert asked == [
+        ("a/b", None, "train", None),
+        ("a/b", None, "test", None),
+        ("a/b", "small", "test", None),
+        ("Open-Orca/OpenOrca", None, "train", "abc"),
+    ]
     for source in ("hf:", "hf:a/b:", "hf:a:b:c:d"):
         with pytest.raises(InputError, match="is hf:NAME, hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT"):
             list(text.documents(source))

@@ -246,3 +246,23 @@ def test_bad_input_is_one_sentence(
     assert len(done.err.strip().splitlines()) == 1
     assert done.out == ""
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_single_windows_give_the_peak_and_its_error(
+    model: LanguageModel, animals: Windows, table: pd.DataFrame
+) -> None:
+    kept: list[pd.DataFrame] = []
+    measure(model, animals, resolutions=(0.12, 0.25), seed=0, by_window=kept.append)
+    (values,) = kept
+    for resolution, rows in values.groupby("resolution"):
+        ends = table[(table["position"] == table["position"].max()) & (table["resolution"] == resolution)]
+        peak = ends.loc[ends["ie_bits"].idxmax()]
+        assert rows["layer"].unique().tolist() == [peak["layer"]]
+        each, share = rows["ie_bits"].to_numpy(dtype=float), rows["share"].to_numpy(dtype=float)
+        assert share.sum() == pytest.approx(1)
+        # Every window is read, so the mean is the emergence itself, but for float32 of some ten bits.
+        assert share @ each == pytest.approx(peak["ie_bits"], abs=1e-5)
+        assert np.sqrt(share @ (each - share @ each) ** 2) == pytest.approx(peak["ie_sample_std"], abs=1e-5)
+    trained: list[pd.DataFrame] = []
+    measure(model, animals, estimator="infonce", options={"steps": 2}, by_window=trained.append)
+    assert trained == []

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from proxy.config import Model, Resources
+from proxy.config import Model, Resources, parse_config
+from proxy.jobs import Job, make_jobs
 from proxy.placement import GIB, Demand, Node, Peaks, demand, misfits, place
-from proxy.plan import simulate
+from proxy.plan import plan, simulate, spilled_gb, workload
 from proxy.sizes import Shape, count_parameters, shape
 
 GPU_NODE = Node(Demand(4, 200 * GIB, 32), gpu_gb=80)
@@ -113,3 +114,44 @@ def test_a_bundled_model_is_counted_and_measured_from_its_files() -> None:
     model = load_model("gpt2-30k")
     assert count_parameters(Model(id="gpt2-30k")) == model.parameters
     assert shape(Model(id="gpt2-30k")) == Shape(len(model.blocks), model.width)
+
+
+def jobs(*corpora: dict[str, object], **resources: object) -> list[Job]:
+    models = [{"id": "openai-community/gpt2-large"}]
+    config = {"name": "t", "models": models, "corpora": list(corpora), "resources": resources}
+    return make_jobs(parse_config(config))
+
+
+def test_the_papers_lists_are_counted_as_they_are() -> None:
+    found = [
+        workload(job) for job in jobs(*({"source": name, "windows": None} for name in ("country", "animal", "color")))
+    ]
+    assert found == [(303_600, 8, 26), (524_160, 10, 17), (360_360, 10, 16)]
+    short, longer = jobs({"source": "animal", "windows": 50, "tokens": 4}, {"source": "python-docs", "windows": 50})
+    assert workload(short) == (50, 4, 17)
+    assert workload(longer) == (50, 8, 400)
+
+
+def test_states_take_memory_or_are_spilled() -> None:
+    states = 4e-9 * 36 * 256 * (524_160 * 10 + 17)  # 36 blocks projected to 256 features
+    (job,) = jobs({"source": "animal", "windows": None})
+    assert spilled_gb(job) == pytest.approx(states)
+    (job,) = jobs({"source": "animal", "windows": None}, states_gb=400)
+    assert spilled_gb(job) == 0
+    assert demand(billions(7), Resources(states_gb=20), [GPU_NODE]).memory == 32 * GIB
+    assert demand(billions(7), NONE, [GPU_NODE]).memory == 16 * GIB
+
+
+def test_the_plan_says_what_is_spilled_and_what_would_fail(tmp_path: Path) -> None:
+    config = {"name": "t", "models": ["gpt2-2m"], "corpora": [{"source": "animal", "windows": None}]}
+    roomy = plan(parse_config(config), tmp_path / "results")
+    assert [remark for remark in roomy.remarks if "spill" in remark] == [
+        f"1 of 1 jobs spill states to the temporary folder of their node while they run, at most about "
+        f"{spilled_gb(make_jobs(parse_config(config))[0]):.1f} GB each (gpt2-2m on animal)."
+    ]
+    tight = plan(parse_config(config | {"resources": {"spill_gb": 1, "spill_dir": "/fast"}}), tmp_path / "results")
+    assert "spill states to /fast" in tight.remarks[-2]
+    assert "would fail, such as gpt2-2m on animal; set spill_gb: " in tight.remarks[-1]
+    assert not any(
+        "spill" in remark for remark in plan(parse_config(config | {"resources": {"states_gb": 100}}), tmp_path).remarks
+    )

@@ -110,6 +110,11 @@ class ResultsFolder:
         parameters = rows["parameters"].iloc[0]
         self._write(model, corpus, tokens, status="done", parameters=None if parameters is None else int(parameters))
 
+    def windows(self, model: str, corpus: str, rows: pd.DataFrame) -> None:
+        """Write the values of a job's single windows."""
+        (self.folder / "windows").mkdir(exist_ok=True)
+        rows.to_parquet(self.folder / "windows" / f"{self.key(model, corpus)}.parquet", index=False)
+
     def failed(self, model: str, corpus: str, error: str = "out of memory") -> None:
         self._write(
             model, corpus, status="failed", error_type="OutOfMemoryError", error=error, traceback="Traceback..."
