@@ -34,7 +34,7 @@ import torch
 from extraction.blocks import find_blocks, run_decoder
 from extraction.drawn import Windows
 from extraction.models import LanguageModel
-from extraction.passes import BATCH_TOKENS
+from extraction.passes import batch_tokens
 from extraction.states import extract, spilled_bytes
 
 LEAST_THROUGHPUT = 0.90  # of the bare forward pass
@@ -82,7 +82,7 @@ def throughput(options: argparse.Namespace) -> bool:
 
     def bare() -> None:
         with torch.inference_mode():
-            for batch in rows.split(BATCH_TOKENS // TOKENS):
+            for batch in rows.split(batch_tokens(model) // TOKENS):
                 run_decoder(model.model, batch.to(model.device))
 
     def captured() -> None:
@@ -91,7 +91,7 @@ def throughput(options: argparse.Namespace) -> bool:
 
     per_core = "" if model.device.type == "cuda" else " and core"
     with torch.inference_mode():
-        run_decoder(model.model, rows[: BATCH_TOKENS // TOKENS].to(model.device))  # warm
+        run_decoder(model.model, rows[: batch_tokens(model) // TOKENS].to(model.device))  # warm
     worked: dict[str, list[float]] = {"bare": [], "extract": []}
     waited: dict[str, list[float]] = {"bare": [], "extract": []}
     for turn in range(options.repeats):

@@ -74,10 +74,14 @@ def run_batches(
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             continue
+        start = stop
+        events = _events(model)
+        if not events:  # on a CPU all is there already
+            yield result
+            continue
         if pending is not None:
             yield _arrived(*pending)
-        pending = result, _events(model)
-        start = stop
+        pending = result, events
     if pending is not None:
         yield _arrived(*pending)
 
