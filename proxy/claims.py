@@ -19,20 +19,21 @@ from proxy.storage import Storage, patiently
 LEASE = 120.0  # seconds that a claim holds without being renewed
 RENEWAL = 30.0  # seconds between renewals
 AT_ONCE = 16  # claims renewed or given up at a time
-SETTLING = 0.3  # seconds after which of two drivers that take over a claim at once the last writer has won
 
 
 class Claims:
     """The jobs that this driver works on; a claim of a driver that died is taken over.
 
     A claim is a file named after the job. It counts until its time is up, or, when its driver ran on this machine,
-    until that process is gone.
+    until that process is gone. Then whoever is the first to create a file named after the job and the dead driver has
+    taken it over; that file is a claim too, should its driver die before it has put its name on the first one.
     """
 
     def __init__(self, storage: Storage, *, lease: float = LEASE) -> None:
         self.storage = storage
         self.lease = lease
         self.held: set[str] = set()
+        self._over: dict[str, list[str]] = {}  # by job, the files that say from whom it was taken over
         self._renewed = time.monotonic()
         self._me = {
             "driver": uuid.uuid4().hex,
@@ -44,22 +45,32 @@ class Claims:
 
     def take(self, keys: Sequence[str]) -> set[str]:
         """Claim those of `keys` that no living driver holds, and return them."""
-        won, taken_over = set(), []
+        won = set()
         for key in keys:
-            if patiently(lambda key=key: self.storage.create(_name(key), self._content())):  # type: ignore[misc]
+            if self._create(key):
                 won.add(key)
                 continue
             holder = self._holder(key)
-            if self._mine(holder):  # it was created, and only the answer got lost
+            # It may be ours: it was created, and only the answer got lost.
+            if self._mine(holder) or (not self._lives(holder) and self._takes_over(key, holder)):
                 won.add(key)
-            elif not self._lives(holder):
-                self._write(key)
-                taken_over.append(key)
-        if taken_over:
-            time.sleep(SETTLING)
-            won |= {key for key in taken_over if self._mine(self._holder(key))}
         self.held |= won
         return won
+
+    def _takes_over(self, key: str, dead: dict[str, Any]) -> bool:
+        """Take `key` over from a driver that died, unless another one has; of any number that try, one does."""
+        while True:
+            successor = f"{key}.{dead.get('driver')}"
+            if self._create(successor):
+                break
+            dead = self._holder(successor)
+            if self._mine(dead):
+                break
+            if self._lives(dead):
+                return False
+        self._write(key)
+        self._over[key] = [*self._over.get(key, []), successor]
+        return True
 
     def free(self, key: str) -> bool:
         """Whether no living driver holds `key`."""
@@ -70,14 +81,15 @@ class Claims:
         if time.monotonic() - self._renewed < min(RENEWAL, self.lease / 4):
             return
         self._renewed = time.monotonic()
-        _at_once(self._write, self.held)
+        _at_once(self._prolong, self.held)
 
     def release(self, key: str) -> None:
         """Give `key` up, done or not; a claim that was taken over meanwhile stays its new holder's."""
         if key in self.held:
             self.held.discard(key)
             if self._mine(self._holder(key)):
-                patiently(lambda: self.storage.delete(_name(key)))
+                for name in (key, *self._over.pop(key, [])):
+                    patiently(lambda name=name: self.storage.delete(_name(name)))  # type: ignore[misc]
 
     def release_all(self) -> None:
         """Give up all that is held."""
@@ -90,6 +102,11 @@ class Claims:
             if not self._lives(self._holder(key)):
                 patiently(lambda key=key: self.storage.delete(_name(key)))  # type: ignore[misc]
 
+    def _prolong(self, key: str) -> None:
+        """Renew one claim; one that was taken over while this driver was stuck is its new holder's."""
+        if self._mine(self._holder(key)):
+            self._write(key)
+
     def _content(self) -> bytes:
         return json.dumps({**self._me, "until": time.time() + self.lease}).encode()
 
@@ -99,6 +116,9 @@ class Claims:
         except (FileNotFoundError, ValueError):
             return {}
         return claim if isinstance(claim, dict) else {}
+
+    def _create(self, name: str) -> bool:
+        return patiently(lambda: self.storage.create(_name(name), self._content()))
 
     def _write(self, key: str) -> None:
         patiently(lambda: self.storage.write(_name(key), self._content()))

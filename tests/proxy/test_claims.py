@@ -66,6 +66,41 @@ def test_what_the_dead_left_is_cleared_and_nothing_else(folder: Folder) -> None:
     assert set(folder.sizes("claims")) == {"claims/a.json"}
 
 
+def test_of_two_that_saw_a_driver_dead_one_takes_over_however_late_the_other_is(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = {"driver": "gone", "host": "away", "boot": "?", "pid": 1, "started": 0.0, "until": 0}
+    folder.write("claims/a.json", json.dumps(gone).encode())
+    first, late = Claims(folder), Claims(folder)
+    assert first.take(["a"]) == {"a"}
+    monkeypatch.setattr(late, "_holder", lambda name: gone if name == "a" else Claims._holder(late, name))
+    assert late.take(["a"]) == set()  # what it read was true when it read it
+    assert json.loads(folder.read("claims/a.json"))["driver"] == first._me["driver"]
+    first.release("a")
+    assert folder.sizes("claims") == {}
+
+
+def test_one_that_died_while_it_took_over_is_taken_over_too(folder: Folder) -> None:
+    gone = {"host": "away", "boot": "?", "pid": 1, "started": 0.0, "until": 0}
+    folder.write("claims/a.json", json.dumps({**gone, "driver": "one"}).encode())
+    folder.write("claims/a.one.json", json.dumps({**gone, "driver": "two"}).encode())
+    claims = Claims(folder)
+    assert claims.take(["a"]) == {"a"}
+    assert json.loads(folder.read("claims/a.json"))["driver"] == claims._me["driver"]
+    Claims(folder).clear_dead()
+    assert set(folder.sizes("claims")) == {"claims/a.json", "claims/a.two.json"}
+
+
+def test_a_driver_that_was_stuck_does_not_take_its_claim_back(folder: Folder) -> None:
+    stuck, other = Claims(folder, lease=0.1), Claims(folder)
+    stuck.take(["a"])
+    folder.delete("claims/a.json")  # as if its time had been up
+    other.take(["a"])
+    time.sleep(0.05)
+    stuck.renew()
+    assert json.loads(folder.read("claims/a.json"))["driver"] == other._me["driver"]
+
+
 def test_a_torn_claim_is_taken_over(folder: Folder) -> None:
     folder.write("claims/a.json", b'{"driver": "x"')
     assert Claims(folder).take(["a"]) == {"a"}
@@ -130,7 +165,12 @@ def test_a_claim_that_was_taken_over_stays_its_new_holders(folder: Folder) -> No
     assert json.loads(folder.read("claims/a.json"))["driver"] == other._me["driver"]
 
 
-def test_racing_drivers_share_the_jobs_without_overlap(folder: Folder) -> None:
+@pytest.mark.parametrize("died", [False, True])
+def test_racing_drivers_share_the_jobs_without_overlap(folder: Folder, died: bool) -> None:
+    if died:  # all were held by one that is no more
+        gone = json.dumps({"driver": "gone", "host": "away", "boot": "?", "pid": 1, "until": 0}).encode()
+        for number in range(100):
+            folder.write(f"claims/{number}.json", gone)
     code = (
         "import sys; from pathlib import Path; from proxy.claims import Claims; from proxy.storage import Folder; "
         "sys.stdin.readline(); c = Claims(Folder(Path(sys.argv[1]))); "
