@@ -134,7 +134,8 @@ class _Highest:
         self._means: dict[float, float] = {}
 
     def add(self, block: pd.DataFrame) -> None:
-        for resolution, rows in block.groupby("resolution"):
+        for resolution in block["resolution"].unique().tolist():
+            rows = block[block["resolution"] == resolution]
             mean = float(rows["share"] @ rows["ie_bits"].astype(float))
             if mean > self._means.get(resolution, -math.inf):
                 self.found[resolution], self._means[resolution] = rows, mean

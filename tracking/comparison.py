@@ -152,7 +152,9 @@ def _against(base: Run, other: Run, resolution: float) -> pd.DataFrame:
 def _peaks_with_text(run: Run, resolution: float) -> pd.DataFrame:
     """Summarise each model on each corpus, with its single windows and the hash of their tokens ("" if not known)."""
     found = peaks(run.table, resolution)
-    found = found.assign(windows=[windows_of(run.windows, peak) for peak in found.to_dict("records")])
+    found["windows"] = pd.Series(
+        [windows_of(run.windows, peak) for peak in found.to_dict("records")], index=found.index, dtype=object
+    )
     if "corpus_hash" not in run.table:
         return found.assign(hash="")
     hashes = run.table.groupby(MEASURED, dropna=False)["corpus_hash"].first().fillna("").astype(str)

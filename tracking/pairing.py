@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def paired_error(base: pd.DataFrame, base_error: float, other: pd.DataFrame, oth
     return float(np.sqrt(_variance(right - left, share) + noise))
 
 
-def windows_of(windows: pd.DataFrame, peak: dict[str, Any]) -> pd.DataFrame:
+def windows_of(windows: pd.DataFrame, peak: Mapping[Hashable, Any]) -> pd.DataFrame:
     """Return the windows read of one model on one corpus, in the block and at the resolution of its `peak`.
 
     Args:
@@ -44,12 +45,13 @@ def windows_of(windows: pd.DataFrame, peak: dict[str, Any]) -> pd.DataFrame:
     """
     if windows.empty or pd.isna(peak["resolution"]):
         return pd.DataFrame()
-    return windows[
+    found: pd.DataFrame = windows[
         (windows["model"] == peak["model"])
         & (windows["corpus"] == peak["corpus"])
         & (windows["layer"] == peak["peak_layer"])
         & ((windows["resolution"].astype(float) - float(peak["resolution"])).abs() <= SAME_RESOLUTION)
     ]
+    return found
 
 
 def _variance(values: np.ndarray, share: np.ndarray) -> float:
