@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from paper_claims import LISTS, Study, judge_all
+from paper_claims import judge_all
+from paper_rules import LISTS, Study
 from paper_text import write_study
 
 from estimators import estimate, estimate_many, shuffled_pairs

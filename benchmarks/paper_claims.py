@@ -1,69 +1,20 @@
 """What the study asks of the measurements, the rule that decides each answer, and the answer.
 
-An effect is called seen when it passes four standard errors. Where a control (the same network with random weights,
-or shuffled text) shows at least half of the effect too, the answer says so: then training is not its cause.
+Here are the claims on size, depth, text and observers; those on lists are in paper_list_claims.py, and what all of
+them share is in paper_rules.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import paper_figures as figures
+from paper_list_claims import levelling, spread, staircase
+from paper_rules import ERRORS, LISTS, SHARE, UNKNOWN, Claim, Study, answer, curve, difference, peaks, with_twins
 
 from estimators import DEFAULT_RESOLUTION
-from extraction.twin import SUFFIX
-from proxy.measure import emergence_by_block, peak_emergence
-
-LISTS = ("country", "animal", "color")  # corpora whose windows are lists of entities; all others are text
-HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "cannot be told here"
-IN_CONTROL = "holds, but the control shows it too"
-ERRORS = 4.0  # standard errors that an effect must pass
-SHARE = 0.5  # share of an effect that makes a control show it too
-LEVEL = 0.95  # a curve has levelled off where it has made this share of its whole rise
-
-
-@dataclass
-class Study:
-    """The measurements; an empty table where something was not measured.
-
-    Attributes:
-        main: emergence table of all models and their twins on text and on lists.
-        shots: emergence table of long lists, for several numbers of windows.
-        shuffled: emergence table on shuffled text.
-        trained: one row per model and trained estimator.
-        preset: one row per model and kind of pairs, by the paper's MINE.
-    """
-
-    main: pd.DataFrame
-    shots: pd.DataFrame = field(default_factory=pd.DataFrame)
-    shuffled: pd.DataFrame = field(default_factory=pd.DataFrame)
-    trained: pd.DataFrame = field(default_factory=pd.DataFrame)
-    preset: pd.DataFrame = field(default_factory=pd.DataFrame)
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One claim of the paper, judged.
-
-    Attributes:
-        title: the claim in a few words.
-        rule: when it holds.
-        verdict: one of the four answers.
-        remark: what a reader should know of it.
-        numbers: the numbers it rests on.
-        figure: file name of its figure; empty if it has none.
-    """
-
-    title: str
-    rule: str
-    verdict: str
-    remark: str
-    numbers: pd.DataFrame
-    figure: str = ""
+from proxy.measure import emergence_by_block
 
 
 def judge_all(study: Study, images: Path) -> list[Claim]:
@@ -81,34 +32,6 @@ def judge_all(study: Study, images: Path) -> list[Claim]:
     if not study.preset.empty:
         claims.append(preset(study.preset))
     return claims
-
-
-def with_twins(table: pd.DataFrame) -> pd.DataFrame:
-    """Add `of` (the model) and `twin` (whether the row is of its random twin)."""
-    if table.empty:
-        return table
-    twin = table["model"].str.endswith(SUFFIX)
-    return table.assign(twin=twin, of=table["model"].str.removesuffix(SUFFIX))
-
-
-def answer(seen: bool, refuted: bool, in_control: bool) -> str:
-    """Word a verdict."""
-    if seen:
-        return IN_CONTROL if in_control else HOLDS
-    return FAILS if refuted else UNKNOWN
-
-
-def difference(late: pd.Series, early: pd.Series) -> tuple[float, float]:
-    """Difference of two emergences and its standard error, both sides taken as independent."""
-    return float(late["ie_bits"] - early["ie_bits"]), float(np.hypot(late["ie_std_error"], early["ie_std_error"]))
-
-
-def peaks(table: pd.DataFrame, resolution: float = DEFAULT_RESOLUTION) -> pd.DataFrame:
-    """E at the highest block of every model, twin and corpus, by size."""
-    found = peak_emergence(table, resolution=resolution).rename(
-        columns={"emergence_bits": "ie_bits", "emergence_bits_std_error": "ie_std_error"}
-    )
-    return with_twins(found).sort_values("parameters")
 
 
 def by_size(main: pd.DataFrame, images: Path) -> Claim:
@@ -205,17 +128,6 @@ def by_depth(main: pd.DataFrame, images: Path) -> Claim:
     )
 
 
-def curve(table: pd.DataFrame, resolution: float = DEFAULT_RESOLUTION) -> pd.DataFrame:
-    """IE by position at the block where the last position's is highest, of each model, corpus and number of windows."""
-    near = table[np.isclose(table["resolution"].astype(float), resolution)]
-    parts = []
-    for _, group in near.groupby(["model", "corpus", "windows"], sort=False):
-        last = group[group["position"] == group["position"].max()]
-        block = last.loc[last["ie_bits"].idxmax(), "layer"]
-        parts.append(group[group["layer"] == block].sort_values("position"))
-    return pd.concat(parts, ignore_index=True) if parts else near
-
-
 def by_token(main: pd.DataFrame, shuffled: pd.DataFrame, images: Path) -> Claim:
     """In natural text IE rises token by token."""
     text = main[~main["corpus"].isin(LISTS)]
@@ -254,133 +166,6 @@ def by_token(main: pd.DataFrame, shuffled: pd.DataFrame, images: Path) -> Claim:
         "less; a control that rises alike shows how much of the effect that is.",
         numbers=numbers,
         figure=figures.position(found, controls, images),
-    )
-
-
-def staircase(shots: pd.DataFrame, images: Path) -> Claim:
-    """In lists IE rises only when a new demonstration comes."""
-    found = curve(shots)
-    many = found[found["windows"] == found["windows"].max()]
-    rows = []
-    for (of, corpus), group in many[~many["twin"]].groupby(["of", "corpus"], sort=False):
-        twin = many[(many["of"] == of) & many["twin"] & (many["corpus"] == corpus)]
-        row: dict[str, object] = {"model": of, "corpus": corpus}
-        for label, one in (("trained", group), ("random", twin)):
-            if one.empty:
-                continue
-            value = one.set_index("position")
-            entity = [difference(value.loc[t], value.loc[t - 1]) for t in range(3, 15, 2) if t in value.index]
-            comma = [difference(value.loc[t], value.loc[t - 1]) for t in range(4, 15, 2) if t in value.index]
-            for part, gains in (("entity", entity), ("comma", comma)):
-                row[f"{label}: gain per {part}"] = float(np.mean([gain for gain, _ in gains]))
-                row[f"{label}: error, {part}"] = float(np.sqrt(sum(error**2 for _, error in gains))) / len(gains)
-            row[f"{label}: rise of E"], row[f"{label}: its error"] = difference(value.loc[14], value.loc[2])
-        rows.append(row)
-    numbers = pd.DataFrame(rows)
-    seen = climbs(numbers, "trained")
-    shared = "random: rise of E" in numbers and bool(climbs(numbers, "random").any())
-    return Claim(
-        title="In lists emergence rises only when a new demonstration comes",
-        rule=f"From the second to the seventh shot a new entity adds more than {ERRORS:g} errors on average, and its "
-        "comma no more than a tenth of that, and IE at the ends of the shots rises by as many errors from the first to "
-        "the seventh.",
-        verdict=answer(bool(seen.all()), not seen.any(), shared),
-        remark="The comma is certain, so run alone it tells nothing: at even positions the mean of the micro "
-        "information falls, and IE rises by that alone, whatever the model does. The table separates the two steps.",
-        numbers=numbers,
-        figure=figures.shots(found, images),
-    )
-
-
-def climbs(numbers: pd.DataFrame, label: str) -> pd.Series:
-    """Whether IE rises from shot to shot, and at the entities only."""
-    entity, comma = numbers[f"{label}: gain per entity"], numbers[f"{label}: gain per comma"]
-    return (
-        (entity > ERRORS * numbers[f"{label}: error, entity"])
-        & (comma <= 0.1 * entity)
-        & (numbers[f"{label}: rise of E"] > ERRORS * numbers[f"{label}: its error"])
-    )
-
-
-def at_shots(found: pd.DataFrame) -> pd.DataFrame:
-    """Keep the end of each shot and number it."""
-    even = found[found["position"] % 2 == 0]
-    return even.assign(shot=even["position"] // 2)
-
-
-def levelled(values: Iterable[float]) -> int:
-    """First shot at which a curve has made 95 % of its rise from the first one to its highest value; 1: no rise."""
-    rise = np.array(list(values), float)
-    rise -= rise[0]
-    return int(np.argmax(rise >= LEVEL * rise.max())) + 1
-
-
-def levelling(shots: pd.DataFrame) -> Claim:
-    """In lists IE levels off by about the seventh shot."""
-    rows = []
-    for (of, corpus, count), group in at_shots(curve(shots)).groupby(["of", "corpus", "windows"], sort=False):
-        trained, twin = group[~group["twin"]], group[group["twin"]]
-        rise, error = difference(trained.loc[trained["ie_bits"].idxmax()], trained.iloc[0])
-        rows.append(
-            {
-                "model": of,
-                "corpus": corpus,
-                "windows": count,
-                "levels off at shot": levelled(trained["ie_bits"]),
-                "macro levels off at shot": levelled(trained["macro_bits"]),
-                "its ceiling does so at shot": levelled(trained["macro_ceiling_bits"]),
-                "random: levels off at shot": levelled(twin["ie_bits"]) if len(twin) else None,
-                "rise of E": rise,
-                "its error": error,
-                "E at the last shot": trained.iloc[-1]["ie_bits"],
-                "ceiling at the last shot": trained.iloc[-1]["macro_ceiling_bits"],
-            }
-        )
-    numbers = pd.DataFrame(rows)
-    shot = numbers["levels off at shot"]
-    rises = numbers["rise of E"] > ERRORS * numbers["its error"]
-    early = rises & (shot <= 7) & (shot > 1)
-    ceiling = bool(((numbers["its ceiling does so at shot"] - shot).abs() <= 1).all())
-    return Claim(
-        title="In lists emergence levels off by about the seventh shot",
-        rule=f"In every model and number of windows IE rises from the first shot by more than {ERRORS:g} errors and "
-        f"has made {LEVEL:.0%} of its rise by the seventh. The control here is the ceiling: it shares the effect if it "
-        "levels off within a shot of IE.",
-        verdict=answer(bool(early.all()), bool((~rises | (shot > 7)).all()), ceiling),
-        remark="N windows can show at most log2 N bits: a levelling that moves with the number of windows, or that the "
-        "ceiling shares, is one of the sample and not of the model.",
-        numbers=numbers.sort_values(["model", "corpus", "windows"]),
-    )
-
-
-def spread(shots: pd.DataFrame, images: Path) -> Claim:
-    """The spread of IE over windows peaks where IE stops growing."""
-    found = at_shots(curve(shots))
-    rows = []
-    for (of, corpus, count, twin), group in found.groupby(["of", "corpus", "windows", "twin"], sort=False):
-        rows.append(
-            {
-                "model": of,
-                "corpus": corpus,
-                "windows": count,
-                "weights": "random" if twin else "trained",
-                "spread is largest at shot": int(group.loc[group["ie_sample_std"].astype(float).idxmax(), "shot"]),
-                "levels off at shot": levelled(group["ie_bits"]),
-                "largest spread": float(group["ie_sample_std"].max()),
-                "spread at the last shot": float(group.iloc[-1]["ie_sample_std"]),
-            }
-        )
-    numbers = pd.DataFrame(rows)
-    near = (numbers["spread is largest at shot"] - numbers["levels off at shot"]).abs() <= 1
-    trained = numbers["weights"] == "trained"
-    return Claim(
-        title="The spread of emergence over windows peaks where emergence stops growing",
-        rule="In every model and number of windows the shot of the largest standard deviation is at most one from the "
-        "shot at which IE levels off.",
-        verdict=answer(bool(near[trained].all()), not near[trained].any(), bool(near[~trained].any())),
-        remark="The paper reads the peak as hallucination. What is tested here is only whether the two coincide.",
-        numbers=numbers.sort_values(["model", "corpus", "windows", "weights"]),
-        figure=figures.spread(found, images),
     )
 
 

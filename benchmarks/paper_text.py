@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
-from paper_claims import ERRORS, SHARE, Claim, Study
+from paper_rules import ERRORS, SHARE, Claim, Study
 
 from estimators import DEFAULT_RESOLUTION
 from extraction.twin import SUFFIX

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,10 +15,13 @@ SIZES = {"30k": 3e4, "90k": 9e4, "280k": 2.8e5}
 
 @pytest.fixture
 def claims(monkeypatch):
+    """The names of the modules that judge."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import paper_claims
+    import paper_list_claims
+    import paper_rules
 
-    return paper_claims
+    return SimpleNamespace(**vars(paper_rules) | vars(paper_list_claims) | vars(paper_claims))
 
 
 def table(
