@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from tracking.figures import INK, STYLE
+from tracking.drawing import INK, STYLE
 from tracking.results import digest
 
 

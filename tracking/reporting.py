@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from estimators.base import InputError
-from tracking.figures import is_twin
+from tracking.drawing import is_twin
 from tracking.page_template import PAGE, POLICY, STYLE
 from tracking.rendering import svg
 from tracking.results import Results, flatten, read_results

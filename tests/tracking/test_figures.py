@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from extraction.twin import SUFFIX
-from tracking import figures
+from tracking import drawing, figures
 from tracking.rendering import png, svg
 from tracking.summary import DEFAULT_RESOLUTION, at_resolution, drawn, peaks
 from tracking.sweep_figures import SWEEP_FIGURES
@@ -32,10 +32,10 @@ def test_default_resolution_is_that_of_the_estimators() -> None:
 def test_twins_are_named_as_they_are_measured() -> None:
     from proxy import jobs
 
-    assert figures.TWIN == SUFFIX == jobs.TWIN
-    assert figures.is_twin(f"gpt2-30k{SUFFIX}")
-    assert figures.is_twin(f"gpt2-30k{SUFFIX} dtype=float16")
-    assert not figures.is_twin("gpt2-30k")
+    assert drawing.TWIN == SUFFIX == jobs.TWIN
+    assert drawing.is_twin(f"gpt2-30k{SUFFIX}")
+    assert drawing.is_twin(f"gpt2-30k{SUFFIX} dtype=float16")
+    assert not drawing.is_twin("gpt2-30k")
 
 
 @pytest.mark.parametrize("figure", SWEEP_FIGURES, ids=lambda figure: figure.name)
