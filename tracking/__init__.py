@@ -7,7 +7,8 @@
 from tracking.comparison import compare
 from tracking.estimates import track_estimates, track_features
 from tracking.promotion import promote
-from tracking.proxies import TrackedProxy, download_proxy, track_proxy
+from tracking.proxies import TrackedProxy, track_proxy
+from tracking.proxy_models import download_proxy
 from tracking.reporting import report
 from tracking.sweeps import TrackedSweep, replay, track
 from tracking.tracker import MemoryTracker, Tracker

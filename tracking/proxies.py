@@ -1,34 +1,27 @@
-"""Fitted proxies in MLflow: one LoggedModel each, registered under an alias, fetched back by name."""
+"""Fitted proxies in MLflow: each one run, with its model, scores, tables and figures."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from estimators.base import EmergenceError, InputError
+from estimators.base import InputError
 from tracking.figures import parity
 from tracking.mlflow_tracker import MlflowTracker
+from tracking.proxy_models import log_model, model_of, register_model, unfinished_model
 from tracking.proxy_scores import describe_proxy, scores
 from tracking.rendering import png
 from tracking.results import digest, flatten
-from tracking.store import masked, open_store, store_uri, worded
+from tracking.store import open_store, worded
 from tracking.tracker import NOTE, Corpus, Point, finite
 
 CANDIDATE, CHAMPION = "candidate", "champion"
-# What serving needs, pinned as installed; given explicitly because MLflow's own inference takes half a minute.
-REQUIREMENTS = ("emergence-proxy", "mapie", "mlflow", "numpy", "pandas", "pyarrow", "scikit-learn", "skops", "torch")
-DESCRIPTION = 5000  # characters that MLflow keeps of a version's
 PARAMS = ("target", "mode", "level", "bounds", "unit", "groups", "chosen", "seed", "references_hash")
 FILES = ("proxy.json", "model.skops", "references.parquet", "validation.parquet")
 
@@ -86,15 +79,15 @@ def track_proxy(
     known = tracker.known("proxy").get(key)
     if known is not None and known.digest:
         run_id = known.run_id
-        model_id = _model_of(tracker.client, tracker.uri, run_id)
+        model_id = model_of(tracker.client, tracker.uri, run_id)
     else:
         name = f"proxy of {record.get('target', 'target')}"
         run_id = (
             known.run_id if known else tracker.start(key, name, sweep="proxy", parent=parent_run_id, started=_now())
         )
         reference = Corpus("references", digest((folder / "references.parquet").read_bytes()), str(folder), "training")
-        kept = _unfinished_model(tracker, run_id) if known else None
-        model_id = kept or _log_model(tracker, run_id, folder, model_code, input_example)
+        kept = unfinished_model(tracker, run_id) if known else None
+        model_id = kept or log_model(tracker, run_id, folder, model_code, input_example)
         _log_scores(tracker, run_id, model_id, record, validation, reference)
         with tempfile.TemporaryDirectory() as scratch:
             copy = Path(scratch)
@@ -109,7 +102,7 @@ def track_proxy(
     model_uri = f"models:/{model_id}"
     number = None
     if register is not None:
-        number = _register(tracker, register, alias, model_id, run_id, describe_proxy(record, validation))
+        number = register_model(tracker, register, alias, model_id, run_id, describe_proxy(record, validation))
     return TrackedProxy(run_id, model_uri, number)
 
 
@@ -186,128 +179,6 @@ def _log_scores(
                 for p in points
             ],
         )
-
-
-def _log_model(tracker: MlflowTracker, run_id: str, folder: Path, code: Path, example: pd.DataFrame) -> str:
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    # The signature calls integers unable to be missing; features are measurements, so all are floats.
-    whole = dict.fromkeys(example.select_dtypes("number").columns, "float64")
-    example = example.head(3).astype(whole)
-    example = example.astype(dict.fromkeys(example.columns.difference(list(whole)), "object"))
-    with worded(tracker.uri), _as_current(tracker.uri), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # MLflow's own use of pandas
-        mlflow.start_run(run_id=run_id)
-        try:
-            info = mlflow.pyfunc.log_model(
-                name="proxy",
-                python_model=str(code),
-                artifacts={"proxy": str(folder.absolute())},
-                input_example=example,
-                pip_requirements=requirements(),
-            )
-        except MlflowException:
-            raise
-        except (ValueError, TypeError, ImportError) as error:
-            raise EmergenceError(f"The proxy in {folder} could not be served for MLflow: {error}") from error
-        finally:
-            mlflow.end_run()
-    return str(info.model_id)
-
-
-@contextmanager
-def _as_current(uri: str) -> Iterator[None]:
-    """Let MLflow's fluent calls speak to `uri`, then to what they spoke to before."""
-    import mlflow
-
-    before = os.environ.get("MLFLOW_TRACKING_URI")  # MLflow keeps what it is set to there as well
-    mlflow.set_tracking_uri(uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(None)
-        if before is not None:
-            os.environ["MLFLOW_TRACKING_URI"] = before
-
-
-def requirements() -> list[str]:
-    """Return what serving a proxy needs, pinned to what is installed here."""
-    pinned = []
-    for name in REQUIREMENTS:
-        try:
-            pinned.append(f"{name}=={version(name).split('+')[0]}")
-        except PackageNotFoundError:
-            continue
-    return pinned
-
-
-def _model_of(client: Any, uri: str, run_id: str) -> str:
-    with worded(uri):
-        outputs = client.get_run(run_id).outputs
-    models = outputs.model_outputs if outputs else []
-    if not models:
-        raise InputError(f"The run {run_id} in {masked(uri)} holds no proxy; give the run of `emergence fit`.")
-    return str(models[-1].model_id)
-
-
-def _unfinished_model(tracker: MlflowTracker, run_id: str) -> str | None:
-    """Return the whole model of a run that was interrupted after its model had been logged."""
-    with worded(tracker.uri):
-        outputs = tracker.client.get_run(run_id).outputs
-        for model in outputs.model_outputs if outputs else []:
-            if tracker.client.get_logged_model(model.model_id).status == "READY":
-                return str(model.model_id)
-    return None
-
-
-def _register(tracker: MlflowTracker, name: str, alias: str, model_id: str, run_id: str, description: str) -> str:
-    from mlflow.exceptions import MlflowException
-
-    client = tracker.client
-    with worded(tracker.uri), _as_current(tracker.uri):  # a database's registry looks the model up in the current one
-        try:
-            client.create_registered_model(name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        source = f"models:/{model_id}"
-        same = [v for v in client.search_model_versions(f"name = '{name}'") if v.run_id == run_id]
-        entry = (
-            same[0]
-            if same
-            else client.create_model_version(
-                name, source, run_id=run_id, model_id=model_id, description=description[:DESCRIPTION]
-            )
-        )
-        client.set_registered_model_alias(name, alias, entry.version)
-    return str(entry.version)
-
-
-def download_proxy(uri: str, tracking_uri: str | None = None) -> Path:
-    """Fetch a proxy from MLflow and return the saved folder, as `emergence fit` wrote it.
-
-    Args:
-        uri: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `models:/ID` or `runs:/RUN_ID`.
-        tracking_uri: MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db.
-
-    Raises:
-        InputError: if there is no such proxy.
-    """
-    if not uri.startswith(("models:/", "runs:/")):
-        raise InputError(f"A proxy in MLflow is models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID; got {uri}.")
-    store = store_uri(tracking_uri)
-    client = open_store(store)
-    import mlflow
-
-    with worded(store, starting=True), _as_current(store):
-        if uri.startswith("runs:/"):
-            uri = f"models:/{_model_of(client, store, uri.removeprefix('runs:/').split('/')[0])}"
-        local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
-    found = sorted(local.glob("artifacts/*/proxy.json"))
-    if not found:
-        raise InputError(f"{uri} is no proxy of this project: it holds no proxy.json.")
-    return found[0].parent
 
 
 def _now() -> int:
