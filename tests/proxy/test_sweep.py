@@ -33,18 +33,18 @@ SMALL: dict[str, Any] = {
 class Dummy(Worker):
     """Writes down where it ran instead of measuring; a job's `queries` are its length in hundredths of a second."""
 
-    def _measure(self, job: Job, record: dict[str, Any]) -> bytes:
+    def _measure(self, job: Job, record: dict[str, Any]) -> tuple[bytes, bytes | None]:
         time.sleep(job.measurement.queries / 100)
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         record["device"] = visible
         row = {"model": job.model_name, "corpus": job.corpus_name, "layer": 0, "position": 1, "resolution": 0.1}
-        return to_parquet(pd.DataFrame([{**row, "ie_bits": 1.0}]))
+        return to_parquet(pd.DataFrame([{**row, "ie_bits": 1.0}])), None
 
 
 class Dying(Worker):
     """Is killed, as by the system, the first time it is at a job on python-docs."""
 
-    def _measure(self, job: Job, record: dict[str, Any]) -> bytes:
+    def _measure(self, job: Job, record: dict[str, Any]) -> tuple[bytes, bytes | None]:
         marker = Path(os.environ["DYING_MARKER"])
         if job.corpus.source == "python-docs" and not marker.exists():
             marker.write_text("killed")
