@@ -1,4 +1,4 @@
-"""Tiny real models and tokenizers."""
+"""Tiny real models and tokenizers, windows for them, and a client that does not wait."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,8 +7,13 @@ from typing import Any
 import pytest
 import torch
 
+from extraction import pace
 from extraction.categories import CATEGORIES
+from extraction.corpora import text_windows
+from extraction.drawn import Windows
 from extraction.models import LanguageModel, load_model
+from tests.extraction.played import KEY
+from tests.extraction.state_checks import TEXT
 
 START = "<s>"
 
@@ -78,3 +83,16 @@ def gpt2_folder(save_gpt2: Callable[..., Path], tmp_path_factory: pytest.TempPat
 @pytest.fixture(scope="session")
 def gpt2(gpt2_folder: Path) -> LanguageModel:
     return load_model(str(gpt2_folder))
+
+
+@pytest.fixture(scope="module")
+def found(tokenizer: Any) -> Windows:
+    """Windows of unequal weights, some sharing tokens and prefixes."""
+    return text_windows([TEXT, TEXT[10:], TEXT], tokenizer, tokens=5, count=None, at="anywhere")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key, and hardly a pause between attempts."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setattr(pace, "FIRST_DELAY_S", 0.001)
