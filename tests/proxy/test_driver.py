@@ -1,4 +1,4 @@
-"""The driver's decisions, on a cluster of threads: retries, lost workers, demands, other drivers."""
+"""The driver's decisions, on a cluster of threads: retries, lost workers, other drivers, storage."""
 
 from __future__ import annotations
 
@@ -6,95 +6,24 @@ import importlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from estimators.base import EmergenceError, InputError
-from proxy import driver, slots
+from proxy import driver
 from proxy import jobs as jobs_module
 from proxy.claims import Claims
-from proxy.cluster import Cluster, WorkerLostError
-from proxy.config import parse_config
+from proxy.cluster import WorkerLostError
 from proxy.jobs import Job, make_jobs
 from proxy.placement import GIB, Demand, Node
-from proxy.results import OTHER_VERSION, Results, to_parquet
-from proxy.slots import Event
+from proxy.results import OTHER_VERSION, Results
 from proxy.storage import Folder, open_storage
-from proxy.sweep import SweepResult, sweep
-from proxy.worker import Outcome, Trouble, blank_record
-
-TWO_CORES = {"one": Node(Demand(0, 16 * GIB, 2))}
-
-
-def finished(job: Job) -> Outcome:
-    row = {"model": job.model_name, "corpus": job.corpus_name, "layer": 0, "position": 1, "resolution": 0.18}
-    return Outcome(to_parquet(pd.DataFrame([{**row, "ie_bits": 1.0}])), blank_record(job) | {"seconds": 0.1})
-
-
-def broken(job: Job, trouble: Trouble = None) -> Outcome:
-    record = blank_record(job) | {"error_type": "ValueError", "error": "broken", "traceback": "...", "seconds": 0.1}
-    return Outcome(None, record, trouble)
-
-
-class Threads(Cluster):
-    """Workers that are threads of this process and do what `act` says; the rest is the real driver's."""
-
-    def __init__(self, act: Callable[[Job], Outcome], nodes: dict[str, Node] | None = None) -> None:
-        super().__init__()
-        self.act = act
-        self.rooms = TWO_CORES if nodes is None else nodes
-        self.pool = ThreadPoolExecutor(16)
-        self.demands: list[Demand] = []
-        self.stopped: list[int] = []
-        self.runs: list[str] = []
-        self._numbers = itertools.count()
-
-    def __enter__(self) -> Threads:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.pool.shutdown(cancel_futures=True)
-
-    def nodes(self) -> dict[str, Node]:
-        return self.rooms
-
-    def start_worker(self, demand: Demand) -> int:
-        self.demands.append(demand)
-        return next(self._numbers)
-
-    def where(self, handle: Any) -> Future[Any]:
-        return self.pool.submit(lambda: {"node": "one"})
-
-    def run(self, handle: Any, job: Job) -> Future[Any]:
-        self.runs.append(job.label)
-        return self.pool.submit(self.act, job)
-
-    def steps(self, handle: Any) -> Future[Any]:
-        return self.pool.submit(lambda: (1, 2))
-
-    def stop_worker(self, handle: Any) -> None:
-        self.stopped.append(handle)
-
-    def wait(self, references: Sequence[Any], timeout: float) -> list[Any]:
-        return list(wait(references, timeout, return_when=FIRST_COMPLETED).done)
-
-    def get(self, reference: Any) -> Any:
-        return reference.result()
-
-
-def config(**change: Any) -> Any:
-    return parse_config({"name": "t", "models": ["gpt2-30k", "gpt2-90k"], "corpora": ["animal", "color"], **change})
-
-
-def run(folder: Path, cluster: Threads, **change: Any) -> tuple[SweepResult, list[Event]]:
-    events: list[Event] = []
-    result = sweep(config(**change), folder, cluster=cluster, watch=events.append)
-    return result, events
+from proxy.sweep import sweep
+from proxy.worker import Outcome
+from tests.proxy.threads import Threads, broken, config, finished, run
 
 
 def test_all_jobs_are_done_and_a_second_run_does_nothing(tmp_path: Path) -> None:
@@ -166,29 +95,6 @@ def test_a_lost_worker_costs_its_running_job_one_try_and_the_others_none(tmp_pat
     assert len(result.done) == 3
 
 
-def test_a_worker_out_of_memory_is_given_more(tmp_path: Path) -> None:
-    seen = []
-
-    def act(job: Job) -> Outcome:
-        seen.append(job.label)
-        if len(seen) == 1:
-            raise WorkerLostError("OOM", memory=True)
-        return broken(job, "memory") if len(seen) == 2 else finished(job)
-
-    cluster = Threads(act)
-    result, _ = run(tmp_path, cluster, models=["gpt2-30k"], corpora=["animal"])
-    assert not result.failed
-    assert [demand.memory / GIB for demand in cluster.demands] == [1, 2, 4]
-
-
-def test_a_model_larger_than_any_node_is_refused_before_any_work(tmp_path: Path) -> None:
-    cluster = Threads(finished)
-    cluster.address = "other machines"  # which may have the model that this one lacks
-    with pytest.raises(InputError, match=r"No node has room for some/model-70b: .* needed, the largest node has 2 CPU"):
-        run(tmp_path, cluster, models=["gpt2-30k", "some/model-70b"])
-    assert cluster.runs == []
-
-
 def test_a_model_that_no_worker_here_can_load_is_refused_before_any_work(tmp_path: Path) -> None:
     cluster = Threads(finished)
     with pytest.raises(InputError, match="HF_HUB_OFFLINE is set, but some/model-70m is neither"):
@@ -216,106 +122,6 @@ def test_a_table_cut_short_or_missing_is_done_again_and_said_so(tmp_path: Path, 
     assert again.runs == ["gpt2-30k on animal"]
     assert path.read_bytes() == whole
     assert len(result.table) == 4
-
-
-def test_what_no_node_can_hold_any_more_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "HOMELESS", 0.2)
-    cluster = Threads(finished)
-
-    def act(job: Job) -> Outcome:
-        cluster.rooms = {}
-        raise WorkerLostError("the node went away")
-
-    cluster.act = act
-    monkeypatch.setattr(cluster, "nodes", lambda: cluster.rooms or {"tiny": Node(Demand(0, 1, 1))})
-    result, _ = run(tmp_path, cluster, models=["gpt2-30k"])
-    assert {record["error_type"] for record in result.failed} == {"NoRoom"}
-    assert len(result.failed) == 2
-
-
-def test_workers_that_die_before_they_take_a_job_are_not_replaced_for_ever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(slots, "PAUSE", 0.02)
-    monkeypatch.setattr(driver, "TICK", 0.01)
-    cluster = Threads(finished)
-
-    def dies() -> None:
-        raise WorkerLostError("no module named torch")
-
-    monkeypatch.setattr(cluster, "where", lambda handle: cluster.pool.submit(dies))
-    result, _ = run(tmp_path, cluster)
-    assert len(cluster.demands) <= 2 * slots.STARTS  # two fit at a time
-    assert (len(result.done), len(result.failed)) == (0, 4)
-    assert {record["error_type"] for record in result.failed} == {"WorkerLost"}
-    assert "no module named torch" in result.failed[0]["error"]
-    assert list((tmp_path / "claims").iterdir()) == []
-
-
-def test_one_worker_that_dies_before_it_takes_a_job_costs_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(slots, "PAUSE", 0.02)
-    monkeypatch.setattr(driver, "TICK", 0.01)
-    cluster = Threads(finished)
-
-    def where(handle: int) -> Future[Any]:
-        def answer() -> dict[str, str]:
-            if handle % 3 < 2:
-                raise WorkerLostError("its node went")
-            return {"node": "one"}
-
-        return cluster.pool.submit(answer)
-
-    monkeypatch.setattr(cluster, "where", where)
-    result, _ = run(tmp_path, cluster)
-    assert (len(result.done), result.failed) == (4, ())
-
-
-def test_what_a_growing_cluster_never_brings_is_said_and_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(driver, "FIRST_NODE", 0.3)
-    monkeypatch.setattr(driver, "TICK", 0.01)
-    cluster = Threads(finished, {"one": Node(Demand(1, 64 * GIB, 8), gpu_gb=80)})
-    where = cluster.where
-    monkeypatch.setattr(
-        cluster, "where", lambda handle: Future() if cluster.demands[handle].gpus > 1 else where(handle)
-    )
-    big = {"id": "gpt2-90k", "resources": {"gpus": 2}}
-    result, events = run(tmp_path, cluster, models=["gpt2-30k", big], workers=1)
-    assert [event.job.label for event in events if event.kind == "waiting"] == ["gpt2-90k on animal"]
-    assert "2 GPU" in next(event.detail for event in events if event.kind == "waiting")
-    assert {(record["model"], record["error_type"]) for record in result.failed} == {("gpt2-90k", "NoRoom")}
-    assert len(result.done) == len(result.failed) == 2
-    assert sorted(cluster.stopped) == list(range(len(cluster.demands)))
-
-
-def test_workers_that_are_asked_for_are_not_bounded_by_the_nodes_of_now(tmp_path: Path) -> None:
-    cluster = Threads(finished, {"one": Node(Demand(0, 1, 1))})
-    result, _ = run(tmp_path, cluster, workers=2)
-    assert len(result.done) == 4
-    assert len(cluster.demands) == 2
-
-
-def test_a_growing_cluster_is_waited_for_and_then_used_as_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cluster = Threads(finished)
-    looks = itertools.count()
-    head, gpus = Node(Demand(0, 8 * GIB, 0)), Node(Demand(1, 64 * GIB, 8), gpu_gb=80)
-    monkeypatch.setattr(driver, "TICK", 0.05)
-    monkeypatch.setattr(cluster, "nodes", lambda: {"head": head, **({"gpus": gpus} if next(looks) > 2 else {})})
-    result, _ = run(tmp_path, cluster, workers=1)
-    assert len(result.done) == 4
-    assert [demand.gpus for demand in cluster.demands] == [0.125]
-
-
-def test_a_large_gpu_worker_leaves_small_models_to_small_ones(tmp_path: Path) -> None:
-    cluster = Threads(finished, {"one": Node(Demand(2, 64 * GIB, 8), gpu_gb=80)})
-    big = {"id": "gpt2-90k", "resources": {"gpus": 2}}
-    run(tmp_path, cluster, models=["gpt2-30k", big])
-    assert [demand.gpus for demand in cluster.demands] == [2, 0.125]
 
 
 def test_jobs_of_another_driver_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
