@@ -233,3 +233,11 @@ def fresh_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], s
         return f"sqlite:///{folder}/mlflow.db"
 
     return copy
+
+
+@pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes most of the time and has nothing to do with what many tests ask."""
+    from tracking import sweep_runs
+
+    monkeypatch.setattr(sweep_runs, "write_sweep_files", lambda results, summary, folder: None)
