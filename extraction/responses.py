@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from estimators.base import InputError
@@ -140,12 +139,10 @@ def write_chunks(chunks: Iterable[pd.DataFrame], path: Path) -> None:
 
 
 def _write_parquet(chunks: Iterable[pd.DataFrame], path: Path) -> None:
-    mark = {b"emergence.schema": f"{RESPONSES.name}/{RESPONSES.version}".encode()}
     writer = None
     try:
         for chunk in chunks:
-            table = pa.Table.from_pandas(chunk, preserve_index=False)
-            table = table.replace_schema_metadata({**(table.schema.metadata or {}), **mark})
+            table = RESPONSES.arrow(chunk)
             writer = writer or pq.ParquetWriter(path, table.schema)
             writer.write_table(table.cast(writer.schema))
     finally:

@@ -56,6 +56,12 @@ class Schema:
         rest = [column for column in frame.columns if column not in self.columns]
         return pd.concat([pd.DataFrame(typed, index=frame.index), frame[rest]], axis=1)
 
+    def arrow(self, frame: pd.DataFrame) -> pa.Table:
+        """Return a frame that conforms as it goes into a parquet file, which carries the schema's version."""
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        mark = {b"emergence.schema": f"{self.name}/{self.version}".encode()}
+        return table.replace_schema_metadata({**(table.schema.metadata or {}), **mark})
+
 
 # One row per answer of a model.
 RESPONSES = Schema(
@@ -107,10 +113,7 @@ def write_table(frame: pd.DataFrame, path: Path, schema: Schema | None = None) -
     os.close(handle)
     try:
         if path.suffix == ".parquet":
-            table = pa.Table.from_pandas(frame, preserve_index=False)
-            if schema is not None:
-                mark = {b"emergence.schema": f"{schema.name}/{schema.version}".encode()}
-                table = table.replace_schema_metadata({**(table.schema.metadata or {}), **mark})
+            table = schema.arrow(frame) if schema is not None else pa.Table.from_pandas(frame, preserve_index=False)
             pq.write_table(table, temporary)
         elif path.suffix == ".csv":
             frame.to_csv(temporary, index=False)

@@ -235,10 +235,10 @@ def _parquet(path: Path, column: str | None) -> Iterator[str]:
         raise InputError(f"{path} could not be read as parquet: {str(error).splitlines()[0].rstrip('.')}.") from error
 
 
-def data_set_name(source: str) -> str:
-    """Return the hub's name of the data set that ``hf:NAME...`` stands for."""
+def data_set(source: str) -> tuple[str, str | None]:
+    """Return the hub's name of the data set that ``hf:NAME...`` stands for, and the column of its text if known."""
     name = source.removeprefix("hf:").split(":")[0]
-    return DATA_SETS.get(name.lower(), (name, None))[0]
+    return DATA_SETS.get(name.lower(), (name, None))
 
 
 def _data_set(source: str, column: str | None, seed: int, revision: str | None) -> Iterator[str]:
@@ -248,14 +248,14 @@ def _data_set(source: str, column: str | None, seed: int, revision: str | None) 
         raise InputError(
             f"{source} needs the library datasets; pip install 'emergence-proxy[datasets]', or give a file."
         ) from error
-    name, *which = source.removeprefix("hf:").split(":")
+    _, *which = source.removeprefix("hf:").split(":")
+    name, usual = data_set(source)
     if not name or len(which) > 2 or not all(which):
         raise InputError(f"A data set is hf:NAME, hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT; got {source}.")
     split = which[-1] if which else "train"
     config = which[0] if len(which) == 2 else None
-    _, usual = DATA_SETS.get(name.lower(), (name, None))
     try:
-        streamed = datasets.load_dataset(data_set_name(source), config, split=split, revision=revision, streaming=True)
+        streamed = datasets.load_dataset(name, config, split=split, revision=revision, streaming=True)
         rows = streamed.shuffle(seed=seed, buffer_size=SHUFFLED)
         chosen = None
         for row in rows:

@@ -124,7 +124,7 @@ def corpus_version(source: str) -> str:
         InputError: if there is no such corpus.
     """
     from extraction.categories import CATEGORIES
-    from extraction.text import ENDINGS, data_set_name
+    from extraction.text import ENDINGS, data_set
 
     if source in CATEGORIES:
         return _text_hash("\n".join(CATEGORIES[source]))
@@ -133,7 +133,7 @@ def corpus_version(source: str) -> str:
 
         return _text_hash("\n".join(topics[name] for name in sorted(topics)))
     if source.startswith("hf:"):
-        name = data_set_name(source)
+        name, _ = data_set(source)
         on_hub = HUB_ID.fullmatch(name) and not Path(name).exists()
         commit = _hub_commit("dataset", name, "main") if on_hub else None
         return commit or _text_hash(source)

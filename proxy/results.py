@@ -15,7 +15,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from extraction.tables import Schema
 from proxy.jobs import RESULT_VERSION, Job
 from proxy.placement import Peaks
 from proxy.schemas import EMERGENCE, WINDOWS
@@ -190,18 +189,15 @@ def to_parquet(frame: pd.DataFrame) -> bytes:
     """Return a job's rows of the emergence table, sorted, as parquet that carries the schema's version."""
     ordered = EMERGENCE.conform(frame)[list(EMERGENCE.columns)]
     ordered = ordered.sort_values(ORDER, kind="stable", ignore_index=True)
-    return _marked(ordered, EMERGENCE)
+    return _parquet(EMERGENCE.arrow(ordered))
 
 
 def windows_to_parquet(frame: pd.DataFrame) -> bytes:
     """Return a job's values of single windows as parquet that carries the schema's version."""
-    return _marked(WINDOWS.conform(frame), WINDOWS)
+    return _parquet(WINDOWS.arrow(WINDOWS.conform(frame)))
 
 
-def _marked(frame: pd.DataFrame, schema: Schema) -> bytes:
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    mark = {b"emergence.schema": f"{schema.name}/{schema.version}".encode()}
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **mark})
+def _parquet(table: pa.Table) -> bytes:
     sink = io.BytesIO()
     pq.write_table(table, sink)
     return sink.getvalue()
