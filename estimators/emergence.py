@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -20,6 +20,7 @@ class Emergence:
         sample_std: standard deviation over windows of the pointwise emergence, in bits.
         macro_bits: mean pointwise macro information.
         micro_bits: mean over windows and positions of the pointwise micro information.
+        pointwise_bits: (q,) float64, emergence of each window; `ie_bits` is its weighted mean.
     """
 
     ie_bits: float
@@ -27,6 +28,7 @@ class Emergence:
     sample_std: float
     macro_bits: float
     micro_bits: float
+    pointwise_bits: torch.Tensor = field(repr=False, compare=False)
 
 
 def emergence(
@@ -68,7 +70,8 @@ def emergence(
             f"{int(wrong.nonzero()[0, 0])}."
         )
     p = probabilities(weights, windows)
-    mean, error, spread = weighted_moments(macro - micro, p)
+    pointwise = macro - micro
+    mean, error, spread = weighted_moments(pointwise, p)
     if error is not None:
         error = (error**2 + shared_variance) ** 0.5
     return Emergence(
@@ -77,6 +80,7 @@ def emergence(
         sample_std=spread,
         macro_bits=float(p @ macro),
         micro_bits=float(p @ micro),
+        pointwise_bits=pointwise,
     )
 
 

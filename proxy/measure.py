@@ -98,11 +98,12 @@ def measure(
         total = states.blocks * states.positions
         parts: list[pd.DataFrame] = []
         highest = _Highest()
+        last = None if by_window is None else highest.add
         for block in range(states.blocks):
             rows = (
                 trained_block(states, windows, block, estimator, options or {}, seed, memory_gb)
                 if trained
-                else propagated_block(states, windows, block, resolutions, queries, seed, model.device, highest.add)
+                else propagated_block(states, windows, block, resolutions, queries, seed, model.device, last)
             )
             for row in rows:
                 parts.append(row)

@@ -88,12 +88,13 @@ def propagated_block(
         records = []
         of_windows = []
         for index, one in enumerate(macro):
-            micro_pointwise = torch.stack([column[index] for column in micro_columns], dim=1)
             value = emergence(
-                macro_pointwise[index], micro_pointwise, chosen_weights, shared_variance=float(shared[index])
+                macro_pointwise[index],
+                torch.stack([column[index] for column in micro_columns], dim=1),
+                chosen_weights,
+                shared_variance=float(shared[index]),
             )
             if position == states.positions and last is not None:
-                each = macro_pointwise[index].double() - micro_pointwise.double().mean(dim=1)
                 of_windows.append(
                     pd.DataFrame(
                         {
@@ -101,7 +102,7 @@ def propagated_block(
                             "resolution": one.resolution,
                             "window": chosen,
                             "share": share,
-                            "ie_bits": each.cpu().numpy().astype(np.float32),
+                            "ie_bits": value.pointwise_bits.numpy().astype(np.float32),
                         }
                     )
                 )
