@@ -33,7 +33,7 @@ class Claims:
         self.storage = storage
         self.lease = lease
         self.held: set[str] = set()
-        self._over: dict[str, list[str]] = {}  # by job, the files that say from whom it was taken over
+        self._over: dict[str, str] = {}  # by job, the file that says from whom it was taken over
         self._renewed = time.monotonic()
         self._me = {
             "driver": uuid.uuid4().hex,
@@ -59,8 +59,10 @@ class Claims:
 
     def _takes_over(self, key: str, dead: dict[str, Any]) -> bool:
         """Take `key` over from a driver that died, unless another one has; of any number that try, one does."""
+        successor = key
         while True:
-            successor = f"{key}.{dead.get('driver')}"
+            # A torn claim names no driver: its successor is named after it, so that each is another file.
+            successor = f"{key}.{dead['driver']}" if "driver" in dead else f"{successor}.torn"
             if self._create(successor):
                 break
             dead = self._holder(successor)
@@ -69,7 +71,7 @@ class Claims:
             if self._lives(dead):
                 return False
         self._write(key)
-        self._over[key] = [*self._over.get(key, []), successor]
+        self._over[key] = successor
         return True
 
     def free(self, key: str) -> bool:
@@ -88,8 +90,9 @@ class Claims:
         if key in self.held:
             self.held.discard(key)
             if self._mine(self._holder(key)):
-                for name in (key, *self._over.pop(key, [])):
-                    patiently(lambda name=name: self.storage.delete(_name(name)))  # type: ignore[misc]
+                self._delete(key)
+                if key in self._over:
+                    self._delete(self._over.pop(key))
 
     def release_all(self) -> None:
         """Give up all that is held."""
@@ -100,7 +103,7 @@ class Claims:
         for name in self.storage.sizes("claims"):
             key = Path(name).stem
             if not self._lives(self._holder(key)):
-                patiently(lambda key=key: self.storage.delete(_name(key)))  # type: ignore[misc]
+                self._delete(key)
 
     def _prolong(self, key: str) -> None:
         """Renew one claim; one that was taken over while this driver was stuck is its new holder's."""
@@ -119,6 +122,9 @@ class Claims:
 
     def _create(self, name: str) -> bool:
         return patiently(lambda: self.storage.create(_name(name), self._content()))
+
+    def _delete(self, name: str) -> None:
+        patiently(lambda: self.storage.delete(_name(name)))
 
     def _write(self, key: str) -> None:
         patiently(lambda: self.storage.write(_name(key), self._content()))

@@ -91,6 +91,12 @@ def test_one_that_died_while_it_took_over_is_taken_over_too(folder: Folder) -> N
     assert set(folder.sizes("claims")) == {"claims/a.json", "claims/a.two.json"}
 
 
+def test_a_torn_claim_with_a_torn_successor_is_taken_over(folder: Folder) -> None:
+    for name in ("a", "a.torn"):
+        folder.write(f"claims/{name}.json", b'{"driver": "x"')
+    assert Claims(folder).take(["a"]) == {"a"}
+
+
 def test_a_driver_that_was_stuck_does_not_take_its_claim_back(folder: Folder) -> None:
     stuck, other = Claims(folder, lease=0.1), Claims(folder)
     stuck.take(["a"])
