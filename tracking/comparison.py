@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,8 +17,8 @@ from matplotlib.figure import Figure
 
 from estimators.base import InputError
 from tracking.figures import differences
-from tracking.pairing import SAME_RESOLUTION, paired_error, windows_of
-from tracking.results import flatten, read_results
+from tracking.pairing import SAME_RESOLUTION, paired_error, windows_at
+from tracking.results import WINDOWS_FILE, flatten, read_results
 from tracking.store import open_store, store_uri, worded
 from tracking.summary import DEFAULT_RESOLUTION, MEASURED, peaks
 
@@ -26,12 +29,19 @@ SETTINGS = ("config", "seed", "versions", "git_revision", "hardware")
 
 @dataclass(frozen=True)
 class Run:
-    """What is compared: a name, its rows of the emergence table, its settings by dotted name, its single windows."""
+    """What is compared.
+
+    Attributes:
+        name: what it is called.
+        table: its rows of the emergence table.
+        settings: by dotted name.
+        windows: reads the values of the single windows of a model on a corpus; empty where none was kept.
+    """
 
     name: str
     table: pd.DataFrame
     settings: dict[str, str]
-    windows: pd.DataFrame
+    windows: Callable[[str, str], pd.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,7 @@ def _distinct(names: list[str]) -> list[str]:
 
 
 def _against(base: Run, other: Run, resolution: float) -> pd.DataFrame:
-    left, right = _peaks_with_text(base, resolution), _peaks_with_text(other, resolution)
+    left, right = _peaks_with_text(base.table, resolution), _peaks_with_text(other.table, resolution)
     _check_estimators(base.name, left, other.name, right)
     for name in ("model", "corpus"):
         ours, theirs = set(left[name]), set(right[name])
@@ -104,8 +114,12 @@ def _against(base: Run, other: Run, resolution: float) -> pd.DataFrame:
     errors = [
         both[f"emergence_bits_std_error_{side}"].to_numpy(dtype=float, na_value=np.nan) for side in ("base", "other")
     ]
-    sides = zip(texts, both["windows_base"], both["windows_other"], *errors, strict=True)
-    paired = [paired_error(a, e, b, f) if text == SAME else None for text, a, b, e, f in sides]
+    paired = [
+        paired_error(_windows(base, row, "base"), left_error, _windows(other, row, "other"), right_error)
+        if text == SAME
+        else None
+        for text, row, left_error, right_error in zip(texts, both.to_dict("records"), *errors, strict=True)
+    ]
     unpaired = np.hypot(*errors)
     frame = pd.DataFrame(
         {
@@ -149,15 +163,24 @@ def _against(base: Run, other: Run, resolution: float) -> pd.DataFrame:
     return whole.astype({"block": "Int64", "against_block": "Int64"})
 
 
-def _peaks_with_text(run: Run, resolution: float) -> pd.DataFrame:
-    """Summarise each model on each corpus, with its single windows and the hash of their tokens ("" if not known)."""
-    found = peaks(run.table, resolution)
-    found["windows"] = pd.Series(
-        [windows_of(run.windows, peak) for peak in found.to_dict("records")], index=found.index, dtype=object
-    )
-    if "corpus_hash" not in run.table:
+def _windows(run: Run, row: Mapping[Hashable, Any], side: str) -> pd.DataFrame:
+    """Read the windows behind one `side` of a compared row; a trained estimator, without a resolution, kept none."""
+    if pd.isna(row[f"resolution_{side}"]):
+        return pd.DataFrame()
+    windows = run.windows(row[f"own_model_{side}"], row[f"own_corpus_{side}"])
+    return windows_at(windows, row[f"peak_layer_{side}"], float(row[f"resolution_{side}"]))
+
+
+def _peaks_with_text(table: pd.DataFrame, resolution: float) -> pd.DataFrame:
+    """Summarise each model on each corpus, with the hash of the tokens it was measured on ("" if not known).
+
+    `own_model` and `own_corpus` stay what they are in this run, whatever the other run's are called.
+    """
+    found = peaks(table, resolution)
+    found = found.assign(own_model=found["model"], own_corpus=found["corpus"])
+    if "corpus_hash" not in table:
         return found.assign(hash="")
-    hashes = run.table.groupby(MEASURED, dropna=False)["corpus_hash"].first().fillna("").astype(str)
+    hashes = table.groupby(MEASURED, dropna=False)["corpus_hash"].first().fillna("").astype(str)
     return found.merge(hashes.rename("hash").reset_index(), on=MEASURED, how="left")
 
 
@@ -222,13 +245,34 @@ def _from_mlflow(run_id: str, tracking_uri: str | None) -> Run:
                 f"The run {run_id} ({run.info.run_name}) holds no emergence table: compare sweeps or their jobs."
             )
         with tempfile.TemporaryDirectory() as folder:
-            table, windows = (
-                pd.read_parquet(client.download_artifacts(run_id, name, folder)) if name in names else pd.DataFrame()
-                for name in ("emergence.parquet", "windows.parquet")
-            )
+            table = pd.read_parquet(client.download_artifacts(run_id, "emergence.parquet", folder))
             record = "sweep.json" if "sweep.json" in names else "job.json"
             text = Path(client.download_artifacts(run_id, record, folder)).read_text(encoding="utf-8")
     settings = json.loads(text)
-    if len(windows) and "model" not in windows:  # a job's own
-        windows = windows.assign(model=table["model"].iloc[0], corpus=table["corpus"].iloc[0])
+
+    @cache
+    def jobs() -> dict[tuple[str, str], str]:
+        return _jobs_below(client, run)
+
+    def windows(model: str, corpus: str) -> pd.DataFrame:
+        with worded(uri, starting=True):
+            job = run_id if record == "job.json" else jobs().get((model, corpus))
+            if job is None or WINDOWS_FILE not in {item.path for item in client.list_artifacts(job)}:
+                return pd.DataFrame()
+            with tempfile.TemporaryDirectory() as folder:
+                return pd.read_parquet(client.download_artifacts(job, WINDOWS_FILE, folder))
+
     return Run(str(run.info.run_name), table, flatten({name: settings.get(name) for name in SETTINGS}), windows)
+
+
+def _jobs_below(client: Any, sweep: Any) -> dict[tuple[str, str], str]:
+    """Return the runs below the run of a sweep, by model and corpus."""
+    found: dict[tuple[str, str], str] = {}
+    token = None
+    while True:
+        condition = f"tags.`mlflow.parentRunId` = '{sweep.info.run_id}'"
+        page = client.search_runs([sweep.info.experiment_id], condition, page_token=token)
+        found |= {(run.data.tags.get("model", ""), run.data.tags.get("corpus", "")): run.info.run_id for run in page}
+        token = page.token
+        if not token:
+            return found

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
@@ -36,21 +33,18 @@ def paired_error(base: pd.DataFrame, base_error: float, other: pd.DataFrame, oth
     return float(np.sqrt(_variance(right - left, share) + noise))
 
 
-def windows_of(windows: pd.DataFrame, peak: Mapping[Hashable, Any]) -> pd.DataFrame:
-    """Return the windows read of one model on one corpus, in the block and at the resolution of its `peak`.
+def windows_at(windows: pd.DataFrame, layer: int, resolution: float) -> pd.DataFrame:
+    """Keep the windows that were read in one block at one resolution.
 
     Args:
-        windows: of any number of models: model, corpus, layer, resolution, window, share, ie_bits.
-        peak: model, corpus, peak_layer and resolution.
+        windows: of one model on one corpus: layer, resolution, window, share, ie_bits; or empty.
+        layer: the block.
+        resolution: the noise level.
     """
-    if windows.empty or pd.isna(peak["resolution"]):
-        return pd.DataFrame()
-    found: pd.DataFrame = windows[
-        (windows["model"] == peak["model"])
-        & (windows["corpus"] == peak["corpus"])
-        & (windows["layer"] == peak["peak_layer"])
-        & ((windows["resolution"].astype(float) - float(peak["resolution"])).abs() <= SAME_RESOLUTION)
-    ]
+    if windows.empty:
+        return windows
+    near = (windows["resolution"].astype(float) - resolution).abs() <= SAME_RESOLUTION
+    found: pd.DataFrame = windows[(windows["layer"] == layer) & near]
     return found
 
 

@@ -21,6 +21,7 @@ from estimators.base import InputError
 from tracking.summary import drawn, flags, measured
 
 SCHEMA = 1  # of sweep.json
+WINDOWS_FILE = "windows.parquet"  # among the artifacts of a job's run
 # Columns of the emergence table that a table from elsewhere may lack.
 OPTIONAL: dict[str, Any] = {
     "estimator": "unknown",
@@ -95,17 +96,6 @@ class Job:
         rows = _parquet(self.path).assign(model=self.model, corpus=self.corpus)
         return rows.assign(**{name: empty for name, empty in OPTIONAL.items() if name not in rows})
 
-    @cached_property
-    def windows(self) -> pd.DataFrame:
-        """The emergence of the single windows that were read, with model and corpus; empty where none was kept.
-
-        Raises:
-            InputError: if the file cannot be read.
-        """
-        if self.windows_path is None:
-            return pd.DataFrame()
-        return _parquet(self.windows_path).assign(model=self.model, corpus=self.corpus)
-
     @property
     def windows_path(self) -> Path | None:
         """Parquet file of the values of single windows; None where none was kept: a trained estimator, a failure."""
@@ -162,11 +152,15 @@ class Results:
         parts = [job.rows for job in self.jobs if not job.failed]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
-    @cached_property
-    def windows(self) -> pd.DataFrame:
-        """The emergence of the single windows of every job that kept them; empty if none did."""
-        parts = [job.windows for job in self.jobs if job.windows_path is not None]
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    def windows(self, model: str, corpus: str) -> pd.DataFrame:
+        """Read the emergence of the single windows of one model on one corpus; empty where none was kept.
+
+        Raises:
+            InputError: if the file cannot be read.
+        """
+        paths = (job.windows_path for job in self.jobs if (job.model, job.corpus) == (model, corpus))
+        path = next(paths, None)
+        return pd.DataFrame() if path is None else _parquet(path)
 
     @cached_property
     def drawn(self) -> pd.DataFrame:

@@ -83,8 +83,6 @@ def write_sweep_files(results: Results, summary: pd.DataFrame, folder: Path) -> 
     if table.empty:
         return
     table.to_parquet(folder / "emergence.parquet", index=False)
-    if len(results.windows):
-        results.windows.to_parquet(folder / "windows.parquet", index=False)
     (folder / "figures").mkdir()
     for figure in SWEEP_FIGURES:
         if len(figure.rows(results.drawn)):

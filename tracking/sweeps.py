@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from estimators.base import EmergenceError, InputError, Progress
-from tracking.results import Job, Results, digest, flatten, read_results
+from tracking.results import WINDOWS_FILE, Job, Results, digest, flatten, read_results
 from tracking.summary import at_end, at_peak, at_resolution, flags, markdown, peaks, short
 from tracking.sweep_runs import corpus_of, track_sweep
 from tracking.tracker import NOTE, Known, Point, Tracker, finite, metric_name, number
@@ -175,7 +175,7 @@ def _track_job(results: Results, job: Job, tracker: Tracker, parent: str, known:
         if job.path is not None:
             shutil.copyfile(job.path, folder / "emergence.parquet")
         if job.windows_path is not None:
-            shutil.copyfile(job.windows_path, folder / "windows.parquet")
+            shutil.copyfile(job.windows_path, folder / WINDOWS_FILE)
         (folder / "job.json").write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
         tracker.upload(run_id, folder)
     tracker.end(run_id, digest=job.digest, failed=job.failed, ended=job.ended)
