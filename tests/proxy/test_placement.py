@@ -1,13 +1,16 @@
 """Demand and placement: what a model needs, and where there is room."""
 
+import inspect
 from pathlib import Path
 
 import pytest
 
+from extraction import extract, load_model, spilled_bytes, windows
 from proxy.config import Model, Resources, parse_config
 from proxy.jobs import Job, make_jobs
-from proxy.placement import GIB, Demand, Node, Peaks, demand, misfits, place
-from proxy.plan import plan, simulate, spilled_gb, workload
+from proxy.measure import measure
+from proxy.placement import GIB, STATES_GB, Demand, Node, Peaks, demand, misfits, place
+from proxy.plan import SPILL_GB, plan, simulate, spilled_gb, workload
 from proxy.sizes import Shape, count_parameters, shape
 
 GPU_NODE = Node(Demand(4, 200 * GIB, 32), gpu_gb=80)
@@ -155,3 +158,17 @@ def test_the_plan_says_what_is_spilled_and_what_would_fail(tmp_path: Path) -> No
     assert not any(
         "spill" in remark for remark in plan(parse_config(config | {"resources": {"states_gb": 100}}), tmp_path).remarks
     )
+
+
+@pytest.mark.parametrize("estimator", ["sample-propagation", "infonce"])
+def test_the_plan_counts_as_extraction_does(estimator: str) -> None:
+    config = {"name": "t", "models": ["gpt2-30k"], "corpora": [{"source": "animal", "windows": 300}]}
+    few = {"measurement": {"estimator": estimator}, "resources": {"states_gb": 1e-4}}
+    (job,) = make_jobs(parse_config(config | few))
+    model = load_model("gpt2-30k", device="cpu")
+    found = windows("animal", model.tokenizer, count=300)
+    entering = estimator != "sample-propagation"
+    assert 1e9 * spilled_gb(job) == pytest.approx(spilled_bytes(model, found, entering=entering, memory_gb=1e-4))
+    for function in (extract, measure):
+        defaults = inspect.signature(function).parameters
+        assert (defaults["memory_gb"].default, defaults["spill_gb"].default) == (STATES_GB, SPILL_GB)
