@@ -1,6 +1,7 @@
 """Shared by all tests: no hub, no telemetry, and the command line as a function."""
 
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["COLUMNS"] = "200"  # tables and errors unwrapped, whatever the terminal
 
 import pytest
+
+# A shell starts what it puts behind `&` with SIGINT ignored, and commands under test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)

@@ -105,14 +105,13 @@ def test_a_disk_that_fills_up_meanwhile(gpt2: LanguageModel, found: Windows, tmp
 
 
 INTERRUPTED = """
-import sys, time
+import sys
 from pathlib import Path
 from extraction import extract, load_model, windows
 model = load_model(sys.argv[1])
 found = windows("animal", model.tokenizer, count=20_000)
 def progress(done, total):
     print(done, flush=True)
-    time.sleep(0.1)  # no machine is through before it is interrupted
 extract(model, found, memory_gb=0.01, spill_dir=Path(sys.argv[2]), progress=progress)
 """
 
