@@ -34,16 +34,14 @@ class AnswerLog:
 
     A record is handed to the operating system before `append` returns, so a killed process loses nothing; it is forced
     to the disk by the next `append` or `sync` half a second later and by `close`, so a power cut costs half a second. A
-    line torn by a crash or a full disk is passed over, so that its answer alone is asked for again. Only keys are kept
-    in memory. A record with ``text`` is an answer, one with ``error`` a failure.
+    line torn by a crash or a full disk is passed over, so that its answer alone is asked for again. Only keys and the
+    places of their lines are kept in memory. A record with ``text`` is an answer, one with ``error`` a failure.
 
     Args:
         path: the file; created if missing. Nothing in it is changed unless all of it is an answer log.
         secret: a text that must never be written, e.g. the API key; it is replaced by ``[key]`` if it has 8 characters.
 
     Attributes:
-        answered: keys of answers.
-        failed: keys of failures that no answer followed.
         capabilities: of servers, by place.
         batches: state of each batch, by name.
         handed_in: what each batch was asked for, by the token it was handed in under.
@@ -56,8 +54,7 @@ class AnswerLog:
 
     def __init__(self, path: Path, secret: str = "") -> None:
         self.path = path
-        self.answered: set[str] = set()
-        self.failed: set[str] = set()
+        self._places: dict[bytes, int] = {}  # of each key's last answer; of its last failure as -1 - place
         self.capabilities: dict[str, Mapping[str, Any]] = {}
         self.batches: dict[str, str] = {}
         self.handed_in: dict[str, Mapping[str, Any]] = {}
@@ -78,8 +75,8 @@ class AnswerLog:
                 f"Another run is collecting into {path}; wait for it to end, or choose another --out."
             ) from error
         try:
-            for record in self.records():
-                self._note(record)
+            for place, record in self._placed_records():
+                self._note(record, place)
             self._mend_end()
         except BaseException:
             self.close()
@@ -104,7 +101,7 @@ class AnswerLog:
         except OSError as error:
             os.ftruncate(self._handle, before)  # half a record would spoil the next one
             raise EmergenceError(f"The answer log {self.path} could not be written: {error.strerror}.") from error
-        self._note(clean)
+        self._note(clean, before)
         self.sync_now_and_then()
 
     def sync_now_and_then(self) -> None:
@@ -123,11 +120,19 @@ class AnswerLog:
         Raises:
             InputError: if a line is not a record.
         """
-        for _, record in self.placed_records():
+        for _, record in self._placed_records():
             yield record
 
-    def placed_records(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Every record with the place of its line in the file, as `record_at` takes it."""
+    def answered(self, key: str) -> bool:
+        """Whether the log holds an answer of this key."""
+        return self._places.get(_packed(key), -1) >= 0
+
+    def record(self, key: str) -> dict[str, Any] | None:
+        """The last answer of this key; where there is none, the last failure, or None."""
+        place = self._places.get(_packed(key))
+        return None if place is None else self._record_at(place if place >= 0 else -1 - place)
+
+    def _placed_records(self) -> Iterator[tuple[int, dict[str, Any]]]:
         place = 0
         with self.path.open("rb") as file:
             for number, line in enumerate(file, start=1):
@@ -136,8 +141,7 @@ class AnswerLog:
                     yield place, record
                 place += len(line)
 
-    def record_at(self, place: int) -> dict[str, Any]:
-        """The record of the line that begins at `place`."""
+    def _record_at(self, place: int) -> dict[str, Any]:
         line = b""
         while not line.endswith(b"\n"):
             block = os.pread(self._handle, 1 << 14, place + len(line))
@@ -168,7 +172,7 @@ class AnswerLog:
 
     def on_the_way(self) -> set[str]:
         """Keys of answers that a batch has been asked for, and not brought yet."""
-        return {key for batch in self._open_batches() for key in batch["keys"]} - self.answered
+        return {key for batch in self._open_batches() for key in batch["keys"] if not self.answered(key)}
 
     def due(self, model: str) -> tuple[int, int]:
         """Prompt and answer tokens that batches on their way can cost at most."""
@@ -191,7 +195,7 @@ class AnswerLog:
     ) -> None:
         self.close()
 
-    def _note(self, record: Mapping[str, Any]) -> None:
+    def _note(self, record: Mapping[str, Any], place: int) -> None:
         billed = record.get("billed")
         if isinstance(billed, list | tuple) and "model" in record:
             before = self.billed.get(str(record["model"]), (0, 0))
@@ -204,14 +208,21 @@ class AnswerLog:
                 self.handed_in[str(record["batch"])] = record
             if record["state"] in ("fetched", "never arrived"):
                 self.over.add(str(record.get("token", record["batch"])))
-        elif "error" in record:
-            self.failed.add(record["key"])
-        else:
-            self.answered.add(record["key"])
-            self.failed.discard(record["key"])
+        elif "error" not in record:
+            self._places[_packed(record["key"])] = place
+        elif not self.answered(record["key"]):
+            self._places[_packed(record["key"])] = -1 - place
 
     def _mend_end(self) -> None:
         """End a last line that was torn, so that the next record has a line of its own; it costs no paid answer."""
         size = os.fstat(self._handle).st_size
         if size and os.pread(self._handle, 1, size - 1) != b"\n":
             os.write(self._handle, b"\n")
+
+
+def _packed(key: str) -> bytes:
+    """The key in half the memory."""
+    try:
+        return bytes.fromhex(key)
+    except ValueError:
+        return key.encode()

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import accumulate
@@ -106,7 +106,7 @@ class Asking:
             raise InputError("The completions endpoint has no system prompt; leave it out or choose --endpoint chat.")
         self.able = able
 
-    async def ask_all(self, api: Api, able: Capabilities, texts: Sequence[str], samples: int) -> None:
+    async def ask_all(self, api: Api, able: Capabilities, texts: Iterable[str], samples: int) -> None:
         """Ask for every answer that the log does not hold; memory does not grow with their number.
 
         Raises:
@@ -139,11 +139,11 @@ class Asking:
             await asyncio.sleep(SYNC_EVERY_S)
             self.log.sync_now_and_then()
 
-    def jobs(self, able: Capabilities, texts: Sequence[str], samples: int) -> Iterator[Job]:
+    def jobs(self, able: Capabilities, texts: Iterable[str], samples: int) -> Iterator[Job]:
         """Yield the calls that the log holds no answer to."""
         for text in texts:
             keys = [answer_key(self.model, able.endpoint, text, number, self.settings) for number in range(samples)]
-            open_ = [(number, key) for number, key in enumerate(keys) if key not in self.log.answered]
+            open_ = [(number, key) for number, key in enumerate(keys) if not self.log.answered(key)]
             together = len(open_) if able.several else 1
             for start in range(0, len(open_), max(1, together)):
                 numbers, names = zip(*open_[start : start + together], strict=True)

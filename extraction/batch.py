@@ -7,7 +7,7 @@ import re
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
@@ -34,7 +34,7 @@ class NotReadyError(EmergenceError):
     """The batch is on its way; come back later."""
 
 
-async def ask_in_batches(run: Asking, api: Api, able: Capabilities, texts: Sequence[str], samples: int) -> None:
+async def ask_in_batches(run: Asking, api: Api, able: Capabilities, texts: Iterable[str], samples: int) -> None:
     """Fetch what batches handed in earlier have answered, whatever run they were for, then hand in what is missing.
 
     What a batch fetched just now failed to answer is handed in by the next call, so that its reasons are seen first.
@@ -196,7 +196,7 @@ async def _fetch(run: Asking, api: Api, asked: Mapping[str, Any], file: str) -> 
             key = str(entry["custom_id"])
         except (ValueError, KeyError, TypeError, RecursionError):
             continue  # without its name a line belongs to nobody; the answer stays missing
-        if key in run.log.answered or (key not in keys if keys is not None else not re.fullmatch("[0-9a-f]{32}", key)):
+        if run.log.answered(key) or (key not in keys if keys is not None else not re.fullmatch("[0-9a-f]{32}", key)):
             continue
         reply, reason = _outcome(entry)
         if reason is not None:

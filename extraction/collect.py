@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,7 +19,7 @@ from extraction.batch import NotReadyError, ask_in_batches
 from extraction.capabilities import most_tokens
 from extraction.endpoints import ENDPOINTS, Capabilities, Endpoint, Settings
 from extraction.pace import Budget, Pace
-from extraction.prompts import check_prompts, listed_entities
+from extraction.prompts import all_distinct, check_prompts, listed_entities
 from extraction.responses import Collected, response_chunks, write_chunks
 from extraction.tables import check_table_path
 
@@ -52,7 +52,7 @@ def collect(
     capabilities: Capabilities | None = None,
     http_client: httpx2.AsyncClient | None = None,
     progress: Progress | None = None,
-) -> pd.DataFrame:
+) -> Collected:
     """Ask a model behind an OpenAI-compatible API for its answers to `prompts`, and write them to `out`.
 
     Every answer is appended to the log `out` with the ending ``.log.jsonl`` as it arrives. Called again, it asks only
@@ -84,55 +84,12 @@ def collect(
         progress: told the number of answers.
 
     Returns:
-        One row per prompt and sample (schema RESPONSES) and a column ``error``: why there is no answer, or null. What
-        the server can do is in its ``attrs["capabilities"]``.
+        What was written: counts, reasons of what is missing, what the server can do, and the table on demand.
 
     Raises:
         InputError: if prompts, URL, key, endpoint or table path cannot be used, or nobody answers.
         EmergenceError: if the run had to stop early: quota or budget spent, server gone, batch not finished. What
             arrived is kept.
-    """
-    asked = check_prompts(prompts)
-    pieces: list[pd.DataFrame] = []
-    done = collect_to_file(
-        model, asked, base_url=base_url, out=out, key_env=key_env, endpoint=endpoint, samples=samples,
-        max_tokens=max_tokens, temperature=temperature, seed=seed, system=system, stop=stop, logprobs=logprobs,
-        concurrency=concurrency, max_retries=max_retries, timeout_s=timeout_s, budget=budget, batch=batch,
-        capabilities=capabilities, http_client=http_client, progress=progress, each=pieces.append,
-    )  # fmt: skip
-    table = pd.concat(pieces, ignore_index=True)
-    table.attrs["capabilities"] = asdict(done.capabilities)
-    return table
-
-
-def collect_to_file(
-    model: str,
-    prompts: pd.DataFrame,
-    *,
-    base_url: str | None,
-    out: Path,
-    key_env: str = "OPENAI_API_KEY",
-    endpoint: str = "auto",
-    samples: int = 1,
-    max_tokens: int = 64,
-    temperature: float | None = 1.0,
-    seed: int = 0,
-    system: str | None = None,
-    stop: Sequence[str] = (),
-    logprobs: int = 5,
-    concurrency: int = 8,
-    max_retries: int = 5,
-    timeout_s: float = 120.0,
-    budget: Budget | None = None,
-    batch: bool = False,
-    capabilities: Capabilities | None = None,
-    http_client: httpx2.AsyncClient | None = None,
-    progress: Progress | None = None,
-    each: Callable[[pd.DataFrame], object] | None = None,
-) -> Collected:
-    """`collect` without the table in memory: it goes from the log to the file in pieces.
-
-    Args and errors are those of `collect`; `each` is given every piece of the table.
     """
     check_table_path(out)
     prompts = check_prompts(prompts)
@@ -143,7 +100,7 @@ def collect_to_file(
     url = check_base_url(base_url)
     key = api_key(url, key_env)
     wanted = cast("Endpoint | None", None if endpoint == "auto" else endpoint)
-    texts = prompts["prompt"].unique().tolist()
+    texts = prompts["prompt"] if all_distinct(prompts["prompt"]) else prompts["prompt"].drop_duplicates()
     first = LISTS_FIRST if wanted is None and all(listed_entities(text) for text in texts) else ENDPOINTS
     with AnswerLog(log_path(out), secret=key) as log:
         run = Asking(model, settings, log, budget or Budget(), Pace(concurrency), max_retries, progress)
@@ -164,10 +121,10 @@ def collect_to_file(
             if run.able is None:
                 raise
             able, stopped = run.able, error
-        done = Collected(able)
+        done = Collected(out, able)
         if stopped is not None and not _any_answer(log, model, able.endpoint, texts, samples, settings):
             raise stopped
-        write_chunks(_told(response_chunks(log, model, able.endpoint, prompts, samples, settings), done, each), out)
+        write_chunks(_counted(response_chunks(log, model, able.endpoint, prompts, samples, settings), done), out)
     if stopped is not None:
         kind = type(stopped) if isinstance(stopped, InputError | NotReadyError) else EmergenceError
         raise kind(
@@ -177,21 +134,17 @@ def collect_to_file(
     return done
 
 
-def _told(
-    pieces: Iterable[pd.DataFrame], done: Collected, each: Callable[[pd.DataFrame], object] | None
-) -> Iterator[pd.DataFrame]:
+def _counted(pieces: Iterable[pd.DataFrame], done: Collected) -> Iterator[pd.DataFrame]:
     for piece in pieces:
         done.count(piece)
-        if each is not None:
-            each(piece)
         yield piece
 
 
 def _any_answer(
-    log: AnswerLog, model: str, endpoint: Endpoint, texts: Sequence[str], samples: int, settings: Settings
+    log: AnswerLog, model: str, endpoint: Endpoint, texts: Iterable[str], samples: int, settings: Settings
 ) -> bool:
     keys = (answer_key(model, endpoint, text, sample, settings) for text in texts for sample in range(samples))
-    return any(key in log.answered for key in keys)
+    return any(map(log.answered, keys))
 
 
 def log_path(out: Path) -> Path:
@@ -219,18 +172,15 @@ def estimate_bill(
     """
     prompts = check_prompts(prompts)
     settings = settings or Settings()
-    answered: set[str] = set()
-    known = False
-    if log_path(out).is_file():
-        with AnswerLog(log_path(out)) as log:
-            answered, known = log.answered | log.on_the_way(), bool(log.capabilities)
     answers = tokens = 0
-    for text in prompts["prompt"].unique():
-        for sample in range(samples):
-            keys = {answer_key(model, endpoint, text, sample, settings) for endpoint in ENDPOINTS}
-            if not keys & answered:
-                answers += 1
-                tokens += len(text + (settings.system or "")) // 4 + 8
+    with AnswerLog(log_path(out)) if log_path(out).is_file() else nullcontext() as log:
+        on_the_way, known = (log.on_the_way(), bool(log.capabilities)) if log is not None else (set[str](), False)
+        for text in prompts["prompt"].drop_duplicates():
+            for sample in range(samples):
+                keys = [answer_key(model, endpoint, text, sample, settings) for endpoint in ENDPOINTS]
+                if not any(key in on_the_way or (log is not None and log.answered(key)) for key in keys):
+                    answers += 1
+                    tokens += len(text + (settings.system or "")) // 4 + 8
     most = answers * settings.max_tokens
     probing = (0, 0) if known or not answers else most_tokens()
     return {

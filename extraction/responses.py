@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,10 @@ import pyarrow.parquet as pq
 from estimators.base import InputError
 from extraction.answer_log import AnswerLog, answer_key
 from extraction.endpoints import Capabilities, Endpoint, Settings, is_count
-from extraction.tables import RESPONSES, Schema, check_table_path, read_table
+from extraction.tables import RESPONSES, Schema, check_table_path, read_table, replacing
 
-ROWS_AT_A_TIME = 5000
+COLLECTED = replace(RESPONSES, columns={**RESPONSES.columns, "error": "string"})  # why there is no answer, or null
+ROWS_AT_A_TIME = 1000
 OTHER_NAMES = {"output": "text", "generator": "model", "instruction": "prompt"}  # AlpacaEval's, and this project's
 CSV_TEXTS = Schema("answers", 1, {**RESPONSES.columns, **dict.fromkeys(OTHER_NAMES, "string")}, ())
 FROM_RECORD = [name for name in RESPONSES.columns if name not in ("model", "prompt_id", "sample", "prompt", "logprobs")]
@@ -31,18 +30,26 @@ class Collected:
     """What a run has written.
 
     Attributes:
+        out: the table.
         capabilities: what the server can do.
-        rows: of the table.
+        rows: of the table, one per prompt and sample.
         missing: rows without an answer.
         cut_before_text: answers that reached their length before any text.
         reasons: why answers are missing, and how many each.
     """
 
+    out: Path
     capabilities: Capabilities
     rows: int = 0
     missing: int = 0
     cut_before_text: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+
+    def table(self) -> pd.DataFrame:
+        """Read what was written: schema RESPONSES and a column ``error``, why there is no answer, or null."""
+        if self.out.suffix == ".csv":
+            return COLLECTED.conform(_texts_of(self.out, [*COLLECTED.columns]))
+        return read_table(self.out, COLLECTED)
 
     def count(self, piece: pd.DataFrame) -> None:
         """Add a piece of the table."""
@@ -60,18 +67,12 @@ def response_chunks(
     The last answer in the log counts; a failure counts where there is none.
 
     Yields:
-        Schema RESPONSES and a column ``error``, null where there is an answer.
+        Schema COLLECTED.
     """
-    places: dict[bytes, int] = {}  # an answer's place in the file, or that of a failure as -1 - place
-    for place, record in log.placed_records():
-        if "key" in record:
-            key = _packed(record["key"])
-            if "error" not in record or places.get(key, -1) < 0:
-                places[key] = -1 - place if "error" in record else place
     count = len(prompts) * samples
     for start in range(0, count, ROWS_AT_A_TIME):
         rows = [divmod(row, samples) for row in range(start, min(count, start + ROWS_AT_A_TIME))]
-        yield _chunk(log, model, endpoint, prompts, rows, settings, places)
+        yield _chunk(log, model, endpoint, prompts, rows, settings)
 
 
 def _chunk(
@@ -81,7 +82,6 @@ def _chunk(
     prompts: pd.DataFrame,
     rows: Sequence[tuple[int, int]],
     settings: Settings,
-    places: Mapping[bytes, int],
 ) -> pd.DataFrame:
     made: list[dict[str, Any]] = []
     block = prompts.iloc[rows[0][0] : rows[-1][0] + 1]
@@ -89,30 +89,20 @@ def _chunk(
     for number, sample in rows:
         prompt_id, prompt = ids[number - rows[0][0]], texts[number - rows[0][0]]
         row = {"model": model, "prompt_id": prompt_id, "sample": sample, "prompt": prompt, "error": "not asked"}
-        place = places.get(_packed(answer_key(model, endpoint, prompt, sample, settings)))
-        if place is not None:
-            record = log.record_at(place if place >= 0 else -1 - place)
+        record = log.record(answer_key(model, endpoint, prompt, sample, settings))
+        if record is not None:
             row |= {name: _plain(record.get(name)) for name in ("error", *FROM_RECORD)}
             for name in ("prompt_tokens", "completion_tokens"):
                 row[name] = row[name] if is_count(row.get(name)) else None
             if record.get("logprobs") is not None:
                 row["logprobs"] = json.dumps(record["logprobs"])
         made.append(row)
-    table = RESPONSES.conform(pd.DataFrame(made).reindex(columns=[*RESPONSES.columns, "error"]))
-    return table.astype({"error": "string"})
+    return COLLECTED.conform(pd.DataFrame(made).reindex(columns=[*COLLECTED.columns]))
 
 
 def _plain(value: Any) -> Any:
     """The value with halves of characters, which no table can hold, replaced."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
-
-
-def _packed(key: str) -> bytes:
-    """The key in half the memory."""
-    try:
-        return bytes.fromhex(key)
-    except ValueError:
-        return key.encode()
 
 
 def write_chunks(chunks: Iterable[pd.DataFrame], path: Path) -> None:
@@ -122,27 +112,15 @@ def write_chunks(chunks: Iterable[pd.DataFrame], path: Path) -> None:
         InputError: if the path cannot be used.
     """
     check_table_path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with replacing(path) as temporary:
         _write_parquet(chunks, temporary) if path.suffix == ".parquet" else _write_text(chunks, temporary, path.suffix)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _write_parquet(chunks: Iterable[pd.DataFrame], path: Path) -> None:
     writer = None
     try:
         for chunk in chunks:
-            table = RESPONSES.arrow(chunk)
+            table = COLLECTED.arrow(chunk)
             writer = writer or pq.ParquetWriter(path, table.schema)
             writer.write_table(table.cast(writer.schema))
     finally:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,9 +111,7 @@ def write_table(frame: pd.DataFrame, path: Path, schema: Schema | None = None) -
     check_table_path(path)
     if schema is not None:
         frame = schema.conform(frame)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
-    os.close(handle)
-    try:
+    with replacing(path) as temporary:
         if path.suffix == ".parquet":
             table = schema.arrow(frame) if schema is not None else pa.Table.from_pandas(frame, preserve_index=False)
             pq.write_table(table, temporary)
@@ -119,14 +119,24 @@ def write_table(frame: pd.DataFrame, path: Path, schema: Schema | None = None) -
             frame.to_csv(temporary, index=False)
         else:
             frame.to_json(temporary, orient="records", indent=1)
-        with open(temporary, "rb") as written:
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` to write to; it takes the place of `path` at the end, or goes after an error."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
             os.fsync(written.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

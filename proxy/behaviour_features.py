@@ -190,21 +190,36 @@ def _cut_off(answers: pd.DataFrame, by_prompt: pd.Series) -> float | None:
     return _balanced((reasons == "length").astype("Float64").where(reasons.notna()), by_prompt)
 
 
-def _lists(answers: pd.DataFrame) -> dict[str, float | None]:
+def accuracy_by_shots(answers: pd.DataFrame) -> dict[int, float]:
+    """Share of right entities by the number of entities shown, of **one** model, for the numbers that were asked."""
+    lists = _list_answers(answers[answers["text"].notna()])
+    return {
+        shots: score
+        for shots in sorted(set(lists["shots"].tolist()))
+        if (score := _accuracy(lists[lists["shots"] == shots])) is not None
+    }
+
+
+def _list_answers(answers: pd.DataFrame) -> pd.DataFrame:
     results = [
         (prompt_id, *read[:2])
         for prompt_id, prompt, text in zip(answers["prompt_id"], answers["prompt"], answers["text"], strict=True)
         if isinstance(prompt, str) and (read := list_answer(prompt, text)) is not None
     ]
-    lists = pd.DataFrame(results, columns=["prompt_id", "shots", "right"]).astype({"right": float})
+    return pd.DataFrame(results, columns=["prompt_id", "shots", "right"]).astype({"right": float})
+
+
+def _accuracy(lists: pd.DataFrame) -> float | None:
+    return _balanced(lists["right"], lists["prompt_id"])
+
+
+def _lists(answers: pd.DataFrame) -> dict[str, float | None]:
+    lists = _list_answers(answers)
     few = lists["shots"] <= FEW_SHOTS
     scores = {
-        name: _balanced(part["right"], part["prompt_id"])
-        for name, part in (
-            ("list_accuracy", lists),
-            ("list_accuracy_few", lists[few]),
-            ("list_accuracy_many", lists[~few]),
-        )
+        "list_accuracy": _accuracy(lists),
+        "list_accuracy_few": _accuracy(lists[few]),
+        "list_accuracy_many": _accuracy(lists[~few]),
     }
     low, high = scores["list_accuracy_few"], scores["list_accuracy_many"]
     return {**scores, "list_gain": high - low if high is not None and low is not None else None}

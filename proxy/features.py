@@ -10,7 +10,7 @@ import pandas as pd
 
 from estimators.base import InputError, Progress
 from extraction.tables import RESPONSES
-from proxy.behaviour_features import behaviour_features
+from proxy.behaviour_features import accuracy_by_shots, behaviour_features
 from proxy.reader_features import RESOLUTIONS, Reader, read_features
 from proxy.schemas import REFERENCES
 
@@ -40,7 +40,9 @@ def features(
 
     Returns:
         Columns ``model``, ``small.<reader>.<name>`` (bits) and ``behaviour.<name>``; null where the answers don't tell,
-        a model has fewer than 10 usable answers, or a reader cannot read it: why, is in ``attrs["remarks"]``.
+        a model has fewer than 10 usable answers, or a reader cannot read it: why, is in ``attrs["remarks"]``. Where
+        prompts were lists, ``shots.<n>`` is the accuracy after n entities, to be looked at: proxies learn from its
+        steadier summaries among the behaviour.
 
     Raises:
         InputError: if no model can be read, two readers have the same name, or logprobs are malformed.
@@ -60,6 +62,7 @@ def features(
         raise InputError(next(iter(remarks.values())))
     total = len(models) * max(1, len(readers))
     rows: list[dict[str, object]] = [{"model": model} for model in models]
+    by_shots: dict[int, dict[int, float]] = {}
     for number, (name, short) in enumerate(zip(readers, shorts, strict=True)):
         reader = Reader(name, seed)
         for place, model in enumerate(models):
@@ -80,8 +83,12 @@ def features(
         if model not in few:
             found_behaviour = behaviour_features(responses[responses["model"] == model])
             rows[place] |= {f"behaviour.{key}": value for key, value in found_behaviour.items()}
+            by_shots |= {place: accuracy_by_shots(responses[responses["model"] == model])}
         if progress is not None and not readers:
             progress(place + 1, total)
+    for shots in sorted({shots for found_shots in by_shots.values() for shots in found_shots}):
+        for place, found_shots in by_shots.items():
+            rows[place][f"shots.{shots}"] = found_shots.get(shots)
     frame = pd.DataFrame(rows)
     numeric = [column for column in frame.columns if column != "model"]
     frame = frame.astype({"model": "string", **dict.fromkeys(numeric, "Float64")})

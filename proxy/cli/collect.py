@@ -12,8 +12,6 @@ import typer
 from proxy.cli.console import emit, progress, screen
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from extraction.pace import Budget
 
 
@@ -65,7 +63,8 @@ def collect(
     `emergence collect gemma-2m --base-url http://127.0.0.1:8000/v1 --out answers.parquet`
     """
     from extraction.batch import NotReadyError
-    from extraction.collect import collect_to_file, estimate_bill, log_path
+    from extraction.collect import collect as collect_answers
+    from extraction.collect import estimate_bill, log_path
     from extraction.endpoints import Settings
     from extraction.pace import Budget, read_prices
     from extraction.prompts import prompts as read_prompts
@@ -78,12 +77,11 @@ def collect(
         bill = estimate_bill(model, asked, out=out, budget=budget, samples=samples, settings=settings)
         _say_bill(bill, as_json=as_json)
         return
-    pieces: list[pd.DataFrame] = []
     try:
         with progress(
             lambda: f"Asking {model}" + ("" if budget.spent is None else f", {budget.spent:.4f} spent")
         ) as tell:
-            done = collect_to_file(
+            done = collect_answers(
                 model,
                 asked,
                 base_url=base_url,
@@ -102,7 +100,6 @@ def collect(
                 budget=budget,
                 batch=batch,
                 progress=tell,
-                each=pieces.append if as_json else None,
             )
     except NotReadyError as error:
         screen.print(str(error), markup=False, highlight=False, soft_wrap=True)
@@ -119,9 +116,7 @@ def collect(
     for line in lines:
         screen.print(line, highlight=False, markup=False, soft_wrap=True)
     if as_json:
-        import pandas as pd
-
-        emit(pd.concat(pieces, ignore_index=True), None, as_json=True)
+        emit(done.table(), None, as_json=True)
     for reason, count in done.reasons.most_common(10):
         screen.print(f"{count} failed: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
     if done.reasons:

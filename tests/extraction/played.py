@@ -35,4 +35,4 @@ def prompt_of(request: httpx2.Request) -> str:
 def ask(out: Path, handler, count: int = 3, **options):
     client = httpx2.AsyncClient(transport=httpx2.MockTransport(handler))
     options = {"base_url": URL, "capabilities": CHAT, "concurrency": 4} | options
-    return collect("m", some_prompts(count), out=out, http_client=client, **options)
+    return collect("m", some_prompts(count), out=out, http_client=client, **options).table()

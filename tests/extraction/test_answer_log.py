@@ -40,7 +40,7 @@ def test_a_torn_end_costs_its_own_answer_alone(tmp_path):
     for kept in range(len(whole.splitlines(keepends=True)[0]) + 1, len(whole) - 1):
         path.write_bytes(whole[:kept])
         with AnswerLog(path) as log:
-            assert log.answered == {"k1"}
+            assert [log.answered(key) for key in ("k1", "k2")] == [True, False]
             log.append(record("k3", "three"))
         assert texts(path) == ["one", "three"]
     path.write_bytes(whole[:-1])  # only the end of the line is lacking: the answer is paid for and there
@@ -52,6 +52,24 @@ def test_a_torn_middle_is_passed_over_and_the_record_behind_it_found(tmp_path):
     first, second, third = (json.dumps(record(f"k{n}", f"text {n}")) for n in range(3))
     path.write_text(f"{first}\n{second[:30]}{third}\n{first[:20]}\n{json.dumps(record('k9', 'last'))}\n")
     assert texts(path) == ["text 0", "text 2", "last"]
+
+
+def test_the_last_answer_counts_and_a_failure_only_where_there_is_none(tmp_path):
+    path = tmp_path / "a.log.jsonl"
+    failure = {"key": "k1", "model": "m", "error": "late"}
+    with AnswerLog(path) as log:
+        assert log.record("k1") is None
+        log.append(failure)
+        assert not log.answered("k1")
+        assert log.record("k1")["error"] == "late"
+        log.append(record("k1", "one"))
+        log.append(record("k1", "two"))
+        log.append(failure)
+        assert log.answered("k1")
+        assert log.record("k1")["text"] == "two"
+    with AnswerLog(path) as log:  # read again, it is the same
+        assert log.answered("k1")
+        assert log.record("k1")["text"] == "two"
 
 
 def test_a_full_disk_leaves_no_half_record(tmp_path, monkeypatch):
@@ -70,10 +88,10 @@ def test_a_full_disk_leaves_no_half_record(tmp_path, monkeypatch):
             patch.setattr(os, "write", full)
             with pytest.raises(EmergenceError, match=r"could not be written: No space left"):
                 log.append(record("k2"))
-        assert log.answered == {"k1"}  # what is not on disk is not answered
+        assert [log.answered(key) for key in ("k1", "k2")] == [True, False]  # what is not on disk is not answered
         log.append(record("k3"))
     with AnswerLog(path) as log:
-        assert log.answered == {"k1", "k3"}
+        assert [log.answered(key) for key in ("k1", "k2", "k3")] == [True, False, True]
     assert path.read_bytes().count(b"\n") == 2
 
 

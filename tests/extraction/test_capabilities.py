@@ -209,16 +209,16 @@ def ask(tmp_path, server, asked, **options):
     client = httpx2.AsyncClient(transport=httpx2.MockTransport(server))
     return collect(
         "m", asked, base_url="http://127.0.0.1:1/v1", out=tmp_path / "a.csv", http_client=client, **options
-    ).attrs["capabilities"]
+    ).capabilities
 
 
 def test_what_was_found_out_with_other_settings_is_found_out_again(tmp_path):
     asked = prompts("questions").head(2)
     server = Server(logprobs=5)
-    assert not ask(tmp_path, server, asked, temperature=0.0)["sampled"]
-    assert ask(tmp_path, server, asked, temperature=1.0)["sampled"]
-    assert ask(tmp_path, server, asked, logprobs=0)["logprobs"] == 0
-    assert ask(tmp_path, server, asked)["logprobs"] == 5
+    assert not ask(tmp_path, server, asked, temperature=0.0).sampled
+    assert ask(tmp_path, server, asked, temperature=1.0).sampled
+    assert ask(tmp_path, server, asked, logprobs=0).logprobs == 0
+    assert ask(tmp_path, server, asked).logprobs == 5
     calls = server.calls
     ask(tmp_path, server, asked)
     assert server.calls == calls  # known
@@ -226,11 +226,11 @@ def test_what_was_found_out_with_other_settings_is_found_out_again(tmp_path):
 
 def test_lists_are_asked_for_as_texts_to_go_on_with(tmp_path):
     both = Server(("chat", "completions"))
-    assert ask(tmp_path, both, prompts("lists").head(3))["endpoint"] == "completions"
-    assert ask(tmp_path, both, prompts("questions").head(3))["endpoint"] == "chat"
-    assert ask(tmp_path, both, prompts("lists").head(3), endpoint="chat")["endpoint"] == "chat"
+    assert ask(tmp_path, both, prompts("lists").head(3)).endpoint == "completions"
+    assert ask(tmp_path, both, prompts("questions").head(3)).endpoint == "chat"
+    assert ask(tmp_path, both, prompts("lists").head(3), endpoint="chat").endpoint == "chat"
     (tmp_path / "a.log.jsonl").unlink()
-    assert ask(tmp_path, Server(), prompts("lists").head(3))["endpoint"] == "chat"  # where there is nothing else
+    assert ask(tmp_path, Server(), prompts("lists").head(3)).endpoint == "chat"  # where there is nothing else
 
 
 def test_a_system_prompt_that_is_ignored_is_said(tmp_path, emergence, monkeypatch):

@@ -14,6 +14,7 @@ from estimators.base import EmergenceError, InputError
 from extraction.answer_log import AnswerLog
 from extraction.collect import log_path
 from extraction.endpoints import Capabilities
+from extraction.responses import COLLECTED
 from tests.extraction.played import CHAT, KEY, ask, good, prompt_of, reply
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -26,6 +27,22 @@ def test_every_answer_is_a_row_in_the_order_of_the_prompts(tmp_path):
     assert table["text"].tolist() == [f"said Say {i // 2}" for i in range(6)]
     assert table["error"].isna().all()
     assert pd.read_parquet(tmp_path / "a.parquet")["text"].tolist() == table["text"].tolist()
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "json"])
+def test_the_table_is_read_back_as_it_was_collected(tmp_path, ending):
+    def answer(request):
+        number = int(prompt_of(request).split()[-1])
+        return (
+            httpx2.Response(200, json=reply("" if number == 0 else "NA, null")) if number < 2 else httpx2.Response(400)
+        )
+
+    table = ask(tmp_path / f"a.{ending}", answer)
+    assert table.columns.tolist() == [*COLLECTED.columns]
+    assert table["text"].tolist()[:2] == ["", "NA, null"]
+    assert table["text"].isna().tolist() == [False, False, True]
+    assert table["error"].isna().tolist() == [True, True, False]
+    assert table["prompt_id"].tolist() == ["p0", "p1", "p2"]
 
 
 def test_two_thousand_prompts_with_every_fifth_call_failing(tmp_path):

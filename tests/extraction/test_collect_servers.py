@@ -60,7 +60,7 @@ def test_equal_seeds_give_equal_answers_in_a_fresh_run(served, tmp_path):
     texts = [
         collect(
             "gpt2-30k", asked, base_url=served, out=tmp_path / f"{name}.csv", max_tokens=8, seed=seed, concurrency=1
-        )
+        ).table()
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     ]
     assert texts[0]["text"].tolist() == texts[1]["text"].tolist() != texts[2]["text"].tolist()
@@ -68,11 +68,12 @@ def test_equal_seeds_give_equal_answers_in_a_fresh_run(served, tmp_path):
 
 @pytest.mark.parametrize("endpoint", ["completions", "responses"])
 def test_the_other_endpoints(served, tmp_path, endpoint):
-    table = collect(
+    done = collect(
         "gpt2-30k", prompts("demo").head(2), base_url=served, out=tmp_path / "a.csv", endpoint=endpoint, max_tokens=8
     )
+    table = done.table()
     assert table["error"].isna().all()
-    assert table.attrs["capabilities"]["endpoint"] == endpoint
+    assert done.capabilities.endpoint == endpoint
     assert (table["completion_tokens"] <= 8).all()
 
 
@@ -83,7 +84,7 @@ def test_a_model_the_server_does_not_have(served, tmp_path):
 
 def test_a_prompt_longer_than_the_context_is_a_failure_with_a_reason(served, tmp_path):
     asked = pd.DataFrame({"prompt_id": ["long", "short"], "prompt": ["a dog and " * 300, "a dog"]})
-    table = collect("gpt2-30k", asked, base_url=served, out=tmp_path / "a.csv", max_tokens=4, max_retries=0)
+    table = collect("gpt2-30k", asked, base_url=served, out=tmp_path / "a.csv", max_tokens=4, max_retries=0).table()
     assert table["error"].notna().tolist() == [True, False]
     assert "HTTP 500" in table["error"][0]
 
@@ -108,16 +109,15 @@ def test_logprobs_of_llama_server(tmp_path):
             except OSError:
                 time.sleep(0.2)
         asked = prompts("demo").head(3)
-        table = collect(
+        done = collect(
             "m", asked, base_url=f"{url}/v1", out=tmp_path / "a.parquet", max_tokens=8, endpoint="completions"
         )
     finally:
         server.terminate()
         server.wait()
-    able = table.attrs["capabilities"]
-    assert able["logprobs"] == 5
-    assert able["seed"]
-    entries = [json.loads(text) for text in table["logprobs"].dropna()]
+    assert done.capabilities.logprobs == 5
+    assert done.capabilities.seed
+    entries = [json.loads(text) for text in done.table()["logprobs"].dropna()]
     assert entries
     assert all(entry["logprob"] <= 0 and len(entry["top"]) == 5 for answer in entries for entry in answer)
 
@@ -195,7 +195,7 @@ def test_faults_on_a_real_wire(tmp_path, monkeypatch):
         url = f"http://127.0.0.1:{server.server_port}/v1"
         table = collect(
             "m", asked, base_url=url, out=tmp_path / "a.csv", capabilities=Capabilities("chat"), timeout_s=1.0
-        )
+        ).table()
     finally:
         server.shutdown()
         server.server_close()
@@ -213,7 +213,9 @@ def test_what_a_server_withholds_is_an_answer_and_an_empty_account_ends_the_run(
         with pytest.raises(EmergenceError, match=r"quota is spent.*2 of 51 answers are in"):
             collect("m", asked, out=tmp_path / "a.parquet", concurrency=1, **options)
         assert len(Misbehaving.seen) == 3  # nothing was asked after that
-        table = collect("m", asked, out=tmp_path / "a.parquet", concurrency=1, **options)  # the account is filled again
+        table = collect(
+            "m", asked, out=tmp_path / "a.parquet", concurrency=1, **options
+        ).table()  # the account is filled again
     finally:
         server.shutdown()
         server.server_close()
@@ -262,11 +264,11 @@ def test_a_killed_process_loses_only_what_was_in_flight(tmp_path):
         before = len(Slow.asked)
         assert 15 <= before < 60
         asked = pd.DataFrame({"prompt": [f"prompt {n}" for n in range(60)]})
-        table = collect("m", asked, base_url=url, out=out, capabilities=Capabilities("chat"), concurrency=3)
+        done = collect("m", asked, base_url=url, out=out, capabilities=Capabilities("chat"), concurrency=3)
     finally:
         server.shutdown()
         server.server_close()
-    assert table["text"].tolist() == [f"said prompt {n}" for n in range(60)]
+    assert done.table()["text"].tolist() == [f"said prompt {n}" for n in range(60)]
     assert len(set(Slow.asked)) == 60
     assert len(Slow.asked) <= 60 + 3  # an answer on its way when the process died is asked for again
 

@@ -65,7 +65,7 @@ def test_no_message_of_a_server_brings_it_out(tmp_path, capfd, caplog, status, a
         table = collect(
             "m", asked, base_url="http://api.example/v1", out=tmp_path / "a.csv", max_retries=1,
             capabilities=able, http_client=client,
-        )  # fmt: skip
+        ).table()  # fmt: skip
         left += table.to_string()
     except EmergenceError as error:
         left += str(error) + "".join(traceback.format_exception(error))

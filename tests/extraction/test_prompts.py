@@ -20,6 +20,16 @@ def test_the_built_in_sets():
         assert prompts(name)["prompt_id"].is_unique
 
 
+def test_a_line_of_a_file_ends_where_its_text_says_so(tmp_path):
+    """Some characters count as ends of lines in Python, and stand inside texts; and files come in pieces."""
+    texts = [f"one\u2028two\x85 {number}" for number in range(2500)]
+    for name, lines in (("p.txt", texts), ("p.jsonl", [json.dumps({"prompt": t}, ensure_ascii=False) for t in texts])):
+        (tmp_path / name).write_text("\n".join(lines), encoding="utf-8")
+        found = prompts(tmp_path / name)
+        assert found["prompt"].tolist() == texts
+        assert found["prompt_id"].tolist() == [str(number) for number in range(2500)]
+
+
 @pytest.mark.parametrize("ending", ["txt", "jsonl", "json", "csv", "parquet"])
 def test_every_kind_of_file(tmp_path, ending):
     frame = pd.DataFrame({"prompt": ["One, with a comma", "Zwei"]})

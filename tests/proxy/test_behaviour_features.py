@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from estimators.base import InputError
 from extraction.tables import RESPONSES
-from proxy.behaviour_features import behaviour_features, distinct_share, entropy_bits, list_answer
+from proxy.behaviour_features import accuracy_by_shots, behaviour_features, distinct_share, entropy_bits, list_answer
 
 
 def answers(rows: list[dict]) -> pd.DataFrame:
@@ -67,6 +67,7 @@ def test_list_accuracy_by_shots():
     assert found["list_accuracy_few"] == 0.5
     assert found["list_accuracy_many"] == 1.0
     assert found["list_gain"] == 0.5
+    assert accuracy_by_shots(answers(rows)) == {2: 0.5, 5: 1.0}
     assert list_answer("dog, cat,", "") == (2, False, "")
     assert list_answer("Nothing", "dog") is None
 

@@ -9,10 +9,12 @@ import pytest
 from estimators.base import InputError
 from extraction import load_model
 from extraction.prompt_texts import OPENINGS, QUESTIONS
+from extraction.prompts import listed_entities, prompts
 from extraction.responses import read_responses
 from extraction.tables import write_table
 from proxy.features import features, join_target
 from proxy.reader_features import Reader, answer_windows
+from proxy.references import read_references
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,25 @@ def test_one_row_per_model_with_the_same_columns(reader):
     small = frame.filter(like="small.")
     assert np.isfinite(small.astype(float)).all().all()
     assert frame["behaviour.surprise_bits"].isna().all()
+
+
+def test_accuracy_by_shots_is_told_and_no_proxy_learns_from_it():
+    """Single numbers of shots have few prompts; what is steady of them is among the behaviour."""
+    asked = prompts("lists")
+    entity = {"animal": " dog,", "color": " red,", "country": " China,"}
+    right = pd.Series([entity[listed_entities(prompt)[0]] for prompt in asked["prompt"]])
+    few = asked["prompt"].str.count(",") <= 6
+    frame = features(
+        pd.concat([asked.assign(model="a", text=right), asked[few].assign(model="b", text=right[few])]), []
+    ).set_index("model")
+    by_shots = frame.filter(like="shots.").astype(float)
+    assert by_shots.columns.tolist() == [f"shots.{n}" for n in range(1, 13)]
+    assert by_shots.loc["a", "shots.1"] > by_shots.loc["a", "shots.12"] > 0  # these have been named more often by then
+    assert by_shots.loc["b"].notna().tolist() == [True] * 6 + [False] * 6
+    table = pd.concat([frame.reset_index()] * 5, ignore_index=True)
+    table = table.assign(model=[f"m{n}" for n in range(10)], target=np.arange(10.0))
+    read = read_references(table, target="target", groups=None, mode="outputs")
+    assert not [name for name in read.X.columns if name.startswith("shots.")]
 
 
 def test_the_same_answers_give_the_same_features_whoever_is_read_beside(reader):
