@@ -15,7 +15,7 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 from paper_claims import judge_all
-from paper_rules import LISTS, Study
+from paper_rules import LISTS, SHUFFLE, Study
 from paper_text import write_study
 
 from estimators import estimate, estimate_many, shuffled_pairs
@@ -34,8 +34,8 @@ from proxy.measure import measure
 from proxy.schemas import EMERGENCE
 
 TEXT = "python-docs"
-SHUFFLED = f"{TEXT}, shuffled"
 SHOTS = 12
+SEEDS = 3  # of the paper's MINE
 TRAINED = {  # name in the tables: method and its options; small budgets, no second fits on halves
     "infonce": ("infonce", {"steps": 100, "folds": 2, "halves": False}),
     "mine": ("mine", {"steps": 100, "folds": 2, "halves": False}),
@@ -55,18 +55,18 @@ def measured(arguments: argparse.Namespace) -> Study:
         tell(f"{name}, {number + 1} of {len(arguments.models)}")
         trained = load_model(name, device="cpu")
         kept = Kept(arguments.results, trained)
-        for model in (trained, random_twin(trained, seed=arguments.seed)):
+        twin = random_twin(trained, seed=arguments.seed)
+        for model, shuffled in ((trained, False), (twin, False), (trained, True)):
             for corpus in (TEXT, "animal"):
-                tables.setdefault("main", []).append(emergence(kept, model, corpus, arguments))
+                table = emergence(kept, model, corpus, arguments, shuffled=shuffled)
+                tables.setdefault("main", []).append(table)
             for count in (few, some, many) if name in largest else ():
-                table = emergence(kept, model, "country", arguments, count=count, tokens=2 * SHOTS)
+                table = emergence(kept, model, "country", arguments, shuffled=shuffled, count=count, tokens=2 * SHOTS)
                 tables.setdefault("shots", []).append(table)
-        if name in largest:
-            tables.setdefault("shuffled", []).append(emergence(kept, trained, SHUFFLED, arguments))
         tables.setdefault("trained", []).append(
             kept(
                 "trained",
-                lambda model=trained, twin=name in ends: by_trained_estimators(model, arguments, twin=twin),
+                lambda models=(trained, twin)[: 1 + (name in ends)]: by_trained_estimators(models, arguments),
                 arguments.samples,
                 arguments.seed,
                 name in ends,
@@ -76,10 +76,11 @@ def measured(arguments: argparse.Namespace) -> Study:
             tables.setdefault("preset", []).append(
                 kept(
                     "preset",
-                    lambda model=trained: by_paper_preset(model, arguments),
+                    lambda models=(trained, twin): by_paper_preset(models, arguments),
                     arguments.samples,
                     arguments.epochs,
                     arguments.seed,
+                    SEEDS,
                 )
             )
     return Study(**{name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()})
@@ -111,17 +112,17 @@ def emergence(
     corpus: str,
     arguments: argparse.Namespace,
     *,
+    shuffled: bool = False,
     count: int | None = None,
     tokens: int | None = None,
 ) -> pd.DataFrame:
-    """Measure one model, or its twin, on one corpus."""
+    """Measure one model, or its twin, on one corpus, perhaps with its tokens shuffled over the windows."""
     count = count or arguments.windows
-    source = TEXT if corpus == SHUFFLED else corpus
-    chosen = windows(source, model.tokenizer, count=count, tokens=tokens, seed=arguments.seed, prefix=model.prefix)
-    if corpus == SHUFFLED:
+    chosen = windows(corpus, model.tokenizer, count=count, tokens=tokens, seed=arguments.seed, prefix=model.prefix)
+    if shuffled:
         chosen = shuffled_windows(chosen, arguments.seed)
     return kept(
-        f"{corpus}-{count}" + ("-random" if model.name.endswith(SUFFIX) else ""),
+        f"{chosen.corpus}-{count}" + ("-random" if model.name.endswith(SUFFIX) else ""),
         lambda: measure(model, chosen, queries=arguments.queries, seed=arguments.seed),
         chosen.hash,
         arguments.queries,
@@ -134,18 +135,22 @@ def tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def shuffled_windows(text: Windows, seed: int) -> Windows:
+def shuffled_windows(ordered: Windows, seed: int) -> Windows:
     """Permute every column over the windows: each position keeps its tokens, the context is lost.
 
     Micro information is unchanged, so any difference of IE is one of the macro information.
     """
     rng = np.random.default_rng([seed, 3])
-    rows = np.repeat(text.tokens, text.weights.astype(np.int64), axis=0)
+    rows = np.repeat(ordered.tokens, ordered.weights.astype(np.int64), axis=0)
     rows = np.stack([rng.permutation(column) for column in rows.T], axis=1)
     distinct, counts = np.unique(rows, axis=0, return_counts=True)
     order = rng.permutation(len(distinct))
     return replace(
-        text, corpus=SHUFFLED, tokens=distinct[order], weights=counts[order].astype(np.float64), documents=None
+        ordered,
+        corpus=f"{ordered.corpus}{SHUFFLE}",
+        tokens=distinct[order],
+        weights=counts[order].astype(np.float64),
+        documents=None,
     )
 
 
@@ -162,13 +167,13 @@ def pairs(model: LanguageModel, count: int, seed: int) -> tuple[list[tuple[torch
     return [macro, *micro], text
 
 
-def by_trained_estimators(trained: LanguageModel, arguments: argparse.Namespace, *, twin: bool) -> pd.DataFrame:
-    """E of the last block on text by trained estimators, for the model, perhaps its twin, and with pairs re-drawn.
+def by_trained_estimators(models: Sequence[LanguageModel], arguments: argparse.Namespace) -> pd.DataFrame:
+    """E of the last block on text by trained estimators, for a model, perhaps its twin, and with pairs re-drawn.
 
     The re-drawn pairs are a control: the truth of what is estimated of them is 0 bits.
     """
     rows = []
-    for model in (trained, random_twin(trained, seed=arguments.seed))[: 1 + twin]:
+    for model in models:
         problems, text = pairs(model, arguments.samples, arguments.seed)
         x, y = problems[0]
         for label, (method, options) in TRAINED.items():
@@ -195,27 +200,28 @@ def by_trained_estimators(trained: LanguageModel, arguments: argparse.Namespace,
     return pd.DataFrame(rows)
 
 
-def by_paper_preset(model: LanguageModel, arguments: argparse.Namespace) -> pd.DataFrame:
+def by_paper_preset(models: Sequence[LanguageModel], arguments: argparse.Namespace) -> pd.DataFrame:
     """Macro information of the last block by the paper's own MINE: what it reports (max), last and held out."""
-    problems, _ = pairs(model, arguments.samples, arguments.seed)
-    x, y = problems[0]
-    options = {"seed": arguments.seed, "preset": "paper", "epochs": arguments.epochs}
-    true, shuffled = estimate(x, y, "mine", **options), shuffled_pairs(x, y, "mine", **options)
-    return pd.DataFrame(
-        [
-            {
-                "model": model.name,
-                "pairs": label,
-                "max": one.details["max"],
-                "last": one.details["last"],
-                "held_out": one.details["held_out"],
-                "ceiling": ceiling,
-                "epochs": arguments.epochs,
-                "samples": len(x),
-            }
-            for label, one, ceiling in (("true", true, true.ceiling_bits), ("shuffled", shuffled, 0.0))
-        ]
-    )
+    rows = []
+    for model in models:
+        problems, _ = pairs(model, arguments.samples, arguments.seed)
+        x, y = problems[0]
+        for seed in range(arguments.seed, arguments.seed + SEEDS):
+            options = {"seed": seed, "preset": "paper", "epochs": arguments.epochs}
+            true, shuffled = estimate(x, y, "mine", **options), shuffled_pairs(x, y, "mine", **options)
+            for label, one, ceiling in (("true", true, true.ceiling_bits), ("drawn anew", shuffled, 0.0)):
+                rows.append(
+                    {
+                        "model": model.name,
+                        "pairs": label,
+                        "seed": seed,
+                        **{name: one.details[name] for name in ("max", "last", "held_out")},
+                        "ceiling": ceiling,
+                        "epochs": arguments.epochs,
+                        "samples": len(x),
+                    }
+                )
+    return pd.DataFrame(rows)
 
 
 def from_sweep(folder: Path) -> Study:

@@ -9,8 +9,11 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+from paper_rules import CASES, RANDOM, SHUFFLED, TRAINED, only
 
+LINES = {TRAINED: "o-", RANDOM: "s--", SHUFFLED: "x:"}
 plt.rcParams.update({"figure.dpi": 110, "axes.grid": True, "grid.alpha": 0.25, "font.size": 9, "legend.fontsize": 7})
 
 
@@ -19,6 +22,10 @@ def _save(figure: Any, images: Path, name: str) -> str:
     figure.savefig(images / name, metadata={"Software": None})  # the same numbers give the same file
     plt.close(figure)
     return name
+
+
+def _label(what: str, case: str) -> str:
+    return what if case == TRAINED else f"{what}, {case}"
 
 
 def _colors(table: pd.DataFrame) -> dict[str, Any]:
@@ -33,21 +40,21 @@ def _colors(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def size(found: pd.DataFrame, images: Path) -> str:
-    """E by parameters, one panel per corpus; twins dashed."""
+    """E by parameters, one panel per corpus; random twins dashed, shuffled windows dotted."""
     corpora = sorted(found["corpus"].unique())
     figure, axes = plt.subplots(1, len(corpora), figsize=(4.2 * len(corpora), 3.6), squeeze=False)
     for axis, corpus in zip(axes[0], corpora, strict=True):
         for number, (family, group) in enumerate(found[found["corpus"] == corpus].groupby("family")):
-            for twin, style in ((False, "o-"), (True, "s--")):
-                one = group[group["twin"] == twin]
+            for case, style in LINES.items():
+                one = only(group, case)
                 axis.errorbar(
                     one["parameters"].astype(float),
                     one["ie_bits"].astype(float),
                     one["ie_std_error"].astype(float),
                     fmt=style,
                     color=f"C{number}",
-                    alpha=0.5 if twin else 1.0,
-                    label=f"{family}, random weights" if twin else family,
+                    alpha=1.0 if case == TRAINED else 0.5,
+                    label=_label(str(family), case),
                 )
         axis.axhline(0, color="grey", linewidth=0.6)
         axis.set(title=corpus, xscale="log", xlabel="parameters", ylabel="E of the highest block, bits")
@@ -56,20 +63,21 @@ def size(found: pd.DataFrame, images: Path) -> str:
 
 
 def depth(found: pd.DataFrame, images: Path) -> str:
-    """E(l) by relative depth, one panel per corpus; twins dashed."""
+    """E(l) by block, one panel per corpus; random twins dashed, shuffled windows dotted."""
     corpora = sorted(found["corpus"].unique())
     colors = _colors(found)
     figure, axes = plt.subplots(1, len(corpora), figsize=(4.2 * len(corpora), 3.6), squeeze=False)
     for axis, corpus in zip(axes[0], corpora, strict=True):
-        for (of, twin), one in found[found["corpus"] == corpus].groupby(["of", "twin"], sort=False):
-            axis.plot(
+        for (of, case), one in found[found["corpus"] == corpus].groupby(["of", "case"], sort=False):
+            axis.errorbar(
                 one["layer"].astype(int) + 1,
                 one["ie_bits"].astype(float),
-                "--" if twin else "o-",
+                one["ie_std_error"].astype(float) if case == TRAINED else None,
+                fmt=LINES[case],
                 color=colors[of],
-                linewidth=0.8 if twin else 1.4,
+                linewidth=1.4 if case == TRAINED else 0.8,
                 markersize=3,
-                label=None if twin else of,
+                label=of if case == TRAINED else None,
             )
         axis.axhline(0, color="grey", linewidth=0.6)
         axis.set(title=corpus, xlabel="block", ylabel="E(l), bits")
@@ -77,30 +85,22 @@ def depth(found: pd.DataFrame, images: Path) -> str:
     return _save(figure, images, "study_depth.png")
 
 
-def position(found: pd.DataFrame, controls: pd.DataFrame, images: Path) -> str:
+def position(found: pd.DataFrame, images: Path) -> str:
     """IE by token in text: trained models, and both controls."""
     colors = _colors(found)
-    figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.6), sharey=True)
-    for (of, corpus), one in found[~found["twin"]].groupby(["of", "corpus"], sort=False):
-        axes[0].errorbar(
-            one["position"].astype(int),
-            one["ie_bits"].astype(float),
-            one["ie_std_error"].astype(float),
-            color=colors[of],
-            label=of if len(found["corpus"].unique()) == 1 else f"{of}, {corpus}",
-        )
-    for (of, twin, _), one in controls.groupby(["of", "twin", "corpus"], sort=False):
-        axes[1].plot(
-            one["position"].astype(int),
-            one["ie_bits"].astype(float),
-            "--" if twin else ":",
-            color=colors[of],
-            linewidth=1.0 if twin else 2.0,
-            label=f"{of}, {'random weights' if twin else 'shuffled text'}",
-        )
-    axes[0].set(title="trained models on text", xlabel="token", ylabel="IE, bits")
-    axes[1].set(title="controls: random weights (dashed), shuffled text (dotted)", xlabel="token")
-    axes[0].legend()
+    present = [case for case in CASES if case in set(found["case"])]
+    figure, axes = plt.subplots(1, len(present), figsize=(4.2 * len(present), 3.6), sharey=True, squeeze=False)
+    for axis, case in zip(axes[0], present, strict=True):
+        for (of, corpus), one in only(found, case).groupby(["of", "corpus"], sort=False):
+            axis.errorbar(
+                one["position"].astype(int),
+                one["ie_bits"].astype(float),
+                one["ie_std_error"].astype(float),
+                color=colors[of],
+                label=of if len(found["corpus"].unique()) == 1 else f"{of}, {corpus}",
+            )
+        axis.set(title=case, xlabel="token", ylabel="IE, bits" if case == TRAINED else None)
+    axes[0][0].legend()
     return _save(figure, images, "study_token.png")
 
 
@@ -110,28 +110,66 @@ def shots(found: pd.DataFrame, images: Path) -> str:
     figure, axes = plt.subplots(1, len(models), figsize=(4.6 * len(models), 3.8), squeeze=False, sharey=True)
     for axis, of in zip(axes[0], models, strict=True):
         for number, ((corpus, count), group) in enumerate(found[found["of"] == of].groupby(["corpus", "windows"])):
-            for twin, style in ((False, "o-"), (True, "--")):
-                one = group[group["twin"] == twin]
-                label = f"{corpus}, {count:,} windows" + (", random weights" if twin else "")
+            for case, style in LINES.items():
+                one = only(group, case)
                 axis.plot(
                     one["position"].astype(int),
                     one["ie_bits"].astype(float),
                     style,
                     color=f"C{number}",
                     markersize=2.5,
-                    label=label,
+                    alpha=1.0 if case == TRAINED else 0.5,
+                    label=_label(f"{corpus}, {count:,} windows", case),
                 )
-            trained = group[~group["twin"]]
+            trained = only(group, TRAINED)
             axis.plot(
                 trained["position"].astype(int),
                 trained["macro_ceiling_bits"].astype(float) - trained["micro_bits"].astype(float),
-                ":",
+                "-.",
                 color=f"C{number}",
                 linewidth=0.9,
             )
-        axis.set(title=f"{of}; dotted: ceiling less micro", xlabel="token (two per shot)", ylabel="IE, bits")
+        axis.set(title=f"{of}; dash-dotted: ceiling less micro", xlabel="token (two per shot)", ylabel="IE, bits")
     axes[0][0].legend()
     return _save(figure, images, "study_shots.png")
+
+
+def levelling(found: pd.DataFrame, images: Path) -> str:
+    """Rise of IE since the first shot, with its errors, and that of the ceiling."""
+    models = list(dict.fromkeys(found["of"]))
+    figure, axes = plt.subplots(1, len(models), figsize=(4.6 * len(models), 3.6), squeeze=False, sharey=True)
+    for axis, of in zip(axes[0], models, strict=True):
+        for number, ((corpus, count), group) in enumerate(found[found["of"] == of].groupby(["corpus", "windows"])):
+            one = only(group, TRAINED)
+            ceiling = one["macro_ceiling_bits"].astype(float)
+            axis.errorbar(
+                one["shot"].astype(int),
+                one["ie_bits"].astype(float) - float(one["ie_bits"].iloc[0]),
+                one["ie_std_error"].astype(float),
+                fmt="o-",
+                color=f"C{number}",
+                markersize=3,
+                label=f"{corpus}, {count:,} windows",
+            )
+            axis.plot(one["shot"].astype(int), ceiling - ceiling.iloc[0], "-.", color=f"C{number}", linewidth=0.9)
+        axis.axvline(7, color="grey", linewidth=0.6)
+        axis.set(title=f"{of}; dash-dotted: the ceiling", xlabel="shot", ylabel="rise since the first shot, bits")
+    axes[0][0].legend()
+    return _save(figure, images, "study_levelling.png")
+
+
+def bounds(numbers: pd.DataFrame, images: Path) -> str:
+    """What the paper's MINE reports, with its error over seeds, beside held-out values and the ceiling."""
+    figure, axis = plt.subplots(figsize=(0.55 * len(numbers) + 2.5, 4.2))
+    at = np.arange(len(numbers))
+    axis.bar(at - 0.2, numbers["max"], 0.38, yerr=numbers["error of max"], label="maximum over epochs")
+    axis.bar(at + 0.2, numbers["held_out"], 0.38, label="held out")
+    axis.hlines(numbers["ceiling"], at - 0.45, at + 0.45, color="black", label="ceiling")
+    names = [f"{row.model}, {row.case}\n{row.pairs} pairs" for row in numbers.itertuples()]
+    axis.set_xticks(at, names, rotation=60, ha="right", fontsize=7)
+    axis.set(ylabel="bits")
+    axis.legend()
+    return _save(figure, images, "study_bound.png")
 
 
 def spread(found: pd.DataFrame, images: Path) -> str:
@@ -140,15 +178,16 @@ def spread(found: pd.DataFrame, images: Path) -> str:
     figure, axes = plt.subplots(1, len(models), figsize=(4.6 * len(models), 3.6), squeeze=False, sharey=True)
     for axis, of in zip(axes[0], models, strict=True):
         for number, ((corpus, count), group) in enumerate(found[found["of"] == of].groupby(["corpus", "windows"])):
-            for twin, style in ((False, "o-"), (True, "--")):
-                one = group[group["twin"] == twin]
+            for case, style in LINES.items():
+                one = only(group, case)
                 axis.plot(
                     one["shot"].astype(int),
                     one["ie_sample_std"].astype(float),
                     style,
                     color=f"C{number}",
                     markersize=3,
-                    label=f"{corpus}, {count:,} windows" + (", random weights" if twin else ""),
+                    alpha=1.0 if case == TRAINED else 0.5,
+                    label=_label(f"{corpus}, {count:,} windows", case),
                 )
         axis.set(title=of, xlabel="shot", ylabel="standard deviation of IE over windows, bits")
     axes[0][0].legend()

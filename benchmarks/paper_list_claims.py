@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import paper_figures as figures
-from paper_rules import ERRORS, Claim, answer, curve, difference
+from numpy.typing import ArrayLike, NDArray
+from paper_rules import CASES, ERRORS, TRAINED, Claim, answer, curve, difference, interval, only
 
 LEVEL = 0.95  # a curve has levelled off where it has made this share of its whole rise
 
@@ -18,29 +19,27 @@ def staircase(shots: pd.DataFrame, images: Path) -> Claim:
     found = curve(shots)
     many = found[found["windows"] == found["windows"].max()]
     rows = []
-    for (of, corpus), group in many[~many["twin"]].groupby(["of", "corpus"], sort=False):
-        twin = many[(many["of"] == of) & many["twin"] & (many["corpus"] == corpus)]
-        row: dict[str, object] = {"model": of, "corpus": corpus}
-        for label, one in (("trained", group), ("random", twin)):
-            if one.empty:
+    for (of, corpus), group in many.groupby(["of", "corpus"], sort=False):
+        for case in CASES:
+            value = only(group, case).set_index("position")
+            if value.empty:
                 continue
-            value = one.set_index("position")
-            entity = [difference(value.loc[t], value.loc[t - 1]) for t in range(3, 15, 2) if t in value.index]
-            comma = [difference(value.loc[t], value.loc[t - 1]) for t in range(4, 15, 2) if t in value.index]
-            for part, gains in (("entity", entity), ("comma", comma)):
-                row[f"{label}: gain per {part}"] = float(np.mean([gain for gain, _ in gains]))
-                row[f"{label}: error, {part}"] = float(np.sqrt(sum(error**2 for _, error in gains))) / len(gains)
-            row[f"{label}: rise of E"], row[f"{label}: its error"] = difference(value.loc[14], value.loc[2])
-        rows.append(row)
+            row: dict[str, object] = {"model": of, "corpus": corpus, "case": case}
+            for part, first in (("entity", 3), ("comma", 4)):
+                steps = [difference(value.loc[t], value.loc[t - 1]) for t in range(first, 15, 2) if t in value.index]
+                row[f"gain per {part}"] = float(np.mean([gain for gain, _ in steps]))
+                row[f"error, {part}"] = float(np.sqrt(sum(error**2 for _, error in steps))) / len(steps)
+            row["rise of E"], row["its error"] = difference(value.loc[14], value.loc[2])
+            rows.append(row)
     numbers = pd.DataFrame(rows)
-    seen = climbs(numbers, "trained")
-    shared = "random: rise of E" in numbers and bool(climbs(numbers, "random").any())
+    climbing = climbs(numbers)
+    trained = numbers["case"] == TRAINED
     return Claim(
         title="In lists emergence rises only when a new demonstration comes",
         rule=f"From the second to the seventh shot a new entity adds more than {ERRORS:g} errors on average, and its "
         "comma no more than a tenth of that, and IE at the ends of the shots rises by as many errors from the first to "
-        "the seventh.",
-        verdict=answer(bool(seen.all()), not seen.any(), shared),
+        "the seventh. A control shares this if it does so too.",
+        verdict=answer(bool(climbing[trained].all()), not climbing[trained].any(), bool(climbing[~trained].any())),
         remark="The comma is certain, so run alone it tells nothing: at even positions the mean of the micro "
         "information falls, and IE rises by that alone, whatever the model does. The table separates the two steps.",
         numbers=numbers,
@@ -48,13 +47,12 @@ def staircase(shots: pd.DataFrame, images: Path) -> Claim:
     )
 
 
-def climbs(numbers: pd.DataFrame, label: str) -> pd.Series:
+def climbs(numbers: pd.DataFrame) -> pd.Series:
     """Whether IE rises from shot to shot, and at the entities only."""
-    entity, comma = numbers[f"{label}: gain per entity"], numbers[f"{label}: gain per comma"]
     return (
-        (entity > ERRORS * numbers[f"{label}: error, entity"])
-        & (comma <= 0.1 * entity)
-        & (numbers[f"{label}: rise of E"] > ERRORS * numbers[f"{label}: its error"])
+        (numbers["gain per entity"] > ERRORS * numbers["error, entity"])
+        & (numbers["gain per comma"] <= 0.1 * numbers["gain per entity"])
+        & (numbers["rise of E"] > ERRORS * numbers["its error"])
     )
 
 
@@ -64,77 +62,111 @@ def at_shots(found: pd.DataFrame) -> pd.DataFrame:
     return even.assign(shot=even["position"] // 2)
 
 
-def levelled(values: Iterable[float]) -> int:
+def levelled(values: ArrayLike | Sequence[float]) -> int:
     """First shot at which a curve has made 95 % of its rise from the first one to its highest value; 1: no rise."""
-    rise = np.array(list(values), float)
-    rise -= rise[0]
+    rise = np.asarray(values, float)
+    rise = rise - rise[0]
     return int(np.argmax(rise >= LEVEL * rise.max())) + 1
 
 
-def levelling(shots: pd.DataFrame) -> Claim:
+def levelling(shots: pd.DataFrame, images: Path) -> Claim:
     """In lists IE levels off by about the seventh shot."""
+    found = at_shots(curve(shots))
     rows = []
-    for (of, corpus, count), group in at_shots(curve(shots)).groupby(["of", "corpus", "windows"], sort=False):
-        trained, twin = group[~group["twin"]], group[group["twin"]]
-        rise, error = difference(trained.loc[trained["ie_bits"].idxmax()], trained.iloc[0])
+    for (of, corpus, count, case), one in _ordered(found):
+        rise, error = difference(one.loc[one["ie_bits"].idxmax()], one.iloc[0])
         rows.append(
             {
                 "model": of,
                 "corpus": corpus,
                 "windows": count,
-                "levels off at shot": levelled(trained["ie_bits"]),
-                "macro levels off at shot": levelled(trained["macro_bits"]),
-                "its ceiling does so at shot": levelled(trained["macro_ceiling_bits"]),
-                "random: levels off at shot": levelled(twin["ie_bits"]) if len(twin) else None,
+                "case": case,
+                "levels off at shot": levelled(one["ie_bits"]),
+                "its 90 % interval": interval(levelled, one["ie_bits"], one["ie_std_error"]),
+                "macro levels off at shot": levelled(one["macro_bits"]),
+                "its ceiling does so at shot": levelled(one["macro_ceiling_bits"]),
                 "rise of E": rise,
                 "its error": error,
-                "E at the last shot": trained.iloc[-1]["ie_bits"],
-                "ceiling at the last shot": trained.iloc[-1]["macro_ceiling_bits"],
+                "E at the last shot": one.iloc[-1]["ie_bits"],
+                "ceiling at the last shot": one.iloc[-1]["macro_ceiling_bits"],
             }
         )
     numbers = pd.DataFrame(rows)
     shot = numbers["levels off at shot"]
     rises = numbers["rise of E"] > ERRORS * numbers["its error"]
     early = rises & (shot <= 7) & (shot > 1)
-    ceiling = bool(((numbers["its ceiling does so at shot"] - shot).abs() <= 1).all())
+    trained = numbers["case"] == TRAINED
+    ceiling = bool(((numbers["its ceiling does so at shot"] - shot).abs() <= 1)[trained].all())
     return Claim(
         title="In lists emergence levels off by about the seventh shot",
         rule=f"In every model and number of windows IE rises from the first shot by more than {ERRORS:g} errors and "
-        f"has made {LEVEL:.0%} of its rise by the seventh. The control here is the ceiling: it shares the effect if it "
-        "levels off within a shot of IE.",
-        verdict=answer(bool(early.all()), bool((~rises | (shot > 7)).all()), ceiling),
+        f"has made {LEVEL:.0%} of its rise by the seventh. A control shares this if it does so too; the ceiling is one "
+        "more control, which shares it if it levels off within a shot of IE.",
+        verdict=answer(
+            bool(early[trained].all()),
+            bool((~rises | (shot > 7))[trained].all()),
+            ceiling or bool(early[~trained].any()),
+        ),
         remark="N windows can show at most log2 N bits: a levelling that moves with the number of windows, or that the "
-        "ceiling shares, is one of the sample and not of the model.",
-        numbers=numbers.sort_values(["model", "corpus", "windows"]),
+        "ceiling shares, is one of the sample and not of the model. Where nothing rises, the shot at which it levels "
+        "off is chance, as the intervals show.",
+        numbers=numbers,
+        figure=figures.levelling(found, images),
     )
+
+
+def _ordered(found: pd.DataFrame) -> list[tuple[tuple[str, str, int, str], pd.DataFrame]]:
+    """Curves by model, corpus, number of windows and case."""
+    groups = found.groupby(["of", "corpus", "windows", "case"], sort=False)
+    return sorted(((key, one) for key, one in groups), key=lambda each: (*each[0][:3], CASES.index(each[0][3])))
+
+
+def spread_error(one: pd.DataFrame) -> NDArray[np.float64]:
+    """Standard error of the standard deviation over windows, of normal ones: s / sqrt(2 (n - 1)).
+
+    n is the number of windows for which the standard error of the mean is that of independent ones.
+    """
+    spread, error = one["ie_sample_std"].to_numpy(float), one["ie_std_error"].to_numpy(float)
+    count = np.maximum((spread / error) ** 2, 2.0)
+    return np.asarray(np.abs(spread) / np.sqrt(2 * (count - 1)))
+
+
+def widest(values: ArrayLike) -> int:
+    """Shot of the largest value."""
+    return int(np.argmax(np.asarray(values, float))) + 1
 
 
 def spread(shots: pd.DataFrame, images: Path) -> Claim:
     """The spread of IE over windows peaks where IE stops growing."""
     found = at_shots(curve(shots))
     rows = []
-    for (of, corpus, count, twin), group in found.groupby(["of", "corpus", "windows", "twin"], sort=False):
+    for (of, corpus, count, case), one in _ordered(found):
+        errors = spread_error(one)
+        at = widest(one["ie_sample_std"])
         rows.append(
             {
                 "model": of,
                 "corpus": corpus,
                 "windows": count,
-                "weights": "random" if twin else "trained",
-                "spread is largest at shot": int(group.loc[group["ie_sample_std"].astype(float).idxmax(), "shot"]),
-                "levels off at shot": levelled(group["ie_bits"]),
-                "largest spread": float(group["ie_sample_std"].max()),
-                "spread at the last shot": float(group.iloc[-1]["ie_sample_std"]),
+                "case": case,
+                "spread is largest at shot": at,
+                "90 % interval": interval(widest, one["ie_sample_std"], errors),
+                "levels off at shot": levelled(one["ie_bits"]),
+                "90 % interval of that": interval(levelled, one["ie_bits"], one["ie_std_error"]),
+                "largest spread": float(one["ie_sample_std"].max()),
+                "its error": float(errors[at - 1]),
+                "spread at the last shot": float(one.iloc[-1]["ie_sample_std"]),
             }
         )
     numbers = pd.DataFrame(rows)
     near = (numbers["spread is largest at shot"] - numbers["levels off at shot"]).abs() <= 1
-    trained = numbers["weights"] == "trained"
+    trained = numbers["case"] == TRAINED
     return Claim(
         title="The spread of emergence over windows peaks where emergence stops growing",
         rule="In every model and number of windows the shot of the largest standard deviation is at most one from the "
-        "shot at which IE levels off.",
+        "shot at which IE levels off. A control shares this if it is so in one of its cases.",
         verdict=answer(bool(near[trained].all()), not near[trained].any(), bool(near[~trained].any())),
         remark="The paper reads the peak as hallucination. What is tested here is only whether the two coincide.",
-        numbers=numbers.sort_values(["model", "corpus", "windows", "weights"]),
+        numbers=numbers,
         figure=figures.spread(found, images),
     )

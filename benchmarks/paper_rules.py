@@ -1,25 +1,31 @@
 """What every claim of the study is judged by: the measurements, the words of an answer, and when an effect is one.
 
 An effect is called seen when it passes four standard errors. Where a control (the same network with random weights,
-or shuffled text) shows at least half of the effect too, the answer says so: then training is not its cause.
+or windows whose tokens were shuffled over the windows) shows at least half of the effect too, the answer says so: then
+what the model has learned of its context is not its cause.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 
 from estimators import DEFAULT_RESOLUTION
 from extraction.twin import SUFFIX
-from proxy.measure import peak_emergence
+from proxy.measure import emergence_by_block, peak_emergence
 
+TRAINED, RANDOM, SHUFFLED = CASES = ("trained", "random weights", "shuffled")  # the model, and its two controls
+SHUFFLE = ", shuffled"  # ends the name of a corpus whose tokens were shuffled over its windows
 LISTS = ("country", "animal", "color")  # corpora whose windows are lists of entities; all others are text
 HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "cannot be told here"
 IN_CONTROL = "holds, but the control shows it too"
 ERRORS = 4.0  # standard errors that an effect must pass
 SHARE = 0.5  # share of an effect that makes a control show it too
+DRAWS = 1000  # of an interval
 
 
 @dataclass
@@ -27,16 +33,14 @@ class Study:
     """The measurements; an empty table where something was not measured.
 
     Attributes:
-        main: emergence table of all models and their twins on text and on lists.
+        main: emergence table of all models and their controls on text and on lists.
         shots: emergence table of long lists, for several numbers of windows.
-        shuffled: emergence table on shuffled text.
-        trained: one row per model and trained estimator.
-        preset: one row per model and kind of pairs, by the paper's MINE.
+        trained: one row per model, or random twin, and trained estimator.
+        preset: one row per model, or random twin, kind of pairs and seed, by the paper's MINE.
     """
 
     main: pd.DataFrame
     shots: pd.DataFrame = field(default_factory=pd.DataFrame)
-    shuffled: pd.DataFrame = field(default_factory=pd.DataFrame)
     trained: pd.DataFrame = field(default_factory=pd.DataFrame)
     preset: pd.DataFrame = field(default_factory=pd.DataFrame)
 
@@ -62,12 +66,30 @@ class Claim:
     figure: str = ""
 
 
-def with_twins(table: pd.DataFrame) -> pd.DataFrame:
-    """Add `of` (the model) and `twin` (whether the row is of its random twin)."""
+def with_cases(table: pd.DataFrame) -> pd.DataFrame:
+    """Add `of` (the model) and `case` (`CASES`); the name of a corpus loses its mark."""
     if table.empty:
         return table
     twin = table["model"].str.endswith(SUFFIX)
-    return table.assign(twin=twin, of=table["model"].str.removesuffix(SUFFIX))
+    found = table.assign(of=table["model"].str.removesuffix(SUFFIX), case=np.where(twin, RANDOM, TRAINED))
+    if "corpus" in table:
+        corpus = table["corpus"].astype(object)
+        found["case"] = found["case"].mask(corpus.str.endswith(SHUFFLE).astype(bool), SHUFFLED)
+        found["corpus"] = corpus.str.removesuffix(SHUFFLE)
+    return found
+
+
+def only(table: pd.DataFrame, case: str) -> pd.DataFrame:
+    """The rows of one case."""
+    return table[table["case"] == case]
+
+
+def shared(numbers: pd.DataFrame, by: list[str], effect: str) -> bool:
+    """Whether a control shows `SHARE` of an effect of its model, the one with the same `by`."""
+    trained = only(numbers, TRAINED).set_index(by)[effect]
+    controls = numbers[numbers["case"] != TRAINED].set_index(by)[effect]
+    of = trained.reindex(controls.index)
+    return bool(((controls >= SHARE * of) & (of > 0)).any())
 
 
 def answer(seen: bool, refuted: bool, in_control: bool) -> str:
@@ -82,20 +104,38 @@ def difference(late: pd.Series, early: pd.Series) -> tuple[float, float]:
     return float(late["ie_bits"] - early["ie_bits"]), float(np.hypot(late["ie_std_error"], early["ie_std_error"]))
 
 
+def interval(statistic: Callable[[NDArray[np.float64]], float], values: ArrayLike, errors: ArrayLike) -> str:
+    """5 and 95 % quantiles of a statistic of values that are drawn anew within their standard errors."""
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(np.asarray(values, float), np.asarray(errors, float), (DRAWS, *np.shape(values)))
+    low, high = np.quantile([statistic(one) for one in drawn], (0.05, 0.95), method="inverted_cdf")
+    return f"{low:.3g} to {high:.3g}"
+
+
+def spearman(a: ArrayLike, b: ArrayLike) -> float:
+    """Spearman's correlation."""
+    return float(pd.Series(np.asarray(a, float)).corr(pd.Series(np.asarray(b, float)), method="spearman"))
+
+
 def peaks(table: pd.DataFrame, resolution: float = DEFAULT_RESOLUTION) -> pd.DataFrame:
-    """E at the highest block of every model, twin and corpus, by size."""
+    """E at the highest block of every model, control and corpus, by size."""
     found = peak_emergence(table, resolution=resolution).rename(
         columns={"emergence_bits": "ie_bits", "emergence_bits_std_error": "ie_std_error"}
     )
-    return with_twins(found).sort_values("parameters")
+    return with_cases(found).sort_values("parameters", kind="stable")
+
+
+def blocks(table: pd.DataFrame, resolution: float = DEFAULT_RESOLUTION) -> pd.DataFrame:
+    """E(l) of every model, control and corpus, by block."""
+    return with_cases(emergence_by_block(table, resolution=resolution)).sort_values("layer", kind="stable")
 
 
 def curve(table: pd.DataFrame, resolution: float = DEFAULT_RESOLUTION) -> pd.DataFrame:
-    """IE by position at the block where the last position's is highest, of each model, corpus and number of windows."""
+    """IE by position at the block where the last position's is highest, of each model, control, corpus and size."""
     near = table[np.isclose(table["resolution"].astype(float), resolution)]
     parts = []
     for _, group in near.groupby(["model", "corpus", "windows"], sort=False):
         last = group[group["position"] == group["position"].max()]
         block = last.loc[last["ie_bits"].idxmax(), "layer"]
         parts.append(group[group["layer"] == block].sort_values("position"))
-    return pd.concat(parts, ignore_index=True) if parts else near
+    return with_cases(pd.concat(parts, ignore_index=True)) if parts else near

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+FIGURES = ("agreement", "bound", "depth", "levelling", "shots", "size", "spread", "token")
 SIZES = {"30k": 3e4, "90k": 9e4, "280k": 2.8e5}
 
 
@@ -19,9 +20,11 @@ def claims(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import paper_claims
     import paper_list_claims
+    import paper_observer_claims
     import paper_rules
 
-    return SimpleNamespace(**vars(paper_rules) | vars(paper_list_claims) | vars(paper_claims))
+    modules = paper_rules, paper_list_claims, paper_observer_claims, paper_claims
+    return SimpleNamespace(**{name: value for module in modules for name, value in vars(module).items()})
 
 
 def table(
@@ -56,7 +59,7 @@ def table(
 
 
 def size_of(claims, made, tmp_path):
-    return claims.by_size(claims.with_twins(made), tmp_path).verdict
+    return claims.by_size(made, tmp_path).verdict
 
 
 def test_growth_with_size_holds_fails_or_is_shared_by_the_control(claims, tmp_path):
@@ -80,16 +83,15 @@ def test_architectures_of_one_size_say_nothing_of_size(claims, tmp_path):
 def test_a_text_is_held_against_its_own_control(claims, tmp_path):
     rising = table(lambda n, layer, t: t)
     other = table(lambda n, layer, t: t, twins=lambda n, layer, t: t, corpus="other text")
-    both = claims.by_token(claims.with_twins(pd.concat([rising, other])), pd.DataFrame(), tmp_path).numbers
-    controls = both.set_index(["corpus", "model"])["random: rise"].astype(float)
+    both = claims.by_token(pd.concat([rising, other]), tmp_path).numbers
+    controls = claims.only(both, claims.RANDOM).set_index("corpus")["rise"].astype(float)
     assert (controls["other text"] == 7).all()
     assert (controls["python-docs"] == 0).all()
 
 
 def test_growth_token_by_token(claims, tmp_path):
     def verdict(bits, twins=lambda n, layer, t: 0.0):
-        made = claims.with_twins(table(bits, twins=twins))
-        return claims.by_token(made, pd.DataFrame(), tmp_path).verdict
+        return claims.by_token(table(bits, twins=twins), tmp_path).verdict
 
     assert verdict(lambda n, layer, t: t) == claims.HOLDS
     assert verdict(lambda n, layer, t: t, twins=lambda n, layer, t: t) == claims.IN_CONTROL
@@ -103,7 +105,7 @@ def shots(bits, **options):
 
 def test_a_staircase_is_told_from_a_slope_and_a_saw(claims, tmp_path):
     def verdict(bits, twins=lambda n, layer, t: 0.0):
-        return claims.staircase(claims.with_twins(shots(bits, twins=twins)), tmp_path).verdict
+        return claims.staircase(shots(bits, twins=twins), tmp_path).verdict
 
     def stairs(n, layer, t):
         return (t + 1) // 2
@@ -114,9 +116,9 @@ def test_a_staircase_is_told_from_a_slope_and_a_saw(claims, tmp_path):
     assert verdict(lambda n, layer, t: t % 2) == claims.FAILS  # up at the entity, down at the comma
 
 
-def test_levelling_needs_a_rise_and_is_held_against_the_ceiling(claims):
+def test_levelling_needs_a_rise_and_is_held_against_the_ceiling(claims, tmp_path):
     def verdict(bits):
-        return claims.levelling(claims.with_twins(shots(bits))).verdict
+        return claims.levelling(shots(bits), tmp_path).verdict
 
     assert verdict(lambda n, layer, t: min(t, 12)) == claims.HOLDS  # levels at shot 6, the ceiling at shot 3
     assert verdict(lambda n, layer, t: min(t, 6)) == claims.IN_CONTROL  # with the ceiling
@@ -132,7 +134,7 @@ def test_where_a_curve_levels_off(claims, curve, shot):
 def test_spread_peaks_where_growth_stops_or_elsewhere(claims, tmp_path):
     def verdict(peak):
         made = shots(lambda n, layer, t: min(t, 12), spread=lambda t: -abs(t - peak))
-        return claims.spread(claims.with_twins(made[~made["model"].str.endswith("~random")]), tmp_path).verdict
+        return claims.spread(made[~made["model"].str.endswith("~random")], tmp_path).verdict
 
     assert verdict(12) == claims.HOLDS
     assert verdict(24) == claims.FAILS
@@ -142,11 +144,52 @@ def test_observers_agree_or_not(claims, tmp_path):
     fine = table(lambda n, layer, t: n)
     same = pd.concat([fine, fine.assign(resolution=0.5)])
     other = pd.concat([fine, fine.assign(resolution=0.5, ie_bits=-fine["ie_bits"])])
-    found = [claims.ranking(claims.with_twins(made), pd.DataFrame(), tmp_path) for made in (same, other)]
+    found = [claims.ranking(made, pd.DataFrame(), tmp_path) for made in (same, other)]
     assert [claim.verdict for claim in found] == [claims.HOLDS, claims.FAILS]
     assert np.isclose(found[1].numbers.iloc[0, 2], -1)
-    alone = claims.ranking(claims.with_twins(fine), pd.DataFrame(), tmp_path)
+    alone = claims.ranking(fine, pd.DataFrame(), tmp_path)
     assert alone.verdict == claims.UNKNOWN  # one observer agrees with itself
+
+
+def test_shuffled_windows_are_a_control_of_their_model(claims, tmp_path):
+    rising = table(lambda n, layer, t: t)
+    model = rising[~rising["model"].str.endswith("~random")]
+    for share, verdict in ((0.4, claims.HOLDS), (0.6, claims.IN_CONTROL)):
+        control = model.assign(corpus="python-docs, shuffled", ie_bits=share * model["ie_bits"])
+        found = claims.by_token(pd.concat([rising, control]), tmp_path)
+        assert found.verdict == verdict
+        assert found.numbers.groupby("case")["rise"].max()["shuffled"] == pytest.approx(7 * share)
+
+
+def test_an_interval_is_that_of_the_errors(claims):
+    """The mean of 100 numbers with errors of 1 has one of 0.1, and 90 % of draws lie within 1.64 of it."""
+    low, high = map(float, claims.interval(np.mean, np.full(100, 5.0), np.ones(100)).split(" to "))
+    # quantiles of 1,000 draws err by sqrt(.05 x .95 / 1000) / density = .007 / 1.03 of a standard error; four of them
+    assert low == pytest.approx(5 - 0.1645, abs=0.03)
+    assert high == pytest.approx(5 + 0.1645, abs=0.03)
+    assert claims.interval(claims.levelled, [0, 5, 10, 10], np.zeros(4)) == "3 to 3"
+
+
+def test_the_error_of_a_spread_is_that_of_normal_windows(claims):
+    """Against the spread of the standard deviations of 4,000 samples of 50 normal numbers."""
+    samples = np.random.default_rng(0).normal(0, 2, (4000, 50)).std(axis=1, ddof=1)
+    made = pd.DataFrame({"ie_sample_std": [2.0], "ie_std_error": [2.0 / np.sqrt(50)]})
+    # an estimate of a spread from 4,000 errs by 1 / sqrt(8000) = .011 of it; four of these, and the formula's 1 / (4n)
+    assert claims.spread_error(made)[0] == pytest.approx(samples.std(), rel=0.05)
+
+
+def test_the_papers_estimator_is_held_against_its_ceiling_with_its_error(claims, tmp_path):
+    def verdict(maxima):
+        rows = [
+            {"model": "gpt2-30k", "pairs": "true", "seed": seed, "max": one, "last": one, "held_out": 1.0}
+            for seed, one in enumerate(maxima)
+        ]
+        made = claims.with_cases(pd.DataFrame(rows).assign(ceiling=2.0, epochs=3, samples=40))
+        return claims.preset(made, tmp_path).verdict
+
+    assert verdict([2.0, 2.04, 2.02]) == claims.HOLDS
+    assert verdict([2.3, 2.31, 2.32]) == claims.FAILS
+    assert verdict([1.9, 2.2, 2.5]) == claims.HOLDS  # seeds differ by more than the excess
 
 
 @pytest.mark.slow
@@ -168,7 +211,7 @@ def test_the_study_runs_and_repeats_itself(tmp_path):
         pages.append((tmp_path / f"{run}-out" / "study.md").read_text(encoding="utf-8"))
     assert pages[0] == pages[1]
     figures = sorted(path.name for path in (tmp_path / "one-out" / "images").iterdir())
-    assert figures == [f"study_{name}.png" for name in ("agreement", "depth", "shots", "size", "spread", "token")]
+    assert figures == [f"study_{name}.png" for name in FIGURES]
     for figure in figures:
         assert (tmp_path / "one-out/images" / figure).read_bytes() == (
             tmp_path / "two-out/images" / figure
