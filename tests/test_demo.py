@@ -1,6 +1,10 @@
-"""The demo as a new user runs it, twice: the main job end to end, on real components."""
+"""The demo as a new user runs it, twice: the main job end to end, on real components.
+
+`SCREENSHOTS=docs/images pytest tests/test_demo.py` keeps its figure, which is the README's.
+"""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -60,7 +64,7 @@ def test_demo_estimates_the_stand_in_from_answers_alone(demo: tuple[Path, str]) 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_demo_left_the_curves_and_the_registered_proxy_in_mlflow(demo: tuple[Path, str]) -> None:
+def test_demo_left_the_curves_and_the_registered_proxy_in_mlflow(demo: tuple[Path, str], tmp_path: Path) -> None:
     from tracking.store import open_store
 
     folder, _ = demo
@@ -71,6 +75,11 @@ def test_demo_left_the_curves_and_the_registered_proxy_in_mlflow(demo: tuple[Pat
     runs = client.search_runs([experiment.experiment_id], max_results=100)
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     assert len(children) >= 20  # ten models on two corpora
+    parent = next(run for run in runs if run.info.run_id == children[0].data.tags["mlflow.parentRunId"])
+    figure = Path(client.download_artifacts(parent.info.run_id, "figures/emergence_by_depth.png", str(tmp_path)))
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    if os.environ.get("SCREENSHOTS"):  # that of the README
+        shutil.copyfile(figure, Path(os.environ["SCREENSHOTS"]) / "demo_emergence_by_depth.png")
 
 
 @pytest.mark.slow

@@ -152,6 +152,29 @@ def test_commands_a_page_names_exist(page):
     assert set(named) <= set(COMMANDS)
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_lines_a_page_shows_without_running_them_would_run(page):
+    """Benchmarks take too long, but a script has the options that a page gives it, and the Makefile its targets."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for script, line in re.findall(r"(?:`|^    |^)python (benchmarks/\w+\.py)([^`\n]*)", text, re.M):
+        source = (ROOT / script).read_text(encoding="utf-8")
+        options = re.findall(r"(?<=\s)--[a-z][a-z-]*", line.split(" #")[0])
+        assert [option for option in options if f'"{option}"' not in source] == [], script
+    for command in re.findall(r"^    (emergence [^\n]*)", text, re.M):
+        parsed(command.split(" #")[0])
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    assert set(re.findall(r"(?:`|^    |^)make ([a-z-]+)", text, re.M)) <= targets
+
+
+def test_every_figure_of_a_page_is_there_and_every_figure_is_on_a_page():
+    shown = {
+        (ROOT / page).parent.joinpath(name).resolve()
+        for page in PAGES
+        for name in re.findall(r"!\[[^\]]*\]\(([^)]+\.png)\)", (ROOT / page).read_text(encoding="utf-8"))
+    }
+    assert shown == {path.resolve() for path in (ROOT / "docs/images").iterdir()}
+
+
 def test_help_in_the_manual_is_made_from_the_command_line(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     from commands import MARK, on_page_markdown
