@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn import config_context
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -35,6 +35,10 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         group_column: column of `X` whose rows are left out together; without one, every row stands alone.
         family_column: column of `X` with the families that ``family_pooled`` pools over.
         size_column: column of `X` for ``log_parameters``; without one that candidate is not offered.
+        one_unit: whether all features are measured in one unit, such as accuracies on several benchmarks. Then they
+            are divided by one number instead of each by its own spread, so that those that vary more count for more,
+            as in Observational Scaling Laws (Ruan et al. 2024); and gaps are filled without indicators, which have
+            another unit.
 
     Attributes:
         chosen_: name of the candidate in use.
@@ -48,12 +52,14 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         group_column: str | None = None,
         family_column: str | None = None,
         size_column: str | None = None,
+        one_unit: bool = False,
     ) -> None:
         self.candidate = candidate
         self.bounds = bounds
         self.group_column = group_column
         self.family_column = family_column
         self.size_column = size_column
+        self.one_unit = one_unit
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> ProxyRegressor:
         """Learn from features `X` (n, p), where missing values are NaN, and targets `y` (n,).
@@ -74,7 +80,7 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.link_ = Link(self.bounds)
         self.link_.check(target)
         with config_context(assume_finite=True, skip_parameter_validation=True):
-            self.preparation_ = _preparation().fit(Z[used])
+            self.preparation_ = _preparation(self.one_unit).fit(Z[used])
             rows = Rows(
                 self.preparation_.transform(Z[used]),
                 target[used],
@@ -126,7 +132,8 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         names = list(getattr(self, "feature_names_in_", [f"x{i}" for i in range(self.n_features_in_)]))
         indicator = self.preparation_[0].indicator_
-        return [str(name) for name in names] + [str(names[i]) for i in indicator.features_]
+        marked = [] if indicator is None else indicator.features_
+        return [str(name) for name in names] + [str(names[i]) for i in marked]
 
     def candidates(self) -> list[str]:
         """Return the names among which "auto" chooses."""
@@ -184,10 +191,23 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
 
-def _preparation() -> Pipeline:
-    return make_pipeline(
-        SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True), StandardScaler()
-    )
+class CommonScaler(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Centres every feature and divides all of them by one number, the root of their mean variance."""
+
+    def fit(self, X: Array, y: object = None) -> CommonScaler:
+        """Learn the means and the number from features (n, p)."""
+        self.mean_ = X.mean(axis=0)
+        self.scale_ = float(np.sqrt(X.var(axis=0).mean())) or 1.0
+        return self
+
+    def transform(self, X: Array) -> Array:
+        """Return the features (n, p) on the common scale."""
+        return np.asarray((X - self.mean_) / self.scale_)
+
+
+def _preparation(one_unit: bool) -> Pipeline:
+    imputer = SimpleImputer(strategy="median", add_indicator=not one_unit, keep_empty_features=True)
+    return make_pipeline(imputer, CommonScaler() if one_unit else StandardScaler())
 
 
 def _labels(values: pd.Series | None, rows: int) -> NDArray[np.str_]:

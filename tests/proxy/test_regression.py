@@ -13,7 +13,9 @@ NOT_REPETITION = {
 }
 
 
-@parametrize_with_checks([ProxyRegressor()], expected_failed_checks=lambda _: NOT_REPETITION)
+@parametrize_with_checks(
+    [ProxyRegressor(), ProxyRegressor(one_unit=True)], expected_failed_checks=lambda _: NOT_REPETITION
+)
 def test_scikit_learn_agrees(estimator: Any, check: Any) -> None:
     check(estimator)
 
@@ -99,3 +101,27 @@ def test_a_bounded_target_stays_within_its_bounds(data: tuple[pd.DataFrame, np.n
 def test_log_parameters_needs_its_column(data: tuple[pd.DataFrame, np.ndarray]) -> None:
     with pytest.raises(ValueError, match="size_column"):
         fitted(*data, candidate="log_parameters")
+
+
+def test_features_in_one_unit_keep_their_sizes() -> None:
+    """A feature that hardly varies may be noise: of its own size it counts little, scaled to the others it counts."""
+    rng = np.random.default_rng(0)
+    ability = rng.normal(size=200)
+    X = pd.DataFrame({name: 0.5 + 0.1 * ability + 0.01 * rng.normal(size=200) for name in "ab"})
+    X = X.assign(**{name: 0.5 + 0.001 * rng.normal(size=200) for name in "cdefgh"})
+    y = 1 / (1 + np.exp(-ability))
+    one = ProxyRegressor("principal_components", (0.0, 1.0), one_unit=True).fit(X, y)
+    each = ProxyRegressor("principal_components", (0.0, 1.0)).fit(X, y)
+    assert one.head_.axes_.shape[1] == 1  # 95 % of the variance lies along what a and b share
+    assert each.head_.axes_.shape[1] > 1
+    scaled = ProxyRegressor("principal_components", (0.0, 1.0), one_unit=True).fit(1e6 * X, y)
+    np.testing.assert_allclose(scaled.predict(1e6 * X), one.predict(X), atol=1e-9)
+
+
+def test_gaps_in_features_of_one_unit_are_filled_without_marks(data: tuple[pd.DataFrame, np.ndarray]) -> None:
+    X, y = data
+    X = X.drop(columns="family").mask(np.random.default_rng(1).random((30, 3)) < 0.1)
+    one = ProxyRegressor("ridge", one_unit=True).fit(X, y)
+    assert one.prepared_names() == ["a", "b", "c"]
+    assert len(ProxyRegressor("ridge").fit(X, y).prepared_names()) > 3
+    assert np.isfinite(one.predict(X)).all()
