@@ -5,8 +5,10 @@
 `DIR` of `--data` holds AlpacaEval's published answers: outputs.parquet and human.parquet (model, prompt_id, output) and
 models.csv (model, access, lc_win_rate). People and each model answer the same prompts; as many windows are taken from
 each prompt of both; both are read by the same reader on the same scale. Intervals are 95 % bootstrap intervals over
-prompts, paired. Writes human_vs_models.csv and .png and prints a summary. It computes in one thread, so that the same
-command gives the same figures on any number of cores: about 5 minutes of one core for 130 models and two readers.
+prompts, paired. Two controls are read beside: a reader with random weights, and answers whose words were shuffled, so
+that a difference of theirs is not one of what the reader has learned, or of how words follow each other. Writes
+human_vs_models.csv and .png and prints a summary. It computes in one thread, so that the same command gives the same
+figures on any number of cores: about 15 minutes of one core for 130 models and two readers.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ import pandas as pd
 import torch
 
 from estimators import DEFAULT_RESOLUTION
-from extraction import load_model
+from extraction import load_model, random_twin
 from proxy.cli.console import progress, show
 from proxy.reader_features import TOKENS, Reader, answer_windows
 
+CASES = ("trained", "random weights", "shuffled words")
 PER_PROMPT = 4  # windows
 RESAMPLES = 2000
 FEWEST_PROMPTS = 100  # models that share fewer are left out: their answers are mostly too short to read
@@ -51,11 +54,17 @@ def main() -> None:
     answers = {name: group.set_index("prompt_id")["output"] for name, group in outputs.groupby("model")}
     parts = []
     for name in given.readers:
-        comparison = Comparison(Reader(load_model(name), given.seed), human, given.resolution, given.seed)
+        trained = load_model(name)
+        twin = random_twin(trained, seed=given.seed)
+        comparisons = {
+            case: Comparison(Reader(model, given.seed), human, given.resolution, given.seed, shuffled=case == CASES[2])
+            for case, model in zip(CASES, (trained, twin, trained), strict=True)
+        }
         rows = []
         with progress(f"{name} reads {len(about)} models") as tell:
             for place, model in enumerate(about["model"]):
-                rows.append({"reader": name, "model": model, **comparison.with_model(answers[model])})
+                for case, comparison in comparisons.items():
+                    rows.append({"reader": name, "case": case, "model": model, **comparison.with_model(answers[model])})
                 tell(place + 1, len(about))
         read = pd.DataFrame(rows)
         parts.append(
@@ -68,10 +77,12 @@ def main() -> None:
 
 
 class Comparison:
-    """People and models on the same prompts through one reader."""
+    """People and models on the same prompts through one reader, perhaps with the words of each answer shuffled."""
 
-    def __init__(self, reader: Reader, human: pd.Series, resolution: float, seed: int) -> None:
-        self.reader, self.resolution = reader, resolution
+    def __init__(
+        self, reader: Reader, human: pd.Series, resolution: float, seed: int, *, shuffled: bool = False
+    ) -> None:
+        self.reader, self.resolution, self.shuffled = reader, resolution, shuffled
         self.human = human[[self.long_enough(text) for text in human]]
         self.rng_seed = seed
         self._known: dict[tuple[int, ...], np.ndarray] = {}
@@ -105,6 +116,9 @@ class Comparison:
 
     def by_prompt(self, texts: Sequence[str]) -> np.ndarray:
         """(prompts, 3) emergence, macro and micro information of each prompt's windows, in bits."""
+        if self.shuffled:
+            rng = np.random.default_rng([self.rng_seed, 5])
+            texts = [" ".join(rng.permutation(text.split())) for text in texts]
         windows = answer_windows(
             self.reader.model, [[text] for text in texts], count=PER_PROMPT * len(texts), seed=self.rng_seed
         )
@@ -118,19 +132,22 @@ class Comparison:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per reader, and per access where the models differ in it."""
+    """One row per reader and case, and per access where the models differ in it."""
     rows = []
-    for (reader, access), part in [
-        *(((str(name), "all"), group) for name, group in table.groupby("reader", sort=False)),
-        *((key, group) for key, group in table.groupby(["reader", "access"], sort=False)),
+    trained = table[table["case"] == CASES[0]]
+    for (reader, case, access), part in [
+        *(((*key, "all"), group) for key, group in table.groupby(["reader", "case"], sort=False)),
+        *(((reader, CASES[0], access), group) for (reader, access), group in trained.groupby(["reader", "access"])),
     ]:
         rows.append(
             {
                 "reader": reader,
+                "case": case,
                 "models": f"{len(part)} {access}",
                 "people, bits": part["human_ie"].mean(),
                 "models, bits": part["model_ie"].mean(),
                 "difference": part["difference"].mean(),
+                "higher": int((part["difference"] > 0).sum()),
                 "surely higher": int((part["low"] > 0).sum()),
                 "surely lower": int((part["high"] < 0).sum()),
                 "Spearman with win rate": part["model_ie"].corr(part["lc_win_rate"], method="spearman"),
@@ -149,7 +166,8 @@ def figure(table: pd.DataFrame, path: Path) -> None:
     readers = table["reader"].unique()
     _, panels = plt.subplots(1, len(readers), figsize=(5.5 * len(readers), 4.2), squeeze=False, layout="constrained")
     for panel, reader in zip(panels[0], readers, strict=True):
-        part = table[table["reader"] == reader].sort_values("difference", ignore_index=True)
+        part = table[(table["reader"] == reader) & (table["case"] == CASES[0])]
+        part = part.sort_values("difference", ignore_index=True)
         for access, colour in (("open", "#4477aa"), ("api", "#cc6677")):
             some = part[(part["access"] == "open") == (access == "open")]
             label = {"open": "open models", "api": "open only through an API"}[access]

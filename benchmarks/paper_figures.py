@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,58 +105,69 @@ def position(found: pd.DataFrame, images: Path) -> str:
     return _save(figure, images, "study_token.png")
 
 
-def shots(found: pd.DataFrame, images: Path) -> str:
-    """IE by token in lists for several numbers of windows, with the ceiling of macro information."""
+def _by_model(found: pd.DataFrame) -> tuple[Any, list[tuple[Any, str]]]:
+    """A figure with a panel per model."""
     models = list(dict.fromkeys(found["of"]))
     figure, axes = plt.subplots(1, len(models), figsize=(4.6 * len(models), 3.8), squeeze=False, sharey=True)
-    for axis, of in zip(axes[0], models, strict=True):
-        for number, ((corpus, count), group) in enumerate(found[found["of"] == of].groupby(["corpus", "windows"])):
-            for case, style in LINES.items():
-                one = only(group, case)
-                axis.plot(
-                    one["position"].astype(int),
-                    one["ie_bits"].astype(float),
-                    style,
-                    color=f"C{number}",
-                    markersize=2.5,
-                    alpha=1.0 if case == TRAINED else 0.5,
-                    label=_label(f"{corpus}, {count:,} windows", case),
-                )
-            trained = only(group, TRAINED)
-            axis.plot(
-                trained["position"].astype(int),
-                trained["macro_ceiling_bits"].astype(float) - trained["micro_bits"].astype(float),
-                "-.",
-                color=f"C{number}",
-                linewidth=0.9,
-            )
+    return figure, list(zip(axes[0], models, strict=True))
+
+
+def _by_windows(found: pd.DataFrame, of: str) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Colour, label and rows of each number of windows of a model."""
+    for number, ((corpus, count), group) in enumerate(found[found["of"] == of].groupby(["corpus", "windows"])):
+        yield f"C{number}", f"{corpus}, {count:,} windows", group
+
+
+def _cases(axis: Any, group: pd.DataFrame, x: str, y: str, color: str, label: str) -> None:
+    """The curves of a model and of its controls."""
+    for case, style in LINES.items():
+        one = only(group, case)
+        alpha = 1.0 if case == TRAINED else 0.5
+        axis.plot(
+            one[x].astype(int), one[y].astype(float), style, color=color, alpha=alpha, markersize=3,
+            label=_label(label, case),
+        )  # fmt: skip
+
+
+def shots(found: pd.DataFrame, images: Path) -> str:
+    """IE by token in lists for several numbers of windows, with the ceiling of macro information."""
+    figure, panels = _by_model(found)
+    for axis, of in panels:
+        for color, label, group in _by_windows(found, of):
+            _cases(axis, group, "position", "ie_bits", color, label)
+            one = only(group, TRAINED)
+            ceiling = one["macro_ceiling_bits"].astype(float) - one["micro_bits"].astype(float)
+            axis.plot(one["position"].astype(int), ceiling, "-.", color=color, linewidth=0.9)
         axis.set(title=f"{of}; dash-dotted: ceiling less micro", xlabel="token (two per shot)", ylabel="IE, bits")
-    axes[0][0].legend()
+    panels[0][0].legend()
     return _save(figure, images, "study_shots.png")
 
 
 def levelling(found: pd.DataFrame, images: Path) -> str:
     """Rise of IE since the first shot, with its errors, and that of the ceiling."""
-    models = list(dict.fromkeys(found["of"]))
-    figure, axes = plt.subplots(1, len(models), figsize=(4.6 * len(models), 3.6), squeeze=False, sharey=True)
-    for axis, of in zip(axes[0], models, strict=True):
-        for number, ((corpus, count), group) in enumerate(found[found["of"] == of].groupby(["corpus", "windows"])):
+    figure, panels = _by_model(found)
+    for axis, of in panels:
+        for color, label, group in _by_windows(found, of):
             one = only(group, TRAINED)
-            ceiling = one["macro_ceiling_bits"].astype(float)
-            axis.errorbar(
-                one["shot"].astype(int),
-                one["ie_bits"].astype(float) - float(one["ie_bits"].iloc[0]),
-                one["ie_std_error"].astype(float),
-                fmt="o-",
-                color=f"C{number}",
-                markersize=3,
-                label=f"{corpus}, {count:,} windows",
-            )
-            axis.plot(one["shot"].astype(int), ceiling - ceiling.iloc[0], "-.", color=f"C{number}", linewidth=0.9)
+            shot, bits, ceiling = (one[name].astype(float) for name in ("shot", "ie_bits", "macro_ceiling_bits"))
+            error = one["ie_std_error"].astype(float)
+            axis.errorbar(shot, bits - bits.iloc[0], error, fmt="o-", color=color, markersize=3, label=label)
+            axis.plot(shot, ceiling - ceiling.iloc[0], "-.", color=color, linewidth=0.9)
         axis.axvline(7, color="grey", linewidth=0.6)
         axis.set(title=f"{of}; dash-dotted: the ceiling", xlabel="shot", ylabel="rise since the first shot, bits")
-    axes[0][0].legend()
+    panels[0][0].legend()
     return _save(figure, images, "study_levelling.png")
+
+
+def spread(found: pd.DataFrame, images: Path) -> str:
+    """Spread of IE over windows by shot."""
+    figure, panels = _by_model(found)
+    for axis, of in panels:
+        for color, label, group in _by_windows(found, of):
+            _cases(axis, group, "shot", "ie_sample_std", color, label)
+        axis.set(title=of, xlabel="shot", ylabel="standard deviation of IE over windows, bits")
+    panels[0][0].legend()
+    return _save(figure, images, "study_spread.png")
 
 
 def bounds(numbers: pd.DataFrame, images: Path) -> str:
@@ -170,28 +182,6 @@ def bounds(numbers: pd.DataFrame, images: Path) -> str:
     axis.set(ylabel="bits")
     axis.legend()
     return _save(figure, images, "study_bound.png")
-
-
-def spread(found: pd.DataFrame, images: Path) -> str:
-    """Spread of IE over windows by shot."""
-    models = list(dict.fromkeys(found["of"]))
-    figure, axes = plt.subplots(1, len(models), figsize=(4.6 * len(models), 3.6), squeeze=False, sharey=True)
-    for axis, of in zip(axes[0], models, strict=True):
-        for number, ((corpus, count), group) in enumerate(found[found["of"] == of].groupby(["corpus", "windows"])):
-            for case, style in LINES.items():
-                one = only(group, case)
-                axis.plot(
-                    one["shot"].astype(int),
-                    one["ie_sample_std"].astype(float),
-                    style,
-                    color=f"C{number}",
-                    markersize=3,
-                    alpha=1.0 if case == TRAINED else 0.5,
-                    label=_label(f"{corpus}, {count:,} windows", case),
-                )
-        axis.set(title=of, xlabel="shot", ylabel="standard deviation of IE over windows, bits")
-    axes[0][0].legend()
-    return _save(figure, images, "study_spread.png")
 
 
 def agreement(matrix: pd.DataFrame, images: Path) -> str:

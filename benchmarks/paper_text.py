@@ -10,6 +10,7 @@ from paper_rules import ERRORS, SHARE, Claim, Study
 
 from estimators import DEFAULT_RESOLUTION
 from extraction.twin import SUFFIX
+from proxy.card import markdown
 
 HEAD = """# The paper's claims, tested
 
@@ -59,24 +60,11 @@ def write_study(claims: Sequence[Claim], study: Study, setting: Mapping[str, obj
     )
     text = HEAD.format(models=what, errors=ERRORS, share=SHARE, resolution=DEFAULT_RESOLUTION, command=command)
     text += "## Verdicts\n\n"
-    text += markdown(pd.DataFrame({"claim": [c.title for c in claims], "here it": [c.verdict for c in claims]}))
+    verdicts = pd.DataFrame({"claim": [c.title for c in claims], "here it": [c.verdict for c in claims]})
+    text += markdown(verdicts) + "\n"
     for claim in claims:
         text += f"\n## {claim.title}\n\n**{claim.verdict.capitalize()}.** {claim.remark}\n\n*Rule:* {claim.rule}\n\n"
         if claim.figure:
             text += f"![{claim.title}](images/{claim.figure})\n\n"
-        text += markdown(claim.numbers)
+        text += markdown(claim.numbers, ".2f", "-") + "\n"
     path.write_text(text + "\n" + ELSEWHERE, encoding="utf-8")
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """A table in Markdown, numbers with two decimals."""
-    lines = ["| " + " | ".join(map(str, table.columns)) + " |", "|" + " --- |" * len(table.columns)]
-    for row in table.itertuples(index=False):
-        lines.append("| " + " | ".join(_cell(value) for value in row) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _cell(value: object) -> str:
-    if value is None or value is pd.NA or value != value:  # NaN differs from itself
-        return "-"
-    return f"{value:.2f}" if isinstance(value, float) else str(value)

@@ -25,6 +25,8 @@ import public_alpaca
 import public_emergence
 import public_observational
 
+from proxy.card import markdown
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "public-proxies.md"
 CACHE = Path.home() / ".cache" / "emergence-proxy" / "public-proxies"
@@ -91,18 +93,8 @@ def section(name: str, tables: dict[str, pd.DataFrame]) -> str:
     """Return the tables of one part in markdown, under its heading."""
     parts = [f"\n## {TITLES[name]}: what the run printed\n"]
     for title, table in tables.items():
-        parts.append(f"**{title}**\n\n{_markdown(table)}\n")
+        parts.append(f"**{title}**\n\n{markdown(table, '.3g')}\n")
     return "\n".join(parts) + "\n"
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    def cell(value: object) -> str:
-        if isinstance(value, float):
-            return "" if value != value else f"{value:.3g}"
-        return "" if value is None else str(value)
-
-    rows = ["| " + " | ".join(cell(value) for value in row) + " |" for row in table.itertuples(index=False)]
-    return "\n".join(["| " + " | ".join(map(str, table.columns)) + " |", "|" + " --- |" * len(table.columns), *rows])
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def card(proxy: Proxy) -> str:
         f"({', '.join(f'{name}: {count}' for name, count in picks.items())}, of {len(truth)} rows); best single "
         f"candidate in hindsight: {min(rmse, key=lambda name: rmse[name])}.",
         "",
-        _markdown(proxy.scores),
+        markdown(proxy.scores),
         "",
         "![parity](figures/parity.png)",
         "",
@@ -71,7 +71,7 @@ def card(proxy: Proxy) -> str:
         "nominal level against the share of left-out references inside the interval that this proxy gives, widened or "
         "withheld as under Domain; empty where too few references remained for such an interval.",
         "",
-        _markdown(proxy.coverage),
+        markdown(proxy.coverage),
         "",
         "![coverage](figures/coverage.png)",
         "",
@@ -116,15 +116,17 @@ def _domain(proxy: Proxy) -> list[str]:
     ]
 
 
-def _markdown(frame: pd.DataFrame) -> str:
-    def cell(value: object) -> str:
-        if isinstance(value, float):
-            return "" if value != value else f"{value:.4g}"
-        return str(value)
+def markdown(frame: pd.DataFrame, number: str = ".4g", missing: str = "") -> str:
+    """Return a table in markdown, its floats by the format `number`."""
 
-    rows = [" | ".join(cell(value) for value in row) for row in frame.itertuples(index=False)]
-    head = " | ".join(str(name) for name in frame.columns)
-    return "\n".join([f"| {head} |", "|" + " --- |" * len(frame.columns), *[f"| {row} |" for row in rows]])
+    def cell(value: object) -> str:
+        if value is None or value is pd.NA or value != value:  # NaN differs from itself
+            return missing
+        return format(value, number) if isinstance(value, float) else str(value)
+
+    rows = [list(map(str, frame.columns)), *(map(cell, row) for row in frame.itertuples(index=False))]
+    head, *body = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([head, "|" + " --- |" * len(frame.columns), *body])
 
 
 def _parity(proxy: Proxy, path: Path) -> None:
