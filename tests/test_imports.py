@@ -1,8 +1,10 @@
 """The import rules: data flows one way, and `import estimators` stays light."""
 
 import ast
+import importlib
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,18 @@ def test_packages_import_only_upstream(package: str) -> None:
         if ours and top != package and module not in others and top not in others:
             bad.append(f"{path.relative_to(ROOT)} imports {module}")
     assert not bad
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_public_names_are_listed_in_one_place_and_say_what_they_are(package: str) -> None:
+    module = importlib.import_module(package)
+    assert module.__doc__
+    assert len(module.__all__) == len(set(module.__all__))
+    for name in module.__all__:
+        value = getattr(module, name)
+        assert not isinstance(value, types.ModuleType), f"{package}.{name} is the module of that name"
+        if callable(value):
+            assert value.__doc__, f"{package}.{name} says nothing"
 
 
 def test_estimators_need_only_torch_and_numpy() -> None:
