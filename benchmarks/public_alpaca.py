@@ -18,6 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from public_cache import table_path
 from scipy.stats import rankdata
+from sklearn.base import clone
 
 from extraction import load_model
 from proxy.behaviour_features import behaviour_features
@@ -30,7 +31,9 @@ Array = NDArray[np.float64]
 BOUNDS = (0.0, 100.0)
 GAMED = ("NullModel", "gpt4_gamed")  # answers written against the judge, not to the question
 EVERY, CHARACTERS = 4, 200  # the reader reads every fourth answer, its first characters
-COMMONEST = 400  # words whose share of answers is a feature; the commonest in all answers, no target is looked at
+# Words whose share of answers is a feature: the commonest in all answers, no target is looked at. How many of them is
+# chosen by leaving families out of the models that train.
+COUNTS = (100, 200, 400, 800)
 THIRD, OF_ANY, OF_LONG = 3, 600, 300  # words are counted in every third answer, in so many first characters
 # Sets whose intervals are made for left-out families: eleven nested choices for each family, so the slow part.
 INTERVALS = ("behaviour", "behaviour, no length", "behaviour + words", "behaviour + words, no length")
@@ -145,7 +148,7 @@ def _family(model: str) -> str:
 def _features(data: Path, readers: list[str], cache: Path) -> pd.DataFrame:
     """Features of every model, from the cache where they are there."""
     parts = []
-    settings = {"behaviour": (), "words": (COMMONEST, THIRD, OF_ANY), "words_of_long": (COMMONEST, THIRD, OF_LONG)}
+    settings = {"behaviour": (), "words": (COUNTS[-1], THIRD, OF_ANY), "words_of_long": (COUNTS[-1], THIRD, OF_LONG)}
     for source in ("behaviour", "words", "words_of_long", *readers):
         saved = table_path(cache, source, *settings.get(source, (EVERY, CHARACTERS, RESOLUTIONS)))
         if not saved.is_file():
@@ -195,7 +198,7 @@ def _words(data: Path, source: str) -> pd.DataFrame:
     for model, count in counts.items():
         for word in sorted(count):
             share[word] += count[word] / asked[model]  # type: ignore[assignment]
-    common = sorted(share, key=lambda word: (-share[word], word))[:COMMONEST]
+    common = sorted(share, key=lambda word: (-share[word], word))[: COUNTS[-1]]
     rows = [
         {
             "model": model,
@@ -222,8 +225,9 @@ def _estimates(
     with_intervals: bool,
 ) -> Array:
     """Return estimate, lower, upper and whether inside the domain (m, 4) of models by a fit on others."""
-    X = table[columns].astype(float).assign(family=table["family"])
     regressor = ProxyRegressor(candidate, BOUNDS, "family", "family")
+    columns = min(_by_count(columns), key=lambda some: _left_out_loss(regressor, table[train], some, truth[train]))
+    X = table[columns].astype(float).assign(family=table["family"])
     if not with_intervals:
         estimate = regressor.fit(X[train], truth[train]).predict(X[test])
         return np.column_stack([estimate, np.full((len(estimate), 3), np.nan)])
@@ -232,6 +236,21 @@ def _estimates(
     found = judged(intervals, Domain.of(intervals.regressor, X[train]), X[test])
     at = LEVELS.index(0.9)
     return np.column_stack([found.estimate, found.lower[:, at], found.upper[:, at], found.inside])
+
+
+def _by_count(columns: list[str]) -> list[list[str]]:
+    """The columns with so many of the commonest words; as they are where no words are among them."""
+    words = [column for column in columns if column.startswith("words")]
+    rest = [column for column in columns if not column.startswith("words")]
+    return [rest + words[:count] for count in COUNTS] if words else [columns]
+
+
+def _left_out_loss(regressor: ProxyRegressor, train: pd.DataFrame, columns: list[str], truth: Array) -> float:
+    """Least loss of a candidate on families left out of the models that train; 0 where there is nothing to choose."""
+    if not any(column.startswith("words") for column in columns):
+        return 0.0
+    fitted = clone(regressor).fit(train[columns].astype(float).assign(family=train["family"]), truth)
+    return min(fitted.scores_.values())
 
 
 def _scores(name: str, found: Array, truth: Array, draws: list[NDArray[np.int64]]) -> dict[str, object]:
