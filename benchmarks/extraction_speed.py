@@ -3,7 +3,7 @@
     python benchmarks/extraction_speed.py                        # CPU, 124M parameters, 40 minutes on 2 cores
     python benchmarks/extraction_speed.py --windows 3000 --distinct 400 --repeats 2 --memory     # throughput alone
     python benchmarks/extraction_speed.py --windows 0 --inner 64                                 # memory alone
-    python benchmarks/extraction_speed.py --windows 0 --memory 300000 --memory-gb 1 --limit-gb 3 # the paper's size: 29.5 GB, an hour
+    python benchmarks/extraction_speed.py --windows 0 --memory 300000 --memory-gb 1 --limit-gb 3 # paper's size, an hour
     python benchmarks/extraction_speed.py --device cuda --dtype bfloat16 --windows 100000
     python benchmarks/extraction_speed.py --layers 2 --width 64 --windows 1000 --memory 500 5000  # only to try
 
