@@ -8,7 +8,7 @@ each prompt of both; both are read by the same reader on the same scale. Interva
 prompts, paired. Two controls are read beside: a reader with random weights, and answers whose words were shuffled, so
 that a difference of theirs is not one of what the reader has learned, or of how words follow each other. Writes
 human_vs_models.csv and .png and prints a summary. It computes in one thread, so that the same command gives the same
-figures on any number of cores: about 15 minutes of one core for 130 models and two readers.
+figures on any number of cores: about 10 minutes of one core for 130 models and two readers.
 """
 
 from __future__ import annotations

@@ -15,14 +15,27 @@ import pandas as pd
 from paper_rules import CASES, RANDOM, SHUFFLED, TRAINED, only
 
 LINES = {TRAINED: "o-", RANDOM: "s--", SHUFFLED: "x:"}
-plt.rcParams.update({"figure.dpi": 110, "axes.grid": True, "grid.alpha": 0.25, "font.size": 9, "legend.fontsize": 7})
+plt.rcParams.update(
+    {
+        "figure.dpi": 110,
+        "figure.constrained_layout.use": True,
+        "axes.grid": True,
+        "grid.alpha": 0.25,
+        "font.size": 9,
+        "legend.fontsize": 7,
+    }
+)
 
 
 def _save(figure: Any, images: Path, name: str) -> str:
-    figure.tight_layout()
     figure.savefig(images / name, metadata={"Software": None})  # the same numbers give the same file
     plt.close(figure)
     return name
+
+
+def _legend(figure: Any, axis: Any) -> None:
+    """One legend for all panels, below them, where it covers no curve."""
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=4)
 
 
 def _label(what: str, case: str) -> str:
@@ -59,7 +72,7 @@ def size(found: pd.DataFrame, images: Path) -> str:
                 )
         axis.axhline(0, color="grey", linewidth=0.6)
         axis.set(title=corpus, xscale="log", xlabel="parameters", ylabel="E of the highest block, bits")
-    axes[0][0].legend()
+    _legend(figure, axes[0][0])
     return _save(figure, images, "study_size.png")
 
 
@@ -81,8 +94,8 @@ def depth(found: pd.DataFrame, images: Path) -> str:
                 label=of if case == TRAINED else None,
             )
         axis.axhline(0, color="grey", linewidth=0.6)
-        axis.set(title=corpus, xlabel="block", ylabel="E(l), bits")
-    axes[0][-1].legend()
+        axis.set(title=corpus, xlabel="block", ylabel="E(l), bits", xticks=sorted(found["layer"].unique() + 1))
+    _legend(figure, axes[0][-1])
     return _save(figure, images, "study_depth.png")
 
 
@@ -101,7 +114,7 @@ def position(found: pd.DataFrame, images: Path) -> str:
                 label=of if len(found["corpus"].unique()) == 1 else f"{of}, {corpus}",
             )
         axis.set(title=case, xlabel="token", ylabel="IE, bits" if case == TRAINED else None)
-    axes[0][0].legend()
+    _legend(figure, axes[0][0])
     return _save(figure, images, "study_token.png")
 
 
@@ -139,7 +152,7 @@ def shots(found: pd.DataFrame, images: Path) -> str:
             ceiling = one["macro_ceiling_bits"].astype(float) - one["micro_bits"].astype(float)
             axis.plot(one["position"].astype(int), ceiling, "-.", color=color, linewidth=0.9)
         axis.set(title=f"{of}; dash-dotted: ceiling less micro", xlabel="token (two per shot)", ylabel="IE, bits")
-    panels[0][0].legend()
+    _legend(figure, panels[0][0])
     return _save(figure, images, "study_shots.png")
 
 
@@ -155,7 +168,7 @@ def levelling(found: pd.DataFrame, images: Path) -> str:
             axis.plot(shot, ceiling - ceiling.iloc[0], "-.", color=color, linewidth=0.9)
         axis.axvline(7, color="grey", linewidth=0.6)
         axis.set(title=f"{of}; dash-dotted: the ceiling", xlabel="shot", ylabel="rise since the first shot, bits")
-    panels[0][0].legend()
+    _legend(figure, panels[0][0])
     return _save(figure, images, "study_levelling.png")
 
 
@@ -166,21 +179,26 @@ def spread(found: pd.DataFrame, images: Path) -> str:
         for color, label, group in _by_windows(found, of):
             _cases(axis, group, "shot", "ie_sample_std", color, label)
         axis.set(title=of, xlabel="shot", ylabel="standard deviation of IE over windows, bits")
-    panels[0][0].legend()
+    _legend(figure, panels[0][0])
     return _save(figure, images, "study_spread.png")
 
 
 def bounds(numbers: pd.DataFrame, images: Path) -> str:
     """What the paper's MINE reports, with its error over seeds, beside held-out values and the ceiling."""
-    figure, axis = plt.subplots(figsize=(0.55 * len(numbers) + 2.5, 4.2))
-    at = np.arange(len(numbers))
-    axis.bar(at - 0.2, numbers["max"], 0.38, yerr=numbers["error of max"], label="maximum over epochs")
-    axis.bar(at + 0.2, numbers["held_out"], 0.38, label="held out")
-    axis.hlines(numbers["ceiling"], at - 0.45, at + 0.45, color="black", label="ceiling")
-    names = [f"{row.model}, {row.case}\n{row.pairs} pairs" for row in numbers.itertuples()]
-    axis.set_xticks(at, names, rotation=60, ha="right", fontsize=7)
-    axis.set(ylabel="bits")
-    axis.legend()
+    kinds = list(dict.fromkeys(numbers["pairs"]))
+    figure, axes = plt.subplots(1, len(kinds), figsize=(4.6 * len(kinds), 4.4), squeeze=False)
+    for axis, kind in zip(axes[0], kinds, strict=True):
+        some = numbers[numbers["pairs"] == kind]
+        at = np.arange(len(some))
+        mean = "maximum over epochs, mean of seeds"
+        axis.bar(at - 0.2, some["max"], 0.38, yerr=some["error of max"], label=mean)
+        axis.bar(at + 0.2, some["held_out"], 0.38, label="held out")
+        axis.plot(at - 0.2, some["highest max"], "k_", label="maximum of the highest seed")
+        axis.hlines(some["ceiling"], at - 0.45, at + 0.45, color="black", label="ceiling")
+        names = [f"{model}, {case}" for model, case in zip(some["model"], some["case"], strict=True)]
+        axis.set_xticks(at, names, rotation=60, ha="right")
+        axis.set(title=f"{kind} pairs" if kind == "true" else f"pairs {kind}", ylabel="bits")
+    _legend(figure, axes[0][0])
     return _save(figure, images, "study_bound.png")
 
 

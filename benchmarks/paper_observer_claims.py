@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import paper_figures as figures
-from paper_rules import CASES, ERRORS, RANDOM, TRAINED, Claim, answer, blocks, interval, only
+from paper_rules import CASES, RANDOM, TRAINED, Claim, answer, blocks, interval, only
 
 MARGIN = 0.05  # bits above a ceiling that an estimate may show
 
@@ -92,19 +92,20 @@ def preset(table: pd.DataFrame, images: Path) -> Claim:
                 "pairs": pairs,
                 **{name: float(group[name].mean()) for name in ("max", "last", "held_out")},
                 "error of max": float(group["max"].std(ddof=1) / np.sqrt(len(group))),
+                "highest max": float(group["max"].max()),
                 "ceiling": float(group["ceiling"].iloc[0]),
             }
         )
     numbers = pd.DataFrame(rows)
-    above = numbers["max"] > numbers["ceiling"] + MARGIN + ERRORS * numbers["error of max"]
+    above = table["max"] > table["ceiling"] + MARGIN
     return Claim(
         title="The paper's MINE, read at the maximum over its epochs, is a lower bound",
-        rule=f"The maximum passes the ceiling (0 bits for pairs drawn anew) in no case by more than {MARGIN} bits and "
-        f"{ERRORS:g} errors.",
+        rule=f"In no run does the maximum pass the ceiling (0 bits for pairs drawn anew) by more than {MARGIN} bits.",
         verdict=answer(not above.any(), bool(above.any()), False),
-        remark=f"{int(table['epochs'].iloc[0])} epochs on {int(table['samples'].iloc[0])} windows of text, macro pair "
-        f"of the last block, mean and error of {table['seed'].nunique()} seeds; the paper ran 10,000 epochs on "
-        "300,000, so a low number here may be for want of training.",
+        remark=f"{int(above.sum())} of {len(table)} runs pass it. {int(table['epochs'].iloc[0])} epochs on "
+        f"{int(table['samples'].iloc[0])} windows of text, macro pair of the last block; mean, error and highest of "
+        f"{table['seed'].nunique()} seeds. The paper ran 10,000 epochs on 300,000, so a low number here may be for "
+        "want of training.",
         numbers=numbers,
         figure=figures.bounds(numbers, images),
     )
