@@ -6,8 +6,8 @@
 (AlpacaEval's published answers, see docs/public-proxies.md) and `books/` (texts to train on). `--checkpoints` holds the
 stages of the bundled models' training; where there are none they are trained first, about half an hour of one core.
 Features and measurements are kept in `--cache` under names that change with the settings: a first run reads 130 models'
-answers (about half an hour), a second one takes minutes. Each part is written into the page as it finishes and leaves
-the other parts as they are.
+answers (about ten minutes), and what is chosen by leaving families out takes a quarter of an hour each time. Each part
+is written into the page as it finishes and leaves the other parts as they are.
 """
 
 from __future__ import annotations
