@@ -16,18 +16,19 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from paper_claims import judge_all
-from paper_rules import LISTS, SHUFFLE, Study
+from paper_rules import LISTS, Study
 from paper_text import write_study
 
 from estimators import estimate, estimate_many, shuffled_pairs
 from extraction import LanguageModel, Windows, extract, load_model, random_twin, reference_models, windows
+from extraction.drawn import SHUFFLED
 from extraction.tables import read_table, write_table
 from extraction.twin import SUFFIX
 from proxy.measure import measure
@@ -120,7 +121,7 @@ def emergence(
     count = count or arguments.windows
     chosen = windows(corpus, model.tokenizer, count=count, tokens=tokens, seed=arguments.seed, prefix=model.prefix)
     if shuffled:
-        chosen = shuffled_windows(chosen, arguments.seed)
+        chosen = chosen.shuffled(arguments.seed)
     return kept(
         f"{chosen.corpus}-{count}" + ("-random" if model.name.endswith(SUFFIX) else ""),
         lambda: measure(model, chosen, queries=arguments.queries, seed=arguments.seed),
@@ -133,25 +134,6 @@ def emergence(
 def tell(line: str) -> None:
     """Say on stderr what is being measured."""
     print(line, file=sys.stderr, flush=True)
-
-
-def shuffled_windows(ordered: Windows, seed: int) -> Windows:
-    """Permute every column over the windows: each position keeps its tokens, the context is lost.
-
-    Micro information is unchanged, so any difference of IE is one of the macro information.
-    """
-    rng = np.random.default_rng([seed, 3])
-    rows = np.repeat(ordered.tokens, ordered.weights.astype(np.int64), axis=0)
-    rows = np.stack([rng.permutation(column) for column in rows.T], axis=1)
-    distinct, counts = np.unique(rows, axis=0, return_counts=True)
-    order = rng.permutation(len(distinct))
-    return replace(
-        ordered,
-        corpus=f"{ordered.corpus}{SHUFFLE}",
-        tokens=distinct[order],
-        weights=counts[order].astype(np.float64),
-        documents=None,
-    )
 
 
 def pairs(model: LanguageModel, count: int, seed: int) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], Windows]:
@@ -226,9 +208,12 @@ def by_paper_preset(models: Sequence[LanguageModel], arguments: argparse.Namespa
 
 def from_sweep(folder: Path) -> Study:
     """What a finished sweep holds: rows with 24 tokens or more of a category show the shots, the rest the rest."""
-    table = read_table(folder / "emergence.parquet", EMERGENCE)
+    path = folder / "emergence.parquet"
+    if not path.is_file():
+        sys.exit(f"No finished sweep in {folder}: it has no emergence.parquet; give the folder of its results.")
+    table = read_table(path, EMERGENCE)
     longest = table.groupby(["corpus", "windows"])["position"].transform("max")
-    is_list = table["corpus"].isin(LISTS)
+    is_list = table["corpus"].str.removesuffix(SHUFFLED).isin(LISTS)
     return Study(main=table[~(is_list & (longest >= 2 * SHOTS))], shots=table[is_list & (longest >= 2 * SHOTS)])
 
 

@@ -15,11 +15,11 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from estimators import DEFAULT_RESOLUTION
+from extraction.drawn import SHUFFLED as SHUFFLE
 from extraction.twin import SUFFIX
 from proxy.measure import emergence_by_block, peak_emergence
 
 TRAINED, RANDOM, SHUFFLED = CASES = ("trained", "random weights", "shuffled")  # the model, and its two controls
-SHUFFLE = ", shuffled"  # ends the name of a corpus whose tokens were shuffled over its windows
 LISTS = ("country", "animal", "color")  # corpora whose windows are lists of entities; all others are text
 HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "cannot be told here"
 IN_CONTROL = "holds, but the control shows it too"

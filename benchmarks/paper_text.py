@@ -29,7 +29,7 @@ Unless another is named, numbers are by sample propagation at resolution {resolu
 {command}
 
 These are small models. A claim that holds here is no proof for large ones, and one that fails here may hold for them:
-`emergence sweep paper` measures the paper's own four models on its corpora, twins included, and
+`emergence sweep paper` measures the paper's own four models on its corpora, both controls included, and
 `python benchmarks/paper.py --sweep results/paper --out paper-study` puts the same questions to them (both need the
 hub, the first a GPU too).
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from estimators.base import InputError
 
+SHUFFLED = ", shuffled"  # ends the name of a corpus whose tokens were shuffled over its windows
+
 
 @dataclass(frozen=True, eq=False)
 class Windows:
@@ -101,6 +103,26 @@ class Windows:
             weights=self.weights[rows],
             documents=None if self.documents is None else self.documents[rows],
             occurrences=occurrences,
+        )
+
+    def shuffled(self, seed: int) -> Windows:
+        """Permute every column over the windows: each position keeps its tokens, but what stood before them is lost.
+
+        The control for what a network knows of contexts: micro information stays as it is, so that a difference of
+        emergence is one of macro information.
+        """
+        rng = np.random.default_rng([seed, 3])
+        rows = np.repeat(self.tokens, self.weights.astype(np.int64), axis=0)
+        rows = np.stack([rng.permutation(column) for column in rows.T], axis=1)
+        distinct, counts = np.unique(rows, axis=0, return_counts=True)
+        order = rng.permutation(len(distinct))
+        return replace(
+            self,
+            corpus=f"{self.corpus}{SHUFFLED}",
+            tokens=distinct[order],
+            weights=counts[order].astype(np.float64),
+            documents=None,
+            occurrences=None,
         )
 
     def _drawn(self) -> np.ndarray:

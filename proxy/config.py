@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from estimators.base import InputError
 from proxy.strict import Strict, kind, worded
 
-Control = Literal["random-weights"]
+Control = Literal["random-weights", "shuffled"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -146,7 +146,8 @@ class SweepConfig(Strict):
         models: what to measure.
         corpora: what to measure it on; a job is one model on one corpus.
         measurement: how bits are estimated.
-        controls: `random-weights` adds a twin of each model with its own architecture and random weights.
+        controls: `random-weights` adds a twin of each model with its own architecture and random weights, `shuffled`
+            each corpus with its tokens shuffled over the windows, position by position.
         resources: what one worker holds, for models that do not say.
         retries: how often a job is tried again after its worker died or a passing error.
         workers: workers to ask the cluster for; by default as many as its nodes have room for now.

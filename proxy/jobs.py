@@ -17,6 +17,7 @@ from proxy.schemas import EMERGENCE
 # Raised whenever the same settings would give other numbers, so that no earlier result is taken for a new one.
 RESULT_VERSION = 2
 TWIN = "~random"  # as `extraction.twin` marks the random-weights twin of a model
+SHUFFLED = ", shuffled"  # as `extraction.drawn` marks a corpus whose tokens were shuffled over its windows
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,20 @@ class Job:
 
     @property
     def model_name(self) -> str:
-        """The model's name in tables: its id, and for a control what was done to it."""
-        return self.model.id if self.control is None else f"{self.model.id}{TWIN}"
+        """The model's name in tables: its id, and for a twin what was done to it."""
+        return f"{self.model.id}{TWIN}" if self.twin else self.model.id
+
+    @property
+    def twin(self) -> bool:
+        """Whether the model is its random-weights twin."""
+        return self.control == "random-weights"
 
     @property
     def corpus_name(self) -> str:
-        """The corpus' name in tables: a file goes by its own name, without its folder."""
+        """The corpus' name in tables: a file goes by its own name, without its folder; shuffled windows are marked."""
         source = self.corpus.source
-        return source if source.startswith(("hf:", "list:")) else Path(source).name
+        name = source if source.startswith(("hf:", "list:")) else Path(source).name
+        return f"{name}{SHUFFLED}" if self.control == "shuffled" else name
 
     @property
     def label(self) -> str:
@@ -93,7 +100,7 @@ class Job:
     @cached_property
     def load_key(self) -> str:
         """Equal for jobs that one loading of the model serves."""
-        return json.dumps([self.settings["model"], self.model_version, self.control, self.seed], sort_keys=True)
+        return json.dumps([self.settings["model"], self.model_version, self.twin, self.seed], sort_keys=True)
 
 
 def _hash(settings: dict[str, Any]) -> str:
@@ -109,6 +116,7 @@ def make_jobs(config: SweepConfig) -> list[Job]:
     """
     measurement = _resolved(config.measurement)
     corpora = list(zip(config.corpora, corpus_versions([corpus.source for corpus in config.corpora]), strict=True))
+    controls = sorted(config.controls, key=lambda control: control == "random-weights")  # one loading's stand together
     jobs = [
         Job(
             model,
@@ -121,7 +129,7 @@ def make_jobs(config: SweepConfig) -> list[Job]:
             (model.resources or Resources()).over(config.resources),
         )
         for model, version in zip(config.models, model_versions(config.models), strict=True)
-        for control in (None, *config.controls)
+        for control in (None, *controls)
         for corpus, content in corpora
     ]
     by_key: dict[str, Job] = {}

@@ -122,6 +122,8 @@ class Worker:
             revision=job.corpus_version if COMMIT.fullmatch(job.corpus_version) else None,
             prefix=model.prefix,
         )
+        if job.control == "shuffled":
+            chosen = chosen.shuffled(job.seed)
         record |= {"corpus": chosen.corpus, "corpus_hash": chosen.hash, "windows": int(chosen.weights.sum())}
         settings, room = job.measurement, job.resources
         given: dict[str, Any] = {"memory_gb": room.states_gb, "spill_gb": room.spill_gb}
@@ -166,7 +168,7 @@ class Worker:
             trust_remote_code=job.model.trust_remote_code,
             allow_pickle=job.model.allow_pickle,
         )
-        if job.control == "random-weights":
+        if job.twin:
             self._model = random_twin(self._model, seed=job.seed)
         self._loaded_key = job.load_key
         return self._model

@@ -47,7 +47,10 @@ def measure(
     twin: Annotated[
         bool, typer.Option("--twin", help="Measure each model's random-weights twin too, as MODEL~random.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Governs windows, projection, noise and twins.")] = 0,
+    shuffled: Annotated[
+        bool, typer.Option("--shuffled", help="Measure each model on shuffled windows too, as CORPUS, shuffled.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Governs windows, projection, noise and controls.")] = 0,
     behaviour: Annotated[
         Path | None,
         typer.Option(
@@ -100,12 +103,15 @@ def measure(
                 f"{name}: {len(chosen.dropped)} entities are not single tokens here and were left out: "
                 f"{', '.join(chosen.dropped)}"
             )
-        for one in [model, random_twin(model, seed=seed)] if twin else [model]:
-            with progress(f"{one.name} on {chosen.corpus}") as told:
+        cases = [(model, chosen)]
+        cases += [(random_twin(model, seed=seed), chosen)] if twin else []
+        cases += [(model, chosen.shuffled(seed))] if shuffled else []
+        for one, read in cases:
+            with progress(f"{one.name} on {read.corpus}") as told:
                 tables.append(
                     measure_model(
                         one,
-                        chosen,
+                        read,
                         estimator=estimator,
                         options=options,
                         seed=seed,
@@ -113,7 +119,7 @@ def measure(
                         spill_dir=spill_dir,
                         spill_gb=spill_gb,
                         tell=_remark,
-                        heard=None if behaviour is None else partial(_hear, said, chosen, one.name),
+                        heard=None if behaviour is None else partial(_hear, said, read, one.name),
                         progress=told,
                     )
                 )
@@ -122,7 +128,8 @@ def measure(
         write_table(pd.concat(said, ignore_index=True), behaviour)
         _remark(f"Wrote {sum(map(len, said))} rows to {behaviour}")
     if not as_json:
-        shown = emergence_by_block(table)[list(SHOWN)].rename(columns=SHOWN)
+        names = {"model": "model", "corpus": "corpus", **SHOWN} if shuffled else SHOWN
+        shown = emergence_by_block(table)[list(names)].rename(columns=names)
         show(shown, f"E(l) on {chosen.corpus}, last position, bits")
     if out is not None or as_json:
         emit(table, out, as_json=as_json, schema=EMERGENCE)

@@ -31,6 +31,21 @@ def test_windows_start_at_sentences(tokenizer: Any) -> None:
     assert everywhere.weights.sum() == len(tokenizer(STORY)["input_ids"]) - 3
 
 
+def test_shuffled_windows_keep_every_position_and_lose_the_context(tokenizer: Any) -> None:
+    found = windows("animal", tokenizer, count=300)
+    shuffled = found.shuffled(seed=1)
+    assert shuffled.corpus == "animal, shuffled"
+    assert shuffled.weights.sum() == found.weights.sum()
+    for t in range(found.tokens.shape[1]):
+        both = [np.repeat(one.tokens[:, t], one.weights.astype(int)) for one in (found, shuffled)]
+        np.testing.assert_array_equal(*map(np.sort, both))
+    # Lists never name an entity twice; five of sixteen drawn by themselves do so in half the cases, 1 - 16!/11!/16^5.
+    twice = [np.mean([len(set(row[::2])) < 5 for row in one.tokens]) for one in (found, shuffled)]
+    assert twice[0] == 0
+    assert twice[1] == pytest.approx(0.5, abs=4 * np.sqrt(0.25 / 300))  # four errors of a share of 300
+    assert shuffled.hash == found.shuffled(seed=1).hash != found.shuffled(seed=2).hash
+
+
 def test_windows_stay_within_documents(tokenizer: Any) -> None:
     texts = ["1111", "", "22222", "333"]
     found = text_windows(texts, tokenizer, tokens=3, count=None, at="anywhere")

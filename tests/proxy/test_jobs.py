@@ -109,6 +109,17 @@ def test_a_control_is_a_job_of_its_own() -> None:
     assert len({job.key for job in jobs}) == len({job.load_key for job in jobs}) == 2
 
 
+def test_shuffled_windows_are_jobs_of_the_same_loading() -> None:
+    jobs = make_jobs(parse_config({**BASE, "controls": ["random-weights", "shuffled"]}))
+    assert [(job.model_name, job.corpus_name) for job in jobs] == [
+        ("gpt2-30k", "animal"),
+        ("gpt2-30k", "animal, shuffled"),
+        ("gpt2-30k~random", "animal"),
+    ]
+    assert len({job.key for job in jobs}) == 3
+    assert jobs[0].load_key == jobs[1].load_key != jobs[2].load_key
+
+
 def test_jobs_of_one_model_share_a_loading() -> None:
     jobs = make_jobs(parse_config({**BASE, "corpora": ["animal", "color"]}))
     assert len({job.key for job in jobs}) == 2

@@ -206,9 +206,13 @@ def test_command_says_what_it_spills_and_writes_behaviour(emergence: Callable[..
 
 def test_command_writes_the_table(emergence: Callable[..., Any], tmp_path: Path) -> None:
     path = tmp_path / "animal.parquet"
-    done = emergence("measure", NAME, "--corpus", "animal", "--windows", 100, "--twin", "--out", path)
+    done = emergence("measure", NAME, "--corpus", "animal", "--windows", 100, "--twin", "--shuffled", "--out", path)
     assert done.code == 0, done.err
-    assert pd.read_parquet(path).groupby("model").size().to_dict() == {NAME: 4 * 10 * 7, f"{NAME}~random": 4 * 10 * 7}
+    assert pd.read_parquet(path).groupby(["model", "corpus"]).size().to_dict() == {
+        (NAME, "animal"): 4 * 10 * 7,
+        (f"{NAME}~random", "animal"): 4 * 10 * 7,
+        (NAME, "animal, shuffled"): 4 * 10 * 7,
+    }
     assert "E(l) on animal" in done.out
 
 

@@ -95,6 +95,18 @@ def test_the_random_twin_is_another_model_of_that_size(worker: Worker) -> None:
     assert not np.allclose(twin["macro_bits"], trained["macro_bits"])
 
 
+def test_shuffled_windows_keep_the_micro_information(worker: Worker) -> None:
+    config = {"corpora": [{"source": "animal", "windows": 200}], "measurement": {"resolutions": [0.2], "queries": 200}}
+    trained, shuffled = (rows(worker.run(job(**config, controls=some))) for some in ([], ["shuffled"]))
+    assert set(shuffled["corpus"]) == {"animal, shuffled"}
+    assert set(shuffled["model"]) == {"gpt2-30k"}
+    assert shuffled["corpus_hash"][0] != trained["corpus_hash"][0]
+    # The same tokens with the same weights, all of them read, but noise meets them in another order: .001 bits.
+    np.testing.assert_allclose(shuffled["micro_ceiling_bits"], trained["micro_ceiling_bits"], atol=1e-9)
+    np.testing.assert_allclose(shuffled["micro_bits"], trained["micro_bits"], atol=0.01)
+    assert not np.allclose(shuffled["macro_bits"], trained["macro_bits"], atol=0.05)
+
+
 def test_a_failure_is_a_record_with_its_traceback(worker: Worker) -> None:
     outcome = worker.run(job(corpora=[{"source": "animal", "windows": 60, "tokens": 3}]))
     assert outcome.table is None
