@@ -226,7 +226,7 @@ def _estimates(
 ) -> Array:
     """Return estimate, lower, upper and whether inside the domain (m, 4) of models by a fit on others."""
     regressor = ProxyRegressor(candidate, BOUNDS, "family", "family")
-    columns = min(_by_count(columns), key=lambda some: _left_out_loss(regressor, table[train], some, truth[train]))
+    columns = _with_words(regressor, table[train], columns, truth[train])
     X = table[columns].astype(float).assign(family=table["family"])
     if not with_intervals:
         estimate = regressor.fit(X[train], truth[train]).predict(X[test])
@@ -238,19 +238,15 @@ def _estimates(
     return np.column_stack([found.estimate, found.lower[:, at], found.upper[:, at], found.inside])
 
 
-def _by_count(columns: list[str]) -> list[list[str]]:
-    """The columns with so many of the commonest words; as they are where no words are among them."""
+def _with_words(regressor: ProxyRegressor, train: pd.DataFrame, columns: list[str], truth: Array) -> list[str]:
+    """The columns with as many of the commonest words as do best on families left out of the models that train."""
     words = [column for column in columns if column.startswith("words")]
     rest = [column for column in columns if not column.startswith("words")]
-    return [rest + words[:count] for count in COUNTS] if words else [columns]
-
-
-def _left_out_loss(regressor: ProxyRegressor, train: pd.DataFrame, columns: list[str], truth: Array) -> float:
-    """Least loss of a candidate on families left out of the models that train; 0 where there is nothing to choose."""
-    if not any(column.startswith("words") for column in columns):
-        return 0.0
-    fitted = clone(regressor).fit(train[columns].astype(float).assign(family=train["family"]), truth)
-    return min(fitted.scores_.values())
+    losses = {}
+    for count in COUNTS if words else ():
+        X = train[rest + words[:count]].astype(float).assign(family=train["family"])
+        losses[count] = min(clone(regressor).fit(X, truth).scores_.values())
+    return rest + words[: min(losses, key=losses.__getitem__)] if losses else columns
 
 
 def _scores(name: str, found: Array, truth: Array, draws: list[NDArray[np.int64]]) -> dict[str, object]:
