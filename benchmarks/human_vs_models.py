@@ -54,11 +54,11 @@ def main() -> None:
     answers = {name: group.set_index("prompt_id")["output"] for name, group in outputs.groupby("model")}
     parts = []
     for name in given.readers:
-        trained = load_model(name)
-        twin = random_twin(trained, seed=given.seed)
+        loaded = load_model(name)
+        trained, random = (Reader(each, given.seed) for each in (loaded, random_twin(loaded, seed=given.seed)))
         comparisons = {
-            case: Comparison(Reader(model, given.seed), human, given.resolution, given.seed, shuffled=case == CASES[2])
-            for case, model in zip(CASES, (trained, twin, trained), strict=True)
+            case: Comparison(reader, human, given.resolution, given.seed, shuffled=case == CASES[2])
+            for case, reader in zip(CASES, (trained, random, trained), strict=True)
         }
         rows = []
         with progress(f"{name} reads {len(about)} models") as tell:

@@ -6,6 +6,7 @@ paper_observer_claims.py, and what all of them share is in paper_rules.py.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,6 @@ import paper_figures as figures
 from paper_list_claims import levelling, spread, staircase
 from paper_observer_claims import preset, ranking
 from paper_rules import (
-    CASES,
     ERRORS,
     LISTS,
     SHUFFLE,
@@ -23,6 +23,7 @@ from paper_rules import (
     Study,
     answer,
     blocks,
+    by_case,
     curve,
     difference,
     interval,
@@ -55,31 +56,24 @@ def by_size(main: pd.DataFrame, images: Path) -> Claim:
     """IE rises with model size."""
     found = peaks(main)
     rows = []
-    for (corpus, family), group in found.groupby(["corpus", "family"], sort=True):
-        if len(only(group, TRAINED)) < 2:  # one size says nothing of size
+    sizes = only(found, TRAINED).groupby(["corpus", "family"]).size()
+    for names, one in by_case(found.sort_values(["corpus", "family"], kind="stable"), ["corpus", "family"]):
+        if sizes.get((names["corpus"], names["family"]), 0) < 2:  # one size says nothing of size
             continue
-        for case in CASES:
-            one = only(group, case)
-            if one.empty:
-                continue
-            rise, error = difference(one.iloc[-1], one.iloc[0])
-            sizes = one["parameters"].to_numpy(float)
-            rows.append(
-                {
-                    "corpus": corpus,
-                    "architecture": family,
-                    "case": case,
-                    "E smallest": one.iloc[0]["ie_bits"],
-                    "E largest": one.iloc[-1]["ie_bits"],
-                    "rise": rise,
-                    "error": error,
-                    "Spearman": spearman(one["ie_bits"], sizes),
-                    "its 90 % interval": interval(
-                        lambda drawn, sizes=sizes: spearman(drawn, sizes), one["ie_bits"], one["ie_std_error"]
-                    ),
-                }
-            )
-    numbers = pd.DataFrame(rows)
+        rise, error = difference(one.iloc[-1], one.iloc[0])
+        parameters = one["parameters"].to_numpy(float)
+        rows.append(
+            {
+                **names,
+                "E smallest": one.iloc[0]["ie_bits"],
+                "E largest": one.iloc[-1]["ie_bits"],
+                "rise": rise,
+                "error": error,
+                "Spearman": spearman(one["ie_bits"], parameters),
+                "its 90 % interval": interval(partial(spearman, parameters), one["ie_bits"], one["ie_std_error"]),
+            }
+        )
+    numbers = pd.DataFrame(rows).rename(columns={"family": "architecture"})
     if numbers.empty:
         return Claim(
             title="Emergence rises with the size of the model",
@@ -123,25 +117,19 @@ def by_depth(main: pd.DataFrame, images: Path) -> Claim:
     """E(l) rises with depth."""
     found = blocks(main)
     rows = []
-    for (corpus, of), group in found.groupby(["corpus", "of"], sort=True):
-        for case in CASES:
-            one = only(group, case)
-            if one.empty:
-                continue
-            rise, error = difference(one.iloc[-1], one.iloc[0])
-            rows.append(
-                {
-                    "corpus": corpus,
-                    "model": of,
-                    "case": case,
-                    "E first": one.iloc[0]["ie_bits"],
-                    "E last": one.iloc[-1]["ie_bits"],
-                    "rise": rise,
-                    "error": error,
-                    "highest block": int(one.loc[one["ie_bits"].idxmax(), "layer"]),
-                }
-            )
-    numbers = pd.DataFrame(rows)
+    for names, one in by_case(found.sort_values(["corpus", "of"], kind="stable"), ["corpus", "of"]):
+        rise, error = difference(one.iloc[-1], one.iloc[0])
+        rows.append(
+            {
+                **names,
+                "E first": one.iloc[0]["ie_bits"],
+                "E last": one.iloc[-1]["ie_bits"],
+                "rise": rise,
+                "error": error,
+                "highest block": int(one.loc[one["ie_bits"].idxmax(), "layer"]),
+            }
+        )
+    numbers = pd.DataFrame(rows).rename(columns={"of": "model"})
     trained = only(numbers, TRAINED)
     risen = trained["rise"] > ERRORS * trained["error"]
     return Claim(
@@ -158,25 +146,19 @@ def by_token(text: pd.DataFrame, images: Path) -> Claim:
     """In natural text IE rises token by token."""
     found = curve(text)
     rows = []
-    for (of, corpus), group in found.groupby(["of", "corpus"], sort=False):
-        for case in CASES:
-            one = only(group, case)
-            if one.empty:
-                continue
-            steps = [difference(one.iloc[i + 1], one.iloc[i]) for i in range(len(one) - 1)]
-            rise, error = difference(one.iloc[-1], one.iloc[0])
-            rows.append(
-                {
-                    "model": of,
-                    "corpus": corpus,
-                    "case": case,
-                    "steps that rise": f"{sum(gain > 2 * each for gain, each in steps)} of {len(steps)}",
-                    "rise": rise,
-                    "error": error,
-                    "rise of the ceiling": one.iloc[-1]["macro_ceiling_bits"] - one.iloc[0]["macro_ceiling_bits"],
-                }
-            )
-    numbers = pd.DataFrame(rows)
+    for names, one in by_case(found, ["of", "corpus"]):
+        steps = [difference(one.iloc[i + 1], one.iloc[i]) for i in range(len(one) - 1)]
+        rise, error = difference(one.iloc[-1], one.iloc[0])
+        rows.append(
+            {
+                **names,
+                "steps that rise": f"{sum(gain > 2 * each for gain, each in steps)} of {len(steps)}",
+                "rise": rise,
+                "error": error,
+                "rise of the ceiling": one.iloc[-1]["macro_ceiling_bits"] - one.iloc[0]["macro_ceiling_bits"],
+            }
+        )
+    numbers = pd.DataFrame(rows).rename(columns={"of": "model"})
     trained = only(numbers, TRAINED)
     counts = trained["steps that rise"].str.extract(r"(\d+) of (\d+)").astype(int)
     risen = trained["rise"] > ERRORS * trained["error"]

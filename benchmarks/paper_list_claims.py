@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import paper_figures as figures
 from numpy.typing import ArrayLike, NDArray
-from paper_rules import CASES, ERRORS, TRAINED, Claim, answer, curve, difference, interval, only
+from paper_rules import ERRORS, TRAINED, Claim, answer, by_case, curve, difference, interval
 
+KEYS = ["of", "corpus", "windows"]
 LEVEL = 0.95  # a curve has levelled off where it has made this share of its whole rise
 
 
@@ -19,19 +20,15 @@ def staircase(shots: pd.DataFrame, images: Path) -> Claim:
     found = curve(shots)
     many = found[found["windows"] == found["windows"].max()]
     rows = []
-    for (of, corpus), group in many.groupby(["of", "corpus"], sort=False):
-        for case in CASES:
-            value = only(group, case).set_index("position")
-            if value.empty:
-                continue
-            row: dict[str, object] = {"model": of, "corpus": corpus, "case": case}
-            for part, first in (("entity", 3), ("comma", 4)):
-                steps = [difference(value.loc[t], value.loc[t - 1]) for t in range(first, 15, 2) if t in value.index]
-                row[f"gain per {part}"] = float(np.mean([gain for gain, _ in steps]))
-                row[f"error, {part}"] = float(np.sqrt(sum(error**2 for _, error in steps))) / len(steps)
-            row["rise of E"], row["its error"] = difference(value.loc[14], value.loc[2])
-            rows.append(row)
-    numbers = pd.DataFrame(rows)
+    for row, one in by_case(many, ["of", "corpus"]):
+        value = one.set_index("position")
+        for part, first in (("entity", 3), ("comma", 4)):
+            steps = [difference(value.loc[t], value.loc[t - 1]) for t in range(first, 15, 2) if t in value.index]
+            row[f"gain per {part}"] = float(np.mean([gain for gain, _ in steps]))
+            row[f"error, {part}"] = float(np.sqrt(sum(error**2 for _, error in steps))) / len(steps)
+        row["rise of E"], row["its error"] = difference(value.loc[14], value.loc[2])
+        rows.append(row)
+    numbers = pd.DataFrame(rows).rename(columns={"of": "model"})
     climbing = climbs(numbers)
     trained = numbers["case"] == TRAINED
     return Claim(
@@ -73,14 +70,11 @@ def levelling(shots: pd.DataFrame, images: Path) -> Claim:
     """In lists IE levels off by about the seventh shot."""
     found = at_shots(curve(shots))
     rows = []
-    for (of, corpus, count, case), one in _ordered(found):
+    for names, one in by_case(found.sort_values(KEYS, kind="stable"), KEYS):
         rise, error = difference(one.loc[one["ie_bits"].idxmax()], one.iloc[0])
         rows.append(
             {
-                "model": of,
-                "corpus": corpus,
-                "windows": count,
-                "case": case,
+                **names,
                 "levels off at shot": levelled(one["ie_bits"]),
                 "its 90 % interval": interval(levelled, one["ie_bits"], one["ie_std_error"]),
                 "macro levels off at shot": levelled(one["macro_bits"]),
@@ -91,7 +85,7 @@ def levelling(shots: pd.DataFrame, images: Path) -> Claim:
                 "ceiling at the last shot": one.iloc[-1]["macro_ceiling_bits"],
             }
         )
-    numbers = pd.DataFrame(rows)
+    numbers = pd.DataFrame(rows).rename(columns={"of": "model"})
     shot = numbers["levels off at shot"]
     rises = numbers["rise of E"] > ERRORS * numbers["its error"]
     early = rises & (shot <= 7) & (shot > 1)
@@ -115,12 +109,6 @@ def levelling(shots: pd.DataFrame, images: Path) -> Claim:
     )
 
 
-def _ordered(found: pd.DataFrame) -> list[tuple[tuple[str, str, int, str], pd.DataFrame]]:
-    """Curves by model, corpus, number of windows and case."""
-    groups = found.groupby(["of", "corpus", "windows", "case"], sort=False)
-    return sorted(((key, one) for key, one in groups), key=lambda each: (*each[0][:3], CASES.index(each[0][3])))
-
-
 def spread_error(one: pd.DataFrame) -> NDArray[np.float64]:
     """Standard error of the standard deviation over windows, of normal ones: s / sqrt(2 (n - 1)).
 
@@ -140,15 +128,12 @@ def spread(shots: pd.DataFrame, images: Path) -> Claim:
     """The spread of IE over windows peaks where IE stops growing."""
     found = at_shots(curve(shots))
     rows = []
-    for (of, corpus, count, case), one in _ordered(found):
+    for names, one in by_case(found.sort_values(KEYS, kind="stable"), KEYS):
         errors = spread_error(one)
         at = widest(one["ie_sample_std"])
         rows.append(
             {
-                "model": of,
-                "corpus": corpus,
-                "windows": count,
-                "case": case,
+                **names,
                 "spread is largest at shot": at,
                 "90 % interval": interval(widest, one["ie_sample_std"], errors),
                 "levels off at shot": levelled(one["ie_bits"]),
@@ -158,7 +143,7 @@ def spread(shots: pd.DataFrame, images: Path) -> Claim:
                 "spread at the last shot": float(one.iloc[-1]["ie_sample_std"]),
             }
         )
-    numbers = pd.DataFrame(rows)
+    numbers = pd.DataFrame(rows).rename(columns={"of": "model"})
     near = (numbers["spread is largest at shot"] - numbers["levels off at shot"]).abs() <= 1
     trained = numbers["case"] == TRAINED
     return Claim(

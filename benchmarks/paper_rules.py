@@ -7,7 +7,7 @@ what the model has learned of its context is not its cause.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -82,6 +82,15 @@ def with_cases(table: pd.DataFrame) -> pd.DataFrame:
 def only(table: pd.DataFrame, case: str) -> pd.DataFrame:
     """The rows of one case."""
     return table[table["case"] == case]
+
+
+def by_case(found: pd.DataFrame, by: list[str]) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
+    """What names it, and the rows, of each group and case: the model before its controls."""
+    for key, group in found.groupby(by, sort=False):
+        for case in CASES:
+            one = only(group, case)
+            if not one.empty:
+                yield {**dict(zip(by, key, strict=True)), "case": case}, one
 
 
 def shared(numbers: pd.DataFrame, by: list[str], effect: str) -> bool:

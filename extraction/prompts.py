@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from estimators.base import InputError
 from extraction.categories import CATEGORIES
 from extraction.prompt_texts import OPENINGS, QUESTIONS
 from extraction.tables import Schema, read_table
+from extraction.text import json_rows, lines
 
 DEMO_LISTS = 60
 ROWS_AT_A_TIME = 1000
@@ -130,28 +132,13 @@ def _read(path: Path) -> pd.DataFrame:
         frame = read_table(path)
         # As text, or the id 007 would become 7.
         return read_table(path, TEXTS)[[*frame.columns]] if path.suffix == ".csv" else frame
-    rows: list[dict[str, object]] = []
-    pieces = []
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    rows.append({"prompt": line.rstrip("\n")} if path.suffix == ".txt" else _row(line, number, path))
-                if len(rows) == ROWS_AT_A_TIME:  # as a frame they take a fifth of the memory
-                    pieces.append(pd.DataFrame(rows))
-                    rows = []
-    except FileNotFoundError as error:
-        raise InputError(f"No prompts at {path}; check the path.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} could not be read as UTF-8 text: {error}.") from error
-    return pd.concat([*pieces, pd.DataFrame(rows)], ignore_index=True)
-
-
-def _row(line: str, number: int, path: Path) -> dict[str, object]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"Line {number} of {path} is not JSON: {error.msg}.") from error
-    if not isinstance(row, dict):
-        raise InputError(f'Line {number} of {path} must be an object such as {{"prompt": "..."}}.')
-    return row
+    if not path.is_file():
+        raise InputError(f"No prompts at {path}; check the path.")
+    if path.suffix == ".txt":
+        rows: Iterator[dict[str, object]] = ({"prompt": line.rstrip("\r\n")} for line in lines(path) if line.strip())
+    else:
+        rows = (row for _, row in json_rows(path))
+    pieces = [pd.DataFrame()]
+    while some := list(itertools.islice(rows, ROWS_AT_A_TIME)):  # as a frame they take a fifth of the memory
+        pieces.append(pd.DataFrame(some))
+    return pd.concat(pieces, ignore_index=True)

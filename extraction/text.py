@@ -160,7 +160,19 @@ def _read(path: Path) -> str:
 
 
 def _json_lines(path: Path, column: str | None) -> Iterator[str]:
-    for number, line in enumerate(_lines(path), start=1):
+    for number, row in json_rows(path):
+        value = row.get(_text_column(list(row), f"Line {number} of {path}", column))
+        if value is not None:
+            yield str(value)
+
+
+def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a file of JSON lines, each with the number of its line.
+
+    Raises:
+        InputError: if a line is no object, or the file cannot be read as UTF-8 (the byte is named).
+    """
+    for number, line in enumerate(lines(path), start=1):
         if not line.strip():
             continue
         try:
@@ -168,14 +180,18 @@ def _json_lines(path: Path, column: str | None) -> Iterator[str]:
         except json.JSONDecodeError as error:
             raise InputError(f"Line {number} of {path} is not JSON ({error.msg}).") from error
         if not isinstance(row, dict):
-            raise InputError(f"Line {number} of {path} is no JSON object; each line holds one, with a text.")
-        value = row.get(_text_column(list(row), f"Line {number} of {path}", column))
-        if value is not None:
-            yield str(value)
+            raise InputError(
+                f'Line {number} of {path} is no JSON object; each line must be an object such as {{"text": "..."}}.'
+            )
+        yield number, row
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a file of UTF-8, one at a time, ended by line feeds alone: a text may hold other breaks."""
+def lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a file of UTF-8, one at a time, ended by line feeds alone: a text may hold other breaks.
+
+    Raises:
+        InputError: if the file cannot be read, or is not UTF-8 (the byte is named).
+    """
     start = 0
     try:
         with path.open("rb") as file:
@@ -219,7 +235,7 @@ def _frames(path: Path) -> Iterator[pd.DataFrame]:
     if path.suffix == ".json":
         yield pd.read_json(io.StringIO(_read(path)), dtype=False)
         return
-    for _ in _lines(path):  # first, since pandas does not say which byte is not UTF-8
+    for _ in lines(path):  # first, since pandas does not say which byte is not UTF-8
         pass
     with pd.read_csv(path, dtype=str, encoding="utf-8-sig", chunksize=ROWS) as reader:
         yield from reader

@@ -81,9 +81,10 @@ def features(
         raise InputError(next(iter(remarks.values())))
     for place, model in enumerate(models):
         if model not in few:
-            found_behaviour = behaviour_features(responses[responses["model"] == model])
+            own = responses[responses["model"] == model]
+            found_behaviour = behaviour_features(own)
             rows[place] |= {f"behaviour.{key}": value for key, value in found_behaviour.items()}
-            by_shots |= {place: accuracy_by_shots(responses[responses["model"] == model])}
+            by_shots[place] = accuracy_by_shots(own)
         if progress is not None and not readers:
             progress(place + 1, total)
     for shots in sorted({shots for found_shots in by_shots.values() for shots in found_shots}):

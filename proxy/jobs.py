@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from estimators.base import InputError
+from extraction.drawn import SHUFFLED
 from proxy.config import Control, Corpus, Measurement, Model, Resources, SweepConfig
 from proxy.identity import corpus_versions, model_versions
 from proxy.schemas import EMERGENCE
@@ -17,7 +18,6 @@ from proxy.schemas import EMERGENCE
 # Raised whenever the same settings would give other numbers, so that no earlier result is taken for a new one.
 RESULT_VERSION = 2
 TWIN = "~random"  # as `extraction.twin` marks the random-weights twin of a model
-SHUFFLED = ", shuffled"  # as `extraction.drawn` marks a corpus whose tokens were shuffled over its windows
 
 
 @dataclass(frozen=True)
