@@ -24,7 +24,7 @@ import openai
 import pandas as pd
 
 from extraction import collect
-from extraction.endpoints import Capabilities
+from extraction.answers.collecting.endpoints import Capabilities
 from extraction.tables import RESPONSES
 
 CONCURRENCY = 64
@@ -117,14 +117,14 @@ def memory(url: str, prompts: int, folder: Path) -> None:
 def features_of_805(folder: Path) -> None:
     """Seconds for the features of one model's answers by one reader of two million parameters."""
     from extraction import load_model
-    from proxy.features import features
+    from proxy.features.table import compute_features
 
     outputs = pd.read_parquet(folder / "outputs.parquet")
     name = outputs["model"].iloc[0]
     answers = RESPONSES.conform(outputs[outputs["model"] == name].rename(columns={"output": "text"}))
     reader = load_model("gpt2-2m")
     started, used = time.perf_counter(), time.process_time()
-    features(answers, [reader])
+    compute_features(answers, [reader])
     seconds, cpu = time.perf_counter() - started, time.process_time() - used
     print(f"features of {len(answers)} answers by {reader.name}: {seconds:.1f} s ({cpu:.1f} s of CPU)")
 

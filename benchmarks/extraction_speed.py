@@ -31,11 +31,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from extraction.blocks import find_blocks, run_decoder
-from extraction.drawn import Windows
-from extraction.models import LanguageModel
-from extraction.passes import batch_tokens
-from extraction.states import extract, spilled_bytes
+from extraction.corpora.token_windows import Windows
+from extraction.models.blocks import find_blocks, run_decoder
+from extraction.models.load import LanguageModel
+from extraction.states.extracting import extract, spilled_bytes
+from extraction.states.passes import batch_tokens
 
 LEAST_THROUGHPUT = 0.90  # of the bare forward pass
 MOST_GROWTH = 1.10  # of peak memory, from the fewest windows to the most

@@ -24,7 +24,7 @@ import torch
 from estimators import DEFAULT_RESOLUTION
 from extraction import load_model, random_twin
 from proxy.cli.console import progress, show
-from proxy.reader_features import TOKENS, Reader, answer_windows
+from proxy.features.readers import TOKENS, Reader, answer_windows
 
 CASES = ("trained", "random weights", "shuffled words")
 PER_PROMPT = 4  # windows

@@ -28,10 +28,10 @@ from paper_text import write_study
 
 from estimators import estimate, estimate_many, shuffled_pairs
 from extraction import LanguageModel, Windows, extract, load_model, random_twin, reference_models, windows
-from extraction.drawn import SHUFFLED
+from extraction.corpora.token_windows import SHUFFLED
+from extraction.models.twin import SUFFIX
 from extraction.tables import read_table, write_table
-from extraction.twin import SUFFIX
-from proxy.measure import measure
+from proxy.measurement.table import measure
 from proxy.schemas import EMERGENCE
 
 TEXT = "python-docs"

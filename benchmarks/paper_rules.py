@@ -15,9 +15,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from estimators import DEFAULT_RESOLUTION
-from extraction.drawn import SHUFFLED as SHUFFLE
-from extraction.twin import SUFFIX
-from proxy.measure import emergence_by_block, peak_emergence
+from extraction.corpora.token_windows import SHUFFLED as SHUFFLE
+from extraction.models.twin import SUFFIX
+from proxy.measurement.table import emergence_by_block, peak_emergence
 
 TRAINED, RANDOM, SHUFFLED = CASES = ("trained", "random weights", "shuffled")  # the model, and its two controls
 LISTS = ("country", "animal", "color")  # corpora whose windows are lists of entities; all others are text

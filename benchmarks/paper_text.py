@@ -9,8 +9,8 @@ import pandas as pd
 from paper_rules import ERRORS, SHARE, Claim, Study
 
 from estimators import DEFAULT_RESOLUTION
-from extraction.twin import SUFFIX
-from proxy.card import markdown
+from extraction.models.twin import SUFFIX
+from proxy.regression.card import markdown
 
 HEAD = """# The paper's claims, tested
 

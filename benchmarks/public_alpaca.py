@@ -21,11 +21,11 @@ from scipy.stats import rankdata
 from sklearn.base import clone
 
 from extraction import load_model
-from proxy.behaviour_features import behaviour_features
-from proxy.domain import Domain, judged
-from proxy.intervals import LEVELS, Intervals
-from proxy.reader_features import RESOLUTIONS, Reader, read_features
-from proxy.regression import ProxyRegressor
+from proxy.features.behaviour import behaviour_features
+from proxy.features.readers import RESOLUTIONS, Reader, read_features
+from proxy.regression.domain import Domain, judged
+from proxy.regression.intervals import LEVELS, Intervals
+from proxy.regression.regressor import ProxyRegressor
 
 Array = NDArray[np.float64]
 BOUNDS = (0.0, 100.0)

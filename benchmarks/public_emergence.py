@@ -22,13 +22,13 @@ from public_cache import table_path
 
 from estimators.base import InputError
 from extraction import generate_answers, load_model, prompts, reference_models, windows
-from proxy.features import features
-from proxy.folds import rows_needed
-from proxy.intervals import LEVELS, Intervals
-from proxy.measure import DEFAULT_RESOLUTION, measure, peak_emergence
-from proxy.references import SIZE
-from proxy.regression import ProxyRegressor
-from proxy.scale import DEPTHS, leave_largest_out, predict_profile, profiles
+from proxy.features.table import compute_features
+from proxy.measurement.table import DEFAULT_RESOLUTION, measure, peak_emergence
+from proxy.regression.folds import rows_needed
+from proxy.regression.intervals import LEVELS, Intervals
+from proxy.regression.references import SIZE
+from proxy.regression.regressor import ProxyRegressor
+from proxy.regression.scale import DEPTHS, leave_largest_out, predict_profile, profiles
 
 Array = NDArray[np.float64]
 READER = "gpt2-750k"
@@ -91,7 +91,7 @@ def _read(name: str, folder: str, cache: Path) -> pd.DataFrame:
     if not saved.is_file():
         asked = prompts("demo").head(PROMPTS)
         answers = generate_answers(load_model(folder), asked, max_tokens=LONGEST, logprobs=0).assign(model=name)
-        features(answers, [load_model(READER)]).to_parquet(saved)
+        compute_features(answers, [load_model(READER)]).to_parquet(saved)
         sys.stderr.write(f"{READER} read {name}\n")
     return pd.read_parquet(saved)
 

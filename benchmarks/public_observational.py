@@ -16,10 +16,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from proxy.candidates import CANDIDATES
-from proxy.domain import Domain, judged
-from proxy.intervals import LEVELS, Intervals
-from proxy.regression import ProxyRegressor
+from proxy.regression.candidates import CANDIDATES
+from proxy.regression.domain import Domain, judged
+from proxy.regression.intervals import LEVELS, Intervals
+from proxy.regression.regressor import ProxyRegressor
 
 Array = NDArray[np.float64]
 Row = dict[str, object]

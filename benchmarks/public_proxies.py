@@ -25,7 +25,7 @@ import public_alpaca
 import public_emergence
 import public_observational
 
-from proxy.card import markdown
+from proxy.regression.card import markdown
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "public-proxies.md"

@@ -27,7 +27,7 @@ context and is not counted. A held-out token has {bytes} bytes. Seconds are thos
 - **Data**: {books};
   all in the public domain, without the boilerplate of Project Gutenberg; the last {held_out_share} of every book is
   held out. {lists_share} of the sequences consist of category lists instead, such as
-  " Germany, France, Japan,": 2 to 25 of the entities in `extraction/categories.py`, in random order, without
+  " Germany, France, Japan,": 2 to 25 of the entities in `extraction/corpora/categories.py`, in random order, without
   repetition.
 - **Tokenizer**: one byte-level BPE of {vocabulary} tokens for all, trained on the same text. Every entity with its
   leading space is one token, and so is the comma. `<|endoftext|>` is the only special token; none is added to a text.

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from extraction.categories import CATEGORIES
+from extraction.corpora.categories import CATEGORIES
 
 END = "<|endoftext|>"
 VOCABULARY = 1024

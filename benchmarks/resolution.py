@@ -23,7 +23,7 @@ import pandas as pd
 
 from estimators import DEFAULT_RESOLUTION
 from extraction import load_model, random_twin, reference_models, windows
-from proxy.measure import measure, peak_emergence
+from proxy.measurement.table import measure, peak_emergence
 
 CORPORA = ("python-docs", "animal", "country")
 RESOLUTIONS = (0.06, 0.09, 0.12, 0.15, 0.18, 0.21, 0.25, 0.3, 0.35, 0.5)

@@ -5,7 +5,7 @@
     python benchmarks/sweep.py workers           two workers against one, and one against no Ray at all
     python benchmarks/sweep.py cluster           200 models x 20 corpora on 64 declared GPUs, jobs shortened to 5 s
     python benchmarks/sweep.py fleet             1,000 models x 20 corpora on 64 GPUs, on paper
-    python benchmarks/sweep.py calibrate RESULTS speeds of this machine, for proxy/plan.py, from a finished sweep
+    python benchmarks/sweep.py calibrate RESULTS speeds of this machine, for proxy/sweeps/plan.py, from a finished sweep
 
 Ratios are of runs side by side on this machine; `workers` wants two idle cores.
 """
@@ -27,14 +27,14 @@ import pandas as pd
 from sweep_driver import memory, resume
 
 from proxy import cluster as on_ray
-from proxy import plan
-from proxy.config import parse_config
-from proxy.jobs import Job, make_jobs
-from proxy.placement import GIB, Demand, Node, demand
-from proxy.results import to_parquet
-from proxy.slots import Event
-from proxy.sweep import sweep
-from proxy.worker import Worker
+from proxy.sweeps import plan
+from proxy.sweeps.config import parse_config
+from proxy.sweeps.jobs import Job, make_jobs
+from proxy.sweeps.placement import GIB, Demand, Node, demand
+from proxy.sweeps.run import sweep
+from proxy.sweeps.slots import Event
+from proxy.sweeps.store.results import to_parquet
+from proxy.sweeps.worker import Worker
 
 
 def workers() -> None:
@@ -155,7 +155,7 @@ def fleet() -> None:
 
 
 def calibrate(results: Path) -> None:
-    """Fit the speeds in proxy/plan.py to the records of a sweep on CPU."""
+    """Fit the speeds in proxy/sweeps/plan.py to the records of a sweep on CPU."""
     rows = []
     for path in sorted((results / "jobs").glob("*.json")):
         record = json.loads(path.read_text())

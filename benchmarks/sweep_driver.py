@@ -15,14 +15,14 @@ from typing import Any
 import pandas as pd
 
 from proxy import cluster as on_ray
-from proxy.config import SweepConfig, parse_config
-from proxy.jobs import Job, make_jobs
-from proxy.placement import GIB, Demand, Node
-from proxy.results import Results, to_parquet
-from proxy.slots import Event
-from proxy.storage import open_storage
-from proxy.sweep import sweep
-from proxy.worker import Outcome, blank_record
+from proxy.sweeps.config import SweepConfig, parse_config
+from proxy.sweeps.jobs import Job, make_jobs
+from proxy.sweeps.placement import GIB, Demand, Node
+from proxy.sweeps.run import sweep
+from proxy.sweeps.slots import Event
+from proxy.sweeps.store.results import Results, to_parquet
+from proxy.sweeps.store.storage import open_storage
+from proxy.sweeps.worker import Outcome, blank_record
 
 MODELS = [f"{family}-{size}" for family in ("gpt2", "gemma") for size in ("30k", "90k", "280k", "750k", "2m")]
 

@@ -28,8 +28,8 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tracking.server import UserInterface, user_interface
-from tracking.store import open_store
+from tracking.mlflow.server import UserInterface, user_interface
+from tracking.mlflow.store import open_store
 from tracking.summary import DEFAULT_RESOLUTION
 
 SHARE = 0.05  # of a sweep's time

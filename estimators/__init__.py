@@ -5,14 +5,14 @@ project measures with.
 """
 
 from estimators.base import EmergenceError, Estimator, InputError, MIEstimate, Progress
-from estimators.emergence import Emergence, emergence
 from estimators.entropy import plug_in_entropy
-from estimators.estimate import estimate, estimate_many, estimator, methods, shuffled_pairs
-from estimators.sample_propagation import (
+from estimators.information_emergence import Emergence, emergence
+from estimators.propagation import (
     DEFAULT_RESOLUTION,
     DEFAULT_RESOLUTIONS,
     sample_propagation,
 )
+from estimators.registry import estimate, estimate_many, estimator, methods, shuffled_pairs
 
 __all__ = [
     "DEFAULT_RESOLUTION",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from estimators.base import InputError, MIEstimate
-from estimators.estimate import estimate, methods
+from estimators.registry import estimate, methods
 from estimators.truths import KnownTruth
 
 DISCRETE_METHODS = ("sample-propagation", "entropy")

@@ -14,9 +14,9 @@ from pathlib import Path
 import pandas as pd
 
 from extraction import generate_answers, load_model, prompts, reference_models, windows
-from extraction.responses import read_responses
+from extraction.answers.responses import read_responses
 from extraction.tables import read_table
-from proxy import features, fit_proxy, measure, peak_emergence
+from proxy import compute_features, fit_proxy, measure, peak_emergence
 
 
 def bundled(answers: int, count: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -52,7 +52,7 @@ def main() -> None:
         closed = targets["model"] == "gemma-2m"
         hidden, targets = targets[closed].set_index("model")["target"], targets[~closed]
 
-    rows = features(answers, [load_model(given.reader)], seed=given.seed)
+    rows = compute_features(answers, [load_model(given.reader)], seed=given.seed)
     references = rows.merge(targets, on="model")
     proxy = fit_proxy(references, target=given.target, seed=given.seed)
     print(proxy.scores.round(3).to_string(index=False))

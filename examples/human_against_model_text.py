@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from extraction import generate_answers, load_model
-from extraction.text import documents
-from proxy.reader_features import Reader
+from extraction.corpora.text import documents
+from proxy.features.readers import Reader
 
 
 def continued(pages: list[str], author: str, seed: int) -> list[str]:

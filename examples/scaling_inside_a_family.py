@@ -20,7 +20,7 @@ from estimators import DEFAULT_RESOLUTION
 from extraction import load_model, reference_models, windows
 from extraction.tables import read_table
 from proxy import EMERGENCE, measure
-from proxy.scale import leave_largest_out, profiles
+from proxy.regression.scale import leave_largest_out, profiles
 
 
 def main() -> None:

@@ -8,40 +8,40 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-# At once, since each is a function in a module of the same name, which the name would mean otherwise.
-from extraction.collect import collect
-from extraction.prompts import prompts
-
 if TYPE_CHECKING:
-    from extraction.behaviour import Behaviour, accuracy_by_shots, behaviour_table
-    from extraction.categories import CATEGORIES
-    from extraction.corpora import text_windows, windows
-    from extraction.drawn import Windows
-    from extraction.generation import generate_answers
-    from extraction.lists import list_windows
-    from extraction.models import LanguageModel, load_model
-    from extraction.states import States, extract, spill_notice, spilled_bytes
-    from extraction.statistics import Statistics
-    from extraction.twin import random_twin
+    from extraction.answers.collecting.run import collect
+    from extraction.answers.generation import generate_answers
+    from extraction.answers.prompt_sets import prompts
+    from extraction.corpora.categories import CATEGORIES
+    from extraction.corpora.lists import list_windows
+    from extraction.corpora.loading import text_windows, windows
+    from extraction.corpora.token_windows import Windows
+    from extraction.models.load import LanguageModel, load_model
+    from extraction.models.twin import random_twin
+    from extraction.states.behaviour import Behaviour, accuracy_by_shots, behaviour_table
+    from extraction.states.extracting import States, extract, spill_notice, spilled_bytes
+    from extraction.states.statistics import Statistics
 
 _HOMES = {
-    "Behaviour": "behaviour",
-    "CATEGORIES": "categories",
-    "LanguageModel": "models",
-    "States": "states",
-    "Statistics": "statistics",
-    "Windows": "drawn",
-    "accuracy_by_shots": "behaviour",
-    "behaviour_table": "behaviour",
-    "extract": "states",
-    "generate_answers": "generation",
-    "list_windows": "lists",
-    "load_model": "models",
-    "random_twin": "twin",
-    "spill_notice": "states",
-    "spilled_bytes": "states",
-    "text_windows": "corpora",
-    "windows": "corpora",
+    "Behaviour": "states.behaviour",
+    "CATEGORIES": "corpora.categories",
+    "LanguageModel": "models.load",
+    "States": "states.extracting",
+    "Statistics": "states.statistics",
+    "Windows": "corpora.token_windows",
+    "accuracy_by_shots": "states.behaviour",
+    "behaviour_table": "states.behaviour",
+    "collect": "answers.collecting.run",
+    "extract": "states.extracting",
+    "generate_answers": "answers.generation",
+    "list_windows": "corpora.lists",
+    "load_model": "models.load",
+    "prompts": "answers.prompt_sets",
+    "random_twin": "models.twin",
+    "spill_notice": "states.extracting",
+    "spilled_bytes": "states.extracting",
+    "text_windows": "corpora.loading",
+    "windows": "corpora.loading",
 }
 
 __all__ = [

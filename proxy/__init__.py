@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from proxy.features import features
-    from proxy.fitting import Proxy, fit_proxy
-    from proxy.measure import measure, peak_emergence
-    from proxy.regression import ProxyRegressor
-    from proxy.saving import load_proxy
+    from proxy.features.table import compute_features
+    from proxy.measurement.table import measure, peak_emergence
+    from proxy.regression.proxy import Proxy, fit_proxy
+    from proxy.regression.regressor import ProxyRegressor
+    from proxy.regression.save import load_proxy
     from proxy.schemas import EMERGENCE, REFERENCES
-    from proxy.sweep import sweep
+    from proxy.sweeps.run import sweep
 
 # Where each public name lives; loaded on first use, so that `import proxy` (which the command line does) costs nothing.
 _HOME = {
     "EMERGENCE": "proxy.schemas",
     "REFERENCES": "proxy.schemas",
-    "Proxy": "proxy.fitting",
-    "ProxyRegressor": "proxy.regression",
-    "features": "proxy.features",
-    "fit_proxy": "proxy.fitting",
-    "load_proxy": "proxy.saving",
-    "measure": "proxy.measure",
-    "peak_emergence": "proxy.measure",
-    "sweep": "proxy.sweep",
+    "Proxy": "proxy.regression.proxy",
+    "ProxyRegressor": "proxy.regression.regressor",
+    "compute_features": "proxy.features.table",
+    "fit_proxy": "proxy.regression.proxy",
+    "load_proxy": "proxy.regression.save",
+    "measure": "proxy.measurement.table",
+    "peak_emergence": "proxy.measurement.table",
+    "sweep": "proxy.sweeps.run",
 }
 
 __all__ = [
@@ -35,7 +33,7 @@ __all__ = [
     "REFERENCES",
     "Proxy",
     "ProxyRegressor",
-    "features",
+    "compute_features",
     "fit_proxy",
     "load_proxy",
     "measure",
@@ -54,14 +52,3 @@ def __getattr__(name: str) -> object:
 def __dir__() -> list[str]:
     """List the public names."""
     return sorted(__all__)
-
-
-class _Package(ModuleType):
-    """Keeps a public name from being hidden by the submodule of the same name once that is imported."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

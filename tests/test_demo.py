@@ -65,7 +65,7 @@ def test_demo_estimates_the_stand_in_from_answers_alone(demo: tuple[Path, str]) 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_demo_left_the_curves_and_the_registered_proxy_in_mlflow(demo: tuple[Path, str], tmp_path: Path) -> None:
-    from tracking.store import open_store
+    from tracking.mlflow.store import open_store
 
     folder, _ = demo
     client = open_store(f"sqlite:///{folder / 'mlflow.db'}")

@@ -5,13 +5,13 @@
 """
 
 from tracking.comparison import compare
-from tracking.estimates import track_estimates, track_features
-from tracking.promotion import promote
-from tracking.proxies import TrackedProxy, track_proxy
-from tracking.proxy_models import download_proxy
-from tracking.reporting import report
-from tracking.sweeps import TrackedSweep, replay, track
-from tracking.tracker import MemoryTracker, Tracker
+from tracking.mlflow.estimates import track_estimates, track_features
+from tracking.mlflow.models import download_proxy
+from tracking.mlflow.promotion import promote
+from tracking.mlflow.proxy_run import TrackedProxy, track_proxy
+from tracking.mlflow.replay import TrackedSweep, replay, track
+from tracking.mlflow.tracker import MemoryTracker, Tracker
+from tracking.reports.page import report
 
 __all__ = [
     "MemoryTracker",

@@ -16,10 +16,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from estimators.base import InputError
-from tracking.figures import differences
+from tracking.mlflow.store import open_store, store_uri, worded
 from tracking.pairing import SAME_RESOLUTION, paired_error, windows_at
+from tracking.reports.figures import differences
 from tracking.results import WINDOWS_FILE, flatten, read_results
-from tracking.store import open_store, store_uri, worded
 from tracking.summary import DEFAULT_RESOLUTION, MEASURED, peaks
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")

@@ -49,6 +49,6 @@ def windows_at(windows: pd.DataFrame, layer: int, resolution: float) -> pd.DataF
 
 
 def _variance(values: np.ndarray, share: np.ndarray) -> float:
-    """Return the variance of the weighted mean of `values` (n,), as `estimators.emergence.weighted_moments` has it."""
+    """Return the variance of the weighted mean of `values` (n,), as `weighted_moments` of estimators has it."""
     count = len(values)
     return float(share**2 @ (values - share @ values) ** 2 * count / (count - 1))

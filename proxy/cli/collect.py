@@ -12,7 +12,7 @@ import typer
 from proxy.cli.console import emit, progress, screen
 
 if TYPE_CHECKING:
-    from extraction.pace import Budget
+    from extraction.answers.collecting.pace import Budget
 
 
 def collect(
@@ -62,12 +62,12 @@ def collect(
     A server on this machine needs no key:
     `emergence collect gemma-2m --base-url http://127.0.0.1:8000/v1 --out answers.parquet`
     """
-    from extraction.batch import NotReadyError
-    from extraction.collect import collect as collect_answers
-    from extraction.collect import estimate_bill, log_path
-    from extraction.endpoints import Settings
-    from extraction.pace import Budget, read_prices
-    from extraction.prompts import prompts as read_prompts
+    from extraction.answers.collecting.batch import NotReadyError
+    from extraction.answers.collecting.endpoints import Settings
+    from extraction.answers.collecting.pace import Budget, read_prices
+    from extraction.answers.collecting.run import collect as collect_answers
+    from extraction.answers.collecting.run import estimate_bill, log_path
+    from extraction.answers.prompt_sets import prompts as read_prompts
 
     asked = read_prompts(prompts)
     price_in, price_out = (None, None) if prices is None else read_prices(prices, model)

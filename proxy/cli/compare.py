@@ -34,7 +34,7 @@ def compare(
     from estimators.base import InputError
     from extraction.tables import check_table_path
     from tracking.comparison import compare as side_by_side
-    from tracking.rendering import png
+    from tracking.reports.rendering import png
     from tracking.summary import DEFAULT_RESOLUTION
 
     if out is not None:

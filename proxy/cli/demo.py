@@ -37,12 +37,12 @@ def demo(
     """
     from estimators.base import InputError
     from extraction import reference_models
-    from extraction.serving import serve
+    from extraction.answers.serving import serve
     from extraction.tables import read_table
-    from proxy.measure import peak_emergence
+    from proxy.measurement.table import peak_emergence
     from proxy.schemas import EMERGENCE
     from tracking import track_estimates
-    from tracking.store import open_store, store_uri
+    from tracking.mlflow.store import open_store, store_uri
 
     open_store(tracking_uri, create=True)  # before minutes of work
     try:

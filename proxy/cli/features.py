@@ -35,11 +35,10 @@ def features(
 
     from estimators.base import InputError
     from extraction import load_model
-    from extraction.responses import read_responses
+    from extraction.answers.responses import read_responses
     from extraction.tables import check_table_path, read_table
-    from proxy.features import features as all_features
-    from proxy.features import join_target
-    from proxy.measure import peak_emergence
+    from proxy.features.table import compute_features, join_target
+    from proxy.measurement.table import peak_emergence
     from proxy.schemas import EMERGENCE, REFERENCES
 
     if out is not None:
@@ -55,7 +54,7 @@ def features(
             peaks = peaks[peaks["corpus"] == corpus]
     models = [load_model(name) for name in readers or ["gpt2-2m"]]
     with progress("Reading answers") as tell:
-        frame = all_features(answers, models, seed=seed, progress=tell)
+        frame = compute_features(answers, models, seed=seed, progress=tell)
     remarks = frame.attrs["remarks"]
     if peaks is not None:
         frame = join_target(frame, peaks)

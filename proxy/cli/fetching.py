@@ -19,8 +19,8 @@ def local_results(where: str) -> Iterator[Path]:
         yield Path(where)
         return
     from estimators.base import InputError
-    from proxy.results import Results
-    from proxy.storage import open_storage
+    from proxy.sweeps.store.results import Results
+    from proxy.sweeps.store.storage import open_storage
 
     with tempfile.TemporaryDirectory(prefix="emergence-") as scratch:
         try:

@@ -36,12 +36,12 @@ def fit(
     Example: `emergence fit references.parquet --target emergence_bits --out proxy`
     """
     from extraction.tables import read_table
-    from proxy.fitting import fit_proxy
-    from proxy.saving import check_new_folder
+    from proxy.regression.proxy import fit_proxy
+    from proxy.regression.save import check_new_folder
 
     check_new_folder(out)
     if register is not None:
-        from tracking.proxies import check_registration
+        from tracking.mlflow.proxy_run import check_registration
 
         check_registration(register, tracking_uri)  # before any work
     table = read_table(references)
@@ -69,7 +69,7 @@ def fit(
 
         tracked = track_proxy(
             out,
-            model_code=Path(__file__).parents[1] / "served.py",
+            model_code=Path(__file__).parents[1] / "regression" / "served.py",
             tracking_uri=tracking_uri,
             register=register,
             input_example=proxy.references[["model", *proxy.features]].head(2),

@@ -81,8 +81,8 @@ def measure(
     from extraction import load_model, random_twin
     from extraction import windows as make_windows
     from extraction.tables import check_table_path, write_table
-    from proxy.measure import emergence_by_block
-    from proxy.measure import measure as measure_model
+    from proxy.measurement.table import emergence_by_block
+    from proxy.measurement.table import measure as measure_model
     from proxy.schemas import EMERGENCE
 
     for path in (out, behaviour):

@@ -25,7 +25,7 @@ def promote(
 
     Example: `emergence promote emergence-demo`
     """
-    from tracking.promotion import promote as give
+    from tracking.mlflow.promotion import promote as give
 
     done = give(name, version=version, force=force, tracking_uri=tracking_uri)
     emit(done.table, None, as_json=as_json)

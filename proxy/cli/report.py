@@ -21,7 +21,7 @@ def report(
     Example: `emergence report results/demo --out demo.html`
     """
     from proxy.cli.fetching import local_results
-    from tracking.reporting import report as write
+    from tracking.reports.page import report as write
 
     if out is None and "://" in results:
         out = Path("report.html")

@@ -9,7 +9,7 @@ import typer
 from proxy.cli.console import emit, screen, show
 
 if TYPE_CHECKING:
-    from proxy.config import SweepConfig
+    from proxy.sweeps.config import SweepConfig
 
 
 def sweep(
@@ -40,7 +40,7 @@ def sweep(
 
     Example: `emergence sweep demo --results results/demo`
     """
-    from proxy.config import load_config
+    from proxy.sweeps.config import load_config
 
     settings = load_config(config)
     if workers is not None:
@@ -61,9 +61,9 @@ def _run(settings: SweepConfig, where: str, address: str | None, as_json: bool) 
 
     from estimators import DEFAULT_RESOLUTION, DEFAULT_RESOLUTIONS
     from proxy.cli.watching import Watch
-    from proxy.cluster import Cluster
-    from proxy.summary import summary
-    from proxy.sweep import sweep as run_sweep
+    from proxy.sweeps.cluster import Cluster
+    from proxy.sweeps.run import sweep as run_sweep
+    from proxy.sweeps.store.summary import summary
 
     _announce_tracking(settings, where)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # batch systems end jobs so: like Ctrl-C
@@ -119,7 +119,7 @@ def _announce_tracking(settings: SweepConfig, where: str) -> None:
     if settings.tracking is None:
         return
     from estimators.base import InputError
-    from tracking.store import check_store
+    from tracking.mlflow.store import check_store
 
     try:
         check_store(settings.tracking.uri)
@@ -136,7 +136,7 @@ def _show_plan(settings: SweepConfig, where: str, address: str | None, as_json: 
     import sys
 
     from proxy.cli.watching import duration
-    from proxy.plan import plan
+    from proxy.sweeps.plan import plan
 
     planned = plan(settings, where, address=address)
     if as_json:
@@ -166,8 +166,8 @@ def _show_plan(settings: SweepConfig, where: str, address: str | None, as_json: 
 
 def _show_log(where: str, key: str) -> None:
     from estimators.base import InputError
-    from proxy.results import Results
-    from proxy.storage import open_storage
+    from proxy.sweeps.store.results import Results
+    from proxy.sweeps.store.storage import open_storage
 
     record = Results(open_storage(where, writable=False)).record(key)
     if record is None:

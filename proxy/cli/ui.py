@@ -27,7 +27,7 @@ def ui(
     import signal
     import webbrowser
 
-    from tracking.server import user_interface
+    from tracking.mlflow.server import user_interface
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended by another program, it ends cleanly too
     screen.print("Starting ...", highlight=False)

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from proxy.cli.console import screen
 
 if TYPE_CHECKING:
-    from proxy.slots import Event
+    from proxy.sweeps.slots import Event
 
 SPEED_OVER = 7 * 86_400.0  # seconds: Rich forgets after 30 by default, before a second job is over
 

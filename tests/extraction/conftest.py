@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from extraction import pace
-from extraction.categories import CATEGORIES
-from extraction.corpora import text_windows
-from extraction.drawn import Windows
-from extraction.models import LanguageModel, load_model
-from tests.extraction.played import KEY
-from tests.extraction.state_checks import TEXT
+from extraction.answers.collecting import pace
+from extraction.corpora.categories import CATEGORIES
+from extraction.corpora.loading import text_windows
+from extraction.corpora.token_windows import Windows
+from extraction.models.load import LanguageModel, load_model
+from tests.extraction.answers.collecting.played import KEY
+from tests.extraction.states.state_checks import TEXT
 
 START = "<s>"
 

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from extraction import reference_models
-from extraction.categories import CATEGORIES
+from extraction.corpora.categories import CATEGORIES
 
 NAMES = reference_models.names()
 

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 import ray_configs
-from proxy.config import load_config
-from proxy.placement import GIB, GPU_MEMORY_GB, UNKNOWN_GPU_GB, Demand, Node, demand, misfits
+from proxy.sweeps.config import load_config
+from proxy.sweeps.placement import GIB, GPU_MEMORY_GB, UNKNOWN_GPU_GB, Demand, Node, demand, misfits
 
 CLUSTERS = Path(ray_configs.__file__).parent / "clusters"
 SHIPPED = {"on_prem.yaml", "aws.yaml", "gcp.yaml", "kuberay_cluster.yaml", "kuberay_job.yaml", "slurm.sh"}
@@ -111,7 +111,7 @@ def test_nothing_ends_the_ray_of_others(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(SHIPPED))
 def test_the_sweep_it_runs_is_one_that_is_shipped(name: str) -> None:
-    from proxy.config import shipped_sweeps
+    from proxy.sweeps.config import shipped_sweeps
 
     text = (CLUSTERS / name).read_text()
     named = set(re.findall(r"emergence sweep ([a-z]\w*)", text)) | set(re.findall(r"slurm\.sh (\w+)", text))

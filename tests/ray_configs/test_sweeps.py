@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proxy.config import load_config, shipped_sweeps
+from proxy.sweeps.config import load_config, shipped_sweeps
 
 SHIPPED = {"demo", "paper", "pythia", "gemma", "references"}
 

@@ -223,7 +223,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def fresh_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], str]:
     """Copy an initialised sqlite store into a folder: migrating afresh in every test costs seconds."""
-    from tracking.store import open_store
+    from tracking.mlflow.store import open_store
 
     template = tmp_path_factory.mktemp("template") / "mlflow.db"
     open_store(f"sqlite:///{template}", create=True)
@@ -238,6 +238,6 @@ def fresh_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], s
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes most of the time and has nothing to do with what many tests ask."""
-    from tracking import sweep_runs
+    from tracking.mlflow import sweep_run as sweep_runs
 
     monkeypatch.setattr(sweep_runs, "write_sweep_files", lambda results, summary, folder: None)

@@ -1,0 +1,1 @@
+"""What models write: prompts, answers collected or generated, the responses table."""

@@ -1,0 +1,1 @@
+"""Collecting the answers of a model behind an OpenAI-compatible API."""

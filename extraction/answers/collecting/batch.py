@@ -1,0 +1,275 @@
+"""The Batch API: calls handed in as files, answered within a day at the server's leisure, fetched later."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
+
+from estimators.base import EmergenceError, InputError
+from extraction.answers.collecting.api import Api, BrokenError, RefusedError
+from extraction.answers.collecting.endpoints import PATHS, Capabilities, MalformedAnswerError, billed_tokens
+from extraction.answers.collecting.pace import BudgetSpentError
+from extraction.answers.collecting.requests import Asking, Job, cut
+
+if TYPE_CHECKING:
+    from openai.types import Batch
+
+MOST_CALLS = 50_000  # of one batch, as OpenAI documents
+MOST_BYTES = 190_000_000  # of its file; the documented limit is 200 MB
+OVER = ("completed", "expired", "cancelled", "failed")
+MARK = "emergence"  # metadata by which a batch is found again if this process dies before it learns the batch's name
+CLOCKS_DIFFER_S = 24 * 3600  # batches older than this before one was handed in are not looked through
+
+T = TypeVar("T")
+
+
+class NotReadyError(EmergenceError):
+    """The batch is on its way; come back later."""
+
+
+async def ask_in_batches(run: Asking, api: Api, able: Capabilities, texts: Iterable[str], samples: int) -> None:
+    """Fetch what batches handed in earlier have answered, whatever run they were for, then hand in what is missing.
+
+    What a batch fetched just now failed to answer is handed in by the next call, so that its reasons are seen first.
+
+    Raises:
+        NotReadyError: if answers are still to come.
+        InputError: if the server has no Batch API, or no system prompt.
+        BudgetSpentError: if the limit does not allow for all; what it does allow for is handed in.
+    """
+    able = replace(able, several=False)
+    run.begin(able)
+    await _find_again(run, api)
+    before = run.log.on_the_way()
+    unknown = waiting = False
+    states = []
+    for name in [name for name, state in run.log.batches.items() if state == "handed in"]:
+        batch = await _answer(api, api.client.batches.retrieve(name))
+        if batch.status in OVER:
+            await _fetch_all(run, api, able, batch)
+            unknown = unknown or _asked(run, batch) is None
+        else:
+            states.append(_state(batch))
+            waiting = waiting or _asked(run, batch) is None  # a log that does not say what the batch was asked for
+    on_the_way = run.log.on_the_way()
+    ready, due = [], 0
+    for job in run.jobs(able, texts, samples):
+        due += job.keys[0] in on_the_way
+        if job.keys[0] not in before:
+            ready.append(job)
+    if ready and not unknown and not waiting:
+        names, spent = [], None
+        try:
+            for part in _parts(run, able, ready):
+                names.append(await _hand_in(run, api, able, part))
+        except BudgetSpentError as error:
+            spent = error
+        count = len(run.log.on_the_way() - on_the_way)
+        told = f"Handed in {count} calls as {', '.join(names)}; answers come within 24 hours"
+        if spent is not None:
+            raise BudgetSpentError(f"{told if names else 'Nothing was handed in'}. {spent}") from None
+        raise NotReadyError("; ".join([told, *states]))
+    if due or waiting:
+        raise NotReadyError("; ".join(states))
+
+
+@dataclass(slots=True)
+class _Part:
+    """The requests of one batch: their file, and what they can cost."""
+
+    file: IO[bytes]
+    keys: list[str]
+    held: tuple[int, int] = (0, 0)
+    size: int = 0
+
+
+def _asked(run: Asking, batch: Batch) -> Mapping[str, Any] | None:
+    """What the batch was asked for, as the log says; None in a log of an earlier release."""
+    return run.log.handed_in.get((batch.metadata or {}).get(MARK, ""))
+
+
+async def _hand_in(run: Asking, api: Api, able: Capabilities, part: _Part) -> str:
+    token = uuid.uuid4().hex
+    asked = {"model": run.model, "endpoint": able.endpoint, "stop": run.settings.stop, "keys": part.keys}
+    made = int(time.time())
+    run.log.append({"batch": token, "state": "preparing", **asked, "held": part.held, "made": made})
+    run.log.sync()
+    with part.file as requests:
+        file = await _answer(api, api.client.files.create(file=Path(requests.name), purpose="batch"))
+    endpoint: Any = f"/v1{PATHS[able.endpoint]}"
+    window: Literal["24h"] = "24h"
+    batch = await _answer(
+        api,
+        api.client.batches.create(
+            input_file_id=file.id, endpoint=endpoint, completion_window=window, metadata={MARK: token}
+        ),
+    )
+    run.log.append({"batch": batch.id, "state": "handed in"})
+    run.log.append({"batch": token, "state": "named"})
+    run.log.sync()
+    return str(batch.id)
+
+
+async def _find_again(run: Asking, api: Api) -> None:
+    """Look for batches that were handed in by a run that died before it could note their names."""
+    tokens = {name for name, state in run.log.batches.items() if state == "preparing"}
+    if not tokens:
+        return
+    oldest = min(run.log.handed_in[token]["made"] if token in run.log.handed_in else 0 for token in tokens)
+    try:
+        async for batch in api.client.batches.list(limit=100):  # newest first, page by page
+            token = (batch.metadata or {}).get(MARK)
+            if token in tokens:
+                run.log.append({"batch": batch.id, "state": "handed in"})
+                run.log.append({"batch": token, "state": "named"})
+                tokens.remove(token)
+            if not tokens or (batch.created_at or oldest) < oldest - CLOCKS_DIFFER_S:
+                break
+    except _client_errors() as error:
+        raise _explained(api, error) from None
+    for token in tokens:
+        run.log.append({"batch": token, "state": "never arrived"})
+
+
+def _parts(run: Asking, able: Capabilities, jobs: Iterable[Job]) -> Iterator[_Part]:
+    """Files of requests within the limits of one batch and of the budget.
+
+    Raises:
+        BudgetSpentError: if the budget does not allow for all, after those parts for which it does.
+    """
+    part: _Part | None = None
+    spent: BudgetSpentError | None = None
+    url = f"/v1{PATHS[able.endpoint]}"
+    for job in jobs:
+        held = run.most_tokens(job)
+        try:
+            run.budget.hold(*held)
+        except BudgetSpentError as error:
+            spent = error
+            break
+        call = {"custom_id": job.keys[0], "method": "POST", "url": url, "body": run.body(able, job)}
+        line = json.dumps(call).encode() + b"\n"
+        if part is not None and (len(part.keys) == MOST_CALLS or part.size + len(line) > MOST_BYTES):
+            part.file.flush()
+            yield part
+            part = None
+        if part is None:
+            part = _Part(tempfile.NamedTemporaryFile(prefix="emergence-batch-", suffix=".jsonl"), [])  # noqa: SIM115
+        part.file.write(line)
+        part.keys.append(job.keys[0])
+        part.size += len(line)
+        part.held = part.held[0] + held[0], part.held[1] + held[1]
+    if part is not None:
+        part.file.flush()
+        yield part
+    if spent is not None:
+        raise spent
+
+
+async def _fetch_all(run: Asking, api: Api, able: Capabilities, batch: Batch) -> None:
+    """Log what a batch brought; only then is it marked as fetched."""
+    asked = _asked(run, batch) or {"model": run.model, "endpoint": able.endpoint, "stop": run.settings.stop}
+    for file in (batch.output_file_id, batch.error_file_id):
+        if file:
+            await _fetch(run, api, asked, file)
+    token = (batch.metadata or {}).get(MARK, "")
+    run.log.append({"batch": batch.id, "state": "fetched", "token": token})
+    run.count_earlier()
+    if batch.status == "failed":
+        reasons = [api.clean(error.message) for error in (batch.errors.data if batch.errors else None) or []]
+        raise EmergenceError(f"The server refused batch {batch.id}: {'; '.join(reasons[:3]) or 'it does not say why'}.")
+
+
+async def _fetch(run: Asking, api: Api, asked: Mapping[str, Any], file: str) -> None:
+    """Log every answer in a result file, also those that this run does not ask for: they are paid for."""
+    keys = set(asked["keys"]) if "keys" in asked else None
+    async for line in _lines(api, file):
+        try:
+            entry = json.loads(line)
+            key = str(entry["custom_id"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue  # without its name a line belongs to nobody; the answer stays missing
+        if run.log.answered(key) or (key not in keys if keys is not None else not re.fullmatch("[0-9a-f]{32}", key)):
+            continue
+        reply, reason = _outcome(entry)
+        if reason is not None:
+            run.note_failure(key, asked["model"], api.clean(reason))
+            continue
+        billed = billed_tokens(asked["endpoint"], reply)
+        bill = run.budget.settle((0, 0), (billed[0] or 0, billed[1] or 0))
+        try:
+            answer = api.read(asked["endpoint"], reply)[0]
+        except MalformedAnswerError as error:
+            run.note_failure(key, asked["model"], str(error), bill)
+        else:
+            run.note_answer(key, asked["model"], cut(answer, asked["stop"]), bill)
+
+
+def _outcome(entry: Mapping[str, Any]) -> tuple[object, str | None]:
+    """The reply in a line of a result file, or the reason why there is none."""
+    response = entry.get("response")
+    response = response if isinstance(response, dict) else {}
+    if response.get("status_code") == 200:
+        return response.get("body"), None
+    body = response.get("body")
+    error = entry.get("error") or (body.get("error") if isinstance(body, dict) else None) or {}
+    message = error.get("message", error) if isinstance(error, dict) else error
+    return None, f"HTTP {response.get('status_code', '?')}: {message}"
+
+
+async def _lines(api: Api, file: str) -> AsyncIterator[bytes]:
+    rest = b""
+    try:
+        async with api.client.files.with_streaming_response.content(file) as response:
+            async for block in response.iter_bytes():
+                *lines, rest = (rest + block).split(b"\n")
+                for line in lines:
+                    yield line
+    except _client_errors() as error:
+        raise _explained(api, error) from None
+    if rest.strip():
+        yield rest
+
+
+async def _answer(api: Api, call: Awaitable[T]) -> T:
+    try:
+        return await call
+    except _client_errors() as error:
+        explained = _explained(api, error)
+        if isinstance(explained, RefusedError) and explained.status in (404, 405):
+            raise InputError(f"{api.base_url} has no Batch API (HTTP {explained.status}); leave --batch out.") from None
+        raise explained from None
+
+
+def _client_errors() -> tuple[type[Exception], ...]:
+    """What the client raises, also while a file is on its way."""
+    import httpx2
+    import openai
+
+    return openai.OpenAIError, httpx2.HTTPError, ValueError
+
+
+def _explained(api: Api, error: Exception) -> EmergenceError:
+    """The error of this project for one of the client's."""
+    import openai
+
+    if isinstance(error, EmergenceError):
+        return error
+    if isinstance(error, openai.APIStatusError):
+        return api.explained(error)
+    if isinstance(error, openai.APIConnectionError):
+        return BrokenError("the server could not be reached", reached=False)
+    return BrokenError(f"the reply was lost or cannot be read ({api.clean(error)})", reached=True)
+
+
+def _state(batch: Batch) -> str:
+    counts = batch.request_counts
+    done = f", {counts.completed} of {counts.total} done" if counts is not None else ""
+    return f"Batch {batch.id} is {str(batch.status).replace('_', ' ')}{done}"

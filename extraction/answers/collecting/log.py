@@ -1,0 +1,228 @@
+"""The durable log of answers: each is paid for once, so each is on disk before the next is asked for."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from estimators.base import EmergenceError, InputError
+from extraction.answers.collecting.endpoints import Endpoint, Settings
+from extraction.answers.collecting.redaction import without_secret
+
+VERSION = 1
+SYNC_EVERY_S = 0.5
+BEGINNING = b'{"version": '  # of every record
+
+
+def answer_key(model: str, endpoint: Endpoint, prompt: str, sample: int, settings: Settings) -> str:
+    """Name of one answer: 32 hex digits of all that determines it."""
+    digest = hashlib.sha256(prompt.encode()).hexdigest()
+    what = [VERSION, model, endpoint, digest, sample, asdict(settings)]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
+
+
+class AnswerLog:
+    """An append-only file of JSON lines, held by one process at a time.
+
+    A record is handed to the operating system before `append` returns, so a killed process loses nothing; it is forced
+    to the disk by the next `append` or `sync` half a second later and by `close`, so a power cut costs half a second. A
+    line torn by a crash or a full disk is passed over, so that its answer alone is asked for again. Only keys and the
+    places of their lines are kept in memory. A record with ``text`` is an answer, one with ``error`` a failure.
+
+    Args:
+        path: the file; created if missing. Nothing in it is changed unless all of it is an answer log.
+        secret: a text that must never be written, e.g. the API key; it is replaced by ``[key]`` if it has 8 characters.
+
+    Attributes:
+        capabilities: of servers, by place.
+        batches: state of each batch, by name.
+        handed_in: what each batch was asked for, by the token it was handed in under.
+        over: tokens of batches that have been fetched, or never arrived.
+        billed: prompt and answer tokens, by model.
+
+    Raises:
+        InputError: if another process holds the file, or it is no answer log of this version.
+    """
+
+    def __init__(self, path: Path, secret: str = "") -> None:
+        self.path = path
+        self._places: dict[bytes, int] = {}  # of each key's last answer; of its last failure as -1 - place
+        self.capabilities: dict[str, Mapping[str, Any]] = {}
+        self.batches: dict[str, str] = {}
+        self.handed_in: dict[str, Mapping[str, Any]] = {}
+        self.over: set[str] = set()
+        self.billed: dict[str, tuple[int, int]] = {}
+        self._secret = secret
+        self._synced_all = True
+        self._synced = time.monotonic()
+        try:
+            self._handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise InputError(f"The answer log {path} could not be opened: {error.strerror}.") from error
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._handle)
+            raise InputError(
+                f"Another run is collecting into {path}; wait for it to end, or choose another --out."
+            ) from error
+        try:
+            for place, record in self._placed_records():
+                self._note(record, place)
+            self._mend_end()
+        except BaseException:
+            self.close()
+            raise
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one record; it survives the end of this process from here on.
+
+        Raises:
+            EmergenceError: if it cannot be written, as on a full disk.
+        """
+        clean: dict[str, Any] = without_secret(dict(record), self._secret)
+        if clean.get("logprobs") and clean.get("text") != record.get("text"):
+            clean["logprobs"] = None  # token by token, they would spell what was taken out of the text
+        line = json.dumps({"version": VERSION, **clean}, ensure_ascii=False, allow_nan=False)
+        data = line.encode("utf-8", errors="backslashreplace") + b"\n"
+        before = os.fstat(self._handle).st_size
+        self._synced_all = False
+        try:
+            while data:
+                data = data[os.write(self._handle, data) :]
+        except OSError as error:
+            os.ftruncate(self._handle, before)  # half a record would spoil the next one
+            raise EmergenceError(f"The answer log {self.path} could not be written: {error.strerror}.") from error
+        self._note(clean, before)
+        self.sync_now_and_then()
+
+    def sync_now_and_then(self) -> None:
+        """Force what was written to the disk, if that was not done for half a second."""
+        if not self._synced_all and time.monotonic() - self._synced > SYNC_EVERY_S:
+            self.sync()
+
+    def sync(self) -> None:
+        """Force what was written to the disk."""
+        os.fsync(self._handle)
+        self._synced, self._synced_all = time.monotonic(), True
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Every record in the order of writing.
+
+        Raises:
+            InputError: if a line is not a record.
+        """
+        for _, record in self._placed_records():
+            yield record
+
+    def answered(self, key: str) -> bool:
+        """Whether the log holds an answer of this key."""
+        return self._places.get(_packed(key), -1) >= 0
+
+    def record(self, key: str) -> dict[str, Any] | None:
+        """The last answer of this key; where there is none, the last failure, or None."""
+        place = self._places.get(_packed(key))
+        return None if place is None else self._record_at(place if place >= 0 else -1 - place)
+
+    def _placed_records(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        place = 0
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                record = self._read(line, number)
+                if record is not None:
+                    yield place, record
+                place += len(line)
+
+    def _record_at(self, place: int) -> dict[str, Any]:
+        line = b""
+        while not line.endswith(b"\n"):
+            block = os.pread(self._handle, 1 << 14, place + len(line))
+            line += block[: block.find(b"\n") + 1] if b"\n" in block else block
+            if not block:
+                break
+        return self._read(line, 0) or {}
+
+    def _read(self, line: bytes, number: int) -> dict[str, Any] | None:
+        """The record in a line; None if the line was torn."""
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            if line.startswith(BEGINNING) or BEGINNING.startswith(line.rstrip()):
+                behind = line.rfind(BEGINNING)  # the next record, if it was written behind the torn one
+                return self._read(line[behind:], number) if behind > 0 else None
+            raise InputError(
+                f"Line {number} of {self.path} is damaged; remove that line to ask for its answer again."
+            ) from error
+        if not isinstance(record, dict) or not ({"key", "capabilities", "batch"} & set(record)):
+            raise InputError(f"{self.path} is no answer log (line {number}); move it away or choose another --out.")
+        if record.get("version", VERSION) != VERSION:
+            raise InputError(
+                f"{self.path} was written by another version ({record['version']}, this one reads {VERSION}); "
+                "choose another --out."
+            )
+        return record
+
+    def on_the_way(self) -> set[str]:
+        """Keys of answers that a batch has been asked for, and not brought yet."""
+        return {key for batch in self._open_batches() for key in batch["keys"] if not self.answered(key)}
+
+    def due(self, model: str) -> tuple[int, int]:
+        """Prompt and answer tokens that batches on their way can cost at most."""
+        held = [batch["held"] for batch in self._open_batches() if batch["model"] == model]
+        return sum(each[0] for each in held), sum(each[1] for each in held)
+
+    def _open_batches(self) -> Iterator[Mapping[str, Any]]:
+        return (batch for batch in self.handed_in.values() if batch["batch"] not in self.over)
+
+    def close(self) -> None:
+        """Force everything to the disk and let others have the file."""
+        self.sync()
+        os.close(self._handle)
+
+    def __enter__(self) -> AnswerLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _note(self, record: Mapping[str, Any], place: int) -> None:
+        billed = record.get("billed")
+        if isinstance(billed, list | tuple) and "model" in record:
+            before = self.billed.get(str(record["model"]), (0, 0))
+            self.billed[str(record["model"])] = (before[0] + (billed[0] or 0), before[1] + (billed[1] or 0))
+        if "capabilities" in record:
+            self.capabilities[str(record["for"])] = record["capabilities"]
+        elif "batch" in record:
+            self.batches[str(record["batch"])] = str(record["state"])
+            if "keys" in record:
+                self.handed_in[str(record["batch"])] = record
+            if record["state"] in ("fetched", "never arrived"):
+                self.over.add(str(record.get("token", record["batch"])))
+        elif "error" not in record:
+            self._places[_packed(record["key"])] = place
+        elif not self.answered(record["key"]):
+            self._places[_packed(record["key"])] = -1 - place
+
+    def _mend_end(self) -> None:
+        """End a last line that was torn, so that the next record has a line of its own; it costs no paid answer."""
+        size = os.fstat(self._handle).st_size
+        if size and os.pread(self._handle, 1, size - 1) != b"\n":
+            os.write(self._handle, b"\n")
+
+
+def _packed(key: str) -> bytes:
+    """The key in half the memory."""
+    try:
+        return bytes.fromhex(key)
+    except ValueError:
+        return key.encode()

@@ -1,0 +1,194 @@
+"""Answers of open models to prompts, in the same table as those that come through an API."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from estimators.base import InputError, Progress
+from extraction.models.load import LanguageModel
+from extraction.tables import RESPONSES
+
+
+def generate_answers(
+    model: LanguageModel,
+    prompts: pd.DataFrame,
+    *,
+    samples: int = 1,
+    max_tokens: int = 64,
+    temperature: float = 1.0,
+    seed: int = 0,
+    logprobs: int = 5,
+    batch: int = 32,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Let a model answer prompts; the same prompts, batch and seed give the same answers.
+
+    A prompt is put in the chat template of the tokenizer where there is one, as a server does.
+
+    Args:
+        model: from `load_model`.
+        prompts: columns ``prompt_id`` and ``prompt``, as `extraction.answers.prompt_sets` gives them.
+        samples: answers to each prompt.
+        max_tokens: longest answer in tokens.
+        temperature: of the sampling; 0 takes the likeliest token always.
+        seed: of the sampling.
+        logprobs: alternatives per token to record with their log probability (natural, at temperature 1); 0: none.
+        batch: answers made at a time.
+        progress: told how many answers are there.
+
+    Returns:
+        One row per answer with the columns of `RESPONSES`, ordered by prompt and sample.
+
+    Raises:
+        InputError: if a column is missing, an option makes no sense, or a prompt leaves no room in the context.
+    """
+    missing = [name for name in ("prompt_id", "prompt") if name not in prompts.columns]
+    if missing:
+        raise InputError(
+            f"Prompts need the columns prompt_id and prompt; {', '.join(missing)} missing, found "
+            f"{', '.join(map(str, prompts.columns)) or 'none'}."
+        )
+    if samples < 1 or max_tokens < 1 or batch < 1 or temperature < 0 or logprobs < 0:
+        raise InputError(
+            "samples, max_tokens and batch are at least 1, temperature and logprobs at least 0; got "
+            f"{samples}, {max_tokens}, {batch}, {temperature} and {logprobs}."
+        )
+    ids = [_encode(model, str(prompt)) for prompt in prompts["prompt"]]
+    for name, row in zip(prompts["prompt_id"], ids, strict=True):
+        if not row:
+            raise InputError(f"Prompt {name} is empty; every prompt needs at least one token.")
+        if len(row) + max_tokens > model.context:
+            raise InputError(
+                f"Prompt {name} has {len(row)} tokens; with {max_tokens} of answer it exceeds the context of "
+                f"{model.name}, {model.context}."
+            )
+    jobs = [(index, sample) for index in range(len(ids)) for sample in range(samples)]
+    by_length = sorted(jobs, key=lambda job: (len(ids[job[0]]), job))  # little padding
+    rows: list[dict[str, Any]] = []
+    for start in range(0, len(jobs), batch):
+        part = by_length[start : start + batch]
+        began, created = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
+        recorder = _Recorder(logprobs) if logprobs else None
+        answers = _generate(model, [ids[index] for index, _ in part], max_tokens, temperature, (seed, start), recorder)
+        seconds = (time.perf_counter() - began) / len(part)
+        for place, ((index, sample), (answer, stopped)) in enumerate(zip(part, answers, strict=True)):
+            prompt = prompts.iloc[index]
+            rows.append(
+                {
+                    "job": (index, sample),
+                    "model": model.name,
+                    "prompt_id": str(prompt["prompt_id"]),
+                    "sample": sample,
+                    "prompt": str(prompt["prompt"]),
+                    "text": model.tokenizer.decode(answer, skip_special_tokens=True),
+                    "finish_reason": "stop" if stopped else "length",
+                    "prompt_tokens": len(ids[index]),
+                    "completion_tokens": len(answer),
+                    "logprobs": recorder and json.dumps(recorder.entries(place, answer, model.tokenizer)),
+                    "latency_s": seconds,
+                    "created": created,
+                }
+            )
+        if progress is not None:
+            progress(start + len(part), len(jobs))
+    rows.sort(key=lambda row: row.pop("job"))
+    return RESPONSES.conform(pd.DataFrame(rows, columns=[*RESPONSES.columns]))
+
+
+def _encode(model: LanguageModel, prompt: str) -> list[int]:
+    if model.tokenizer.chat_template:
+        text = model.tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+        )
+        return list(model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    return list(model.tokenizer(prompt, verbose=False)["input_ids"])
+
+
+def _generate(
+    model: LanguageModel,
+    prompts: list[list[int]],
+    max_tokens: int,
+    temperature: float,
+    seed: tuple[int, int],
+    recorder: _Recorder | None,
+) -> list[tuple[list[int], bool]]:
+    """Answers as token ids without the token that ends them, and whether the model ended them itself."""
+    end = _end_tokens(model)
+    fill = min(end, default=0)
+    longest = max(map(len, prompts))
+    ids = torch.full((len(prompts), longest), fill)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):  # padded on the left, so that answers begin at one column
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+        mask[row, longest - len(prompt) :] = 1
+    options: dict[str, Any] = {"do_sample": False}
+    if temperature > 0:
+        options = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.inference_mode(), torch.random.fork_rng(devices):
+        torch.manual_seed(int.from_bytes(hashlib.sha256(repr(seed).encode()).digest()[:8]) >> 1)
+        output = model.model.generate(
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            max_new_tokens=max_tokens,
+            eos_token_id=sorted(end) or None,
+            pad_token_id=fill,
+            logits_processor=[recorder] if recorder else None,
+            **options,
+        )
+        if recorder:
+            recorder.chosen(output[:, -1])
+    answers = []
+    for row in output[:, longest:].tolist():
+        stop = next((place for place, token in enumerate(row) if token in end), None)
+        answers.append((row[:stop], stop is not None))
+    return answers
+
+
+class _Recorder:
+    """A logits processor that changes nothing, but notes how likely each token was and which others were likely."""
+
+    def __init__(self, alternatives: int) -> None:
+        self.alternatives = alternatives
+        self.steps: list[
+            tuple[Tensor, Tensor, Tensor]
+        ] = []  # log probability of the chosen, of the likeliest, their ids
+        self._last: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.chosen(input_ids[:, -1])
+        self._last = torch.log_softmax(scores.float(), dim=-1)
+        return scores
+
+    def chosen(self, tokens: Tensor) -> None:
+        """Note the tokens that were taken after the last call."""
+        if self._last is not None:
+            values, ids = self._last.topk(min(self.alternatives, self._last.shape[-1]))
+            self.steps.append((self._last.gather(1, tokens[:, None])[:, 0].cpu(), values.cpu(), ids.cpu()))
+            self._last = None
+
+    def entries(self, row: int, answer: list[int], tokenizer: Any) -> list[dict[str, Any]]:
+        """What is known of the tokens of one answer, as in the responses table."""
+        found = []
+        for token, (said, values, ids) in zip(answer, self.steps, strict=False):  # the batch may go on for longer
+            top: dict[str, float] = {}
+            for other, value in zip(ids[row].tolist(), values[row].tolist(), strict=True):
+                top.setdefault(tokenizer.decode([other]), value)  # parts of characters look alike: the likeliest stays
+            found.append({"token": tokenizer.decode([token]), "logprob": float(said[row]), "top": top})
+        return found
+
+
+def _end_tokens(model: LanguageModel) -> set[int]:
+    given = model.model.generation_config.eos_token_id
+    ends = {given} if isinstance(given, int) else set(given or ())
+    if model.tokenizer.eos_token_id is not None:
+        ends.add(model.tokenizer.eos_token_id)
+    return ends

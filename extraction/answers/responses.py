@@ -1,0 +1,212 @@
+"""The responses table: built from an answer log, or taken from answers that exist already."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from estimators.base import InputError
+from extraction.answers.collecting.endpoints import Capabilities, Endpoint, Settings, is_count
+from extraction.answers.collecting.log import AnswerLog, answer_key
+from extraction.tables import RESPONSES, Schema, check_table_path, read_table, replacing
+
+COLLECTED = replace(RESPONSES, columns={**RESPONSES.columns, "error": "string"})  # why there is no answer, or null
+ROWS_AT_A_TIME = 1000
+OTHER_NAMES = {"output": "text", "generator": "model", "instruction": "prompt"}  # AlpacaEval's, and this project's
+CSV_TEXTS = Schema("answers", 1, {**RESPONSES.columns, **dict.fromkeys(OTHER_NAMES, "string")}, ())
+FROM_RECORD = [name for name in RESPONSES.columns if name not in ("model", "prompt_id", "sample", "prompt", "logprobs")]
+
+
+@dataclass(slots=True)
+class Collected:
+    """What a run has written.
+
+    Attributes:
+        out: the table.
+        capabilities: what the server can do.
+        rows: of the table, one per prompt and sample.
+        missing: rows without an answer.
+        cut_before_text: answers that reached their length before any text.
+        reasons: why answers are missing, and how many each.
+    """
+
+    out: Path
+    capabilities: Capabilities
+    rows: int = 0
+    missing: int = 0
+    cut_before_text: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def table(self) -> pd.DataFrame:
+        """Read what was written: schema RESPONSES and a column ``error``, why there is no answer, or null."""
+        if self.out.suffix == ".csv":
+            return COLLECTED.conform(_texts_of(self.out, [*COLLECTED.columns]))
+        return read_table(self.out, COLLECTED)
+
+    def count(self, piece: pd.DataFrame) -> None:
+        """Add a piece of the table."""
+        self.rows += len(piece)
+        self.missing += int(piece["text"].isna().sum())
+        self.cut_before_text += int(((piece["text"] == "") & (piece["finish_reason"] == "length")).sum())
+        self.reasons.update(piece["error"].dropna())
+
+
+def response_chunks(
+    log: AnswerLog, model: str, endpoint: Endpoint, prompts: pd.DataFrame, samples: int, settings: Settings
+) -> Iterator[pd.DataFrame]:
+    """The responses table in pieces, so that its size does not matter: one row per prompt and sample, in their order.
+
+    The last answer in the log counts; a failure counts where there is none.
+
+    Yields:
+        Schema COLLECTED.
+    """
+    count = len(prompts) * samples
+    for start in range(0, count, ROWS_AT_A_TIME):
+        rows = [divmod(row, samples) for row in range(start, min(count, start + ROWS_AT_A_TIME))]
+        yield _chunk(log, model, endpoint, prompts, rows, settings)
+
+
+def _chunk(
+    log: AnswerLog,
+    model: str,
+    endpoint: Endpoint,
+    prompts: pd.DataFrame,
+    rows: Sequence[tuple[int, int]],
+    settings: Settings,
+) -> pd.DataFrame:
+    made: list[dict[str, Any]] = []
+    block = prompts.iloc[rows[0][0] : rows[-1][0] + 1]
+    ids, texts = block["prompt_id"].tolist(), block["prompt"].astype(str).tolist()
+    for number, sample in rows:
+        prompt_id, prompt = ids[number - rows[0][0]], texts[number - rows[0][0]]
+        row = {"model": model, "prompt_id": prompt_id, "sample": sample, "prompt": prompt, "error": "not asked"}
+        record = log.record(answer_key(model, endpoint, prompt, sample, settings))
+        if record is not None:
+            row |= {name: _plain(record.get(name)) for name in ("error", *FROM_RECORD)}
+            for name in ("prompt_tokens", "completion_tokens"):
+                row[name] = row[name] if is_count(row.get(name)) else None
+            if record.get("logprobs") is not None:
+                row["logprobs"] = json.dumps(record["logprobs"])
+        made.append(row)
+    return COLLECTED.conform(pd.DataFrame(made).reindex(columns=[*COLLECTED.columns]))
+
+
+def _plain(value: Any) -> Any:
+    """The value with halves of characters, which no table can hold, replaced."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
+def write_chunks(chunks: Iterable[pd.DataFrame], path: Path) -> None:
+    """Write pieces of a responses table as they come; a reader sees the old file or the whole new one.
+
+    Raises:
+        InputError: if the path cannot be used.
+    """
+    check_table_path(path)
+    with replacing(path) as temporary:
+        _write_parquet(chunks, temporary) if path.suffix == ".parquet" else _write_text(chunks, temporary, path.suffix)
+
+
+def _write_parquet(chunks: Iterable[pd.DataFrame], path: Path) -> None:
+    writer = None
+    try:
+        for chunk in chunks:
+            table = COLLECTED.arrow(chunk)
+            writer = writer or pq.ParquetWriter(path, table.schema)
+            writer.write_table(table.cast(writer.schema))
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _write_text(chunks: Iterable[pd.DataFrame], path: Path, ending: str) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        for number, chunk in enumerate(chunks):
+            if ending == ".csv":
+                chunk.to_csv(file, index=False, header=number == 0)
+            else:
+                file.write(("," if number else "[") + chunk.to_json(orient="records", indent=1)[1:-1].rstrip())
+        if ending == ".json":
+            file.write("\n]")
+
+
+def read_responses(source: str | Path) -> pd.DataFrame:
+    """Read answers, wherever they come from.
+
+    Args:
+        source: a responses table; any table with the columns model, prompt_id and text (or output); AlpacaEval's JSON
+            (instruction, output, generator), whose prompts get their hash as id; or ``hf:NAME`` or ``hf:NAME:SPLIT``, a
+            data set of the hub or a folder with such columns.
+
+    Returns:
+        Schema RESPONSES.
+
+    Raises:
+        InputError: if the source cannot be read, or holds no usable answer.
+    """
+    if str(source).startswith("hf:"):
+        frame = _named_as_here(_data_set(str(source)[3:]), str(source))
+    else:
+        path = Path(source)
+        frame = read_table(path)
+        if path.suffix == ".csv":
+            frame = _texts_of(path, [*frame.columns])
+        elif "text" in frame.columns:
+            frame = read_table(path, RESPONSES)
+        frame = _named_as_here(frame, str(path))
+    if not (frame["text"].fillna("").str.strip() != "").any():
+        raise InputError(f"{source} holds no usable answer; every text is empty.")
+    return frame
+
+
+def _texts_of(path: Path, columns: list[str]) -> pd.DataFrame:
+    """A table in CSV, ids as they are written, and an answer without text as an answer, unless it failed."""
+    frame = read_table(path, CSV_TEXTS)[columns]
+    failed = frame["error"].notna() if "error" in columns else pd.Series(False, index=frame.index)
+    for name in ("text", "output"):
+        if name in columns:
+            frame[name] = frame[name].where(frame[name].notna() | failed, "")
+    return frame
+
+
+def _named_as_here(frame: pd.DataFrame, source: str) -> pd.DataFrame:
+    frame = frame.rename(columns={old: new for old, new in OTHER_NAMES.items() if old in frame and new not in frame})
+    if "text" not in frame.columns:
+        raise InputError(
+            f"Answers need the columns model, prompt_id and text (or output); {source} has "
+            f"{', '.join(map(str, frame.columns)) or 'none'}."
+        )
+    if "prompt_id" not in frame.columns and "prompt" in frame.columns:  # by content: the same in another file
+        frame["prompt_id"] = [hashlib.sha256(str(prompt).encode()).hexdigest()[:16] for prompt in frame["prompt"]]
+    return RESPONSES.conform(frame)
+
+
+def _data_set(name: str) -> pd.DataFrame:
+    try:
+        import datasets
+    except ImportError as error:
+        raise InputError(
+            "Data sets of the hub need the package datasets; pip install emergence-proxy[datasets]."
+        ) from error
+    path, _, split = name.partition(":")
+    datasets.disable_progress_bars()
+    try:
+        if (Path(path) / "state.json").is_file() or (Path(path) / "dataset_dict.json").is_file():
+            loaded = datasets.load_from_disk(path)
+            loaded = loaded[split or "train"] if isinstance(loaded, datasets.DatasetDict) else loaded
+        else:
+            loaded = datasets.load_dataset(path, split=split or "train")
+        frame: pd.DataFrame = loaded.to_pandas()
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).split("\n")[0].rstrip(".")
+        raise InputError(f"The data set {path}, split {split or 'train'}, could not be loaded: {reason}.") from error
+    return frame

@@ -1,0 +1,1 @@
+"""Texts and lists as windows of tokens."""

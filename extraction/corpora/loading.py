@@ -1,0 +1,134 @@
+"""Corpora by name as windows of T tokens: ordered lists of a category's entities, and natural text."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from estimators.base import InputError
+from extraction.corpora.categories import CATEGORIES, SHOWN
+from extraction.corpora.lists import list_windows, read_entities
+from extraction.corpora.text import documents, sample_text
+from extraction.corpora.token_windows import Windows
+from extraction.models.load import added_prefix
+
+TEXT_TOKENS = 8
+STREAMED = 4  # windows to draw from that are read of a streamed data set, per window drawn
+CORPORA = (*CATEGORIES, "python-docs")
+
+
+def windows(
+    corpus: str | Path,
+    tokenizer: Any,
+    *,
+    tokens: int | None = None,
+    count: int | None = 2000,
+    seed: int = 0,
+    at: str = "sentence",
+    demonstration: int = 2,
+    column: str | None = None,
+    revision: str | None = None,
+    prefix: Sequence[int] | None = None,
+) -> Windows:
+    """Make the windows of a corpus for a tokenizer.
+
+    Args:
+        corpus: ``country``, ``animal`` or ``color``; ``list:FILE``, a category of one's own, one entity per line;
+            ``python-docs``, the reference texts in every Python; a .txt, .jsonl, .json, .csv or .parquet file or a
+            folder of them; or ``hf:NAME``, a data set of the hub (``hf:openorca``, ``hf:openhermes``: the paper's), of
+            which no more is read than gives four times `count` windows to draw from; ``hf:NAME:SPLIT`` and
+            ``hf:NAME:CONFIG:SPLIT`` take another split than ``train``, and another configuration.
+        tokenizer: fast tokenizer of the model.
+        tokens: T. Default: the paper's for its categories (8, 10, 10), 4 demonstrations for others, 8 for text.
+        count: how many windows to draw; fewer are returned where there are fewer or some come twice; None: all.
+        seed: the same seed, corpus and tokenizer give the same windows.
+        at: ``sentence``: windows start where sentences do, as in the paper; ``anywhere``: at any token.
+        demonstration: tokens of an entity and its comma; the paper's lists have 2.
+        column: column of the text in a table; default: the first of text, output, response, content there is.
+        revision: branch, tag or commit of an ``hf:`` data set.
+        prefix: token ids before every window; default: what the tokenizer adds.
+
+    Raises:
+        InputError: if the corpus is unknown or unreadable, or holds no window.
+    """
+    name = str(corpus)
+    if count is not None and count < 1:
+        raise InputError(f"count is the number of windows to draw, at least 1; got {count}.")
+    front = added_prefix(tokenizer) if prefix is None else tuple(int(i) for i in prefix)
+    if name in CATEGORIES or name.startswith("list:"):
+        entities = CATEGORIES[name] if name in CATEGORIES else read_entities(Path(name.removeprefix("list:")))
+        length = demonstration * SHOWN.get(name, 4) if tokens is None else tokens
+        return list_windows(
+            name, entities, tokenizer, tokens=length, count=count, seed=seed, demonstration=demonstration, prefix=front
+        )
+    if not (name == "python-docs" or name.startswith("hf:") or os.path.exists(name)):  # Path would raise on a long text
+        near = difflib.get_close_matches(name.lower(), CORPORA, n=1, cutoff=0.4)
+        raise InputError(
+            f"Unknown corpus {name}: it is neither a file or folder nor one of {', '.join(CORPORA)}"
+            + (f"; nearest: {near[0]}." if near else ".")
+        )
+    label = name if name == "python-docs" or name.startswith("hf:") else Path(name).name
+    texts = documents(name, column=column, seed=seed, revision=revision)
+    return text_windows(
+        texts,
+        tokenizer,
+        tokens=TEXT_TOKENS if tokens is None else tokens,
+        count=count,
+        seed=seed,
+        at=at,
+        prefix=front,
+        name=label,
+        enough=STREAMED * count if count and name.startswith("hf:") else None,
+    )
+
+
+def text_windows(
+    texts: Iterable[str],
+    tokenizer: Any,
+    *,
+    tokens: int = TEXT_TOKENS,
+    count: int | None = 2000,
+    seed: int = 0,
+    at: str = "sentence",
+    prefix: Sequence[int] | None = None,
+    name: str = "text",
+    enough: int | None = None,
+) -> Windows:
+    """Make windows of `tokens` tokens of natural text, none crossing from one document to the next.
+
+    Args:
+        texts: the documents.
+        tokenizer: fast tokenizer of the model.
+        tokens: T.
+        count: how many windows to draw without replacement; None: all.
+        seed: which are drawn.
+        at: ``sentence`` or ``anywhere``, see `windows`.
+        prefix: token ids before every window; default: what the tokenizer adds.
+        name: what the corpus is called.
+        enough: read no further once there are so many windows to draw from; None: read all.
+
+    Raises:
+        InputError: if no document is long enough for one window.
+    """
+    if tokens < 1:
+        raise InputError(f"A window holds at least 1 token; got {tokens}.")
+    if at not in ("sentence", "anywhere"):
+        raise InputError(f"at says where windows start, sentence or anywhere; got {at}.")
+    rows, document = sample_text(texts, tokenizer, tokens, count=count, seed=seed, at=at, name=name, enough=enough)
+    distinct, first, group, counts = np.unique(rows, axis=0, return_index=True, return_inverse=True, return_counts=True)
+    order = np.random.default_rng([seed, 1]).permutation(len(distinct))
+    pairs, times = np.unique(np.column_stack([np.argsort(order)[group], document]), axis=0, return_counts=True)
+    return Windows(
+        corpus=name,
+        kind="text",
+        tokens=distinct[order],
+        weights=counts[order].astype(np.float64),
+        prefix=added_prefix(tokenizer) if prefix is None else tuple(prefix),
+        documents=document[first][order],
+        occurrences=np.column_stack([pairs, times]),
+    )

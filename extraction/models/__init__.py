@@ -1,0 +1,1 @@
+"""Open language models: loaded, placed, their blocks found, their random twins made."""

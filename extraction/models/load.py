@@ -1,0 +1,252 @@
+"""Loading a causal language model, with all that extraction needs to know of it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from estimators.base import InputError
+from extraction import reference_models
+from extraction.models.blocks import check_stream, find_blocks
+from extraction.models.devices import (
+    chosen_device,
+    chosen_dtype,
+    first_line,
+    quantization_config,
+    quiet,
+    where_ids_go_in,
+)
+
+NO_LIMIT = 2**31 - 1  # context of models without a longest input, such as Mamba
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """A causal language model with its tokenizer.
+
+    Attributes:
+        model: the transformers model, in evaluation mode.
+        tokenizer: its fast tokenizer.
+        name: as it was asked for.
+        revision: commit or branch on the hub; None for bundled and local models.
+        family: name of the bundled family, else the model type of the configuration.
+        parameters: number of weights, tied ones once.
+        blocks: the blocks l = 0 ... L-1 that the residual stream passes.
+        width: features of the residual stream.
+        vocabulary: token ids the model knows.
+        device: where token ids go in.
+        context: longest input in tokens.
+        prefix: token ids that the tokenizer puts before every text, such as BOS.
+    """
+
+    model: Any
+    tokenizer: Any
+    name: str
+    revision: str | None
+    family: str
+    parameters: int
+    blocks: list[nn.Module]
+    width: int
+    vocabulary: int
+    device: torch.device
+    context: int
+    prefix: tuple[int, ...]
+
+
+def load_model(
+    name: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: str | None = None,
+    attention: str | None = None,
+    quantization: str | None = None,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+) -> LanguageModel:
+    """Load a bundled model, a local folder or a model of the hub.
+
+    Args:
+        name: name of a bundled model, path of a folder, or id on the hub.
+        revision: branch, tag or commit on the hub.
+        dtype: a torch floating type such as ``bfloat16``; ``auto`` is float32 on CPU, where half precision gains
+            nothing, and the checkpoint's own type elsewhere.
+        device: a torch device; ``auto`` takes CUDA, else MPS, else CPU.
+        device_map: ``auto`` spreads a model that no single device holds over all of them.
+        attention: attention implementation of transformers, such as ``eager`` or ``flash_attention_2``.
+        quantization: one of `extraction.models.devices.QUANTIZATIONS`, done by the library of that name where it is
+            installed.
+        trust_remote_code: run code that comes with the model.
+        allow_pickle: load weights that are only there as pickle, which can run code of their author.
+
+    Raises:
+        InputError: if there is no such model, it is not a causal decoder, or it cannot be loaded as asked.
+    """
+    # Late: takes about two seconds and is not needed to read this module's names.
+    from transformers import AutoModelForCausalLM
+
+    where, family = _locate(name)
+    place = chosen_device(device)
+    options: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
+    with quiet():
+        config = _config(name, where, options)
+        tokenizer = _tokenizer(name, where, options)
+        weights = dict(
+            options, use_safetensors=None if allow_pickle else True, dtype=chosen_dtype(dtype, place, quantization)
+        )
+        if attention is not None:
+            weights["attn_implementation"] = attention
+        if quantization is not None:
+            weights["quantization_config"] = quantization_config(quantization)
+        if device_map is not None:
+            weights["device_map"] = device_map
+        elif quantization is not None:
+            weights["device_map"] = {"": place}
+        try:
+            model, loaded = AutoModelForCausalLM.from_pretrained(
+                where, config=config, output_loading_info=True, **weights
+            )
+        except torch.OutOfMemoryError as error:
+            raise InputError(
+                f"{name} does not fit on {place}; try device_map='auto', a smaller dtype or a quantization."
+            ) from error
+        except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
+            raise _worded(name, where, error, weights=True) from error
+    if missing := sorted(loaded["missing_keys"]):
+        raise InputError(
+            f"The checkpoint of {name} lacks {len(missing)} weights, such as {missing[0]}, which would be random; give "
+            "the whole checkpoint, with the configuration that belongs to it."
+        )
+    if quantization is not None and all(type(weight) is nn.Parameter for weight in model.parameters()):
+        raise InputError(
+            f"{quantization} left every weight of {name} as it was: it does not know this kind of layer or its size; "
+            "take another."
+        )
+    if "device_map" not in weights:
+        model.to(place)
+    model.eval().requires_grad_(False)
+    input_device = where_ids_go_in(model, place)
+    blocks = find_blocks(model, name)
+    width = check_stream(model, blocks, input_device, name)
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return LanguageModel(
+        model=model,
+        tokenizer=tokenizer,
+        name=name,
+        revision=(getattr(config, "_commit_hash", None) or revision) if family is None else None,
+        family=family or str(config.model_type),
+        parameters=int(model.num_parameters()),
+        blocks=blocks,
+        width=width,
+        vocabulary=int(model.get_input_embeddings().num_embeddings),
+        device=input_device,
+        context=int(context) if context else NO_LIMIT,
+        prefix=added_prefix(tokenizer),
+    )
+
+
+def added_prefix(tokenizer: Any) -> tuple[int, ...]:
+    """Return the token ids that `tokenizer` puts before every text, such as BOS; often none."""
+    plain = tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"]
+    full = tokenizer("a", verbose=False)["input_ids"]
+    for start in range(len(full) - len(plain) + 1):
+        if full[start : start + len(plain)] == plain:
+            return tuple(full[:start])
+    return ()
+
+
+def _locate(name: str) -> tuple[str, str | None]:
+    """Return what to hand to from_pretrained, and the family of a bundled model."""
+    if name in reference_models.names():
+        return str(reference_models.path(name)), name.rsplit("-", 1)[0]
+    if not name.strip():
+        raise InputError(f"The name of a model is empty. {_bundled(name)}")
+    folder = Path(os.path.expanduser(name))  # Path.expanduser would raise on an unknown user
+    if os.path.isdir(folder):  # Path.is_dir would raise on an overlong name
+        if not (folder / "config.json").is_file():
+            raise InputError(f"The folder {name} holds no config.json; give the folder that save_pretrained wrote.")
+        return str(folder), None
+    if os.path.isfile(folder):
+        raise InputError(f"{name} is a file; give the folder that holds the model's config.json.")
+    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise InputError(f"No model folder at {name!r}; check the path. {_bundled(name)}")
+    return name, None
+
+
+def _config(name: str, where: str, options: dict[str, Any]) -> Any:
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    try:
+        config: Any = AutoConfig.from_pretrained(where, **options)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise _worded(name, where, error) from error
+    remote = options["trust_remote_code"] and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    known = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    # Families like BERT are encoders unless they say otherwise; some decoders say they are none, and are run to see.
+    both_ways = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    if getattr(config, "is_encoder_decoder", False):
+        kind = "an encoder-decoder"
+    elif (both_ways and getattr(config.get_text_config(), "is_decoder", None) is False) or not (known or remote):
+        kind = "an encoder or no language model"
+    else:
+        return config
+    raise InputError(
+        f"{name} ({config.model_type}) is {kind}; information emergence needs a causal, decoder-only model."
+    )
+
+
+def _tokenizer(name: str, where: str, options: dict[str, Any]) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(where, **options)
+    except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"The tokenizer of {name} could not be loaded ({first_line(error)}); "
+            "a tokenizer.json must lie with the model."
+        ) from error
+    if not tokenizer.is_fast or not tokenizer("a", add_special_tokens=False)["input_ids"]:
+        raise InputError(
+            f"{name} has no fast tokenizer, which is needed to place windows in text; put the tokenizer.json that "
+            "belongs to it with the model, or convert the one it has."
+        )
+    return tokenizer
+
+
+def _worded(name: str, where: str, error: Exception, *, weights: bool = False) -> InputError:
+    """Word a failure of from_pretrained for a person."""
+    text = str(error)
+    if "trust_remote_code" in text:
+        return InputError(f"{name} comes with its own code; read it, then allow it by trust_remote_code.")
+    if "couldn't connect" in text or "offline mode" in text or "Max retries" in text:
+        return InputError(
+            f"{name} is no bundled model, no folder and not in the local cache, and the hub could not be reached. "
+            "Connect, or download it elsewhere and give its folder; HF_HUB_OFFLINE=1 keeps to the cache. "
+            + _bundled(name)
+        )
+    if weights and "safetensors" in text and ("no file named" in text or "does not appear to have" in text):
+        return InputError(
+            f"{name} has no weights in the safetensors format; if you trust its author, allow pickle weights by "
+            "allow_pickle, which can run code."
+        )
+    if os.path.isdir(where):
+        return InputError(f"The model in {name} could not be loaded: {first_line(error)}")
+    return InputError(f"{name} could not be loaded: {first_line(error)} {_bundled(name)}")
+
+
+def _bundled(name: str) -> str:
+    names = list(reference_models.names())
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"Bundled models: {', '.join(names)}" + (f"; nearest: {near[0]}." if near else ".")

@@ -1,0 +1,51 @@
+"""The random-weights twin: the control that tells what a network learned from what any network would do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from estimators.base import InputError
+from extraction.models.blocks import find_blocks
+from extraction.models.load import LanguageModel
+
+SUFFIX = "~random"  # marks a twin's rows in every table
+
+
+def random_twin(model: LanguageModel, *, seed: int = 0) -> LanguageModel:
+    """Return a model of the same architecture, size and tokenizer with the weights training starts from.
+
+    A number that this twin reaches as well is no sign of learning (it measures, for instance, that a network keeps
+    distinct inputs distinct). A model spread over several devices has its twin spread alike.
+
+    Args:
+        model: the trained model; it is left as it is.
+        seed: draws the weights; the same seed gives the same twin.
+
+    Raises:
+        InputError: if the model is quantised or partly on disk, so that its twin could not be had alike.
+    """
+    trained = model.model
+    if getattr(trained, "hf_quantizer", None) is not None:
+        raise InputError(
+            f"{model.name} is quantised, and a twin with random weights would not be; leave out the twin, or the "
+            "quantization."
+        )
+    places = getattr(trained, "hf_device_map", None) or {}
+    if "disk" in places.values():
+        raise InputError(
+            f"{model.name} is partly on disk, where no twin fits beside it; take a machine with more memory."
+        )
+    kind = type(trained)  # the class that was loaded, be it of the model's own code
+    with torch.random.fork_rng(devices=[]):  # nobody else's random numbers change
+        torch.manual_seed(seed)
+        twin = kind._from_config(trained.config)
+    twin.to(dtype=trained.dtype).eval().requires_grad_(False)
+    if len(set(places.values())) > 1:
+        from accelerate import dispatch_model
+
+        twin = dispatch_model(twin, device_map=places)
+    else:
+        twin.to(device=model.device)
+    return replace(model, model=twin, name=model.name + SUFFIX, blocks=find_blocks(twin, model.name))

@@ -1,0 +1,1 @@
+"""The states of every block along windows, and what the head says there."""

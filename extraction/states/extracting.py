@@ -1,0 +1,234 @@
+"""The states of a model along the windows of a corpus, on one scale for macro and micro."""
+
+from __future__ import annotations
+
+import logging
+import math
+from contextlib import ExitStack, closing
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from torch import Tensor
+
+from estimators.base import InputError, Progress
+from extraction.corpora.token_windows import Windows
+from extraction.models.load import LanguageModel
+from extraction.states.behaviour import Behaviour
+from extraction.states.passes import Passes, sources
+from extraction.states.spill import StateStore, described, spill_folder
+from extraction.states.statistics import Statistics, pooled_statistics, with_scale
+
+logger = logging.getLogger(__name__)
+
+
+class States:
+    """Normalised states of every block along every window; see `extract`, which makes it.
+
+    Close it, or use it in a `with`, to free the memory or disk it holds. What its methods return may be what it holds:
+    do not change it in place.
+
+    Attributes:
+        blocks: number of blocks L.
+        positions: tokens per window T.
+        features: features k of a state after projection.
+        statistics: what the states were normalised by; hand it to `extract` to bring other text on the same scale.
+        behaviour: what the model's head says along the windows; None unless asked for.
+        spilled_bytes: bytes held on disk; 0 when all is in memory.
+    """
+
+    def __init__(
+        self, macro: StateStore, micro: StateStore, statistics: Statistics, behaviour: Behaviour | None, spilled: int
+    ) -> None:
+        self._macro = macro
+        self._micro = micro
+        self.statistics = statistics
+        self.behaviour = behaviour
+        self.spilled_bytes = spilled
+        self.blocks = macro.shape[0] - statistics.entering
+        self.positions = macro.shape[1]
+        self.features = macro.shape[3]
+
+    def leaving(self, block: int, t: int) -> Tensor:
+        """States (N, k) that leave `block` at position `t` (from 1), one row per window."""
+        return self._macro.read(self._point(block, leaving=True), self._position(t))
+
+    def entering(self, block: int, t: int) -> Tensor:
+        """States (N, k) that enter `block` at position `t` (from 1); block 0 only if extracted with `entering`."""
+        return self._macro.read(self._point(block, leaving=False), self._position(t))
+
+    def micro_leaving(self, block: int) -> Tensor:
+        """States (V, k) that leave `block` when each distinct token is run alone."""
+        return self._micro.read(self._point(block, leaving=True), 0)
+
+    def micro_entering(self, block: int) -> Tensor:
+        """States (V, k) that enter `block` when each distinct token is run alone."""
+        return self._micro.read(self._point(block, leaving=False), 0)
+
+    def scale(self, block: int) -> float:
+        """RMS norm of the centred states leaving `block`, pooled as for normalisation: what rho is relative to."""
+        return float(self.statistics.scale[self._point(block, leaving=True)])
+
+    @property
+    def nll_bits(self) -> Tensor | None:
+        """(N, T) negative log2 likelihood of each token given those before; None unless behaviour was asked for."""
+        return None if self.behaviour is None else self.behaviour.nll_bits
+
+    def close(self) -> None:
+        """Free the memory or disk the states are kept in."""
+        self._macro.close()
+        self._micro.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _point(self, block: int, *, leaving: bool) -> int:
+        if not 0 <= block < self.blocks:
+            raise InputError(f"Blocks are numbered 0 to {self.blocks - 1}; got {block}.")
+        point = block + leaving - (not self.statistics.entering)
+        if point < 0:
+            raise InputError("What enters block 0 was not extracted; pass entering=True to extract.")
+        return point
+
+    def _position(self, t: int) -> int:
+        if not 1 <= t <= self.positions:
+            raise InputError(f"Positions are numbered 1 to {self.positions}; got {t}.")
+        return t - 1
+
+
+def extract(
+    model: LanguageModel,
+    windows: Windows,
+    *,
+    project: int | None = 256,
+    entering: bool = False,
+    behaviour: bool = True,
+    statistics: Statistics | None = None,
+    seed: int = 0,
+    memory_gb: float = 2.0,
+    spill_dir: Path | None = None,
+    spill_gb: float = 50.0,
+    progress: Progress | None = None,
+) -> States:
+    """Run a model over windows, and over each of their distinct tokens alone, and keep its normalised states.
+
+    A state is z-scored per feature, by mean and standard deviation pooled over the layer: all positions of the
+    windows (by their weights) and the tokens run alone (by how often they occur) have half the weight each, so that
+    macro and micro share one scale. If the model is wider than `project`, a seeded orthogonal projection follows, the
+    same for all blocks. With at most 1,024 windows the statistics come from all of them, with more from the first
+    1,024 (windows are in random order); of the tokens always from all. `Statistics.windows` records it.
+
+    Args:
+        model: from `load_model`.
+        windows: from `extraction.windows` with the model's tokenizer.
+        project: features to keep; None keeps the model's own.
+        entering: also keep what enters block 0 (what enters a later block is what leaves the one before).
+        behaviour: also run the head: likelihoods, entropies and predictions along the windows.
+        statistics: of another run of this model, to normalise by instead of those of these windows.
+        seed: of the projection, unless `statistics` bring theirs.
+        memory_gb: bound on the states held in memory at a time; results of more than half of it are spilled to disk.
+        spill_dir: where to spill; default the system's temporary folder.
+        spill_gb: most that may be spilled; `spilled_bytes` says beforehand how much will be.
+        progress: told how many sequences have run.
+
+    Raises:
+        InputError: if a window is longer than the context, ids are not the model's, statistics are of another model, or
+            more than `spill_gb`, or than the disk has room for, must be spilled.
+        EmergenceError: if memory runs out even with single sequences.
+    """
+    _check(model, windows, project, memory_gb)
+    features = model.width if project is None else min(project, model.width)
+    points = len(model.blocks) + entering
+    if statistics is not None and (statistics.mean.shape, statistics.features) != ((points, model.width), features):
+        raise InputError(
+            f"The statistics given hold {statistics.mean.shape[0]} points of {statistics.mean.shape[1]} features "
+            f"projected to {statistics.features}, but {model.name} gives {points} of {model.width} projected to "
+            f"{features}; take those of the same model and options."
+        )
+    budget = int(memory_gb * 1e9)
+    both = sources(windows)
+    shapes = [(points, source.ids.shape[1], len(source.ids), features) for source in both]
+    spilled = _spilled(shapes, budget)
+    folder = spill_folder(spill_dir) if spilled else None
+    if spilled > spill_gb * 1e9:
+        raise InputError(
+            f"States of {spilled / 1e9:.1f} GB are to be spilled to {folder}, more than the {spill_gb:g} GB allowed; "
+            "raise spill_gb or memory_gb, or take fewer windows or a smaller project."
+        )
+    if folder is not None:
+        logger.info("Spilling %.1f GB of states of %s to %s", spilled / 1e9, model.name, described(folder))
+    with ExitStack() as undo:
+        stores = [undo.enter_context(closing(StateStore(shape, folder))) for shape in shapes]
+        passes = Passes(model, windows.prefix, points, 0 if entering else 1, budget, progress)
+        norm = statistics
+        if norm is None:
+            pilot = passes.measure(both, behaviour=behaviour)
+            norm = pooled_statistics(*pilot, features=features, seed=seed, entering=entering, windows=both[0].pilot)
+        moments, said = passes.keep(both, norm, stores, behaviour=behaviour)
+        if statistics is None:
+            norm = with_scale(norm, *moments)
+        undo.pop_all()
+    return States(stores[0], stores[1], norm, said, spilled)
+
+
+def spilled_bytes(
+    model: LanguageModel,
+    windows: Windows,
+    *,
+    project: int | None = 256,
+    entering: bool = False,
+    memory_gb: float = 2.0,
+) -> int:
+    """Return how many bytes `extract` will spill to disk with these arguments; 0 where memory holds all."""
+    features = model.width if project is None else min(project, model.width)
+    points = len(model.blocks) + entering
+    tokens = len(windows.distinct_tokens()[0])
+    shapes = [(points, windows.tokens.shape[1], len(windows), features), (points, 1, tokens, features)]
+    return _spilled(shapes, int(memory_gb * 1e9))
+
+
+def spill_notice(
+    model: LanguageModel,
+    windows: Windows,
+    *,
+    project: int | None = 256,
+    entering: bool = False,
+    memory_gb: float = 2.0,
+    spill_dir: Path | None = None,
+) -> str:
+    """Say to a person what `extract` will spill with these arguments, and where; empty where memory holds all."""
+    size = spilled_bytes(model, windows, project=project, entering=entering, memory_gb=memory_gb)
+    if not size:
+        return ""
+    return f"{size / 1e9:.3g} GB of states of {model.name} will be spilled to {described(spill_folder(spill_dir))}."
+
+
+def _spilled(shapes: list[tuple[int, int, int, int]], budget: int) -> int:
+    size = sum(4 * math.prod(shape) for shape in shapes)
+    return 0 if size <= budget // 2 else size
+
+
+def _check(model: LanguageModel, windows: Windows, project: int | None, memory_gb: float) -> None:
+    if not len(windows):
+        raise InputError(f"There are no windows of {windows.corpus} to run; take at least one.")
+    length = len(windows.prefix) + windows.tokens.shape[1]
+    if length > model.context:
+        raise InputError(
+            f"A window of {windows.corpus} is {length} tokens with what the tokenizer adds, but the context of "
+            f"{model.name} is {model.context}; take fewer tokens."
+        )
+    largest = int(windows.tokens.max())
+    if largest >= model.vocabulary:
+        raise InputError(
+            f"The windows of {windows.corpus} hold token {largest}, but {model.name} knows {model.vocabulary}; make "
+            "them with the tokenizer of this model."
+        )
+    if project is not None and project < 1:
+        raise InputError(f"project is the number of features to keep, at least 1; got {project}.")
+    if not memory_gb > 0:
+        raise InputError(f"memory_gb is a size in GB above 0; got {memory_gb}.")

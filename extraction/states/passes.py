@@ -1,0 +1,157 @@
+"""The two passes of an extraction: one for the statistics, one that normalises and keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from estimators.base import Progress
+from extraction.corpora.token_windows import Windows
+from extraction.models.load import LanguageModel
+from extraction.states.behaviour import Behaviour
+from extraction.states.forward import Batch, Reduce, run_batches, to_host
+from extraction.states.spill import StateStore
+from extraction.states.statistics import Moments, Normaliser, Statistics
+
+PILOT = 1024  # windows the statistics come from when there are more
+BATCH_TOKENS = 4096
+# On a CPU the widest tensors of a batch stay below what glibc takes from the system anew each time (32 MB): with larger
+# ones a GPT-2 of 124 million parameters spends a quarter of its time on page faults.
+WIDEST_BYTES = 2**24
+
+
+@dataclass(eq=False)
+class Source:
+    """Sequences of one kind: the windows, or their distinct tokens alone.
+
+    Attributes:
+        ids: (n, T) token ids.
+        weights: (n,) how often each occurs.
+        pilot: how many of the first rows the statistics come from.
+        raw: what the model gave for them, where there is memory to keep it from the first pass for the second.
+    """
+
+    ids: Tensor
+    weights: Tensor
+    pilot: int
+    raw: list[Batch] = field(default_factory=list)
+
+
+def sources(windows: Windows) -> tuple[Source, Source]:
+    """Return the windows and their distinct tokens as sequences to run."""
+    ids, occurrence = windows.distinct_tokens()
+    weights = torch.from_numpy(windows.weights)
+    counts = torch.zeros(len(ids), dtype=torch.float64)
+    counts.index_add_(0, torch.from_numpy(occurrence).reshape(-1), weights.repeat_interleave(occurrence.shape[1]))
+    macro = Source(torch.from_numpy(windows.tokens), weights, min(len(windows), PILOT))
+    return macro, Source(torch.from_numpy(ids)[:, None], counts, len(ids))
+
+
+@dataclass(eq=False)
+class Passes:
+    """Runs sequences through a model and takes its states at `points`, from `first` on, within `budget` bytes."""
+
+    model: LanguageModel
+    prefix: tuple[int, ...]
+    points: int
+    first: int
+    budget: int
+    progress: Progress | None = None
+    done: int = 0
+    total: int = 0
+
+    def measure(self, sources: tuple[Source, ...], *, behaviour: bool) -> list[Moments]:
+        """Run each pilot for the moments of its states; these are kept if a quarter of the budget holds them."""
+        room = self.budget // 4
+        kept = []
+        for source in sources:
+            size = 4 * self.points * self.model.width * source.ids[: source.pilot].numel()
+            kept.append(size <= room)
+            room -= size if kept[-1] else 0
+            self.total += len(source.ids) + (0 if kept[-1] else source.pilot)
+        moments = []
+        for source, keep in zip(sources, kept, strict=True):
+            found = Moments(self.points, self.model.width)
+            with_head = behaviour and keep and source is sources[0]
+            for batch in self._run(source.ids[: source.pilot], _raw, self.model.width, behaviour=with_head):
+                for point, states in enumerate(batch.states):
+                    found.add(point, states, source.weights[batch.start : batch.stop])
+                if keep:
+                    source.raw.append(batch)
+            moments.append(found)
+        return moments
+
+    def keep(
+        self, sources: tuple[Source, ...], statistics: Statistics, stores: list[StateStore], *, behaviour: bool
+    ) -> tuple[list[Moments], Behaviour | None]:
+        """Normalise the states of each source into its store; returns the moments of the normalised states."""
+        self.total = self.total or sum(len(source.ids) for source in sources)
+        normaliser = Normaliser(statistics)
+        moments, said = [], []
+        for source, store in zip(sources, stores, strict=True):
+            found = Moments(self.points, statistics.features)
+            with_head = behaviour and source is sources[0]
+            for batch in self._normalised(source, normaliser, statistics.features, with_head):
+                for point, states in enumerate(batch.states):
+                    found.add(point, states, source.weights[batch.start : batch.stop])
+                    store.write(point, batch.start, states.transpose(0, 1))
+                if batch.behaviour is not None:
+                    said.append(batch.behaviour)
+            moments.append(found)
+        return moments, Behaviour.concatenated(said) if behaviour else None
+
+    def _normalised(self, source: Source, normaliser: Normaliser, features: int, behaviour: bool) -> Iterator[Batch]:
+        """First what was kept of the first pass, freed as it is used, then the rest."""
+        start = 0
+        source.raw.reverse()
+        while source.raw:
+            raw = source.raw.pop()
+            states = [normaliser(point, state).cpu() for point, state in enumerate(raw.states)]
+            start = raw.stop
+            yield Batch(raw.start, raw.stop, states, raw.behaviour)
+
+        def reduce(point: int, states: Tensor) -> Tensor:
+            return to_host(normaliser(point, states))
+
+        yield from self._run(source.ids, reduce, features, behaviour=behaviour, start=start)
+
+    def _run(
+        self,
+        ids: Tensor,
+        reduce: Reduce,
+        features: int,
+        *,
+        behaviour: bool,
+        start: int = 0,
+    ) -> Iterator[Batch]:
+        tokens = len(self.prefix) + ids.shape[1]
+        bytes_per_token = 4 * self.points * features
+        if behaviour:
+            bytes_per_token += 8 * self.model.vocabulary
+        limit = min(batch_tokens(self.model), self.budget // 4 // bytes_per_token)
+        batches = run_batches(
+            self.model,
+            ids,
+            lambda point, state: reduce(point - self.first, state) if point >= self.first else None,
+            prefix=self.prefix,
+            batch=max(1, limit // tokens),
+            start=start,
+            behaviour=behaviour,
+        )
+        for batch in batches:
+            yield batch
+            self.done += batch.stop - batch.start
+            if self.progress is not None:
+                self.progress(self.done, self.total)
+
+
+def batch_tokens(model: LanguageModel) -> int:
+    """Return how many tokens run at once where memory allows; the widest tensor is taken to be 4 widths of float32."""
+    return BATCH_TOKENS if model.device.type != "cpu" else min(BATCH_TOKENS, max(1, WIDEST_BYTES // (16 * model.width)))
+
+
+def _raw(point: int, states: Tensor) -> Tensor:
+    return states.clone()  # what a block handed on may be changed in place by the next

@@ -1,0 +1,1 @@
+"""One row of features per model, from its answers."""

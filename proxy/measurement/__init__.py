@@ -1,0 +1,1 @@
+"""One model on one corpus, measured: the emergence table."""

@@ -1,0 +1,179 @@
+"""One model on one corpus: states to mutual information to the emergence table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from estimators import DEFAULT_RESOLUTION, DEFAULT_RESOLUTIONS
+from estimators import estimator as known_estimator
+from estimators.base import InputError, Progress
+from extraction import Behaviour, LanguageModel, Windows, extract, spill_notice
+from proxy.measurement.blocks import propagated_block, trained_block
+from proxy.schemas import EMERGENCE, WINDOWS
+
+PEAK_COLUMNS = (
+    "model",
+    "corpus",
+    "corpus_hash",
+    "family",
+    "parameters",
+    "emergence_bits",
+    "emergence_bits_std_error",
+    "peak_layer",
+)
+QUERIES = 4000  # windows whose information is read; every window is still a reference
+
+
+def measure(
+    model: LanguageModel,
+    windows: Windows,
+    *,
+    estimator: str = "sample-propagation",
+    options: Mapping[str, Any] | None = None,
+    resolutions: Sequence[float] = DEFAULT_RESOLUTIONS,
+    queries: int = QUERIES,
+    project: int | None = 256,
+    seed: int = 0,
+    memory_gb: float = 2.0,
+    spill_dir: Path | None = None,
+    spill_gb: float = 50.0,
+    tell: Callable[[str], None] | None = None,
+    heard: Callable[[Behaviour], None] | None = None,
+    by_window: Callable[[pd.DataFrame], None] | None = None,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Measure macro, micro and emergence of every block at every position, in bits.
+
+    IE(l, t) = MI_macro(l, t) - (1/t) sum_{s<=t} MI_micro(l, s)   (arXiv 2405.12617, eq. 4 and 5).
+
+    Args:
+        model: the language model.
+        windows: N distinct windows of T tokens with their counts.
+        estimator: `sample-propagation`, or a trained one (`mine`, `infonce`, ...), which has no resolution.
+        options: of a trained estimator, e.g. ``{"preset": "paper", "epochs": 200}``.
+        resolutions: noise levels relative to the RMS norm of the layer's states; the whole curve is kept.
+        queries: windows drawn (by their weight, seeded) to read the information of; all when N is not larger.
+        project: dimensions that states are projected to when the model is wider.
+        seed: governs projection, query sample and noise.
+        memory_gb: bound on the states held in memory at a time; see `extraction.extract`.
+        spill_dir: where states that need more are spilled; default the system's temporary folder.
+        spill_gb: most that may be spilled.
+        tell: told, before any work, how much will be spilled and where, if anything will.
+        heard: given what the model's head says along the windows, from the same pass; None: the head is not run.
+        by_window: given, at the end, the emergence of each window that was read (`proxy.schemas.WINDOWS`), which pairs
+            with another model's on the same corpus; not called for trained estimators, which have none.
+        progress: told of every finished block and position.
+
+    Returns:
+        The emergence table (`proxy.schemas.EMERGENCE`), one row per block x position x resolution.
+
+    Raises:
+        InputError: if an argument or the windows cannot be used.
+    """
+    trained = estimator != "sample-propagation"
+    if trained:
+        known_estimator(estimator, **(options or {}))  # a wrong name is said before any work
+    notice = spill_notice(model, windows, project=project, entering=trained, memory_gb=memory_gb, spill_dir=spill_dir)
+    if tell is not None and notice:
+        tell(notice)
+    with extract(
+        model,
+        windows,
+        project=project,
+        entering=trained,
+        behaviour=heard is not None,
+        seed=seed,
+        memory_gb=memory_gb,
+        spill_dir=spill_dir,
+        spill_gb=spill_gb,
+    ) as states:
+        if heard is not None and states.behaviour is not None:
+            heard(states.behaviour)
+        total = states.blocks * states.positions
+        parts: list[pd.DataFrame] = []
+        highest = _Highest()
+        last = None if by_window is None else highest.add
+        for block in range(states.blocks):
+            rows = (
+                trained_block(states, windows, block, estimator, options or {}, seed, memory_gb)
+                if trained
+                else propagated_block(states, windows, block, resolutions, queries, seed, model.device, last)
+            )
+            for row in rows:
+                parts.append(row)
+                if progress is not None:
+                    progress(len(parts), total)
+    if by_window is not None and highest.found:
+        by_window(WINDOWS.conform(pd.concat(highest.found.values(), ignore_index=True)))
+    table = pd.concat(parts, ignore_index=True)
+    return EMERGENCE.conform(
+        table.assign(
+            model=model.name,
+            revision=model.revision,
+            family=model.family,
+            parameters=model.parameters,
+            corpus=windows.corpus,
+            corpus_hash=windows.hash,
+            estimator=estimator,
+            windows=int(windows.weights.sum()),
+            seed=seed,
+        )
+    )
+
+
+class _Highest:
+    """Keeps, of the values of windows that blocks give, those of the block with the highest mean at each resolution."""
+
+    def __init__(self) -> None:
+        self.found: dict[float, pd.DataFrame] = {}
+        self._means: dict[float, float] = {}
+
+    def add(self, block: pd.DataFrame) -> None:
+        for resolution in block["resolution"].unique().tolist():
+            rows = block[block["resolution"] == resolution]
+            mean = float(rows["share"] @ rows["ie_bits"].astype(float))
+            if mean > self._means.get(resolution, -math.inf):
+                self.found[resolution], self._means[resolution] = rows, mean
+
+
+def emergence_by_block(table: pd.DataFrame, *, resolution: float = DEFAULT_RESOLUTION) -> pd.DataFrame:
+    """Return the rows of an emergence table that hold E(l) = IE(l, T): last position, one resolution.
+
+    Args:
+        table: an emergence table of any number of models and corpora.
+        resolution: the one to read; rows without resolution (trained estimators) are taken as they are.
+
+    Raises:
+        InputError: if the table has no row at `resolution`.
+    """
+    table = table.reset_index(drop=True)  # tables that were put together may repeat their labels
+    chosen = table[table["resolution"].isna() | np.isclose(table["resolution"].astype(float), resolution)]
+    if chosen.empty:
+        known = ", ".join(f"{value:g}" for value in sorted(table["resolution"].dropna().unique()))
+        raise InputError(f"The emergence table has no resolution {resolution:g}; it holds {known or 'no rows'}.")
+    return chosen[chosen["position"] == chosen.groupby(["model", "corpus"])["position"].transform("max")]
+
+
+def peak_emergence(table: pd.DataFrame, *, resolution: float = DEFAULT_RESOLUTION) -> pd.DataFrame:
+    """Summarise an emergence table: E(l) at its highest block.
+
+    Returns:
+        One row per model x corpus, by corpus, family and size: model, corpus, corpus_hash, family, parameters,
+        emergence_bits, emergence_bits_std_error, peak_layer.
+
+    Raises:
+        InputError: if the table has no row at `resolution`.
+    """
+    by_block = emergence_by_block(table, resolution=resolution)
+    peak = by_block.loc[by_block.groupby(["model", "corpus"])["ie_bits"].idxmax()]
+    return peak.assign(
+        emergence_bits=peak["ie_bits"],
+        emergence_bits_std_error=peak["ie_std_error"],
+        peak_layer=peak["layer"],
+    )[list(PEAK_COLUMNS)].sort_values(["corpus", "family", "parameters", "model"], ignore_index=True)

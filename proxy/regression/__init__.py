@@ -1,0 +1,1 @@
+"""Fitting, validating, using and saving a proxy."""

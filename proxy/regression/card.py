@@ -1,0 +1,171 @@
+"""The model card of a proxy: what it was trained on, how it did, and what it must not be used for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from proxy.regression.domain import MISSING, WITHHELD
+from proxy.regression.folds import MOST_FOLDS
+from proxy.regression.proxy import Proxy
+
+
+def write_card(proxy: Proxy, folder: Path) -> None:
+    """Write card.md and figures/ (parity and coverage plots) into `folder`."""
+    figures = folder / "figures"
+    figures.mkdir(exist_ok=True)
+    _parity(proxy, figures / "parity.png")
+    _coverage(proxy, figures / "coverage.png")
+    (folder / "card.md").write_text(card(proxy), encoding="utf-8")
+
+
+def card(proxy: Proxy) -> str:
+    """Return the card in markdown."""
+    counts = {str(name): int(count) for name, count in proxy.references["family"].value_counts(sort=False).items()}
+    families = ", ".join(f"{name}: {counts[name]}" for name in sorted(counts)) if len(counts) <= 12 else "see the table"
+    rmse = dict(zip(proxy.scores["candidate"], proxy.scores["rmse"].astype(float), strict=True))
+    own = rmse.pop("chosen")
+    picks = proxy.validation["chosen"].value_counts()
+    truth = proxy.validation["truth"].astype(float)
+    outputs = proxy.mode == "outputs"
+    lines = [
+        f"# Proxy for `{proxy.target}`",
+        "",
+        f"Estimates `{proxy.target}` of language models from "
+        f"{'their own answers' if outputs else 'smaller models of their family and their size'} (mode `{proxy.mode}`), "
+        f"with {proxy.level:.0%} intervals. Candidate in use: **{proxy.chosen}**, link: "
+        f"{proxy.intervals.regressor.link_.name}.",
+        "",
+        f"Left out by {proxy.unit}, its root-mean-square error was {own:.4g}, that of the references' mean "
+        f"{rmse['mean']:.4g}. "
+        + (
+            "It did better than the mean."
+            if own < rmse["mean"]
+            else "**It did no better than the mean: do not use its estimates.**"
+        ),
+        "",
+        "## Data",
+        "",
+        f"{len(proxy.references)} reference rows, {proxy.references['model'].nunique()} models, {len(counts)} families "
+        f"({families}); {len(proxy.features)} features; target from {truth.min():.4g} to {truth.max():.4g}.",
+        "",
+        *[f"- {remark}." for remark in proxy.remarks],
+        "",
+        "## Left-out performance",
+        "",
+        f"Every number is of references estimated by a fit that saw no other model of the same {proxy.unit}. `chosen` "
+        "repeats the choice of the candidate inside each such fit "
+        f"({', '.join(f'{name}: {count}' for name, count in picks.items())}, of {len(truth)} rows); best single "
+        f"candidate in hindsight: {min(rmse, key=lambda name: rmse[name])}.",
+        "",
+        markdown(proxy.scores),
+        "",
+        "![parity](figures/parity.png)",
+        "",
+        "## Intervals",
+        "",
+        f"{'Jackknife+' if proxy.intervals.groups <= MOST_FOLDS else 'CV+'} over {proxy.intervals.groups} left-out "
+        f"{'families' if proxy.unit == 'family' else 'models'} on the scale of the link (Barber, Candes, Ramdas & "
+        "Tibshirani 2021), each with the same weight however many rows it has (Lee, Barber & Willett 2023). Below: "
+        "nominal level against the share of left-out references inside the interval that this proxy gives, widened or "
+        "withheld as under Domain; empty where too few references remained for such an interval.",
+        "",
+        markdown(proxy.coverage),
+        "",
+        "![coverage](figures/coverage.png)",
+        "",
+        "## Domain",
+        "",
+        *_domain(proxy),
+        "",
+        "## Must not be used",
+        "",
+        "- for a single model as if the estimate were a measurement: quote the interval and the remarks with it;",
+        "- for models whose answers were not collected with the same prompts and settings and read by the same readers;"
+        if outputs
+        else "- for models measured on another corpus or at another resolution than the references;",
+        "- outside its domain, or for families unlike the references, as more than a guess;",
+        "- to claim what happens inside a closed model: what is learned is a correlation over models that were open.",
+        "",
+        "## Features",
+        "",
+        *[f"- `{name}`" for name in proxy.features],
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _domain(proxy: Proxy) -> list[str]:
+    leverage, distance = proxy.domain.reach()
+    within = proxy.validation["in_domain"]
+    directions = proxy.domain.directions.shape[1]
+    return [
+        "A model's novelty is its leverage (square root) or its distance to the nearest reference, as a multiple "
+        f"of the farthest reference's. At most 1: inside. Up to {WITHHELD:g}: the interval is widened by that factor. "
+        "Beyond: no interval is given.",
+        "",
+        f"- Leverage is taken along the {directions} directions that `{proxy.chosen}` looks at; the references reach "
+        f"{leverage:.3g}, so an interval is withheld above {WITHHELD**2 * leverage:.3g}.",
+        "- The distance is taken over all features, used or not, in standard deviations per feature: a model may look "
+        f"ordinary along the directions in use and be of a kind that no reference is of. The references reach "
+        f"{distance:.3g}; withheld above {WITHHELD * distance:.3g}.",
+        f"- Where more than {max(MISSING, proxy.domain.lacked):.0%} of what `{proxy.chosen}` looks at is missing, no "
+        "interval is given.",
+        f"- Of {len(within)} left-out references {int((~within).sum())} lay outside the domain of the others.",
+    ]
+
+
+def markdown(frame: pd.DataFrame, number: str = ".4g", missing: str = "") -> str:
+    """Return a table in markdown, its floats by the format `number`."""
+
+    def cell(value: object) -> str:
+        if value is None or value is pd.NA or value != value:  # NaN differs from itself
+            return missing
+        return format(value, number) if isinstance(value, float) else str(value)
+
+    rows = [list(map(str, frame.columns)), *(map(cell, row) for row in frame.itertuples(index=False))]
+    head, *body = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([head, "|" + " --- |" * len(frame.columns), *body])
+
+
+def _parity(proxy: Proxy, path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    table = proxy.validation
+    level = next(
+        (f"{at * 100:g}" for at in (proxy.level, 0.8, 0.5) if table[f"lower_{at * 100:g}"].notna().any()), None
+    )
+    figure = Figure(figsize=(6, 5.5), layout="constrained")
+    axes = figure.subplots()
+    both = table[["truth", "estimate"]].to_numpy(dtype=float)
+    low, high = both.min(), both.max()
+    axes.plot([low, high], [low, high], color="0.7", linewidth=1)
+    few = table["family"].nunique() <= 10
+    for number, (family, rows) in enumerate(table.groupby("family")):
+        colour = f"C{number % 10}" if few else "C0"
+        if level is not None:
+            lower = (rows["estimate"] - rows[f"lower_{level}"]).clip(lower=0).to_numpy()
+            upper = (rows[f"upper_{level}"] - rows["estimate"]).clip(lower=0).to_numpy()
+            axes.errorbar(rows["truth"], rows["estimate"], yerr=[lower, upper], fmt="none", ecolor=colour, alpha=0.35)
+        axes.plot(rows["truth"], rows["estimate"], "o", color=colour, markersize=4, label=str(family) if few else None)
+    if few:
+        axes.legend(frameon=False, fontsize=8)
+    axes.set_xlabel(f"measured {proxy.target}")
+    axes.set_ylabel(f"estimated without its {proxy.unit}" + (f" ({level} % interval)" if level else ""))
+    figure.savefig(path, dpi=120)
+
+
+def _coverage(proxy: Proxy, path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    known = proxy.coverage[proxy.coverage["coverage"].notna()]
+    axes.plot(known["level"], known["coverage"], "o-")
+    axes.set_xlabel("nominal level")
+    axes.set_ylabel("share of left-out references inside")
+    axes.set_xlim(0.4, 1)
+    axes.set_ylim(0, 1.02)
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,253 @@
+"""Fit, validate and use a proxy: from a reference table to an estimate with its interval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from estimators.base import InputError, Progress
+from proxy.regression.candidates import CANDIDATES
+from proxy.regression.domain import MISSING, WITHHELD, Domain, contributions, judged
+from proxy.regression.folds import rows_needed
+from proxy.regression.intervals import LEVELS, Intervals, require_rows
+from proxy.regression.links import Bounds, Link
+from proxy.regression.references import SIZE, listed, numeric, read_references
+from proxy.regression.regressor import ProxyRegressor
+from proxy.regression.validation import coverage_by_level, score_candidates, validate
+
+FAMILIES_NEEDED = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A fitted proxy with the evidence for it.
+
+    Attributes:
+        target: name of the column it estimates.
+        mode: ``outputs`` (features of answers) or ``scale`` (features of smaller siblings).
+        features: the columns it needs.
+        level: confidence of `lower` and `upper`.
+        bounds: of the target; (None, None) without.
+        unit: what was left out at a time, ``family`` or ``model``.
+        intervals: the fitted regressor and its left-out errors.
+        domain: where the references lie.
+        references: the training table.
+        validation: per left-out reference: model, family, truth, in_domain, estimate, lower, upper (at `level`), then
+            lower_50, upper_50 ... at every level, and a column per candidate; each made without the rows left out
+            together, intervals widened or withheld as for any other model.
+        scores: per candidate (``chosen`` first): mae, rmse, r2, spearman, and coverage at `level` for ``chosen``.
+        coverage: per level: rows with an interval, share that held the truth, mean width; the same for those inside
+            and outside the domain; rows whose interval was withheld.
+        remarks: what a reader must know about the fit.
+        seed: recorded; nothing in the fit is random.
+    """
+
+    target: str
+    mode: str
+    features: tuple[str, ...]
+    level: float
+    bounds: Bounds
+    unit: str
+    intervals: Intervals
+    domain: Domain
+    references: pd.DataFrame
+    validation: pd.DataFrame
+    scores: pd.DataFrame
+    coverage: pd.DataFrame
+    remarks: tuple[str, ...] = ()
+    seed: int = 0
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def chosen(self) -> str:
+        """Name of the candidate in use."""
+        return self.intervals.regressor.chosen_
+
+    def predict(self, features: pd.DataFrame, *, every_level: bool = False) -> pd.DataFrame:
+        """Estimate the target of other models.
+
+        Args:
+            features: one row per model with at least the columns of `features`; `model` and `family` are taken where
+                given.
+            every_level: also give lower_50, upper_50 ... of every level.
+
+        Returns:
+            model, estimate, lower, upper, level, in_domain, novelty, remarks. Outside the domain the interval is
+            widened by the novelty on the link's scale. It is left empty beyond three times the references' own reach,
+            where more is missing than a third of what the candidate looks at, and, if models were left out one at a
+            time, for a family that is named and none of the references': their errors tell nothing about it. Where no
+            family is named, as for most closed models, the remark says so instead.
+
+        Raises:
+            InputError: if a feature is missing (named) or not numeric, or the table is empty.
+        """
+        X = self._inputs(features)
+        levels = sorted({*LEVELS, self.level})
+        found = judged(self.intervals, self.domain, X, levels)
+        given = ~self._strange(X["family"]).to_numpy(dtype=bool)
+        pushes = contributions(self.intervals.regressor, X)
+        ends = {}
+        for at, level in enumerate(levels):
+            ends[f"lower_{level * 100:g}"] = np.where(given, found.lower[:, at], np.nan)
+            ends[f"upper_{level * 100:g}"] = np.where(given, found.upper[:, at], np.nan)
+        table = pd.DataFrame(
+            {
+                "model": self._names(features).to_numpy(),
+                "estimate": found.estimate,
+                "lower": ends[f"lower_{self.level * 100:g}"],
+                "upper": ends[f"upper_{self.level * 100:g}"],
+                "level": self.level,
+                "in_domain": found.inside,
+                "novelty": found.novelty,
+                "remarks": [
+                    self._remark(X.iloc[i], found.novelty[i], found.missing[i], pushes.iloc[i]) for i in range(len(X))
+                ],
+            }
+        ).astype({"model": "string", "remarks": "string"})
+        return table.assign(**ends) if every_level else table
+
+    def explain(self, features: pd.DataFrame) -> pd.DataFrame:
+        """Return model, feature, value and contribution (on the link's scale), the strongest first for each model."""
+        X = self._inputs(features)
+        pushes = contributions(self.intervals.regressor, X)
+        tall = pushes.assign(model=self._names(features).to_numpy()).melt(
+            "model", var_name="feature", value_name="contribution"
+        )
+        tall.insert(2, "value", X[list(self.features)].to_numpy(dtype=np.float64).T.reshape(-1))
+        order = np.lexsort((-tall["contribution"].abs().to_numpy(), pd.factorize(tall["model"])[0]))
+        return tall.iloc[order].reset_index(drop=True)
+
+    def save(self, folder: Path) -> None:
+        """Write the proxy into a new folder; see `proxy.regression.save`."""
+        from proxy.regression.save import save_proxy
+
+        save_proxy(self, folder)
+
+    def _names(self, features: pd.DataFrame) -> pd.Series:
+        names = features["model"] if "model" in features.columns else pd.Series(features.index, index=features.index)
+        return names.astype("string")
+
+    def _strange(self, family: pd.Series) -> pd.Series:
+        """Tell which families are named, none of the references', and not spoken for by families left out."""
+        return family.notna() & ~family.isin(set(self.references["family"])) & (self.unit == "model")
+
+    def _inputs(self, features: pd.DataFrame) -> pd.DataFrame:
+        if features.empty:
+            raise InputError("The table of features has no rows; give one row per model to estimate.")
+        missing = [name for name in self.features if name not in features.columns]
+        if missing:
+            raise InputError(
+                f"This proxy was trained on {len(self.features)} features, of which {len(missing)} are missing here: "
+                f"{listed(missing)}; make the features with the same readers."
+            )
+        X = numeric(features, self.features)
+        family = features["family"] if "family" in features.columns else pd.Series(pd.NA, index=features.index)
+        return X.assign(family=family.astype("string"))
+
+    def _remark(self, row: pd.Series, novelty: float, missing: float, pushes: pd.Series) -> str:
+        parts = []
+        if novelty > WITHHELD:
+            parts.append(f"{novelty:.1f} times as far out as any reference: no interval")
+        elif novelty > 1:
+            parts.append(f"{novelty:.1f} times as far out as any reference: interval widened as much")
+        if missing > max(MISSING, self.domain.lacked) + 1e-9:
+            parts.append(f"{missing:.0%} of what the estimate rests on is missing: no interval")
+        known = listed(sorted(set(self.references["family"])), 4)
+        if self._strange(pd.Series([row["family"]])).item():
+            parts.append(f"no interval: left-out errors speak of further models of {known}, not of a new family")
+        elif self.unit == "model" and pd.isna(row["family"]):
+            parts.append(f"interval holds for further models of {known}, not of a new family")
+        empty = [name for name in self.features if pd.isna(row[name])]
+        if empty:
+            parts.append(f"missing, taken as typical: {listed(empty, 3)}")
+        strongest = pushes.abs().sort_values(ascending=False).index[:3]
+        moves = [f"{name} {pushes[name]:+.2g}" for name in strongest if abs(pushes[name]) > 1e-12]
+        if moves:
+            parts.append(f"pushed by {', '.join(moves)}")
+        return "; ".join(parts)
+
+
+def fit_proxy(
+    references: pd.DataFrame,
+    *,
+    target: str,
+    groups: str | None = "family",
+    mode: str = "outputs",
+    level: float = 0.9,
+    bounds: Bounds = (None, None),
+    candidate: str = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Proxy:
+    """Learn `target` from the features of reference models, with honest left-out errors and intervals.
+
+    Everything that is chosen is chosen without the rows a number is reported on: references are left out by family
+    where there are enough families for `level` (nine at 90 %), else by model; the candidate is chosen among the rest
+    by leaving families (models) out again; and the intervals are jackknife+ (up to ten groups) or CV+ over the same
+    groups, each group with the same weight however many rows it has.
+
+    Args:
+        references: one row per reference model: `model`, `groups`, features (``small.*``, ``behaviour.*``,
+            ``meta.*``), `target`, and optionally ``<target>_std_error`` in the same unit, which weighs the rows.
+        target: column to estimate.
+        groups: column of families; None (or a column that is absent) makes each model its own family.
+        mode: ``outputs`` learns from ``small.*`` and ``behaviour.*`` (all that is known of a closed model), ``scale``
+            from ``small.*`` and ``meta.*``.
+        level: confidence of the intervals, between 0 and 1.
+        bounds: (lower, upper) of the target, each may be None; they choose the link (identity, log or logit).
+        candidate: "auto", or the name of one of `proxy.regression.candidates.CANDIDATES` to use it unconditionally.
+        seed: recorded in the proxy; the fit draws no random numbers.
+        progress: told how many left-out fits are done.
+
+    Raises:
+        InputError: fewer than nine models, a target that is missing or constant, no usable feature, or a bad
+            argument.
+    """
+    if not 0 < level < 1:
+        raise InputError(f"A confidence level lies between 0 and 1, for example 0.9; {level} came.")
+    if candidate != "auto" and candidate not in CANDIDATES:
+        raise InputError(f"There is no candidate {candidate!r}; choose auto or one of {', '.join(CANDIDATES)}.")
+    table = read_references(references, target=target, groups=groups, mode=mode)
+    link = Link(bounds)
+    link.check(table.y)
+    families = len(np.unique(table.families))
+    require_rows(len(np.unique(table.models)), level, "models")
+    needed = max(FAMILIES_NEEDED, rows_needed(level))
+    unit = "family" if families >= needed else "model"
+    remarks = list(table.remarks)
+    if unit == "model":
+        remarks.append(
+            f"{families} {'family' if families == 1 else 'families'}: models were left out one at a time, so errors "
+            f"and intervals speak of further models of these families; for a new family at least {needed} families are "
+            f"needed at {level:.0%}"
+        )
+    left_out = table.families if unit == "family" else table.models
+    X = table.X.assign(family=table.families, model=left_out)
+    size = SIZE if SIZE in table.X.columns else None
+    regressor = ProxyRegressor(candidate, bounds, group_column="model", family_column="family", size_column=size)
+    levels = sorted({*LEVELS, level})
+    validation = validate(regressor, X, table, left_out, levels, progress)
+    intervals = Intervals.fit(regressor, X, table.y, table.weights, left_out, levels)
+    validation["lower"] = validation[f"lower_{level * 100:g}"]
+    validation["upper"] = validation[f"upper_{level * 100:g}"]
+    coverage = coverage_by_level(validation, levels)
+    return Proxy(
+        target=target,
+        mode=mode,
+        features=tuple(table.X.columns),
+        level=level,
+        bounds=bounds,
+        unit=unit,
+        intervals=intervals,
+        domain=Domain.of(intervals.regressor, X),
+        references=table.frame,
+        validation=validation,
+        scores=score_candidates(validation, coverage, level),
+        coverage=coverage,
+        remarks=tuple(remarks),
+        seed=seed,
+    )

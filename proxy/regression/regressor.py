@@ -1,0 +1,216 @@
+"""One scikit-learn estimator behind every proxy: prepare the features, choose a candidate, predict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from sklearn import config_context
+from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from proxy.regression.candidates import AVERAGED, CANDIDATES, Candidate, Rows
+from proxy.regression.folds import fold_of
+from proxy.regression.links import Bounds, Link
+
+Array = NDArray[np.float64]
+TIE = 1.02  # times the least left-out loss, up to which a candidate counts as tied with the best
+
+
+class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """Median imputation with missing indicators, scaling, one candidate, link.
+
+    With ``candidate="auto"`` the candidate is chosen inside the rows given to `fit`: each is scored by leaving their
+    groups out, and the simplest wins among those within 2 % of the least loss.
+    Everything that sees a target is refitted for each group left out.
+
+    Args:
+        candidate: a name of `proxy.regression.candidates.CANDIDATES`, or ``"auto"``.
+        bounds: (lower, upper) of the target; choose the link (`proxy.regression.links.Link`).
+        group_column: column of `X` whose rows are left out together; without one, every row stands alone.
+        family_column: column of `X` with the families that ``family_pooled`` pools over.
+        size_column: column of `X` for ``log_parameters``; without one that candidate is not offered.
+        one_unit: whether all features are measured in one unit, such as accuracies on several benchmarks. Then they
+            are divided by one number instead of each by its own spread, so that those that vary more count for more,
+            as in Observational Scaling Laws (Ruan et al. 2024); and gaps are filled without indicators, which have
+            another unit.
+
+    Attributes:
+        chosen_: name of the candidate in use.
+        scores_: leave-group-out mean squared error of each candidate, on the link's scale ("auto" only).
+    """
+
+    def __init__(
+        self,
+        candidate: str = "auto",
+        bounds: Bounds = (None, None),
+        group_column: str | None = None,
+        family_column: str | None = None,
+        size_column: str | None = None,
+        one_unit: bool = False,
+    ) -> None:
+        self.candidate = candidate
+        self.bounds = bounds
+        self.group_column = group_column
+        self.family_column = family_column
+        self.size_column = size_column
+        self.one_unit = one_unit
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> ProxyRegressor:
+        """Learn from features `X` (n, p), where missing values are NaN, and targets `y` (n,).
+
+        Raises:
+            ValueError: if shapes, types or values cannot be used, or no candidate has the name.
+        """
+        features, groups, families = self._parted(X)
+        Z, target = validate_data(self, features, y, dtype=np.float64, ensure_all_finite="allow-nan", y_numeric=True)
+        target = np.asarray(target, dtype=np.float64)
+        weights = np.ones(len(target)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+        if weights.shape != target.shape or not np.all(weights >= 0) or not weights.sum() > 0:
+            raise ValueError(
+                f"sample_weight needs {len(target)} numbers of at least 0, but these weights are negative, missing or "
+                "all zero."
+            )
+        used = weights > 0
+        self.link_ = Link(self.bounds)
+        self.link_.check(target)
+        with config_context(assume_finite=True, skip_parameter_validation=True):
+            self.preparation_ = _preparation(self.one_unit).fit(Z[used])
+            rows = Rows(
+                self.preparation_.transform(Z[used]),
+                target[used],
+                weights[used] / weights[used].mean(),
+                _labels(groups, len(target))[used],
+                _labels(families if families is not None else groups, len(target))[used],
+                self.link_,
+            )
+            self.chosen_ = self._choose(rows) if self.candidate == "auto" else self.candidate
+            if self.chosen_ not in CANDIDATES:
+                raise ValueError(f"No candidate {self.chosen_!r}; there are auto, {', '.join(CANDIDATES)}.")
+            self.head_ = self._fitted(self.chosen_, rows)
+        return self
+
+    def predict(self, X: ArrayLike) -> Array:
+        """Predict targets (n,) for features `X` (n, p)."""
+        check_is_fitted(self)
+        return self.link_.inverse(self.predict_eta(X))
+
+    def predict_eta(self, X: ArrayLike) -> Array:
+        """Predict (n,) on the scale of the link."""
+        Z, families = self.standardised(X)
+        return self.eta(Z, families)
+
+    def eta(self, Z: Array, families: NDArray[np.str_] | None = None) -> Array:
+        """Predict (n,) on the scale of the link from standardised features (n, p')."""
+        with config_context(assume_finite=True, skip_parameter_validation=True):
+            return self.head_.eta(Z[:, self._columns(self.chosen_)], families)
+
+    def standardised(self, X: ArrayLike) -> tuple[Array, NDArray[np.str_] | None]:
+        """Return the prepared features (n, p') and, where `X` has them, the families."""
+        check_is_fitted(self)
+        features, _, families = self._parted(X)
+        Z = validate_data(self, features, dtype=np.float64, ensure_all_finite="allow-nan", reset=False)
+        with config_context(assume_finite=True):
+            return self.preparation_.transform(Z), None if families is None else _labels(families, len(Z))
+
+    def directions(self, Z: Array) -> Array:
+        """Return the projections (p', k) of the standardised features `Z` (n, p') that the candidate looks at."""
+        check_is_fitted(self)
+        columns = self._columns(self.chosen_)
+        looked_at = self.head_.directions(Z[:, columns])
+        full = np.zeros((Z.shape[1], looked_at.shape[1]))
+        full[columns] = looked_at
+        return full
+
+    def prepared_names(self) -> list[str]:
+        """Return the input feature behind each standardised column; indicators carry their feature's name."""
+        check_is_fitted(self)
+        names = list(getattr(self, "feature_names_in_", [f"x{i}" for i in range(self.n_features_in_)]))
+        indicator = self.preparation_[0].indicator_
+        marked = [] if indicator is None else indicator.features_
+        return [str(name) for name in names] + [str(names[i]) for i in marked]
+
+    def candidates(self) -> list[str]:
+        """Return the names among which "auto" chooses."""
+        without_size = self.size_column is None
+        return [name for name in CANDIDATES if not (name == "log_parameters" and without_size)]
+
+    def _choose(self, rows: Rows) -> str:
+        self.scores_: dict[str, float] = {}
+        folds = fold_of(rows.groups)
+        if len(np.unique(folds)) < 3 or np.ptp(rows.y) <= 1e-12 * np.abs(rows.y).max():
+            return "mean"  # nothing to choose by
+        names = self.candidates()
+        etas = {name: np.empty(len(rows.y)) for name in names}
+        for fold in np.unique(folds):
+            left = folds == fold
+            kept = rows.take(~left)
+            for name in names:
+                if name == "average":  # of heads that are fitted already
+                    etas[name][left] = np.mean([etas[member][left] for member in AVERAGED], axis=0)
+                else:
+                    head = self._fitted(name, kept)
+                    etas[name][left] = head.eta(rows.Z[left][:, self._columns(name)], rows.families[left])
+        target = rows.link.forward(rows.y)
+        for name, eta in etas.items():
+            error = rows.link.forward(rows.link.inverse(eta)) - target
+            self.scores_[name] = float(np.average(error**2, weights=rows.weights))
+        return next(name for name, loss in self.scores_.items() if loss <= TIE * min(self.scores_.values()))
+
+    def _fitted(self, name: str, rows: Rows) -> Candidate:
+        columns = self._columns(name)
+        return CANDIDATES[name]().fit(
+            Rows(rows.Z[:, columns], rows.y, rows.weights, rows.groups, rows.families, rows.link)
+        )
+
+    def _columns(self, name: str) -> slice | list[int]:
+        if name != "log_parameters":
+            return slice(None)
+        names = list(getattr(self, "feature_names_in_", []))
+        if self.size_column not in names:
+            raise ValueError("log_parameters needs size_column, and that column in X.")
+        return [names.index(self.size_column)]
+
+    def _parted(self, X: Any) -> tuple[Any, pd.Series | None, pd.Series | None]:
+        """Part the identity columns from the features."""
+        if not isinstance(X, pd.DataFrame):
+            return X, None, None
+        identity = {name for name in (self.group_column, self.family_column) if name is not None}
+        groups = X.get(self.group_column) if self.group_column else None
+        families = X.get(self.family_column) if self.family_column else None
+        return X.drop(columns=list(identity), errors="ignore"), groups, families
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+
+class CommonScaler(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Centres every feature and divides all of them by one number, the root of their mean variance."""
+
+    def fit(self, X: Array, y: object = None) -> CommonScaler:
+        """Learn the means and the number from features (n, p)."""
+        self.mean_ = X.mean(axis=0)
+        self.scale_ = float(np.sqrt(X.var(axis=0).mean())) or 1.0
+        return self
+
+    def transform(self, X: Array) -> Array:
+        """Return the features (n, p) on the common scale."""
+        return np.asarray((X - self.mean_) / self.scale_)
+
+
+def _preparation(one_unit: bool) -> Pipeline:
+    imputer = SimpleImputer(strategy="median", add_indicator=not one_unit, keep_empty_features=True)
+    return make_pipeline(imputer, CommonScaler() if one_unit else StandardScaler())
+
+
+def _labels(values: pd.Series | None, rows: int) -> NDArray[np.str_]:
+    if values is None:
+        return np.array([f"{row:09d}" for row in range(rows)])
+    return np.asarray(values.astype("string").fillna("").to_numpy(dtype=str))

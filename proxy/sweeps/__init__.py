@@ -1,0 +1,1 @@
+"""Many models on many corpora, measured by workers on a Ray cluster."""

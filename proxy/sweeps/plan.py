@@ -1,0 +1,240 @@
+"""What a sweep would do, what it needs and how long it takes, worked out without starting anything."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from extraction.corpora.categories import CATEGORIES, SHOWN
+from proxy.sweeps.cluster import Cluster, this_machine
+from proxy.sweeps.config import SweepConfig
+from proxy.sweeps.jobs import Job, make_jobs
+from proxy.sweeps.placement import STATES_GB, Demand, Node, demand, misfits, place, weights_gb
+from proxy.sweeps.sizes import count_parameters, shape
+from proxy.sweeps.store.results import Found, Results
+from proxy.sweeps.store.storage import open_storage
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Speeds of one core, measured on the bundled models (`python benchmarks/sweep.py calibrate`). Those of a GPU are
+# assumptions for one like an L4 until a sweep on GPUs has left records, which then take their place.
+START_SECONDS = 6.0  # of a worker, with the import of torch and transformers
+LOAD_SECONDS = 1.0
+LOAD_GB_PER_SECOND = 0.5
+CORE_FLOPS = 4e10
+GPU_FLOPS = 5e13
+CORE_SCORES = 7e8  # of query x reference x resolution per second, with the products behind them
+GPU_SCORES = 1e10
+PILOT_WINDOWS = 2048  # run twice, for the statistics
+TOKENS_KNOWN = 20_000  # distinct tokens that a text corpus shows at most
+TYPICAL_TOKENS = 8
+ALL_WINDOWS = 400_000  # of a text whose windows are all taken
+SPILL_GB = 50.0  # that `proxy.measurement.table` lets a job spill where the config does not say
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep before it runs.
+
+    Attributes:
+        models: one row per model: model, version, parameters, jobs, done, gpus, memory_gb, minutes (of all its missing
+            jobs), fits.
+        jobs: number of jobs.
+        done: of them, those that have a result.
+        rejected: those with a result that cannot be used.
+        workers: workers that run at once at most.
+        seconds: estimate of the time until the end.
+        measured: whether the estimate is scaled by jobs done before.
+        remarks: what a person should know before starting.
+    """
+
+    models: pd.DataFrame
+    jobs: int
+    done: int
+    rejected: int
+    workers: int
+    seconds: float
+    measured: bool
+    remarks: tuple[str, ...]
+
+
+def plan(config: SweepConfig, results: Path | str, *, address: str | None = None) -> Plan:
+    """Plan a sweep on the cluster at `address`, or on this machine; nothing is written.
+
+    Raises:
+        InputError: if a model or corpus does not exist, or the address does not answer.
+    """
+    import pandas as pd
+
+    jobs = make_jobs(config)
+    found = Results(open_storage(results, writable=False)).find(job.key for job in jobs)
+    if address is None:
+        nodes = {"this machine": this_machine()}
+    else:
+        with Cluster(address) as cluster:
+            nodes = cluster.nodes()
+    factor = _measured_factor(config, jobs, list(nodes.values()), found)
+    rows, loads = [], []
+    for _, run in itertools.groupby(jobs, key=lambda job: job.load_key):
+        members = list(run)
+        first = members[0]
+        wanted = demand(first.model, config.resources, list(nodes.values()), found.peaks.get(first.model_name))
+        missing = [job for job in members if job.key not in found.done]
+        seconds = factor * sum(job_seconds(job, wanted) for job in missing) + load_seconds(first, wanted)
+        fits = not misfits(wanted, list(nodes.values()))
+        if missing and fits:
+            loads.append((wanted, seconds))
+        rows.append(
+            {
+                "model": first.model_name,
+                "version": (first.model_version or "not reachable")[:13],
+                "parameters": count_parameters(first.model),
+                "jobs": len(members),
+                "done": len(members) - len(missing),
+                "cpus": wanted.cpus,
+                "gpus": wanted.gpus,
+                "memory_gb": wanted.memory / 2**30,
+                "minutes": seconds / 60 if missing else 0.0,
+                "fits": "yes" if fits else "NO",
+            }
+        )
+    workers, makespan = simulate(loads, nodes, config.workers)
+    models = pd.DataFrame(rows).astype({"parameters": "Int64"})
+    return Plan(
+        models=models,
+        jobs=len(jobs),
+        done=len(found.done),
+        rejected=len(found.rejected),
+        workers=workers,
+        seconds=makespan,
+        measured=bool(found.seconds),
+        remarks=(*_remarks(models), *_spills([job for job in jobs if job.key not in found.done])),
+    )
+
+
+def _remarks(models: pd.DataFrame) -> list[str]:
+    remarks = []
+    large = models.loc[models["fits"] == "NO", "model"]
+    if len(large):
+        remarks.append(f"No node has room for {', '.join(large)}: the sweep will refuse to start.")
+    unknown = models.loc[models["parameters"].isna(), "model"]
+    if len(unknown):
+        remarks.append(f"Size unknown, memory is a guess: {', '.join(unknown)}; set 'parameters'.")
+    away = models.loc[models["version"] == "not reachable", "model"]
+    if len(away):
+        remarks.append(
+            f"{len(away)} models could not be looked up on the hub; if they change there, this plan cannot tell."
+        )
+    return remarks
+
+
+def _spills(jobs: Sequence[Job]) -> list[str]:
+    """Say what the largest job will spill to disk, and which jobs would need more than they may."""
+    spilled = [(size, job) for job in jobs if (size := spilled_gb(job))]
+    if not spilled:
+        return []
+    largest, most = max(spilled, key=lambda found: found[0])
+    remarks = [
+        f"{len(spilled)} of {len(jobs)} jobs spill states to {most.resources.spill_dir or 'the temporary folder'} of "
+        f"their node while they run, at most about {largest:.1f} GB each ({most.label})."
+    ]
+    over = [(size, job) for size, job in spilled if size > (job.resources.spill_gb or SPILL_GB)]
+    if over:
+        needed, first = max(over, key=lambda found: found[0])
+        remarks.append(
+            f"{len(over)} of them may need more than the spill_gb they are allowed and would fail, such as "
+            f"{first.label}; set spill_gb: {math.ceil(needed)} under resources, or raise states_gb."
+        )
+    return remarks
+
+
+def spilled_gb(job: Job) -> float:
+    """Estimate the states in GB that a job spills to disk, as `extraction.spilled_bytes`; 0 where memory holds them."""
+    size, settings = shape(job.model), job.measurement
+    windows, tokens, distinct = workload(job)
+    features = min(settings.project or size.width, size.width)
+    points = size.blocks + (settings.estimator != "sample-propagation")  # trained ones also see what enters block 0
+    states = 4e-9 * points * features * (windows * tokens + distinct)
+    return states if states > (job.resources.states_gb or STATES_GB) / 2 else 0.0
+
+
+def load_seconds(job: Job, wanted: Demand) -> float:
+    """Estimate how long a worker takes to load a job's model."""
+    return LOAD_SECONDS + weights_gb(job.model, on_gpu=bool(wanted.gpus)) / LOAD_GB_PER_SECOND
+
+
+def workload(job: Job) -> tuple[int, int, int]:
+    """Return windows, tokens of a window and distinct tokens: of the paper's lists as they are, of text at most."""
+    corpus = job.corpus
+    entities = CATEGORIES.get(corpus.source)
+    if entities is not None:
+        shown = (corpus.tokens or corpus.demonstration * SHOWN[corpus.source]) // corpus.demonstration
+        total = math.perm(len(entities), shown)
+        distinct = len(entities) * (corpus.demonstration - 1) + 1
+        return min(corpus.windows or total, total), shown * corpus.demonstration, distinct
+    windows, tokens = corpus.windows or ALL_WINDOWS, corpus.tokens or TYPICAL_TOKENS
+    return windows, tokens, min(TOKENS_KNOWN, windows * tokens)
+
+
+def job_seconds(job: Job, wanted: Demand) -> float:
+    """Estimate how long a job takes once its model is loaded: running the model, then comparing all states."""
+    size = shape(job.model)
+    parameters = count_parameters(job.model) or 12 * size.blocks * size.width**2
+    windows, tokens, distinct = workload(job)
+    resolutions = max(1, len(job.measurement.resolutions))
+    flops, scores = (
+        (GPU_FLOPS * wanted.gpus, GPU_SCORES * wanted.gpus)
+        if wanted.gpus
+        else (CORE_FLOPS * wanted.cpus, CORE_SCORES * wanted.cpus)
+    )
+    run_tokens = (windows + min(windows, PILOT_WINDOWS)) * tokens + distinct
+    pairs = size.blocks * tokens * windows * min(windows, job.measurement.queries)
+    return 2 * parameters * run_tokens / flops + pairs * resolutions / scores
+
+
+def _measured_factor(config: SweepConfig, jobs: Sequence[Job], nodes: Sequence[Node], found: Found) -> float:
+    """Return how much longer the done jobs took than estimated; 1 without any."""
+    done = [job for job in jobs if job.key in found.seconds]
+    estimated = sum(
+        job_seconds(job, demand(job.model, config.resources, nodes, found.peaks.get(job.model_name))) for job in done
+    )
+    return sum(found.seconds[job.key] for job in done) / estimated if estimated else 1.0
+
+
+def simulate(
+    loads: Sequence[tuple[Demand, float]], nodes: Mapping[str, Node], limit: int | None = None
+) -> tuple[int, float]:
+    """Place loads (demand, seconds) on nodes as the driver does, the largest first.
+
+    Returns:
+        How many workers ran at once at most, and the seconds until the last one ended.
+    """
+    rooms = {name: node.total for name, node in nodes.items()}
+    waiting = sorted(loads, key=lambda load: load[0], reverse=True)
+    running: list[tuple[float, int, str, Demand]] = []
+    now, most, count = 0.0, 0, itertools.count()
+    while waiting or running:
+        left = []
+        for wanted, seconds in waiting:
+            node = None if limit is not None and len(running) >= limit else place(wanted, rooms)
+            if node is None:
+                left.append((wanted, seconds))
+                continue
+            rooms[node] = rooms[node].without(wanted)
+            start = START_SECONDS if now == 0 else 0.0
+            heapq.heappush(running, (now + start + seconds, next(count), node, wanted))
+        most = max(most, len(running))
+        if not running:  # what is left fits nowhere
+            break
+        now, _, node, freed = heapq.heappop(running)
+        rooms[node] = Demand(
+            rooms[node].gpus + freed.gpus, rooms[node].memory + freed.memory, rooms[node].cpus + freed.cpus
+        )
+        waiting = left
+    return most, now

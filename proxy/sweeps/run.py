@@ -1,0 +1,112 @@
+"""Measuring many models on many corpora with workers on a Ray cluster; what is done is never done again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from estimators.base import EmergenceError, Progress
+from proxy.sweeps.cluster import Cluster
+from proxy.sweeps.config import SweepConfig
+from proxy.sweeps.driver import Driver
+from proxy.sweeps.jobs import make_jobs, require_reachable
+from proxy.sweeps.slots import Event
+from proxy.sweeps.store.claims import Claims
+from proxy.sweeps.store.provenance import header
+from proxy.sweeps.store.results import OTHER_VERSION, Results
+from proxy.sweeps.store.storage import open_storage
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a sweep left behind.
+
+    Attributes:
+        done: keys of all jobs with a result, earlier ones included.
+        failed: records of the jobs without one.
+        results: the results folder.
+        rows: of the merged table.
+    """
+
+    done: tuple[str, ...]
+    failed: tuple[dict[str, Any], ...]
+    results: Results
+    rows: int
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The emergence table of all done jobs, read from the results folder."""
+        return self.results.emergence()
+
+
+def sweep(
+    config: SweepConfig,
+    results: Path | str,
+    *,
+    address: str | None = None,
+    progress: Progress | None = None,
+    watch: Callable[[Event], None] | None = None,
+    cluster: Cluster | None = None,
+) -> SweepResult:
+    """Measure all models of `config` on all its corpora, and write what is done as it is done.
+
+    Args:
+        config: see `proxy.sweeps.config.load_config`.
+        results: folder or fsspec URL; jobs it already holds are not done again.
+        address: Ray cluster to join; None starts one on this machine for the time of the call.
+        progress: told how many jobs are over.
+        watch: told of every event.
+        cluster: instead of `address`, a cluster object of your own.
+
+    Returns:
+        Which jobs have a result, and the records of those that failed.
+
+    Raises:
+        InputError: if a model or corpus does not exist, results cannot be written, the address does not answer, or
+            a model needs more than any node has.
+        EmergenceError: if storage or cluster fail for longer than retries last; what is done is kept.
+    """
+    jobs = make_jobs(config)
+    running = cluster or Cluster(address)
+    if running.address is None:  # workers elsewhere may have in their cache what this machine lacks
+        require_reachable(jobs)
+    store = Results(open_storage(results))
+    tell = watch or (lambda event: None)
+    failed: list[dict[str, Any]] = []
+    try:
+        found = store.find(job.key for job in jobs)
+        for job in jobs:
+            if job.key in found.rejected:
+                tell(Event("redo", job, found.rejected[job.key]))
+        store.write_header(header(config, jobs))
+        missing = [job for job in jobs if job.key not in found.done]
+        for job in store.outdated([job for job in missing if job.key not in found.rejected]) if missing else ():
+            tell(Event("redo", job, OTHER_VERSION))
+        over = len(jobs) - len(missing)
+        if progress is not None:
+            progress(over, len(jobs))
+        if missing:
+            claims = Claims(store.storage)
+            with running:
+                driver = Driver(config, missing, running, store, claims, found, tell)
+                driver.refuse_what_cannot_fit()
+                for _ in driver.run():
+                    over += 1
+                    if progress is not None:
+                        progress(over, len(jobs))
+                failed = driver.failed
+            claims.clear_dead()
+            store.storage.tidy()
+        lost = {record["key"] for record in failed}
+        done = [job for job in jobs if job.key not in lost]
+        rows = store.merge(done)
+    except OSError as error:
+        raise EmergenceError(
+            f"Results could not be kept in {results}: {error}; what was written is whole, run the same command again."
+        ) from error
+    return SweepResult(tuple(job.key for job in done), tuple(failed), store, rows)

@@ -1,0 +1,193 @@
+"""A folder or an fsspec URL as a place for small files, each written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO, Protocol, TypeVar
+
+from estimators.base import InputError
+from proxy.sweeps.store.remote import remote
+
+T = TypeVar("T")
+ABANDONED = 600.0  # seconds after which a half-written file is no one's
+HOPELESS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
+PATIENCE = (0.5, 2.0, 8.0, 20.0)  # seconds between tries when storage fails for a moment
+PROBES = 3  # of them before a new sweep's place is refused
+
+
+class Storage(Protocol):
+    """Where a sweep keeps its results; names are relative and use '/'."""
+
+    def read(self, name: str) -> bytes:
+        """Return a file's content; FileNotFoundError if there is none."""
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a file to be read in parts."""
+
+    def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
+        """Return the content of those files that exist."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Put `content` in place so that a reader sees the old file or the whole new one."""
+
+    def put(self, name: str, source: Path) -> None:
+        """Like `write`, with the content of a local file that may be large."""
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a file that must not exist yet; False, and nothing written, if it does."""
+
+    def delete(self, name: str) -> None:
+        """Remove a file if it exists."""
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Return name and size in bytes of every file directly in `folder`."""
+
+    def tidy(self) -> None:
+        """Remove what killed writers left half written."""
+
+
+class Folder:
+    """Storage in a folder, local or shared between machines."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def read(self, name: str) -> bytes:
+        """Return a file's content; FileNotFoundError if there is none."""
+        return (self.root / name).read_bytes()
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a file to be read in parts."""
+        return open(self.root / name, "rb")
+
+    def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
+        """Return the content of those files that exist."""
+        found = {}
+        for name in names:
+            try:
+                found[name] = self.read(name)
+            except FileNotFoundError:
+                continue
+        return found
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write beside the target, flush to the disk, then rename over it."""
+        os.replace(self._written_beside(name, io.BytesIO(content)), self.root / name)
+
+    def put(self, name: str, source: Path) -> None:
+        """Like `write`, with the content of a local file that may be large."""
+        with open(source, "rb") as content:
+            os.replace(self._written_beside(name, content), self.root / name)
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Link a whole file into place, which fails if the name is taken; it need not outlive a power cut."""
+        temporary = self._written_beside(name, io.BytesIO(content), flush=False)
+        try:
+            os.link(temporary, self.root / name)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        return True
+
+    def delete(self, name: str) -> None:
+        """Remove a file if it exists."""
+        (self.root / name).unlink(missing_ok=True)
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Return name and size in bytes of every file directly in `folder`."""
+        found = {}
+        try:
+            with os.scandir(self.root / folder) as entries:
+                for entry in entries:
+                    try:
+                        if entry.is_file():
+                            found[f"{folder}/{entry.name}"] = entry.stat().st_size
+                    except FileNotFoundError:  # removed by another driver while listed
+                        continue
+        except FileNotFoundError:
+            return {}
+        return found
+
+    def tidy(self) -> None:
+        """Remove what killed writers left half written; what was touched lately may still become whole."""
+        for path in (
+            path for folder in (".", "jobs", "windows", "claims") for path in (self.root / folder).glob(".*.part")
+        ):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > ABANDONED:
+                    path.unlink()
+
+    def _written_beside(self, name: str, content: BinaryIO, *, flush: bool = True) -> Path:
+        target = self.root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=target.parent)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                shutil.copyfileobj(content, stream)
+                if flush:
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o666 & ~umask)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        return Path(temporary)
+
+
+def open_storage(location: str | Path, *, writable: bool = True) -> Storage:
+    """Open a results folder or URL; if `writable`, make sure that it can be written.
+
+    Raises:
+        InputError: if it cannot be opened or written.
+    """
+    try:
+        storage = _opened(str(location))
+        if not writable:
+            return storage
+        probe = f"jobs/.probe-{uuid.uuid4().hex}"
+        patiently(lambda: storage.write(probe, b"writable?"), PATIENCE[:PROBES])
+        patiently(lambda: storage.delete(probe), PATIENCE[:PROBES])
+    except InputError:
+        raise
+    except Exception as error:  # each filesystem has its own errors; all mean the same here
+        reason = str(error).split("\n")[0].rstrip(".") or type(error).__name__
+        raise InputError(f"Results cannot be written to {location}: {reason}; choose another place.") from error
+    return storage
+
+
+def _opened(location: str) -> Storage:
+    if location.startswith(("file://", "local://")):
+        from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
+
+        return Folder(Path(LocalFileSystem._strip_protocol(location)))
+    return remote(location) if "://" in location else Folder(Path(location).expanduser().absolute())
+
+
+def patiently(action: Callable[[], T], patience: Sequence[float] | None = None) -> T:
+    """Do `action`, again after each pause of `patience` (seconds; default `PATIENCE`) while an OSError may pass.
+
+    Raises:
+        OSError: the last one, when patience has run out.
+    """
+    for pause in PATIENCE if patience is None else patience:
+        try:
+            return action()
+        except HOPELESS:
+            raise
+        except OSError:
+            time.sleep(pause)
+    return action()

@@ -1,0 +1,49 @@
+"""What a sweep prints at its end, read from the merged table a part at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from proxy.measurement.table import peak_emergence
+from proxy.sweeps.store.storage import patiently
+
+if TYPE_CHECKING:
+    from proxy.sweeps.store.results import Results
+
+IDENTITY = ["model", "revision", "corpus", "corpus_hash"]
+NEEDED = [*IDENTITY, "family", "parameters", "layer", "position", "resolution", "ie_bits", "ie_std_error"]
+BATCH = 50_000  # rows in memory at a time, beside those that are kept
+SHOWN = 7  # characters of a revision or hash
+
+
+def summary(results: Results, *, resolution: float) -> pd.DataFrame:
+    """Return `proxy.measurement.table.peak_emergence` of all done jobs, keeping of the table only what it reads.
+
+    Where one model or corpus name stands for several, its revision or hash is added to it.
+    """
+    kept = []
+    with patiently(lambda: results.storage.open("emergence.parquet")) as stream:
+        for batch in pq.ParquetFile(stream).iter_batches(BATCH, columns=NEEDED):
+            table = pa.Table.from_batches([batch])
+            distance = pc.abs(pc.subtract(table["resolution"], resolution))
+            table = table.filter(pc.fill_null(pc.less(distance, 1e-5 * resolution), True))
+            if table.num_rows:
+                frame = table.to_pandas()
+                last = frame.groupby(IDENTITY, dropna=False)["position"].transform("max")
+                kept.append(frame[frame["position"] == last])
+    return peak_emergence(_told_apart(pd.concat(kept, ignore_index=True)), resolution=resolution)
+
+
+def _told_apart(table: pd.DataFrame) -> pd.DataFrame:
+    """Add to a name what tells it from others of that name; a corpus has another hash for every tokenizer."""
+    for name, version in (("model", "revision"), ("corpus", "corpus_hash")):
+        many = table.groupby(["model", "corpus"])[version].transform("nunique") > 1
+        if many.any():
+            mark = "@" + table[version].fillna("?").str[:SHOWN]
+            table = table.assign(**{name: table[name].where(~many, table[name] + mark)})
+    return table

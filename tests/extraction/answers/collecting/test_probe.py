@@ -1,0 +1,254 @@
+"""What the probe finds out about servers that differ."""
+
+import asyncio
+import json
+import random
+
+import httpx2
+import pytest
+
+from estimators.base import InputError
+from extraction import collect, prompts
+from extraction.answers.collecting.api import Api
+from extraction.answers.collecting.endpoints import (
+    ENDPOINTS,
+    Capabilities,
+    Settings,
+    request,
+)
+from extraction.answers.collecting.pace import Budget, BudgetSpentError
+from extraction.answers.collecting.probe import most_tokens, probe
+
+WORDS = (
+    "the",
+    "sea",
+    "was",
+    "calm",
+    "and",
+    "every",
+    "sailor",
+    "slept",
+    "beneath",
+    "a",
+    "pale",
+    "moon",
+    "while",
+    "one",
+    "more",
+)
+
+
+class Server:
+    """An OpenAI-compatible server with switches for what real ones do differently."""
+
+    def __init__(
+        self, endpoints=("chat",), *, logprobs=0, n=True, seed=True, stop=True, sampled=True, rejects=(), extra=False
+    ):
+        self.paths = {"chat": "/chat/completions", "completions": "/completions", "responses": "/responses"}
+        self.endpoints, self.logprobs, self.n, self.seed, self.stop = endpoints, logprobs, n, seed, stop
+        self.sampled, self.rejects, self.extra = sampled, rejects, extra
+        self.dice = random.Random(0)
+        self.calls = 0
+
+    def __call__(self, http):
+        self.calls += 1
+        body = json.loads(http.content)
+        endpoint = next((name for name in self.endpoints if http.url.path == "/v1" + self.paths[name]), None)
+        if endpoint is None:
+            return httpx2.Response(404, json={"error": {"message": "no such path"}})
+        for name in self.rejects:
+            if name in body:
+                error = {"message": f"Unsupported parameter: '{name}'.", "param": name, "code": "unsupported_parameter"}
+                return httpx2.Response(400, json={"error": error})
+        count = body.get("n", 1) if self.n else 1
+        choices = [self.choice(endpoint, body, number) for number in range(count)]
+        asked = 5 + sum(len(message["content"]) for message in body.get("messages", []) if message["role"] == "system")
+        if endpoint == "responses":
+            part = {"type": "output_text", "text": choices[0]["message"]["content"], "logprobs": []}
+            output = [{"type": "reasoning"}, {"type": "message", "content": [part]}]
+            usage = {"input_tokens": asked + len(body.get("instructions") or ""), "output_tokens": 9}
+            return httpx2.Response(200, json={"status": "completed", "output": output, "usage": usage})
+        usage = {"prompt_tokens": asked, "completion_tokens": 8 * count}
+        return httpx2.Response(200, json={"choices": choices, "usage": usage})
+
+    def choice(self, endpoint, body, number):
+        dice = random.Random(0)
+        if self.sampled and (not self.extra or "generation_config" in body) and body.get("temperature", 1):
+            seed = body.get("seed") if self.seed else None
+            dice = self.dice if seed is None else random.Random(seed + number)
+        words = dice.choices(WORDS, k=8)
+        text = " ".join(words)
+        for end in (body.get("stop") or []) if self.stop else []:
+            text = text.split(end)[0]
+        made = {"text": text} if endpoint == "completions" else {"message": {"content": text}}
+        if self.logprobs and body.get("logprobs"):
+            made["logprobs"] = {
+                "content": [
+                    {
+                        "token": word,
+                        "logprob": -1.0,
+                        "top_logprobs": [
+                            {"token": f"{word}{place}", "logprob": -1.0 - place} for place in range(self.logprobs)
+                        ],
+                    }
+                    for word in words
+                ]
+            }
+        return {**made, "finish_reason": "length"}
+
+
+def found(server, endpoint=None, budget=None, **settings) -> Capabilities:
+    async def run():
+        client = httpx2.AsyncClient(transport=httpx2.MockTransport(server))
+        async with Api("http://api.example/v1", "key-0123", http_client=client) as api:
+            return await probe(
+                api, "m", [endpoint] if endpoint else ENDPOINTS, Settings(**settings), budget or Budget()
+            )
+
+    return asyncio.run(run())
+
+
+def test_a_server_that_does_everything():
+    able = found(Server(logprobs=5))
+    assert able == Capabilities("chat", logprobs=5, several=True, seed=True, stop=True, system=True, sampled=True)
+
+
+def test_fields_ignored_with_http_200_are_noticed():
+    able = found(Server(n=False, seed=False, stop=False))
+    assert able == Capabilities("chat", logprobs=0, several=False, seed=False, stop=False, system=True, sampled=True)
+
+
+def test_a_server_that_decodes_greedily_is_told_to_sample_or_found_out():
+    able = found(Server(extra=True))  # as `transformers serve`
+    assert able.sampled
+    assert "do_sample" in able.extra["generation_config"]
+    assert not found(Server(sampled=False)).sampled
+
+
+def test_a_reasoning_model_without_sampling_parameters():
+    rejects = ("temperature", "seed", "stop", "logprobs", "max_tokens", "top_logprobs", "n")
+    able = found(Server(rejects=rejects))
+    assert set(able.rejected) >= {"temperature", "seed", "max_tokens"}
+    assert not able.seed
+    assert able.logprobs == 0
+    body = request("m", "Hello", Settings(max_tokens=9), able)
+    assert body["max_completion_tokens"] == 9
+    assert not set(body) & set(rejects)
+
+
+@pytest.mark.parametrize("endpoint", ["chat", "completions", "responses"])
+def test_the_first_endpoint_that_answers_is_taken(endpoint):
+    assert found(Server((endpoint,))).endpoint == endpoint
+
+
+def test_a_base_model_asked_at_the_chat_endpoint():
+    with pytest.raises(InputError, match=r"no chat template: try --endpoint completions"):
+        found(Server(("completions",)), "chat")
+
+
+def test_a_wrong_url_says_what_was_tried():
+    with pytest.raises(InputError, match=r"chat: HTTP 404.*completions: HTTP 404.*often /v1"):
+        found(Server(()))
+
+
+def test_the_probe_is_short():
+    server = Server(logprobs=5)
+    found(server)
+    assert server.calls <= 8
+
+
+def failing(server, *faults):
+    """The server after so many faults."""
+    left = list(faults)
+
+    def handler(request):
+        return left.pop(0) if left else server(request)
+
+    return handler
+
+
+def test_a_fault_that_passes_does_not_cost_an_endpoint(monkeypatch):
+    monkeypatch.setattr("extraction.answers.collecting.pace.FIRST_DELAY_S", 0.001)
+    faults = httpx2.Response(500, json={}), httpx2.Response(429, headers={"retry-after": "0.01"}, json={})
+    assert found(failing(Server(("chat", "completions"), logprobs=5), *faults)) == found(Server(logprobs=5))
+
+
+def test_the_probe_keeps_within_the_budget_and_is_on_the_bill():
+    with pytest.raises(BudgetSpentError, match="limit of 40 tokens"):
+        found(Server(), budget=Budget(max_total_tokens=40))
+    budget = Budget()
+    found(Server(extra=True), budget=budget)
+    most = most_tokens()
+    assert 0 < budget.prompt_tokens <= most[0]
+    assert 0 < budget.completion_tokens <= most[1]
+    assert budget.idle
+
+
+def test_seeds_of_a_server_whose_answers_do_not_vary_are_unknown():
+    assert found(Server(sampled=False)).seed is None
+    assert found(Server(), temperature=0.0).seed is None
+    assert found(Server(sampled=False, rejects=("seed",))).seed is False
+    body = request("m", "Hello", Settings(), Capabilities("chat", seed=None), seed=7)
+    assert body["seed"] == 7  # it may work, and costs nothing
+
+
+def test_a_logprob_of_the_chosen_token_alone_is_worth_asking_for():
+    class Bare(Server):
+        def choice(self, endpoint, body, number):
+            made = super().choice(endpoint, body, number)
+            for entry in made.get("logprobs", {}).get("content", []):
+                entry["top_logprobs"] = []
+            return made
+
+    able = found(Bare(logprobs=5))
+    assert able.logprobs == 1
+    assert request("m", "Hello", Settings(), able)["logprobs"]
+
+
+def ask(tmp_path, server, asked, **options):
+    client = httpx2.AsyncClient(transport=httpx2.MockTransport(server))
+    return collect(
+        "m", asked, base_url="http://127.0.0.1:1/v1", out=tmp_path / "a.csv", http_client=client, **options
+    ).capabilities
+
+
+def test_what_was_found_out_with_other_settings_is_found_out_again(tmp_path):
+    asked = prompts("questions").head(2)
+    server = Server(logprobs=5)
+    assert not ask(tmp_path, server, asked, temperature=0.0).sampled
+    assert ask(tmp_path, server, asked, temperature=1.0).sampled
+    assert ask(tmp_path, server, asked, logprobs=0).logprobs == 0
+    assert ask(tmp_path, server, asked).logprobs == 5
+    calls = server.calls
+    ask(tmp_path, server, asked)
+    assert server.calls == calls  # known
+
+
+def test_lists_are_asked_for_as_texts_to_go_on_with(tmp_path):
+    both = Server(("chat", "completions"))
+    assert ask(tmp_path, both, prompts("lists").head(3)).endpoint == "completions"
+    assert ask(tmp_path, both, prompts("questions").head(3)).endpoint == "chat"
+    assert ask(tmp_path, both, prompts("lists").head(3), endpoint="chat").endpoint == "chat"
+    (tmp_path / "a.log.jsonl").unlink()
+    assert ask(tmp_path, Server(), prompts("lists").head(3)).endpoint == "chat"  # where there is nothing else
+
+
+def test_a_system_prompt_that_is_ignored_is_said(tmp_path, emergence, monkeypatch):
+    class Deaf(Server):
+        def __call__(self, http):
+            body = json.loads(http.content)
+            body["messages"] = body["messages"][-1:]
+            return super().__call__(httpx2.Request(http.method, http.url, json=body))
+
+    for server, told in ((Deaf(), True), (Server(), False)):
+        transport = httpx2.MockTransport(server)
+        monkeypatch.setattr(
+            "openai.DefaultAsyncHttpxClient", lambda transport=transport, **_: httpx2.AsyncClient(transport=transport)
+        )
+        out = tmp_path / f"{told}.csv"
+        url = "http://127.0.0.1:1/v1"
+        done = emergence(
+            "collect", "m", "--base-url", url, "--prompts", "questions", "--system", "Be brief.", "--out", out
+        )
+        assert done.code == 0, done.err
+        assert ("the system prompt seems to be ignored" in done.err) == told

@@ -1,0 +1,99 @@
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import skops.io
+
+from estimators.base import InputError
+from proxy import Proxy, ProxyRegressor, load_proxy
+from proxy.regression.candidates import CANDIDATES
+from proxy.regression.intervals import Intervals
+from proxy.regression.references import SIZE
+from proxy.regression.save import TRUSTED
+
+
+@pytest.fixture(scope="module")
+def saved(fitted: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "proxy"
+    fitted.save(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "proxy"))
+
+
+def test_a_loaded_proxy_is_the_saved_one(saved: Path, fitted: Proxy) -> None:
+    again = load_proxy(saved)
+    pd.testing.assert_frame_equal(again.predict(fitted.references), fitted.predict(fitted.references))
+    pd.testing.assert_frame_equal(again.explain(fitted.references), fitted.explain(fitted.references))
+    pd.testing.assert_frame_equal(again.validation, fitted.validation)
+    pd.testing.assert_frame_equal(again.scores, fitted.scores)
+    pd.testing.assert_frame_equal(again.coverage, fitted.coverage)
+    for name in ("target", "mode", "features", "level", "bounds", "unit", "remarks", "seed", "chosen"):
+        assert getattr(again, name) == getattr(fitted, name), name
+
+
+@pytest.mark.parametrize("candidate", [*CANDIDATES])
+def test_every_candidate_predicts_the_same_after_loading(candidate: str) -> None:
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(rng.normal(size=(10, 3)), columns=["small.a", "small.b", SIZE])
+    X = X.assign(model=[f"m{i}" for i in range(10)], family=list("aabbccddee"))
+    y = 0.5 + 0.1 * X["small.a"].to_numpy()
+    regressor = ProxyRegressor(candidate, (0.0, 1.0), "model", "family", SIZE)
+    intervals = Intervals.fit(regressor, X, y, np.ones(10), X["model"].to_numpy(dtype=str))
+    stored = skops.io.loads(skops.io.dumps(intervals.conformal), trusted=TRUSTED)
+    for again, before in zip(Intervals(stored, intervals.labels).predict(X), intervals.predict(X), strict=True):
+        np.testing.assert_array_equal(again, before)
+
+
+def test_nothing_is_overwritten(folder: Path) -> None:
+    before = (folder / "proxy.json").read_bytes()
+    with pytest.raises(InputError, match="holds something already"):
+        load_proxy(folder).save(folder)
+    assert (folder / "proxy.json").read_bytes() == before
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["proxy"]
+
+
+def test_a_changed_file_is_not_loaded(folder: Path) -> None:
+    path = folder / "model.skops"
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(InputError, match="was changed"):
+        load_proxy(folder)
+
+
+def test_foreign_types_are_not_loaded(folder: Path) -> None:
+    class Foreign:
+        pass
+
+    skops.io.dump({"conformal": Foreign(), "references": 1}, folder / "model.skops")
+    description = json.loads((folder / "proxy.json").read_text())
+    description["sha256"]["model.skops"] = hashlib.sha256((folder / "model.skops").read_bytes()).hexdigest()
+    (folder / "proxy.json").write_text(json.dumps(description))
+    with pytest.raises(InputError, match="was not loaded"):
+        load_proxy(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 99}, "schema 99"),
+        ({"versions": {"scikit-learn": "0.1.0", "mapie": "1.0"}}, "scikit-learn 0.1.0"),
+        ({"references_hash": "0"}, "not the table"),
+    ],
+)
+def test_schema_versions_and_table_are_checked(folder: Path, change: dict[str, object], message: str) -> None:
+    description = json.loads((folder / "proxy.json").read_text()) | change
+    (folder / "proxy.json").write_text(json.dumps(description))
+    with pytest.raises(InputError, match=message):
+        load_proxy(folder)
+
+
+def test_an_empty_folder_is_no_proxy(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no proxy.json"):
+        load_proxy(tmp_path)

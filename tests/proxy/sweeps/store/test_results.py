@@ -1,0 +1,142 @@
+"""A results folder: what counts as done, and the merged table."""
+
+import io
+import json
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from extraction.tables import read_table
+from proxy.measurement.table import peak_emergence
+from proxy.schemas import EMERGENCE
+from proxy.sweeps.config import parse_config
+from proxy.sweeps.jobs import Job, make_jobs
+from proxy.sweeps.store.results import Results, to_parquet
+from proxy.sweeps.store.storage import open_storage
+from proxy.sweeps.store.summary import summary
+from proxy.sweeps.worker import blank_record
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    return Results(open_storage(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def jobs() -> list[Job]:
+    return make_jobs(parse_config({"name": "t", "models": ["gpt2-90k", "gpt2-30k"], "corpora": ["color", "animal"]}))
+
+
+def table(job: Job) -> bytes:
+    rows = [
+        {
+            "model": job.model_name,
+            "corpus": job.corpus_name,
+            "layer": layer,
+            "position": t,
+            "resolution": r,
+            "ie_bits": 1.0,
+        }
+        for r in (0.2, 0.1)
+        for layer in (1, 0)
+        for t in (2, 1)
+    ]
+    return to_parquet(pd.DataFrame(rows))
+
+
+def finish(results: Results, job: Job) -> None:
+    results.write_done(job, table(job), blank_record(job) | {"seconds": 2.0, "peak_memory_gb": 1.5})
+
+
+def test_what_is_written_is_found(results: Results, jobs: list[Job]) -> None:
+    finish(results, jobs[0])
+    results.write_failed(jobs[1], blank_record(jobs[1]) | {"error": "no", "started": "today"})
+    found = results.find(job.key for job in jobs)
+    assert found.done == {jobs[0].key}
+    assert found.failed == {jobs[1].key: "today"}
+    assert found.rejected == {}
+    assert found.seconds == {jobs[0].key: 2.0}
+    assert found.peaks["gpt2-90k"].main_gb == 1.5
+
+
+def test_a_table_cut_short_is_done_again(results: Results, jobs: list[Job], tmp_path: Path) -> None:
+    finish(results, jobs[0])
+    path = tmp_path / "jobs" / f"{jobs[0].key}.parquet"
+    path.write_bytes(path.read_bytes()[:-10])
+    found = results.find([jobs[0].key])
+    assert found.done == set()
+    assert found.rejected == {jobs[0].key: "its table is cut short"}
+    path.unlink()
+    assert results.find([jobs[0].key]).rejected == {jobs[0].key: "its table is missing"}
+
+
+@pytest.mark.parametrize("content", [b"", b'{"status": "do', b"[]"])
+def test_a_record_cut_short_is_done_again(results: Results, jobs: list[Job], content: bytes) -> None:
+    finish(results, jobs[0])
+    results.storage.write(f"jobs/{jobs[0].key}.json", content)
+    assert results.find([jobs[0].key]).rejected == {jobs[0].key: "its record is cut short"}
+
+
+def test_a_result_of_another_version_is_done_again(results: Results, jobs: list[Job]) -> None:
+    finish(results, jobs[0])
+    name = f"jobs/{jobs[0].key}.json"
+    record = json.loads(results.storage.read(name))
+    results.storage.write(name, json.dumps({**record, "table_version": EMERGENCE.version + 1}).encode())
+    assert "another version" in results.find([jobs[0].key]).rejected[jobs[0].key]
+
+
+def test_the_merged_table_is_sorted_whatever_came_first(results: Results, jobs: list[Job], tmp_path: Path) -> None:
+    for job in jobs:
+        finish(results, job)
+    assert results.merge(jobs) == 4 * 8
+    first = (tmp_path / "emergence.parquet").read_bytes()
+    frame = read_table(tmp_path / "emergence.parquet", EMERGENCE)
+    order = ["model", "corpus", "layer", "position", "resolution"]
+    pd.testing.assert_frame_equal(frame, frame.sort_values(order, ignore_index=True))
+    assert pq.read_schema(tmp_path / "emergence.parquet").metadata[b"emergence.schema"] == b"emergence/1"
+    results.merge(jobs[::-1])
+    assert (tmp_path / "emergence.parquet").read_bytes() == first
+    pd.testing.assert_frame_equal(results.emergence(), frame)
+
+
+def test_without_results_the_table_has_no_rows(results: Results) -> None:
+    assert results.merge([]) == 0
+    assert list(results.emergence().columns) == list(EMERGENCE.columns)
+    assert len(results.emergence()) == 0
+
+
+def test_results_at_a_url_are_copied_where_a_folder_is_needed(jobs: list[Job], tmp_path: Path) -> None:
+    results = Results(open_storage("memory://copied"))
+    finish(results, jobs[0])
+    results.merge(jobs[:1])
+    results.copy_to(tmp_path)
+    names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*"))
+    assert names == ["emergence.parquet", f"jobs/{jobs[0].key}.json", f"jobs/{jobs[0].key}.parquet"]
+    assert Results(open_storage(tmp_path)).find([jobs[0].key]).done == {jobs[0].key}
+
+
+def test_the_summary_is_that_of_the_whole_table(
+    results: Results, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.sweeps.store.summary.BATCH", 3)  # a model's rows come in several parts
+    for job in jobs:
+        finish(results, job)
+    results.merge(jobs)
+    monkeypatch.setattr(results, "emergence", None)  # not read whole
+    shown = summary(results, resolution=0.2)
+    whole = peak_emergence(pd.read_parquet(io.BytesIO(results.storage.read("emergence.parquet"))), resolution=0.2)
+    pd.testing.assert_frame_equal(shown, whole)
+    assert len(shown) == 4
+
+
+def test_two_corpora_of_one_name_are_told_apart_in_the_summary(results: Results) -> None:
+    corpora = [{"source": "animal", "windows": windows} for windows in (50, 60)]
+    jobs = make_jobs(parse_config({"name": "t", "models": ["gpt2-30k"], "corpora": corpora}))
+    for job, content in zip(jobs, ("aaaaaaaaaa", "bbbbbbbbbb"), strict=True):
+        frame = pq.read_table(pa.BufferReader(table(job))).to_pandas().assign(corpus_hash=content)
+        results.write_done(job, to_parquet(frame), blank_record(job))
+    results.merge(jobs)
+    assert list(summary(results, resolution=0.1)["corpus"]) == ["animal@aaaaaaa", "animal@bbbbbbb"]

@@ -1,0 +1,176 @@
+"""Job keys: equal work has an equal key, changed work another."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from estimators.base import InputError
+from extraction import reference_models
+from proxy.sweeps.config import parse_config
+from proxy.sweeps.jobs import make_jobs, require_reachable
+
+BASE: dict[str, Any] = {"name": "small", "models": ["gpt2-30k"], "corpora": ["animal"]}
+
+
+def keys(**change: Any) -> list[str]:
+    return [job.key for job in make_jobs(parse_config({**BASE, **change}))]
+
+
+def copied(name: str, folder: Path) -> Path:
+    return Path(shutil.copytree(reference_models.path(name), folder))
+
+
+def test_the_same_config_gives_the_same_keys() -> None:
+    assert keys() == keys()
+    assert len(keys()[0]) == 16
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "other"},
+        {"description": "words"},
+        {"retries": 7},
+        {"workers": 3},
+        {"storage": "elsewhere"},
+        {"models": [{"id": "gpt2-30k", "parameters": 5}]},
+        {"models": [{"id": "gpt2-30k", "resources": {"cpus": 2, "memory_gb": 3}}]},
+        {"models": [{"id": "gpt2-30k", "resources": {"states_gb": 8, "spill_dir": "/scratch", "spill_gb": 100}}]},
+        {"resources": {"states_gb": 8, "spill_dir": "/scratch", "spill_gb": 100}},
+    ],
+)
+def test_what_only_decides_where_it_runs_keeps_the_key(change: dict[str, Any]) -> None:
+    assert keys(**change) == keys()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"models": ["gpt2-90k"]},
+        {"models": [{"id": "gpt2-30k", "dtype": "bfloat16"}]},
+        {"corpora": ["color"]},
+        {"corpora": [{"source": "animal", "windows": 100}]},
+        {"measurement": {"queries": 10}},
+        {"measurement": {"resolutions": [0.3]}},
+        {"measurement": {"project": None}},
+        {"measurement": {"estimator": "mine"}},
+    ],
+)
+def test_what_decides_the_numbers_changes_the_key(change: dict[str, Any]) -> None:
+    assert keys(**change) != keys()
+
+
+def test_the_default_curve_written_out_is_the_same_work() -> None:
+    from estimators import DEFAULT_RESOLUTIONS
+
+    assert keys(measurement={"resolutions": list(DEFAULT_RESOLUTIONS)}) == keys()
+
+
+def test_the_main_branch_written_out_is_the_same_work() -> None:
+    name = "EleutherAI/pythia-70m"
+    assert keys(models=[{"id": name, "revision": "main"}]) == keys(models=[name])
+    assert keys(models=[{"id": name, "revision": "step1000"}]) != keys(models=[name])
+
+
+def test_changed_weights_in_the_same_folder_are_other_work(tmp_path: Path) -> None:
+    folder = copied("gpt2-30k", tmp_path / "model")
+    before = keys(models=[str(folder)])
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert keys(models=[str(folder)]) != before
+
+
+def test_changed_text_in_the_same_file_is_other_work(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("One sentence. " * 50)
+    before = keys(corpora=[str(text)])
+    text.write_text("Another sentence. " * 50)
+    assert keys(corpora=[str(text)]) != before
+
+
+def test_what_a_model_leaves_out_is_the_sweeps() -> None:
+    models = ["gpt2-30k", {"id": "gpt2-90k", "resources": {"spill_gb": 3, "cpus": 2}}]
+    config = {**BASE, "models": models, "resources": {"spill_dir": "/scratch", "spill_gb": 100}}
+    found = [job.resources for job in make_jobs(parse_config(config))]
+    assert [(room.spill_dir, room.spill_gb, room.cpus) for room in found] == [
+        ("/scratch", 100, None),
+        ("/scratch", 3, 2),
+    ]
+
+
+def test_a_control_is_a_job_of_its_own() -> None:
+    jobs = make_jobs(parse_config({**BASE, "controls": ["random-weights"]}))
+    assert [job.model_name for job in jobs] == ["gpt2-30k", "gpt2-30k~random"]
+    assert len({job.key for job in jobs}) == len({job.load_key for job in jobs}) == 2
+
+
+def test_shuffled_windows_are_jobs_of_the_same_loading() -> None:
+    jobs = make_jobs(parse_config({**BASE, "controls": ["random-weights", "shuffled"]}))
+    assert [(job.model_name, job.corpus_name) for job in jobs] == [
+        ("gpt2-30k", "animal"),
+        ("gpt2-30k", "animal, shuffled"),
+        ("gpt2-30k~random", "animal"),
+    ]
+    assert len({job.key for job in jobs}) == 3
+    assert jobs[0].load_key == jobs[1].load_key != jobs[2].load_key
+
+
+def test_jobs_of_one_model_share_a_loading() -> None:
+    jobs = make_jobs(parse_config({**BASE, "corpora": ["animal", "color"]}))
+    assert len({job.key for job in jobs}) == 2
+    assert len({job.load_key for job in jobs}) == 1
+
+
+def test_two_names_of_one_folder_stay_two_jobs(tmp_path: Path) -> None:
+    one, two = copied("gpt2-30k", tmp_path / "one"), copied("gpt2-30k", tmp_path / "two")
+    assert len(set(keys(models=[str(one), str(two)]))) == 2
+
+
+def test_a_hub_model_out_of_reach_can_still_be_planned() -> None:
+    job = make_jobs(parse_config({**BASE, "models": ["EleutherAI/pythia-70m"]}))[0]
+    assert job.model_version is None
+
+
+def test_a_model_that_is_nowhere_is_refused_where_the_hub_is_switched_off() -> None:
+    jobs = make_jobs(parse_config({**BASE, "models": ["gpt2-30k", "EleutherAI/pythia-70m"]}))
+    with pytest.raises(InputError, match=r"HF_HUB_OFFLINE is set, but EleutherAI/pythia-70m is neither"):
+        require_reachable(jobs)
+
+
+def test_an_empty_text_is_refused(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.touch()
+    with pytest.raises(InputError, match="is an empty file"):
+        keys(corpora=[str(text)])
+
+
+def test_a_commit_is_its_own_version() -> None:
+    commit = "0123456789abcdef" * 2 + "01234567"
+    config = parse_config({**BASE, "models": [{"id": "EleutherAI/pythia-70m", "revision": commit}]})
+    assert make_jobs(config)[0].model_version == commit
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"corpora": ["anmal"]}, r"No corpus anmal: .*did you mean animal\?"),
+        ({"corpora": ["/nowhere/text.txt"]}, "No corpus /nowhere/text.txt"),
+        ({"models": ["./nowhere"]}, "No model folder at ./nowhere"),
+        ({"measurement": {"estimator": "mime"}}, "Unknown estimator 'mime'.*'mine'"),
+        ({"measurement": {"options": {"epochs": 3}}}, "sample-propagation takes none"),
+        ({"measurement": {"estimator": "mine", "resolutions": [0.1]}}, "mine has no resolutions"),
+    ],
+)
+def test_what_does_not_exist_is_said_before_any_work(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        keys(**change)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"holds no config\.json"):
+        keys(models=[str(tmp_path)])

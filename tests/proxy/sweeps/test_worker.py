@@ -1,0 +1,164 @@
+"""One worker, without Ray: real models, and failures as records."""
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from estimators.base import InputError
+from proxy.schemas import EMERGENCE
+from proxy.sweeps.config import parse_config
+from proxy.sweeps.jobs import Job, make_jobs
+from proxy.sweeps.worker import Outcome, Worker, forget_peaks, peaks, trouble_of
+
+
+def job(**change: Any) -> Job:
+    small = {
+        "name": "t",
+        "models": ["gpt2-30k"],
+        "corpora": [{"source": "animal", "windows": 60}],
+        "measurement": {"resolutions": [0.2], "queries": 30},
+    }
+    return make_jobs(parse_config({**small, **change}))[-1]
+
+
+def rows(outcome: Outcome) -> pd.DataFrame:
+    assert outcome.table is not None, outcome.record["traceback"]
+    frame: pd.DataFrame = pq.read_table(pa.BufferReader(outcome.table)).to_pandas()
+    return frame
+
+
+@pytest.fixture(scope="module")
+def worker() -> Worker:
+    return Worker()
+
+
+def test_a_job_gives_its_rows_and_a_record(worker: Worker) -> None:
+    outcome = worker.run(job())
+    frame = rows(outcome)
+    assert list(frame.columns) == list(EMERGENCE.columns)
+    assert set(frame["model"]) == {"gpt2-30k"}
+    assert np.isfinite(frame["ie_bits"]).all()
+    record = outcome.record
+    assert (record["family"], record["parameters"]) == ("gpt2", frame["parameters"][0])
+    assert (record["corpus"], record["windows"], record["host"]) == ("animal", 60, socket.gethostname())
+    assert record["corpus_hash"] == frame["corpus_hash"][0]
+    assert record["error"] is record["traceback"] is None
+    assert 0.1 < record["peak_memory_gb"] < 10
+    done, total = worker.steps()
+    assert done == total > 0
+
+
+def test_the_same_job_gives_the_same_bits_whatever_ran_before(worker: Worker) -> None:
+    first = rows(worker.run(job())).drop(columns="seconds")
+    worker.run(job(models=["gemma-30k"], corpora=["python-docs"]))
+    again = rows(worker.run(job())).drop(columns="seconds")
+    pd.testing.assert_frame_equal(first, again, check_exact=True)
+
+
+def test_a_model_is_loaded_once_for_its_corpora(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    import extraction
+
+    loads = []
+    load = extraction.load_model
+    monkeypatch.setattr(extraction, "load_model", lambda *a, **k: loads.append(a) or load(*a, **k), raising=False)
+    fresh = Worker()
+    for corpus in ("animal", "color"):
+        fresh.run(job(corpora=[{"source": corpus, "windows": 20}]))
+    assert len(loads) == 1
+
+
+def test_what_is_spilled_is_bounded_by_the_config_and_said_in_the_log(worker: Worker, tmp_path: Path) -> None:
+    room = {"states_gb": 1e-4, "spill_dir": str(tmp_path)}
+    spilled = worker.run(job(resources=room))
+    # 4 blocks x (10 positions x 60 windows + 17 tokens) x 16 features x 4 bytes
+    assert "0.000158 GB of states of gpt2-30k will be spilled to" in spilled.record["log"]
+    assert str(tmp_path) in spilled.record["log"]
+    in_memory = worker.run(job())
+    assert "spilled" not in in_memory.record["log"]
+    for column in ("macro_bits", "micro_bits"):
+        np.testing.assert_allclose(rows(spilled)[column], rows(in_memory)[column], atol=1e-3)
+    refused = worker.run(job(models=[{"id": "gpt2-30k", "resources": {"spill_gb": 1e-4}}], resources=room))
+    assert "more than the 0.0001 GB allowed; raise spill_gb" in refused.record["error"]
+
+
+def test_the_random_twin_is_another_model_of_that_size(worker: Worker) -> None:
+    twin = rows(worker.run(job(controls=["random-weights"])))
+    assert set(twin["model"]) == {"gpt2-30k~random"}
+    trained = rows(worker.run(job()))
+    assert twin["parameters"][0] == trained["parameters"][0]
+    assert not np.allclose(twin["macro_bits"], trained["macro_bits"])
+
+
+def test_shuffled_windows_keep_the_micro_information(worker: Worker) -> None:
+    config = {"corpora": [{"source": "animal", "windows": 200}], "measurement": {"resolutions": [0.2], "queries": 200}}
+    trained, shuffled = (rows(worker.run(job(**config, controls=some))) for some in ([], ["shuffled"]))
+    assert set(shuffled["corpus"]) == {"animal, shuffled"}
+    assert set(shuffled["model"]) == {"gpt2-30k"}
+    assert shuffled["corpus_hash"][0] != trained["corpus_hash"][0]
+    # The same tokens with the same weights, all of them read, but noise meets them in another order: .001 bits.
+    np.testing.assert_allclose(shuffled["micro_ceiling_bits"], trained["micro_ceiling_bits"], atol=1e-9)
+    np.testing.assert_allclose(shuffled["micro_bits"], trained["micro_bits"], atol=0.01)
+    assert not np.allclose(shuffled["macro_bits"], trained["macro_bits"], atol=0.05)
+
+
+def test_a_failure_is_a_record_with_its_traceback(worker: Worker) -> None:
+    outcome = worker.run(job(corpora=[{"source": "animal", "windows": 60, "tokens": 3}]))
+    assert outcome.table is None
+    assert outcome.trouble is None
+    assert outcome.record["error_type"] == "InputError"
+    assert "multiple of 2" in outcome.record["error"]
+    assert "Traceback" in outcome.record["traceback"]
+    assert worker.run(job()).table is not None
+
+
+def test_a_hub_model_out_of_reach_fails_in_words(worker: Worker) -> None:
+    outcome = worker.run(job(models=["nobody/model-1m"]))
+    assert outcome.table is None
+    assert "nobody/model-1m" in outcome.record["error"]
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's is."""
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "trouble"),
+    [
+        (OSError("stale file handle"), "again"),
+        (ConnectionResetError(), "again"),
+        (MemoryError(), "memory"),
+        (OutOfMemoryError(), "memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "memory"),
+        (caused(InputError("does not fit"), OutOfMemoryError()), "memory"),
+        (InputError("wrong"), None),
+        (ValueError("wrong"), None),
+        (FileNotFoundError(), None),
+    ],
+)
+def test_only_what_may_pass_is_tried_again(error: Exception, trouble: str | None) -> None:
+    assert trouble_of(error) == trouble
+
+
+def test_a_model_over_several_gpus_takes_what_all_of_them_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    held = {0: 3 * 2**30, 1: 2**30}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device=0: held[device])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device=0: held.update({device: 0}))
+    assert peaks()["peak_gpu_gb"] == 4.0
+    forget_peaks()
+    assert peaks()["peak_gpu_gb"] == 0.0

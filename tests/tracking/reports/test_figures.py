@@ -1,0 +1,154 @@
+"""Figures show what is in the table: asserted on what is drawn, not on pixels."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from extraction.models.twin import SUFFIX
+from tracking.reports import drawing, figures
+from tracking.reports.rendering import png, svg
+from tracking.reports.sweep_figures import SWEEP_FIGURES
+from tracking.summary import DEFAULT_RESOLUTION, at_resolution, drawn, peaks
+
+TWIN = f"gpt2-30k{SUFFIX}"
+
+
+@pytest.fixture
+def table(job_rows) -> pd.DataFrame:
+    """Two families, two corpora, a twin."""
+    sizes = {"gpt2-30k": 30_000, "gpt2-2m": 2_000_000, "gemma-280k": 280_000, TWIN: 30_000}
+    return pd.concat(
+        [job_rows(m, c, parameters=n, blocks=3) for m, n in sizes.items() for c in ("animal", "python-docs")],
+        ignore_index=True,
+    )
+
+
+def test_default_resolution_is_that_of_the_estimators() -> None:
+    import estimators
+
+    assert estimators.DEFAULT_RESOLUTION == DEFAULT_RESOLUTION
+
+
+def test_twins_are_named_as_they_are_measured() -> None:
+    from proxy.sweeps import jobs
+
+    assert drawing.TWIN == SUFFIX == jobs.TWIN
+    assert drawing.is_twin(f"gpt2-30k{SUFFIX}")
+    assert drawing.is_twin(f"gpt2-30k{SUFFIX} dtype=float16")
+    assert not drawing.is_twin("gpt2-30k")
+
+
+@pytest.mark.parametrize("figure", SWEEP_FIGURES, ids=lambda figure: figure.name)
+def test_every_model_is_drawn_with_its_values(figure, table: pd.DataFrame) -> None:
+    panels = figure.draw(table).axes
+    assert [axes.get_title() for axes in panels] == ["animal", "python-docs"]
+    if figure.x == "parameters":
+        return
+    rows = figure.rows(table)
+    for axes, corpus in zip(panels, ("animal", "python-docs"), strict=True):
+        lines = {line.get_label(): line for line in axes.get_lines() if not line.get_label().startswith("_")}
+        assert set(lines) == set(table["model"])
+        for model, line in lines.items():
+            mine = rows[(rows["model"] == model) & (rows["corpus"] == corpus)].sort_values(figure.x)
+            assert np.allclose(line.get_ydata(), mine["ie_bits"])
+        assert lines[TWIN].get_linestyle() == "--"
+        assert lines["gpt2-2m"].get_linestyle() == "-"
+
+
+def test_data_of_a_figure_are_the_drawn_values(table: pd.DataFrame) -> None:
+    data = SWEEP_FIGURES[0].data(table)
+    steps = ["layer 0", "± at 0", "layer 1", "± at 1", "layer 2", "± at 2"]
+    assert list(data.columns) == ["corpus", "model", *steps]
+    row = data[(data["corpus"] == "animal") & (data["model"] == "gpt2-2m")].iloc[0]
+    rows = table[(table["corpus"] == "animal") & (table["model"] == "gpt2-2m")]
+    rows = rows[(rows["position"] == 8) & (rows["resolution"] == 0.18)]
+    assert row[["layer 0", "layer 1", "layer 2"]].tolist() == pytest.approx(rows["ie_bits"].tolist())
+    assert row[steps[1::2]].tolist() == pytest.approx(rows["ie_std_error"].tolist())  # what the bands are drawn from
+    unknown = SWEEP_FIGURES[0].data(table.assign(ie_std_error=np.nan))
+    assert list(unknown.columns) == ["corpus", "model", "layer 0", "layer 1", "layer 2"]
+
+
+def test_lists_are_marked_by_shots(table: pd.DataFrame) -> None:
+    lists, text = figures.by_position(table).axes
+    assert lists.get_xlabel() == "position t [tokens], a shot every 2"
+    assert {2, 4, 6, 8} <= set(lists.get_xticks())
+    assert text.get_xlabel() == "position t [tokens]"
+
+
+def test_size_law_is_the_least_squares_line(table: pd.DataFrame) -> None:
+    sizes = np.array([1e4, 1e5, 1e6, 1e7])
+    rows = pd.DataFrame({"parameters": sizes, "emergence_bits": 0.5 + 0.25 * np.log10(sizes)})
+    assert figures.size_law(rows) == pytest.approx((0.5, 0.25, 1.0))
+    assert figures.size_law(rows.head(2)) is None
+    panel = figures.by_size(table).axes[0]
+    assert any("log10 N" in text.get_text() for text in panel.texts)
+    drawn = np.concatenate([line.get_xdata() for line in panel.get_lines() if line.get_marker() in figures.MARKERS])
+    assert np.sum(drawn == 30_000) == 1  # the twin is a control, no evidence on size
+
+
+def test_estimators_without_resolution_leave_that_figure_out(table: pd.DataFrame) -> None:
+    trained = table[table["resolution"] == 0.18].assign(resolution=pd.NA, estimator="mine")
+    assert [f.name for f in SWEEP_FIGURES if len(f.rows(trained))] == [
+        "emergence_by_depth",
+        "emergence_by_position",
+        "emergence_by_size",
+    ]
+    assert len(at_resolution(trained)) == len(trained)
+
+
+def test_peaks_take_the_highest_block_at_the_last_position(table: pd.DataFrame) -> None:
+    found = peaks(table).set_index(["model", "corpus"]).loc[("gpt2-2m", "animal")]
+    rows = table[(table["model"] == "gpt2-2m") & (table["corpus"] == "animal") & (table["resolution"] == 0.18)]
+    rows = rows[rows["position"] == 8]
+    assert found["emergence_bits"] == rows["ie_bits"].max()
+    assert found["peak_layer"] == rows.loc[rows["ie_bits"].idxmax(), "layer"]
+    assert found["blocks"] == 3
+
+
+def test_parity_and_people_among_models() -> None:
+    frame = pd.DataFrame({"truth": [1.0, 2.0], "estimate": [1.1, 1.9], "lower": [1.0, np.nan], "upper": [1.5, np.nan]})
+    axes = figures.parity(frame.assign(family=["a", "b"])).axes[0]
+    points = sorted((x, y) for line in axes.get_lines() if line.get_marker() != "None" for x, y in line.get_xydata())
+    assert points == [(1.0, 1.1), (2.0, 1.9)]
+    texts = figures.texts(pd.DataFrame({"model": ["human", "m"], "ie": [1.0, 2.0]}), "ie").axes[0]
+    assert [label.get_text() for label in texts.get_yticklabels()] == ["human", "m"]
+    assert [line.get_label() for line in texts.get_lines()][:2] == ["models", "people"]
+
+
+def test_svg_is_safe_coloured_by_the_page_and_always_the_same(table: pd.DataFrame) -> None:
+    evil = table.assign(corpus="<script>alert('$x$')</script>")
+    text = svg(lambda: figures.by_depth(evil), 'a "label" <b>')
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert 'aria-label="a &quot;label&quot; &lt;b&gt;"' in text
+    assert "currentColor" in text
+    assert "http" not in text.replace("http://www.w3.org/", "")
+    assert text == svg(lambda: figures.by_depth(evil), 'a "label" <b>')
+    assert png(figures.by_depth(table)) == png(figures.by_depth(table))
+
+
+def test_few_rows_give_the_same_as_all(table: pd.DataFrame) -> None:
+    broken = table.assign(ie_bits=table["ie_bits"].where(table["layer"] != 2))
+    for whole in (
+        table,
+        broken,
+        table.assign(resolution=pd.NA).drop_duplicates(["model", "corpus", "layer", "position"]),
+    ):
+        few = drawn(whole)
+        assert len(few) < len(whole)
+        pd.testing.assert_frame_equal(peaks(few), peaks(whole))
+        for figure in SWEEP_FIGURES:
+            pd.testing.assert_frame_equal(
+                figure.rows(few).reset_index(drop=True), figure.rows(whole).reset_index(drop=True)
+            )
+    assert drawn(pd.DataFrame()).empty
+
+
+def test_many_models_have_no_legend(job_rows) -> None:
+    table = pd.concat([job_rows(f"m-{i}", "animal", parameters=1000 + i, blocks=2) for i in range(20)])
+    figure = figures.by_depth(table)
+    assert not figure.legends
+    assert "20 models" in figure.axes[0].get_title()
+    families = figures.by_size(table.assign(family=table["model"]))
+    assert not families.legends
+    assert png(families)  # drawn without a warning that there is no room

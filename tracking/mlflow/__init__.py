@@ -1,0 +1,1 @@
+"""Sweeps, proxies, features and estimates as MLflow runs and models."""

@@ -1,0 +1,130 @@
+"""Tables that are no sweep: features of texts, and estimates of models that could not be measured."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from estimators.base import InputError
+from tracking.mlflow.adapter import MlflowTracker
+from tracking.mlflow.tracker import NOTE, Corpus, Point, finite, metric_name
+from tracking.reports.figures import parity, texts
+from tracking.reports.rendering import png
+from tracking.results import digest
+from tracking.summary import markdown
+
+READ = re.compile(r"small\..+\.ie_[\d.]+")  # columns of features that hold the emergence of texts, as a reader sees it
+
+
+def track_estimates(
+    frame: pd.DataFrame,
+    *,
+    tracking_uri: str | None = None,
+    experiment: str = "emergence",
+    parent_run_id: str | None = None,
+    name: str = "estimates",
+) -> str:
+    """Log estimates of other models as one run; the same table is logged once.
+
+    Args:
+        frame: columns model, estimate, lower, upper; optionally truth, in_domain, remarks and baselines.
+        tracking_uri: MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db.
+        experiment: MLflow experiment.
+        parent_run_id: run of the sweep or proxy they belong to.
+        name: name of the run.
+
+    Returns:
+        The run's id.
+
+    Raises:
+        InputError: if a column is missing or the store cannot be used.
+    """
+    missing = [column for column in ("model", "estimate", "lower", "upper") if column not in frame.columns]
+    if missing or frame.empty:
+        raise InputError(
+            f"Estimates to track have columns model, estimate, lower, upper and a row; missing: "
+            f"{', '.join(missing) or 'rows'}."
+        )
+    tags = {"kind": "estimates", NOTE: markdown(frame)}
+    figures = {"parity.png": parity(frame)} if "truth" in frame and frame["truth"].notna().any() else {}
+    return _track_table(frame, name, tags, figures, MlflowTracker(tracking_uri, experiment), parent_run_id)
+
+
+def track_features(
+    frame: pd.DataFrame,
+    *,
+    tracking_uri: str | None = None,
+    experiment: str = "emergence",
+    parent_run_id: str | None = None,
+    name: str = "features",
+) -> str:
+    """Log a table of features as one run with figures of how readers see human and model texts; logged once.
+
+    Args:
+        frame: column model and features, `small.<reader>.ie_<resolution>` among them; a row whose model is called
+            human holds texts by people.
+        tracking_uri: MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db.
+        experiment: MLflow experiment.
+        parent_run_id: run they belong to.
+        name: name of the run.
+
+    Returns:
+        The run's id.
+
+    Raises:
+        InputError: if there is no column model or no row, or the store cannot be used.
+    """
+    if "model" not in frame.columns or frame.empty:
+        raise InputError("Features to track have a column model and a row per model; see `emergence features`.")
+    numeric = frame.select_dtypes("number").columns
+    tags = {"kind": "features", NOTE: f"{len(frame)} models, {len(numeric)} features."}
+    figures = {f"texts/{column}.png": texts(frame, column) for column in numeric if READ.fullmatch(column)}
+    return _track_table(frame, name, tags, figures, MlflowTracker(tracking_uri, experiment), parent_run_id)
+
+
+def _track_table(
+    frame: pd.DataFrame,
+    name: str,
+    tags: dict[str, str],
+    figures: dict[str, Figure],
+    tracker: MlflowTracker,
+    parent: str | None,
+) -> str:
+    """Log a table with a column model: every number as a metric, the table and figures as artifacts."""
+    key = digest(frame.to_csv(index=False).encode())
+    known = tracker.known(name).get(key)
+    if known is not None and known.digest:
+        return known.run_id
+    if known is not None:
+        tracker.drop(known.run_id)
+    now = round(1000 * time.time())
+    run_id = tracker.start(key, name, sweep=name, parent=parent, started=now)
+    points, unfit = finite(
+        Point(metric_name(f"{row['model']}/{column}"), float(row[column]))
+        for row in frame.to_dict("records")
+        for column in frame.select_dtypes("number").columns
+        if not pd.isna(row[column])
+    )
+    models = ", ".join(map(str, frame["model"]))
+    tracker.log(
+        run_id,
+        tags={**tags, "model": models, "flags": "; ".join(unfit)},
+        points=points,
+        corpora=[Corpus(name, key, "table.csv among the artifacts", "table")],
+        at=now,
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        frame.to_csv(folder / "table.csv", index=False)
+        frame.to_parquet(folder / "table.parquet", index=False)
+        for path, figure in figures.items():
+            (folder / path).parent.mkdir(exist_ok=True)
+            (folder / path).write_bytes(png(figure))
+        tracker.upload(run_id, folder)
+    tracker.end(run_id, digest=key, failed=False, ended=round(1000 * time.time()))
+    return run_id

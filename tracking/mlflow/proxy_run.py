@@ -1,0 +1,187 @@
+"""Fitted proxies in MLflow: each one run, with its model, scores, tables and figures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from estimators.base import InputError
+from tracking.mlflow.adapter import MlflowTracker
+from tracking.mlflow.models import log_model, model_of, register_model, unfinished_model
+from tracking.mlflow.scores import describe_proxy, scores
+from tracking.mlflow.store import open_store, worded
+from tracking.mlflow.tracker import NOTE, Corpus, Point, finite
+from tracking.reports.figures import parity
+from tracking.reports.rendering import png
+from tracking.results import digest, flatten
+
+CANDIDATE, CHAMPION = "candidate", "champion"
+PARAMS = ("target", "mode", "level", "bounds", "unit", "groups", "chosen", "seed", "references_hash")
+FILES = ("proxy.json", "model.skops", "references.parquet", "validation.parquet")
+
+
+@dataclass(frozen=True)
+class TrackedProxy:
+    """Where a proxy is tracked.
+
+    Attributes:
+        run_id: its run.
+        model_uri: the LoggedModel, `models:/<id>`.
+        version: version in the registry; None if it was not registered.
+    """
+
+    run_id: str
+    model_uri: str
+    version: str | None
+
+
+def track_proxy(
+    folder: Path,
+    *,
+    model_code: Path,
+    input_example: pd.DataFrame,
+    tracking_uri: str | None = None,
+    experiment: str = "emergence",
+    register: str | None = None,
+    alias: str = CANDIDATE,
+    parent_run_id: str | None = None,
+) -> TrackedProxy:
+    """Log a saved proxy as one LoggedModel with its scores, tables and figures, and register it if asked.
+
+    The same proxy is logged once however often this is called; registering it anew only moves the alias.
+
+    Args:
+        folder: a saved proxy: proxy.json, model.skops, references.parquet, validation.parquet.
+        model_code: script that serves the folder as MLflow "model from code"; it gets it as artifact `proxy`.
+        input_example: some rows of features, shown to those who want to call the model.
+        tracking_uri: MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db.
+        experiment: MLflow experiment.
+        register: name in the registry; None leaves it out.
+        alias: alias the version gets; `champion` is given by `promote` alone.
+        parent_run_id: run of the sweep the proxy was fitted on.
+
+    Raises:
+        InputError: if the folder is no saved proxy, or the store, name or alias cannot be used.
+    """
+    record, validation = _read_proxy(folder)
+    if alias == CHAMPION:
+        raise InputError(f"The alias {CHAMPION} is given by `emergence promote` alone; register as {CANDIDATE}.")
+    if register is not None:
+        _check_name(register)
+    tracker = MlflowTracker(tracking_uri, experiment)
+    key = digest(b"".join((folder / name).read_bytes() for name in FILES))
+    known = tracker.known("proxy").get(key)
+    if known is not None and known.digest:
+        run_id = known.run_id
+        model_id = model_of(tracker.client, tracker.uri, run_id)
+    else:
+        name = f"proxy of {record.get('target', 'target')}"
+        run_id = (
+            known.run_id if known else tracker.start(key, name, sweep="proxy", parent=parent_run_id, started=_now())
+        )
+        reference = Corpus("references", digest((folder / "references.parquet").read_bytes()), str(folder), "training")
+        kept = unfinished_model(tracker, run_id) if known else None
+        model_id = kept or log_model(tracker, run_id, folder, model_code, input_example)
+        _log_scores(tracker, run_id, model_id, record, validation, reference)
+        with tempfile.TemporaryDirectory() as scratch:
+            copy = Path(scratch)
+            for path in folder.rglob("*"):
+                if path.is_file() and path.suffix in (".parquet", ".json", ".md", ".png"):
+                    (copy / path.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, copy / path.relative_to(folder))
+            (copy / "figures").mkdir(exist_ok=True)
+            (copy / "figures" / "parity.png").write_bytes(png(parity(validation)))
+            tracker.upload(run_id, copy)
+        tracker.end(run_id, digest=key, failed=False, ended=_now())
+    model_uri = f"models:/{model_id}"
+    number = None
+    if register is not None:
+        number = register_model(tracker, register, alias, model_id, run_id, describe_proxy(record, validation))
+    return TrackedProxy(run_id, model_uri, number)
+
+
+def check_registration(name: str, tracking_uri: str | None = None) -> None:
+    """See that a proxy could be registered as `name`, before any work is done for it.
+
+    Raises:
+        InputError: if the name or the store cannot be used.
+    """
+    _check_name(name)
+    open_store(tracking_uri, create=True)
+
+
+def _check_name(name: str) -> None:
+    if not name.strip() or any(character in name for character in "/:.%\"'"):
+        raise InputError(f"A registered model's name has no '/', ':', '.', '%' or quotes; {name!r} has, or is empty.")
+
+
+def _read_proxy(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{folder} is no saved proxy: {', '.join(missing)} missing; give a folder `emergence fit` wrote."
+        )
+    try:
+        record = json.loads((folder / "proxy.json").read_text(encoding="utf-8"))
+        validation = pd.read_parquet(folder / "validation.parquet")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} could not be read as a saved proxy: {error}; fit it again.") from error
+    wanted = {"model", "truth", "estimate", "lower", "upper"} - set(validation.columns)
+    if wanted:
+        raise InputError(f"{folder}/validation.parquet lacks {', '.join(sorted(wanted))}; fit the proxy again.")
+    return record, validation
+
+
+def _log_scores(
+    tracker: MlflowTracker,
+    run_id: str,
+    model_id: str,
+    record: dict[str, Any],
+    validation: pd.DataFrame,
+    reference: Corpus,
+) -> None:
+    from mlflow.entities import Metric
+
+    points, unfit = finite(Point(name, value) for name, value in scores(validation).items())
+    params = {name: record.get(name) for name in PARAMS} | {"features": len(record.get("features", []))}
+    tracker.log(
+        run_id,
+        params=flatten(params),
+        tags={
+            **flatten({"versions": record.get("versions", {})}),
+            "kind": "proxy",
+            "target": str(record.get("target", "")),
+            "flags": "; ".join(unfit),
+            NOTE: describe_proxy(record, validation),
+        },
+        corpora=[reference],
+    )
+    at = _now()
+    with worded(tracker.uri):
+        tracker.client.log_batch(
+            run_id,
+            metrics=[
+                Metric(
+                    p.key,
+                    p.value,
+                    at,
+                    0,
+                    model_id=model_id,
+                    dataset_name=reference.name,
+                    dataset_digest=reference.digest,
+                )
+                for p in points
+            ],
+        )
+
+
+def _now() -> int:
+    import time
+
+    return round(1000 * time.time())

@@ -1,0 +1,128 @@
+"""A sweep's own run: what it says of the whole, for someone who opens it first."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from tracking.mlflow.tracker import NOTE, Corpus, Point, Tracker, finite, metric_name, number
+from tracking.reports.page import page
+from tracking.reports.rendering import png
+from tracking.reports.sweep_figures import SWEEP_FIGURES
+from tracking.results import Job, Results, flatten
+from tracking.summary import flags, markdown, peaks, short
+
+SHOWN = 40  # rows of the summary that a description holds
+
+
+def track_sweep(results: Results, tracker: Tracker, run_id: str, whole: str) -> None:
+    """Log what a sweep as a whole says to its own run `run_id`, which counts as tracked with the digest `whole`."""
+    record, table = results.record, results.table
+    summary = peaks(results.drawn)
+    points = [
+        Point(
+            metric_name(f"emergence_by_size/{row['corpus']}/{row['family']}"),
+            number(row["emergence_bits"]),
+            int(row["parameters"]),
+        )
+        for row in summary.to_dict("records")
+        if not pd.isna(row["parameters"])
+    ]
+    points += [
+        Point("jobs_done", len(results.jobs) - len(results.failures)),
+        Point("jobs_failed", len(results.failures)),
+        Point("jobs_missing", results.missing),
+        Point("job_seconds", sum(float(job.record.get("seconds") or 0) for job in results.jobs)),
+    ]
+    points, unfit = finite(points)
+    config = record.get("config") or {}
+    tracker.log(
+        run_id,
+        params={
+            metric_name(name): value for name, value in flatten({"config": config, "seed": record.get("seed")}).items()
+        },
+        tags={
+            # Tags, not parameters: a sweep resumed elsewhere or later has others, and MLflow's parameters are final.
+            **{
+                metric_name(n): v
+                for n, v in flatten({k: record.get(k) or {} for k in ("versions", "hardware")}).items()
+            },
+            **({"mlflow.source.git.commit": str(record["git_revision"])} if record.get("git_revision") else {}),
+            "models": ", ".join(sorted({job.model for job in results.jobs})),
+            "corpora": ", ".join(sorted({job.corpus for job in results.jobs})),
+            "families": ", ".join(sorted({str(job.record.get("family") or "") for job in results.jobs} - {""})),
+            "estimator": ", ".join(sorted(summary["estimator"].astype(str).unique())),
+            "kind": "sweep",
+            "mlflow.source.name": "emergence sweep",
+            "mlflow.source.type": "LOCAL",
+            "flags": "; ".join(filter(None, [flags(table), *unfit])),
+            NOTE: describe_sweep(results, summary),
+        },
+        points=points,
+        corpora=sorted({corpus_of(job) for job in results.jobs if job.record.get("corpus_hash")}),
+        at=round(1000 * time.time()),  # MLflow shows the latest value, so that of the latest replay
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        write_sweep_files(results, summary, folder)
+        tracker.upload(run_id, folder)
+    tracker.end(run_id, digest=whole, failed=bool(results.failures), ended=max(job.ended for job in results.jobs))
+
+
+def write_sweep_files(results: Results, summary: pd.DataFrame, folder: Path) -> None:
+    """Write what a sweep's own run keeps: sweep.json, the report, the tables, the figures."""
+    shutil.copyfile(results.folder / "sweep.json", folder / "sweep.json")
+    (folder / "report.html").write_text(page(results), encoding="utf-8")
+    summary.to_csv(folder / "summary.csv", index=False)
+    summary.to_parquet(folder / "summary.parquet", index=False)
+    table = results.table
+    if table.empty:
+        return
+    table.to_parquet(folder / "emergence.parquet", index=False)
+    (folder / "figures").mkdir()
+    for figure in SWEEP_FIGURES:
+        if len(figure.rows(results.drawn)):
+            (folder / "figures" / f"{figure.name}.png").write_bytes(png(figure.draw(results.drawn)))
+
+
+def describe_sweep(results: Results, summary: pd.DataFrame) -> str:
+    """Say in markdown what a sweep is and what came out, for someone who opens the UI."""
+    done = len(results.jobs) - len(results.failures)
+    lines = [
+        f"{len({job.model for job in results.jobs})} models on {len({job.corpus for job in results.jobs})} corpora: "
+        f"{done} jobs done, {len(results.failures)} failed. E(l) = IE(l, T) in bits (arXiv 2405.12617) at its highest "
+        "block:",
+        "",
+        *_summary(summary),
+        "",
+        "Each model and corpus is a run below this one, with curves by layer, position and resolution. "
+        "Start with report.html among the artifacts; figures and tables are beside it.",
+    ]
+    if results.missing:
+        lines += ["", f"{results.missing} jobs have not ended yet."]
+    if results.failures:
+        lines += ["", "**Failures**", "", markdown(_reasons(results.failures), 10)]
+    if results.empty:
+        lines += ["", "**Done, but no value is a number**", "", markdown(_reasons(results.empty), 10)]
+    return "\n".join(lines)
+
+
+def _summary(summary: pd.DataFrame) -> list[str]:
+    """Show the models of the largest emergence on every corpus, so that none is crowded out by another."""
+    corpora = max(summary["corpus"].nunique(), 1)
+    shown = short(summary).groupby("corpus", sort=False).head(max(SHOWN // corpora, 1)).head(SHOWN)
+    left = len(summary) - len(shown)
+    return [markdown(shown, SHOWN), *(["", f"{left} further rows are in summary.csv."] if left else [])]
+
+
+def _reasons(jobs: tuple[Job, ...]) -> pd.DataFrame:
+    return pd.DataFrame([{"model": job.model, "corpus": job.corpus, "why": job.reason[:200]} for job in jobs])
+
+
+def corpus_of(job: Job) -> Corpus:
+    """Name the dataset that a job was measured on."""
+    return Corpus(job.corpus, str(job.record["corpus_hash"]), str(job.record["corpus"]), "measured on")

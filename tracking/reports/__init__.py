@@ -1,0 +1,1 @@
+"""Figures, and a sweep as one HTML page."""
