@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from proxy.features.table import compute_features
     from proxy.measurement.table import measure, peak_emergence
+    from proxy.regression.load import load_proxy
     from proxy.regression.proxy import Proxy, fit_proxy
     from proxy.regression.regressor import ProxyRegressor
-    from proxy.regression.save import load_proxy
     from proxy.schemas import EMERGENCE, REFERENCES
     from proxy.sweeps.run import sweep
 
@@ -22,7 +22,7 @@ _HOME = {
     "ProxyRegressor": "proxy.regression.regressor",
     "compute_features": "proxy.features.table",
     "fit_proxy": "proxy.regression.proxy",
-    "load_proxy": "proxy.regression.save",
+    "load_proxy": "proxy.regression.load",
     "measure": "proxy.measurement.table",
     "peak_emergence": "proxy.measurement.table",
     "sweep": "proxy.sweeps.run",

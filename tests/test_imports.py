@@ -5,12 +5,110 @@ import importlib
 import subprocess
 import sys
 import types
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("estimators", "extraction", "proxy", "tracking")
+
+
+# Which rooms of its own package a room may import; what it may import of others says `test_packages_...` below.
+# A room is a folder, or a file that lies in a package itself. A package's __init__ names them all and is none.
+ROOMS: dict[str, set[str]] = {
+    "estimators": set(),
+    "extraction.tables": set(),
+    "extraction.reference_models": set(),
+    "extraction.models": {"extraction.reference_models", "extraction.tables"},
+    "extraction.corpora": {"extraction.models", "extraction.tables"},
+    "extraction.states": {"extraction.models", "extraction.corpora", "extraction.tables"},
+    "extraction.answers": {"extraction.models", "extraction.corpora", "extraction.tables"},
+    "proxy.schemas": set(),
+    "proxy.measurement": {"proxy.schemas"},
+    "proxy.features": {"proxy.schemas", "proxy.measurement"},
+    "proxy.regression": {"proxy.schemas", "proxy.measurement"},
+    "proxy.sweeps": {"proxy.schemas", "proxy.measurement"},
+    "proxy.cli": {
+        "proxy.schemas",
+        "proxy.measurement",
+        "proxy.features",
+        "proxy.regression",
+        "proxy.sweeps",
+    },
+    "tracking.results": {"tracking.summary"},
+    "tracking.summary": set(),
+    "tracking.pairing": set(),
+    "tracking.comparison": {
+        "tracking.results",
+        "tracking.summary",
+        "tracking.pairing",
+        "tracking.mlflow",
+        "tracking.reports",
+    },
+    "tracking.reports": {"tracking.results", "tracking.summary"},
+    "tracking.mlflow": {"tracking.results", "tracking.summary", "tracking.reports"},
+    "ray_configs": set(),
+}
+
+
+def _modules() -> dict[str, Path]:
+    """Return every module of the packages by its dotted name."""
+    found = {}
+    for package in (*PACKAGES, "ray_configs"):
+        for path in (ROOT / package).rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def _arrows() -> dict[str, set[str]]:
+    """Return which modules each one imports: also inside functions, and for the eyes of the type checker alone."""
+    modules = _modules()
+    arrows: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        named: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                named |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                # a name is a module, or lives in the one that it is imported from
+                inner = {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+                named |= {dotted if dotted in modules else node.module for dotted in inner.values()}
+        arrows[name] = (named & modules.keys()) - {name}
+    return arrows
+
+
+def _room(module: str) -> str:
+    """Return the room of a module: the longest name in `ROOMS` that it starts with, "" for a package's __init__."""
+    return max((room for room in ROOMS if f"{module}.".startswith(f"{room}.")), key=len, default="")
+
+
+def test_no_circle_of_modules() -> None:
+    try:
+        TopologicalSorter(_arrows()).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle: {' <- '.join(error.args[1])}")
+
+
+def test_every_module_is_in_a_room() -> None:
+    homeless = [module for module in _modules() if not _room(module) and module not in PACKAGES]
+    assert not homeless
+
+
+def test_rooms_import_only_what_their_row_allows() -> None:
+    bad = []
+    for module, named in _arrows().items():
+        room = _room(module)
+        for other in named:
+            same_package = module.split(".")[0] == other.split(".")[0]
+            if room and same_package and _room(other) not in {room, *ROOMS[room]}:
+                bad.append(f"{module} imports {other}, but {room} may import {sorted(ROOMS[room]) or 'no other room'}")
+    assert not bad
+
+
+def test_the_rooms_have_no_circle() -> None:
+    TopologicalSorter(ROOMS).prepare()
 
 
 def _imports(package: str) -> list[tuple[Path, str]]:

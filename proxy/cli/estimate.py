@@ -30,7 +30,7 @@ def estimate(
     Example: `emergence estimate proxy closed-features.parquet --out estimate.csv`
     """
     from extraction.tables import check_table_path, read_table
-    from proxy.regression.save import load_proxy
+    from proxy.regression.load import load_proxy
 
     if out is not None:
         check_table_path(out)

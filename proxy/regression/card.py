@@ -8,10 +8,10 @@ import pandas as pd
 
 from proxy.regression.domain import MISSING, WITHHELD
 from proxy.regression.folds import MOST_FOLDS
-from proxy.regression.proxy import Proxy
+from proxy.regression.record import ProxyRecord
 
 
-def write_card(proxy: Proxy, folder: Path) -> None:
+def write_card(proxy: ProxyRecord, folder: Path) -> None:
     """Write card.md and figures/ (parity and coverage plots) into `folder`."""
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
@@ -20,7 +20,7 @@ def write_card(proxy: Proxy, folder: Path) -> None:
     (folder / "card.md").write_text(card(proxy), encoding="utf-8")
 
 
-def card(proxy: Proxy) -> str:
+def card(proxy: ProxyRecord) -> str:
     """Return the card in markdown."""
     counts = {str(name): int(count) for name, count in proxy.references["family"].value_counts(sort=False).items()}
     families = ", ".join(f"{name}: {counts[name]}" for name in sorted(counts)) if len(counts) <= 12 else "see the table"
@@ -96,7 +96,7 @@ def card(proxy: Proxy) -> str:
     return "\n".join(lines)
 
 
-def _domain(proxy: Proxy) -> list[str]:
+def _domain(proxy: ProxyRecord) -> list[str]:
     leverage, distance = proxy.domain.reach()
     within = proxy.validation["in_domain"]
     directions = proxy.domain.directions.shape[1]
@@ -129,7 +129,7 @@ def markdown(frame: pd.DataFrame, number: str = ".4g", missing: str = "") -> str
     return "\n".join([head, "|" + " --- |" * len(frame.columns), *body])
 
 
-def _parity(proxy: Proxy, path: Path) -> None:
+def _parity(proxy: ProxyRecord, path: Path) -> None:
     from matplotlib.figure import Figure
 
     table = proxy.validation
@@ -156,7 +156,7 @@ def _parity(proxy: Proxy, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _coverage(proxy: Proxy, path: Path) -> None:
+def _coverage(proxy: ProxyRecord, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.5, 4), layout="constrained")

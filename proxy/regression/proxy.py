@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,57 +13,19 @@ from proxy.regression.domain import MISSING, WITHHELD, Domain, contributions, ju
 from proxy.regression.folds import rows_needed
 from proxy.regression.intervals import LEVELS, Intervals, require_rows
 from proxy.regression.links import Bounds, Link
+from proxy.regression.record import ProxyRecord
 from proxy.regression.references import SIZE, listed, numeric, read_references
 from proxy.regression.regressor import ProxyRegressor
+from proxy.regression.save import save_proxy
 from proxy.regression.validation import coverage_by_level, score_candidates, validate
 
 FAMILIES_NEEDED = 9
 
 
-@dataclass(frozen=True, slots=True)
-class Proxy:
-    """A fitted proxy with the evidence for it.
+class Proxy(ProxyRecord):
+    """A fitted proxy: estimates the target of other models; its evidence is that of `ProxyRecord`."""
 
-    Attributes:
-        target: name of the column it estimates.
-        mode: ``outputs`` (features of answers) or ``scale`` (features of smaller siblings).
-        features: the columns it needs.
-        level: confidence of `lower` and `upper`.
-        bounds: of the target; (None, None) without.
-        unit: what was left out at a time, ``family`` or ``model``.
-        intervals: the fitted regressor and its left-out errors.
-        domain: where the references lie.
-        references: the training table.
-        validation: per left-out reference: model, family, truth, in_domain, estimate, lower, upper (at `level`), then
-            lower_50, upper_50 ... at every level, and a column per candidate; each made without the rows left out
-            together, intervals widened or withheld as for any other model.
-        scores: per candidate (``chosen`` first): mae, rmse, r2, spearman, and coverage at `level` for ``chosen``.
-        coverage: per level: rows with an interval, share that held the truth, mean width; the same for those inside
-            and outside the domain; rows whose interval was withheld.
-        remarks: what a reader must know about the fit.
-        seed: recorded; nothing in the fit is random.
-    """
-
-    target: str
-    mode: str
-    features: tuple[str, ...]
-    level: float
-    bounds: Bounds
-    unit: str
-    intervals: Intervals
-    domain: Domain
-    references: pd.DataFrame
-    validation: pd.DataFrame
-    scores: pd.DataFrame
-    coverage: pd.DataFrame
-    remarks: tuple[str, ...] = ()
-    seed: int = 0
-    details: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def chosen(self) -> str:
-        """Name of the candidate in use."""
-        return self.intervals.regressor.chosen_
+    __slots__ = ()
 
     def predict(self, features: pd.DataFrame, *, every_level: bool = False) -> pd.DataFrame:
         """Estimate the target of other models.
@@ -123,8 +83,6 @@ class Proxy:
 
     def save(self, folder: Path) -> None:
         """Write the proxy into a new folder; see `proxy.regression.save`."""
-        from proxy.regression.save import save_proxy
-
         save_proxy(self, folder)
 
     def _names(self, features: pd.DataFrame) -> pd.Series:

@@ -12,7 +12,7 @@ import mlflow
 import pandas as pd
 from mlflow.pyfunc import PythonModel
 
-from proxy.regression.save import load_proxy
+from proxy.regression.load import load_proxy
 
 
 class ServedProxy(PythonModel):  # type: ignore[misc]

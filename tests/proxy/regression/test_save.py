@@ -12,8 +12,8 @@ from estimators.base import InputError
 from proxy import Proxy, ProxyRegressor, load_proxy
 from proxy.regression.candidates import CANDIDATES
 from proxy.regression.intervals import Intervals
+from proxy.regression.load import TRUSTED
 from proxy.regression.references import SIZE
-from proxy.regression.save import TRUSTED
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from estimators.base import EmergenceError, InputError
-from proxy.sweeps import jobs as jobs_module
 from proxy.sweeps import driver
+from proxy.sweeps import jobs as jobs_module
 from proxy.sweeps.cluster import WorkerLostError
 from proxy.sweeps.jobs import Job, make_jobs
 from proxy.sweeps.placement import GIB, Demand, Node

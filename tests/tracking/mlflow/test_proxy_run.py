@@ -10,8 +10,8 @@ import pytest
 from mlflow import MlflowClient
 
 from estimators.base import InputError
+from proxy.regression.load import load_proxy
 from proxy.regression.proxy import fit_proxy
-from proxy.regression.save import load_proxy
 from tracking import download_proxy, track_estimates, track_features, track_proxy
 
 SERVED = Path(__file__).parents[3] / "proxy" / "regression" / "served.py"

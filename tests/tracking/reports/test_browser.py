@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from proxy.regression.load import load_proxy
 from proxy.regression.proxy import fit_proxy
-from proxy.regression.save import load_proxy
 from tracking import track, track_proxy
 from tracking.reports.page import report
 
