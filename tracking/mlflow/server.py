@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from estimators.base import EmergenceError, InputError
+from tracking.mlflow.adapter import VIEW
 from tracking.mlflow.store import ARTIFACTS, open_store, sqlite_path, store_uri, worded
 
 HOST = "127.0.0.1"  # MLflow's server asks nobody for a password, so it listens to this machine alone
@@ -60,7 +61,10 @@ def user_interface(
     client = open_store(uri)
     with worded(uri, starting=True):
         found = client.get_experiment_by_name(experiment)
-    where = "/#/experiments" + (f"/{found.experiment_id}" if found and found.lifecycle_stage == "active" else "")
+    where = "/#/experiments"
+    if found and found.lifecycle_stage == "active":  # MLflow would open a page for chat logs by itself
+        view = f"&viewStateShareKey={VIEW}" if f"mlflow.sharedViewState.{VIEW}" in found.tags else ""
+        where += f"/{found.experiment_id}/runs?workflowType=machine_learning{view}"
     if uri.startswith("http"):
         yield UserInterface(uri, uri + where, None)
         return

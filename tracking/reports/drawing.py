@@ -112,6 +112,18 @@ def curves(
     return figure
 
 
+def count_label(count: float) -> str:
+    """Write a large number as people say it; matplotlib's own labels of powers of ten are formulas.
+
+    >>> count_label(134_515_008), count_label(30_000), count_label(2e12)
+    ('135M', '30k', '2T')
+    """
+    for unit, name in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= 0.9995 * unit:
+            return f"{count / unit:.3g}{name}"
+    return f"{count:.3g}"
+
+
 def numbers(rows: pd.DataFrame, column: str) -> np.ndarray:
     """Return a column as floats, NaN where nothing is known."""
     return rows[column].to_numpy(dtype=float, na_value=np.nan)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MultipleLocator
+from matplotlib.ticker import FuncFormatter, MultipleLocator, NullFormatter
 
 from tracking.reports.drawing import (
     COLOURS,
     LEGEND,
     MARKERS,
     SPREAD,
+    count_label,
     curves,
     cycle,
     is_twin,
@@ -121,6 +122,8 @@ def by_size(table: pd.DataFrame) -> Figure:
                 axes.plot(xs, law[0] + law[1] * np.log10(xs), color="#888888", ls=":")
                 axes.annotate(label, (0.03, 0.97), xycoords="axes fraction", va="top", fontsize=8)
             axes.set(title=corpus, xlabel="parameters N", ylabel="peak of E(l) [bits]", xscale="log")
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: count_label(count)))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         if len(families) <= LEGEND:  # more would leave no room to draw in; the table names them
             legend_below(figure, panels, *panels[0].get_legend_handles_labels())
     return figure

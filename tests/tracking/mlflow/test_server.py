@@ -26,7 +26,8 @@ def test_ui_serves_the_store_on_loopback_and_ends_cleanly(small, fresh_sqlite, t
         assert process.stderr is not None
         page = next(found[1] for line in process.stderr if (found := re.search(r"Your runs: (\S+)", line)))
         server, _, fragment = page.partition("/#")
-        assert re.fullmatch(r"/experiments/\d+", fragment)
+        runs = r"/experiments/\d+/runs\?workflowType=machine_learning&viewStateShareKey=emergence"
+        assert re.fullmatch(runs, fragment)
         assert "<title>MLflow</title>" in requests.get(server, timeout=30).text
         found = requests.get(f"{server}/api/2.0/mlflow/runs/get", params={"run_id": tracked.run_id}, timeout=30)
         assert found.json()["run"]["info"]["run_name"] == "small"
