@@ -23,7 +23,7 @@ from pathlib import Path
 import openai
 import pandas as pd
 
-from extraction import collect
+from extraction import Limits, Server, collect
 from extraction.answers.collecting.endpoints import Capabilities
 from extraction.tables import RESPONSES
 
@@ -76,9 +76,9 @@ async def bare(url: str, texts: list[str]) -> None:
 def ours(url: str, texts: list[str], folder: Path) -> None:
     """Ask for every answer and keep it."""
     prompts = pd.DataFrame({"prompt": texts})
-    able = Capabilities("chat")
+    server = Server(url, capabilities=Capabilities("chat"))
     out = folder / f"{time.monotonic_ns()}.parquet"
-    collect("m", prompts, base_url=url, out=out, capabilities=able, concurrency=CONCURRENCY)
+    collect("m", prompts, out=out, server=server, limits=Limits(concurrency=CONCURRENCY))
 
 
 def throughput(url: str, calls: int, rounds: int, folder: Path) -> None:

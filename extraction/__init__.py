@@ -9,6 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from extraction.answers.collecting.endpoints import Sampling
+    from extraction.answers.collecting.options import Limits, Server
+    from extraction.answers.collecting.pace import Budget
     from extraction.answers.collecting.run import collect
     from extraction.answers.generation import generate_answers
     from extraction.answers.prompt_sets import prompts
@@ -24,8 +27,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Behaviour": "states.behaviour",
+    "Budget": "answers.collecting.pace",
     "CATEGORIES": "corpora.categories",
     "LanguageModel": "models.load",
+    "Limits": "answers.collecting.options",
+    "Sampling": "answers.collecting.endpoints",
+    "Server": "answers.collecting.options",
     "States": "states.extracting",
     "Statistics": "states.statistics",
     "Windows": "corpora.token_windows",
@@ -47,7 +54,11 @@ _HOMES = {
 __all__ = [
     "CATEGORIES",
     "Behaviour",
+    "Budget",
     "LanguageModel",
+    "Limits",
+    "Sampling",
+    "Server",
     "States",
     "Statistics",
     "Windows",

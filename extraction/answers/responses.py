@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from estimators.base import InputError
-from extraction.answers.collecting.endpoints import Capabilities, Endpoint, Settings, is_count
+from extraction.answers.collecting.endpoints import Capabilities, Endpoint, Sampling, is_count
 from extraction.answers.collecting.log import AnswerLog, answer_key
 from extraction.tables import RESPONSES, Schema, check_table_path, read_table, replacing
 
@@ -60,7 +60,7 @@ class Collected:
 
 
 def response_chunks(
-    log: AnswerLog, model: str, endpoint: Endpoint, prompts: pd.DataFrame, samples: int, settings: Settings
+    log: AnswerLog, model: str, endpoint: Endpoint, prompts: pd.DataFrame, samples: int, sampling: Sampling
 ) -> Iterator[pd.DataFrame]:
     """The responses table in pieces, so that its size does not matter: one row per prompt and sample, in their order.
 
@@ -72,7 +72,7 @@ def response_chunks(
     count = len(prompts) * samples
     for start in range(0, count, ROWS_AT_A_TIME):
         rows = [divmod(row, samples) for row in range(start, min(count, start + ROWS_AT_A_TIME))]
-        yield _chunk(log, model, endpoint, prompts, rows, settings)
+        yield _chunk(log, model, endpoint, prompts, rows, sampling)
 
 
 def _chunk(
@@ -81,7 +81,7 @@ def _chunk(
     endpoint: Endpoint,
     prompts: pd.DataFrame,
     rows: Sequence[tuple[int, int]],
-    settings: Settings,
+    sampling: Sampling,
 ) -> pd.DataFrame:
     made: list[dict[str, Any]] = []
     block = prompts.iloc[rows[0][0] : rows[-1][0] + 1]
@@ -89,7 +89,7 @@ def _chunk(
     for number, sample in rows:
         prompt_id, prompt = ids[number - rows[0][0]], texts[number - rows[0][0]]
         row = {"model": model, "prompt_id": prompt_id, "sample": sample, "prompt": prompt, "error": "not asked"}
-        record = log.record(answer_key(model, endpoint, prompt, sample, settings))
+        record = log.record(answer_key(model, endpoint, prompt, sample, sampling))
         if record is not None:
             row |= {name: _plain(record.get(name)) for name in ("error", *FROM_RECORD)}
             for name in ("prompt_tokens", "completion_tokens"):

@@ -63,18 +63,21 @@ def collect(
     `emergence collect gemma-2m --base-url http://127.0.0.1:8000/v1 --out answers.parquet`
     """
     from extraction.answers.collecting.batch import NotReadyError
-    from extraction.answers.collecting.endpoints import Settings
+    from extraction.answers.collecting.endpoints import Sampling
+    from extraction.answers.collecting.options import Limits, Server
     from extraction.answers.collecting.pace import Budget, read_prices
     from extraction.answers.collecting.run import collect as collect_answers
     from extraction.answers.collecting.run import estimate_bill, log_path
     from extraction.answers.prompt_sets import prompts as read_prompts
 
+    server = Server(base_url, key_env, endpoint)  # type: ignore[arg-type]  # checked there
+    sampling = Sampling(max_tokens, temperature, seed, system, tuple(stop or ()))
+    limits = Limits(concurrency, max_retries, timeout)
     asked = read_prompts(prompts)
     price_in, price_out = (None, None) if prices is None else read_prices(prices, model)
     budget = Budget(price_in, price_out, max_cost, max_total_tokens)
     if dry_run:
-        settings = Settings(max_tokens, temperature, seed, system, tuple(stop or ()))
-        bill = estimate_bill(model, asked, out=out, budget=budget, samples=samples, settings=settings)
+        bill = estimate_bill(model, asked, out=out, budget=budget, samples=samples, sampling=sampling)
         _say_bill(bill, as_json=as_json)
         return
     try:
@@ -84,19 +87,11 @@ def collect(
             done = collect_answers(
                 model,
                 asked,
-                base_url=base_url,
                 out=out,
-                key_env=key_env,
-                endpoint=endpoint,
+                server=server,
+                sampling=sampling,
                 samples=samples,
-                max_tokens=max_tokens,
-                temperature=temperature,
-                system=system,
-                stop=stop or (),
-                seed=seed,
-                concurrency=concurrency,
-                max_retries=max_retries,
-                timeout_s=timeout,
+                limits=limits,
                 budget=budget,
                 batch=batch,
                 progress=tell,

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from estimators.base import EmergenceError, InputError
 from extraction.answers.collecting.endpoints import PATHS, Answer, Endpoint, MalformedAnswerError, read
+from extraction.answers.collecting.options import Limits
 from extraction.answers.collecting.redaction import one_line
 
 if TYPE_CHECKING:
@@ -97,8 +98,7 @@ class Api:
     Args:
         base_url: e.g. ``https://api.openai.com/v1``.
         key: sent as bearer token and kept out of every message.
-        timeout_s: longest wait for one reply.
-        connections: most calls at once.
+        limits: most calls at once and longest wait.
         http_client: transport to use instead of a new one.
     """
 
@@ -106,9 +106,8 @@ class Api:
         self,
         base_url: str,
         key: str,
+        limits: Limits,
         *,
-        timeout_s: float = 120.0,
-        connections: int = 8,
         http_client: httpx2.AsyncClient | None = None,
     ) -> None:
         import httpx2
@@ -118,11 +117,12 @@ class Api:
         self._key = key
         self._own = http_client is None
         if http_client is None:
-            limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
-            http_client = openai.DefaultAsyncHttpxClient(limits=limits)
+            most = limits.concurrency
+            connections = httpx2.Limits(max_connections=most, max_keepalive_connections=most)
+            http_client = openai.DefaultAsyncHttpxClient(limits=connections)
         # Retries are this project's own: the client would also repeat calls for which the quota is spent.
         self.client = openai.AsyncOpenAI(
-            api_key=key, base_url=base_url, max_retries=0, timeout=timeout_s, http_client=http_client
+            api_key=key, base_url=base_url, max_retries=0, timeout=limits.timeout_s, http_client=http_client
         )
 
     async def __aenter__(self) -> Api:

@@ -16,7 +16,7 @@ from estimators.base import EmergenceError, InputError
 from extraction.answers.collecting.api import Api, BrokenError, RefusedError
 from extraction.answers.collecting.endpoints import PATHS, Capabilities, MalformedAnswerError, billed_tokens
 from extraction.answers.collecting.pace import BudgetSpentError
-from extraction.answers.collecting.requests import Asking, Job, cut
+from extraction.answers.collecting.requests import Call, Collector, cut
 
 if TYPE_CHECKING:
     from openai.types import Batch
@@ -34,7 +34,9 @@ class NotReadyError(EmergenceError):
     """The batch is on its way; come back later."""
 
 
-async def ask_in_batches(run: Asking, api: Api, able: Capabilities, texts: Iterable[str], samples: int) -> None:
+async def ask_in_batches(
+    run: Collector, api: Api, capabilities: Capabilities, texts: Iterable[str], samples: int
+) -> None:
     """Fetch what batches handed in earlier have answered, whatever run they were for, then hand in what is missing.
 
     What a batch fetched just now failed to answer is handed in by the next call, so that its reasons are seen first.
@@ -44,8 +46,8 @@ async def ask_in_batches(run: Asking, api: Api, able: Capabilities, texts: Itera
         InputError: if the server has no Batch API, or no system prompt.
         BudgetSpentError: if the limit does not allow for all; what it does allow for is handed in.
     """
-    able = replace(able, several=False)
-    run.begin(able)
+    capabilities = replace(capabilities, several=False)
+    run.begin(capabilities)
     await _find_again(run, api)
     before = run.log.on_the_way()
     unknown = waiting = False
@@ -53,22 +55,22 @@ async def ask_in_batches(run: Asking, api: Api, able: Capabilities, texts: Itera
     for name in [name for name, state in run.log.batches.items() if state == "handed in"]:
         batch = await _answer(api, api.client.batches.retrieve(name))
         if batch.status in OVER:
-            await _fetch_all(run, api, able, batch)
+            await _fetch_all(run, api, capabilities, batch)
             unknown = unknown or _asked(run, batch) is None
         else:
             states.append(_state(batch))
             waiting = waiting or _asked(run, batch) is None  # a log that does not say what the batch was asked for
     on_the_way = run.log.on_the_way()
     ready, due = [], 0
-    for job in run.jobs(able, texts, samples):
-        due += job.keys[0] in on_the_way
-        if job.keys[0] not in before:
-            ready.append(job)
+    for call in run.calls(capabilities, texts, samples):
+        due += call.keys[0] in on_the_way
+        if call.keys[0] not in before:
+            ready.append(call)
     if ready and not unknown and not waiting:
         names, spent = [], None
         try:
-            for part in _parts(run, able, ready):
-                names.append(await _hand_in(run, api, able, part))
+            for part in _parts(run, capabilities, ready):
+                names.append(await _hand_in(run, api, capabilities, part))
         except BudgetSpentError as error:
             spent = error
         count = len(run.log.on_the_way() - on_the_way)
@@ -90,20 +92,20 @@ class _Part:
     size: int = 0
 
 
-def _asked(run: Asking, batch: Batch) -> Mapping[str, Any] | None:
+def _asked(run: Collector, batch: Batch) -> Mapping[str, Any] | None:
     """What the batch was asked for, as the log says; None in a log of an earlier release."""
     return run.log.handed_in.get((batch.metadata or {}).get(MARK, ""))
 
 
-async def _hand_in(run: Asking, api: Api, able: Capabilities, part: _Part) -> str:
+async def _hand_in(run: Collector, api: Api, capabilities: Capabilities, part: _Part) -> str:
     token = uuid.uuid4().hex
-    asked = {"model": run.model, "endpoint": able.endpoint, "stop": run.settings.stop, "keys": part.keys}
+    asked = {"model": run.model, "endpoint": capabilities.endpoint, "stop": run.sampling.stop, "keys": part.keys}
     made = int(time.time())
     run.log.append({"batch": token, "state": "preparing", **asked, "held": part.held, "made": made})
     run.log.sync()
     with part.file as requests:
         file = await _answer(api, api.client.files.create(file=Path(requests.name), purpose="batch"))
-    endpoint: Any = f"/v1{PATHS[able.endpoint]}"
+    endpoint: Any = f"/v1{PATHS[capabilities.endpoint]}"
     window: Literal["24h"] = "24h"
     batch = await _answer(
         api,
@@ -117,7 +119,7 @@ async def _hand_in(run: Asking, api: Api, able: Capabilities, part: _Part) -> st
     return str(batch.id)
 
 
-async def _find_again(run: Asking, api: Api) -> None:
+async def _find_again(run: Collector, api: Api) -> None:
     """Look for batches that were handed in by a run that died before it could note their names."""
     tokens = {name for name, state in run.log.batches.items() if state == "preparing"}
     if not tokens:
@@ -138,7 +140,7 @@ async def _find_again(run: Asking, api: Api) -> None:
         run.log.append({"batch": token, "state": "never arrived"})
 
 
-def _parts(run: Asking, able: Capabilities, jobs: Iterable[Job]) -> Iterator[_Part]:
+def _parts(run: Collector, capabilities: Capabilities, calls: Iterable[Call]) -> Iterator[_Part]:
     """Files of requests within the limits of one batch and of the budget.
 
     Raises:
@@ -146,16 +148,16 @@ def _parts(run: Asking, able: Capabilities, jobs: Iterable[Job]) -> Iterator[_Pa
     """
     part: _Part | None = None
     spent: BudgetSpentError | None = None
-    url = f"/v1{PATHS[able.endpoint]}"
-    for job in jobs:
-        held = run.most_tokens(job)
+    url = f"/v1{PATHS[capabilities.endpoint]}"
+    for call in calls:
+        held = run.most_tokens(call)
         try:
             run.budget.hold(*held)
         except BudgetSpentError as error:
             spent = error
             break
-        call = {"custom_id": job.keys[0], "method": "POST", "url": url, "body": run.body(able, job)}
-        line = json.dumps(call).encode() + b"\n"
+        request = {"custom_id": call.keys[0], "method": "POST", "url": url, "body": run.body(capabilities, call)}
+        line = json.dumps(request).encode() + b"\n"
         if part is not None and (len(part.keys) == MOST_CALLS or part.size + len(line) > MOST_BYTES):
             part.file.flush()
             yield part
@@ -163,7 +165,7 @@ def _parts(run: Asking, able: Capabilities, jobs: Iterable[Job]) -> Iterator[_Pa
         if part is None:
             part = _Part(tempfile.NamedTemporaryFile(prefix="emergence-batch-", suffix=".jsonl"), [])  # noqa: SIM115
         part.file.write(line)
-        part.keys.append(job.keys[0])
+        part.keys.append(call.keys[0])
         part.size += len(line)
         part.held = part.held[0] + held[0], part.held[1] + held[1]
     if part is not None:
@@ -173,9 +175,9 @@ def _parts(run: Asking, able: Capabilities, jobs: Iterable[Job]) -> Iterator[_Pa
         raise spent
 
 
-async def _fetch_all(run: Asking, api: Api, able: Capabilities, batch: Batch) -> None:
+async def _fetch_all(run: Collector, api: Api, capabilities: Capabilities, batch: Batch) -> None:
     """Log what a batch brought; only then is it marked as fetched."""
-    asked = _asked(run, batch) or {"model": run.model, "endpoint": able.endpoint, "stop": run.settings.stop}
+    asked = _asked(run, batch) or {"model": run.model, "endpoint": capabilities.endpoint, "stop": run.sampling.stop}
     for file in (batch.output_file_id, batch.error_file_id):
         if file:
             await _fetch(run, api, asked, file)
@@ -187,7 +189,7 @@ async def _fetch_all(run: Asking, api: Api, able: Capabilities, batch: Batch) ->
         raise EmergenceError(f"The server refused batch {batch.id}: {'; '.join(reasons[:3]) or 'it does not say why'}.")
 
 
-async def _fetch(run: Asking, api: Api, asked: Mapping[str, Any], file: str) -> None:
+async def _fetch(run: Collector, api: Api, asked: Mapping[str, Any], file: str) -> None:
     """Log every answer in a result file, also those that this run does not ask for: they are paid for."""
     keys = set(asked["keys"]) if "keys" in asked else None
     async for line in _lines(api, file):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeGuard, get_args
 
-from estimators.base import EmergenceError
+from estimators.base import EmergenceError, InputError
 
 Endpoint = Literal["chat", "completions", "responses"]
 ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
@@ -24,7 +24,7 @@ class MalformedAnswerError(EmergenceError):
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class Sampling:
     """What determines an answer beside model, endpoint and prompt; part of the key it is stored under.
 
     Attributes:
@@ -34,6 +34,13 @@ class Settings:
         system: system prompt, for the endpoints that have one.
         stop: texts at which the answer ends.
         logprobs: alternatives per token to ask for, where the server gives any.
+
+    Raises:
+        InputError: if a number is out of range.
+
+    Example:
+        >>> Sampling(max_tokens=256, stop=(",",)).temperature
+        1.0
     """
 
     max_tokens: int = 64
@@ -42,6 +49,15 @@ class Settings:
     system: str | None = None
     stop: tuple[str, ...] = ()
     logprobs: int = 5
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that no server takes."""
+        if not isinstance(self.max_tokens, int) or not 1 <= self.max_tokens <= MOST_TOKENS:
+            raise InputError(f"max_tokens is a whole number from 1 to {MOST_TOKENS}; got {self.max_tokens}.")
+        if self.temperature is not None and not 0 <= self.temperature <= 2:  # NaN fails as well
+            raise InputError(f"temperature lies between 0 and 2; got {self.temperature}.")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed is a whole number from 0 to 2**63 - 1; got {self.seed}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,30 +101,30 @@ class Answer:
 
 
 def request(
-    model: str, prompt: str, settings: Settings, able: Capabilities, *, seed: int | None = None, n: int = 1
+    model: str, prompt: str, sampling: Sampling, capabilities: Capabilities, *, seed: int | None = None, n: int = 1
 ) -> dict[str, Any]:
     """Body of the request for `n` answers to `prompt`, with no field that the server rejects."""
-    asked = settings.logprobs and able.logprobs
-    body: dict[str, Any] = {"model": model, "temperature": settings.temperature, "stream": False}
-    if able.endpoint == "responses":
-        body |= {"input": prompt, "max_output_tokens": settings.max_tokens, "instructions": settings.system}
+    asked = sampling.logprobs and capabilities.logprobs
+    body: dict[str, Any] = {"model": model, "temperature": sampling.temperature, "stream": False}
+    if capabilities.endpoint == "responses":
+        body |= {"input": prompt, "max_output_tokens": sampling.max_tokens, "instructions": sampling.system}
         if asked:
-            body |= {"top_logprobs": settings.logprobs, "include": ["message.output_text.logprobs"]}
+            body |= {"top_logprobs": sampling.logprobs, "include": ["message.output_text.logprobs"]}
     else:
-        limit = "max_completion_tokens" if "max_tokens" in able.rejected else "max_tokens"
-        body |= {limit: settings.max_tokens, "seed": seed, "stop": list(settings.stop) or None}
+        limit = "max_completion_tokens" if "max_tokens" in capabilities.rejected else "max_tokens"
+        body |= {limit: sampling.max_tokens, "seed": seed, "stop": list(sampling.stop) or None}
         body["n"] = n if n > 1 else None
-        if able.endpoint == "chat":
-            system = [{"role": "system", "content": settings.system}] if settings.system else []
+        if capabilities.endpoint == "chat":
+            system = [{"role": "system", "content": sampling.system}] if sampling.system else []
             body["messages"] = [*system, {"role": "user", "content": prompt}]
             if asked:
-                body |= {"logprobs": True, "top_logprobs": settings.logprobs}
+                body |= {"logprobs": True, "top_logprobs": sampling.logprobs}
         else:
             body["prompt"] = prompt
             if asked:
-                body["logprobs"] = settings.logprobs
-    body |= able.extra
-    return {name: value for name, value in body.items() if value is not None and name not in able.rejected}
+                body["logprobs"] = sampling.logprobs
+    body |= capabilities.extra
+    return {name: value for name, value in body.items() if value is not None and name not in capabilities.rejected}
 
 
 def read(endpoint: Endpoint, reply: object) -> list[Answer]:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from estimators.base import EmergenceError, InputError
-from extraction.answers.collecting.endpoints import Endpoint, Settings
+from extraction.answers.collecting.endpoints import Endpoint, Sampling
 from extraction.answers.collecting.redaction import without_secret
 
 VERSION = 1
@@ -22,10 +22,10 @@ SYNC_EVERY_S = 0.5
 BEGINNING = b'{"version": '  # of every record
 
 
-def answer_key(model: str, endpoint: Endpoint, prompt: str, sample: int, settings: Settings) -> str:
+def answer_key(model: str, endpoint: Endpoint, prompt: str, sample: int, sampling: Sampling) -> str:
     """Name of one answer: 32 hex digits of all that determines it."""
     digest = hashlib.sha256(prompt.encode()).hexdigest()
-    what = [VERSION, model, endpoint, digest, sample, asdict(settings)]
+    what = [VERSION, model, endpoint, digest, sample, asdict(sampling)]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
 
 

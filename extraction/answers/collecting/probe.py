@@ -16,7 +16,7 @@ from extraction.answers.collecting.endpoints import (
     Capabilities,
     Endpoint,
     MalformedAnswerError,
-    Settings,
+    Sampling,
     billed_tokens,
     request,
 )
@@ -33,7 +33,7 @@ OPTIONAL = ("temperature", "seed", "n", "stop", "logprobs", "top_logprobs", "inc
 
 
 async def probe(
-    api: Api, model: str, endpoints: Sequence[Endpoint], settings: Settings, budget: Budget
+    api: Api, model: str, endpoints: Sequence[Endpoint], sampling: Sampling, budget: Budget
 ) -> Capabilities:
     """Ask a few short questions and see which request fields have an effect.
 
@@ -41,14 +41,14 @@ async def probe(
         api: the server.
         model: name of the model there.
         endpoints: those to try, in this order.
-        settings: of the answers that will be asked for.
+        sampling: of the answers that will be asked for.
         budget: the questions are paid from it.
 
     Raises:
         InputError: if the server cannot be reached, or no endpoint answers.
         BudgetSpentError: if the budget does not allow for the questions.
     """
-    small = replace(settings, max_tokens=TOKENS, stop=(), system=None)
+    small = replace(sampling, max_tokens=TOKENS, stop=(), system=None)
     refusals = []
     for candidate in endpoints:
         try:
@@ -81,42 +81,42 @@ class _Probe:
     def __init__(self, api: Api, model: str, budget: Budget) -> None:
         self.api, self.model, self.budget = api, model, budget
 
-    async def endpoint(self, endpoint: Endpoint, small: Settings) -> Capabilities:
-        able = Capabilities(endpoint, logprobs=small.logprobs, several=True, seed=True)
-        able, first, _ = await self._ask(small, able, n=2)
-        able = replace(
-            able,
+    async def endpoint(self, endpoint: Endpoint, small: Sampling) -> Capabilities:
+        capabilities = Capabilities(endpoint, logprobs=small.logprobs, several=True, seed=True)
+        capabilities, first, _ = await self._ask(small, capabilities, n=2)
+        capabilities = replace(
+            capabilities,
             several=len(first) == 2,
             # The chosen token's own logprob is worth asking for, also where no alternatives come with it.
             logprobs=max((max(1, len(entry["top"])) for entry in first[0].logprobs or []), default=0),
-            seed="seed" not in able.rejected and endpoint != "responses",
+            seed="seed" not in capabilities.rejected and endpoint != "responses",
         )
-        able, first, usage = await self._ask(small, able, seed=1)
-        able = await self._sampling(small, able, first[0])
+        capabilities, first, usage = await self._ask(small, capabilities, seed=1)
+        capabilities = await self._sampling(small, capabilities, first[0])
         if endpoint != "responses":
-            able, stopped, _ = await self._ask(replace(small, stop=(LETTER,)), able, seed=1)
-            obeyed = "stop" not in able.rejected and LETTER not in stopped[0].text
-            able = replace(able, stop=obeyed if LETTER in first[0].text else None)
+            capabilities, stopped, _ = await self._ask(replace(small, stop=(LETTER,)), capabilities, seed=1)
+            obeyed = "stop" not in capabilities.rejected and LETTER not in stopped[0].text
+            capabilities = replace(capabilities, stop=obeyed if LETTER in first[0].text else None)
         if endpoint != "completions":
             try:
-                _, _, more = await self._ask(replace(small, system=FRIENDLY), able, seed=1)
-                able = replace(able, system=more > usage if more and usage else None)
+                _, _, more = await self._ask(replace(small, system=FRIENDLY), capabilities, seed=1)
+                capabilities = replace(capabilities, system=more > usage if more and usage else None)
             except (RefusedError, BrokenError, MalformedAnswerError):
-                able = replace(able, system=False)
-        return able
+                capabilities = replace(capabilities, system=False)
+        return capabilities
 
-    async def _sampling(self, small: Settings, able: Capabilities, first: Answer) -> Capabilities:
+    async def _sampling(self, small: Sampling, capabilities: Capabilities, first: Answer) -> Capabilities:
         """Whether answers vary, and whether the seed governs them."""
         if not small.temperature:
             return replace(
-                able, sampled=False, seed=able.seed and None
+                capabilities, sampled=False, seed=capabilities.seed and None
             )  # answers that never vary tell nothing of seeds
         ways: list[Mapping[str, Any]] = [{}]
-        if not able.rejected:
+        if not capabilities.rejected:
             # `transformers serve` decodes greedily whatever the temperature, unless told so in its own field.
             ways.append({"generation_config": json.dumps({"do_sample": True, "top_k": 0, "top_p": 1.0})})
         for extra in ways:
-            trial = replace(able, extra=extra)
+            trial = replace(capabilities, extra=extra)
             try:
                 if extra:
                     _, answers, _ = await self._ask(small, trial, seed=1)
@@ -129,32 +129,41 @@ class _Probe:
                 continue
             texts = first.text, again[0].text, other[0].text
             if len(set(texts)) > 1:
-                return replace(trial, sampled=True, seed=able.seed and texts[0] == texts[1])
-        return replace(able, sampled=False, seed=able.seed and None)
+                return replace(trial, sampled=True, seed=capabilities.seed and texts[0] == texts[1])
+        return replace(capabilities, sampled=False, seed=capabilities.seed and None)
 
     async def _ask(
-        self, settings: Settings, able: Capabilities, *, seed: int = 1, n: int = 1
+        self, sampling: Sampling, capabilities: Capabilities, *, seed: int = 1, n: int = 1
     ) -> tuple[Capabilities, list[Answer], int | None]:
         """One call, repeated without the optional fields that the server says it rejects."""
         while True:
             body = request(
-                self.model, PROBE, settings, able, seed=None if able.seed is False else seed, n=n if able.several else 1
+                self.model,
+                PROBE,
+                sampling,
+                capabilities,
+                seed=None if capabilities.seed is False else seed,
+                n=n if capabilities.several else 1,
             )
             try:
-                reply = await self._call(able.endpoint, body, settings)
+                reply = await self._call(capabilities.endpoint, body, sampling)
             except RefusedError as error:
                 culprit = _culprit(error, body)
                 if culprit is None:
                     raise
-                able = replace(able, rejected=(*able.rejected, culprit))
+                capabilities = replace(capabilities, rejected=(*capabilities.rejected, culprit))
                 if culprit in ("logprobs", "top_logprobs", "include"):
-                    able = replace(able, logprobs=0)
+                    capabilities = replace(capabilities, logprobs=0)
                 continue
-            return able, self.api.read(able.endpoint, reply), billed_tokens(able.endpoint, reply)[0]
+            return (
+                capabilities,
+                self.api.read(capabilities.endpoint, reply),
+                billed_tokens(capabilities.endpoint, reply)[0],
+            )
 
-    async def _call(self, endpoint: Endpoint, body: Mapping[str, Any], settings: Settings) -> object:
+    async def _call(self, endpoint: Endpoint, body: Mapping[str, Any], sampling: Sampling) -> object:
         """One call within the budget, tried again after a fault that may pass."""
-        held = prompt_tokens_upper(PROBE + (settings.system or "")), TOKENS * int(body.get("n", 1))
+        held = prompt_tokens_upper(PROBE + (sampling.system or "")), TOKENS * int(body.get("n", 1))
         for attempt in range(ATTEMPTS):
             self.budget.hold(*held)
             billed: tuple[int | None, int | None] = (0, 0)

@@ -1,4 +1,4 @@
-"""Asking for many answers at once: each call to its end, each answer into the log."""
+"""Collector for many answers at once: each call to its end, each answer into the log."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from extraction.answers.collecting.endpoints import (
     Capabilities,
     Endpoint,
     MalformedAnswerError,
-    Settings,
+    Sampling,
     billed_tokens,
     request,
 )
 from extraction.answers.collecting.log import SYNC_EVERY_S, AnswerLog, answer_key
+from extraction.answers.collecting.options import Limits
 from extraction.answers.collecting.pace import Budget, BudgetSpentError, Pace, delay, prompt_tokens_upper
 from extraction.answers.collecting.probe import probe
 
@@ -31,7 +32,7 @@ GIVE_UP_AFTER = 20  # calls in a row, beyond those in flight, that nobody answer
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Call:
     """One call: the samples of one prompt that are still missing and can be had together."""
 
     prompt: str
@@ -39,32 +40,32 @@ class Job:
     keys: tuple[str, ...]
 
 
-class Asking:
+class Collector:
     """One run over the missing answers of one model.
 
     Args:
         model: its name at the server.
-        settings: of the answers.
+        sampling: of the answers.
         log: where they go.
         budget: limits, and the bill.
         pace: calls in flight.
-        max_retries: further attempts after a lost reply.
+        limits: further attempts after a lost reply.
         progress: told the number of answers of those this run has to ask for, failed ones included.
     """
 
     def __init__(
         self,
         model: str,
-        settings: Settings,
+        sampling: Sampling,
         log: AnswerLog,
         budget: Budget,
         pace: Pace,
-        max_retries: int,
+        limits: Limits,
         progress: Progress | None,
     ) -> None:
-        self.model, self.settings, self.log, self.budget, self.pace = model, settings, log, budget, pace
-        self.max_retries, self.progress = max_retries, progress
-        self.able: Capabilities | None = None
+        self.model, self.sampling, self.log, self.budget, self.pace = model, sampling, log, budget, pace
+        self.max_retries, self.progress = limits.max_retries, progress
+        self.capabilities: Capabilities | None = None
         self._stopped: EmergenceError | None = None
         self._reached = False
         self._done = self._total = self._unreached = 0
@@ -85,49 +86,49 @@ class Asking:
             first: endpoints in the order in which they are tried.
         """
         # A probe at temperature 0, or without logprobs, cannot tell what another one would.
-        asked = [self.settings.temperature, self.settings.logprobs, endpoint or list(first)]
+        asked = [self.sampling.temperature, self.sampling.logprobs, endpoint or list(first)]
         place = hashlib.sha256(json.dumps([api.base_url, self.model, asked]).encode()).hexdigest()[:16]
         if place in self.log.capabilities:
             known = dict(self.log.capabilities[place])
             return Capabilities(**{**known, "rejected": tuple(known["rejected"])})
         before = self.budget.prompt_tokens, self.budget.completion_tokens
-        able = await probe(api, self.model, [endpoint] if endpoint else first, self.settings, self.budget)
+        capabilities = await probe(api, self.model, [endpoint] if endpoint else first, self.sampling, self.budget)
         billed = self.budget.prompt_tokens - before[0], self.budget.completion_tokens - before[1]
-        self.log.append({"for": place, "model": self.model, "capabilities": asdict(able), "billed": billed})
-        return able
+        self.log.append({"for": place, "model": self.model, "capabilities": asdict(capabilities), "billed": billed})
+        return capabilities
 
-    def begin(self, able: Capabilities) -> None:
+    def begin(self, capabilities: Capabilities) -> None:
         """Take the server as it is.
 
         Raises:
             InputError: if it cannot be asked in this way.
         """
-        if self.settings.system and able.endpoint == "completions":
+        if self.sampling.system and capabilities.endpoint == "completions":
             raise InputError("The completions endpoint has no system prompt; leave it out or choose --endpoint chat.")
-        self.able = able
+        self.capabilities = capabilities
 
-    async def ask_all(self, api: Api, able: Capabilities, texts: Iterable[str], samples: int) -> None:
+    async def ask_all(self, api: Api, capabilities: Capabilities, texts: Iterable[str], samples: int) -> None:
         """Ask for every answer that the log does not hold; memory does not grow with their number.
 
         Raises:
             InputError: if the server cannot be asked in this way, or answers are on their way in a batch.
         """
-        self.begin(able)
+        self.begin(capabilities)
         on_the_way = self.log.on_the_way()
         due = 0
-        for job in self.jobs(able, texts, samples):
-            self._total += len(job.keys)
-            due += sum(key in on_the_way for key in job.keys)
+        for call in self.calls(capabilities, texts, samples):
+            self._total += len(call.keys)
+            due += sum(key in on_the_way for key in call.keys)
         if due:
             raise InputError(
                 f"{due} of these answers are on their way in a batch and would be paid for twice; "
                 "run the same command with --batch to fetch them."
             )
-        self._tell()
-        jobs = self.jobs(able, texts, samples)
+        self._report()
+        calls = self.calls(capabilities, texts, samples)
         keeping = asyncio.create_task(self._keep_on_disk())
         try:
-            await asyncio.gather(*(self._work(api, able, jobs) for _ in range(self.pace.concurrency)))
+            await asyncio.gather(*(self._work(api, capabilities, calls) for _ in range(self.pace.concurrency)))
         finally:
             keeping.cancel()
         if self._stopped is not None:
@@ -139,34 +140,36 @@ class Asking:
             await asyncio.sleep(SYNC_EVERY_S)
             self.log.sync_now_and_then()
 
-    def jobs(self, able: Capabilities, texts: Iterable[str], samples: int) -> Iterator[Job]:
+    def calls(self, capabilities: Capabilities, texts: Iterable[str], samples: int) -> Iterator[Call]:
         """Yield the calls that the log holds no answer to."""
         for text in texts:
-            keys = [answer_key(self.model, able.endpoint, text, number, self.settings) for number in range(samples)]
+            keys = [
+                answer_key(self.model, capabilities.endpoint, text, number, self.sampling) for number in range(samples)
+            ]
             open_ = [(number, key) for number, key in enumerate(keys) if not self.log.answered(key)]
-            together = len(open_) if able.several else 1
+            together = len(open_) if capabilities.several else 1
             for start in range(0, len(open_), max(1, together)):
                 numbers, names = zip(*open_[start : start + together], strict=True)
-                yield Job(text, numbers, names)
+                yield Call(text, numbers, names)
 
-    def body(self, able: Capabilities, job: Job) -> dict[str, Any]:
-        """The request of one job; its seed comes from the key, which holds the run's seed, the prompt and sample."""
-        seed = None if able.seed is False else int(job.keys[0][:7], 16)
-        return request(self.model, job.prompt, self.settings, able, seed=seed, n=len(job.samples))
+    def body(self, capabilities: Capabilities, call: Call) -> dict[str, Any]:
+        """The request of one call; its seed comes from the key, which holds the run's seed, the prompt and sample."""
+        seed = None if capabilities.seed is False else int(call.keys[0][:7], 16)
+        return request(self.model, call.prompt, self.sampling, capabilities, seed=seed, n=len(call.samples))
 
-    async def _work(self, api: Api, able: Capabilities, jobs: Iterator[Job]) -> None:
-        for job in jobs:
+    async def _work(self, api: Api, capabilities: Capabilities, calls: Iterator[Call]) -> None:
+        for call in calls:
             try:
-                await self._finish(api, able, job)
+                await self._finish(api, capabilities, call)
             except EmergenceError as error:  # no more calls; those in flight are paid for and may arrive
                 self._stopped = self._stopped or error
             if self._stopped is not None:
                 self.pace.halt()
                 return
 
-    async def _finish(self, api: Api, able: Capabilities, job: Job) -> None:
-        """One job to its end: answers in the log, or the reason why not."""
-        body = self.body(able, job)
+    async def _finish(self, api: Api, capabilities: Capabilities, call: Call) -> None:
+        """One call to its end: answers in the log, or the reason why not."""
+        body = self.body(capabilities, call)
         reason, bill = "", [0, 0]
         for attempt in range(self.max_retries + 1):
             if attempt:
@@ -175,27 +178,27 @@ class Asking:
                 if self._stopped is not None:
                     return
                 try:
-                    return await self._call(api, able, job, body, attempt, bill)
+                    return await self._call(api, capabilities, call, body, attempt, bill)
                 except RefusedError as error:
                     reason = str(error)
                     break
                 except (BusyError, BrokenError, MalformedAnswerError) as error:
                     reason = str(error)
                     self._check_alive(api, error)
-        self.fail(job.keys, reason, bill)
+        self.fail(call.keys, reason, bill)
 
     async def _call(
-        self, api: Api, able: Capabilities, job: Job, body: dict[str, Any], attempt: int, bill: list[int]
+        self, api: Api, capabilities: Capabilities, call: Call, body: dict[str, Any], attempt: int, bill: list[int]
     ) -> None:
-        """One call within the budget; its answers go into the log, its cost onto the job's `bill`."""
-        held = self.most_tokens(job)
+        """One call within the budget; its answers go into the log, its cost onto the call's `bill`."""
+        held = self.most_tokens(call)
         await self._hold(held)
         began = time.monotonic()
         billed: tuple[int | None, int | None] = (0, 0)
         try:
-            reply, headers = await api.call(able.endpoint, body)
-            billed = billed_tokens(able.endpoint, reply)
-            answers = api.read(able.endpoint, reply)
+            reply, headers = await api.call(capabilities.endpoint, body)
+            billed = billed_tokens(capabilities.endpoint, reply)
+            answers = api.read(capabilities.endpoint, reply)
         except BusyError as error:
             self.pace.complained(error.wait_s, attempt)
             raise
@@ -207,12 +210,12 @@ class Asking:
             bill[:] = bill[0] + cost[0], bill[1] + cost[1]
         self.pace.answered(headers, sum(held))
         self._reached, self._unreached = True, 0
-        self.keep(job, answers, bill, round(time.monotonic() - began, 4))
+        self.keep(call, answers, bill, round(time.monotonic() - began, 4))
 
-    def most_tokens(self, job: Job) -> tuple[int, int]:
-        """Prompt and answer tokens that a job can cost at most."""
-        prompt = prompt_tokens_upper(job.prompt + (self.settings.system or ""))
-        return prompt, self.settings.max_tokens * len(job.keys)
+    def most_tokens(self, call: Call) -> tuple[int, int]:
+        """Prompt and answer tokens that a call can cost at most."""
+        prompt = prompt_tokens_upper(call.prompt + (self.sampling.system or ""))
+        return prompt, self.sampling.max_tokens * len(call.keys)
 
     def _check_alive(self, api: Api, error: EmergenceError) -> None:
         """Stop the run when nobody answers, rather than try thousands of calls in vain."""
@@ -233,15 +236,15 @@ class Asking:
                     raise
                 await asyncio.sleep(0.05)  # what is in flight may turn out cheaper than what was set aside for it
 
-    def keep(self, job: Job, answers: Sequence[Answer], bill: Sequence[int], latency_s: float | None) -> None:
+    def keep(self, call: Call, answers: Sequence[Answer], bill: Sequence[int], latency_s: float | None) -> None:
         """Log the answers of one call with what they cost in all, and what is missing of them as failed."""
-        for key, answer in zip(job.keys, answers, strict=False):
-            self.note_answer(key, self.model, cut(answer, self.settings.stop), bill, latency_s)
+        for key, answer in zip(call.keys, answers, strict=False):
+            self.note_answer(key, self.model, cut(answer, self.sampling.stop), bill, latency_s)
             bill = (0, 0)  # one bill per call
-        self._done += len(answers[: len(job.keys)])
-        self._tell()
-        if len(answers) < len(job.keys):
-            self.fail(job.keys[len(answers) :], f"the reply has {len(answers)} of {len(job.keys)} answers asked for")
+        self._done += len(answers[: len(call.keys)])
+        self._report()
+        if len(answers) < len(call.keys):
+            self.fail(call.keys[len(answers) :], f"the reply has {len(answers)} of {len(call.keys)} answers asked for")
 
     def fail(self, keys: Sequence[str], reason: str, bill: Sequence[int] = (0, 0)) -> None:
         """Log why there are no answers under `keys`, and what they cost all the same."""
@@ -249,12 +252,12 @@ class Asking:
             self.note_failure(key, self.model, reason, bill)
             bill = (0, 0)
         self._done += len(keys)
-        self._tell()
+        self._report()
 
     def note_answer(
         self, key: str, model: str, answer: Answer, bill: Sequence[int], latency_s: float | None = None
     ) -> None:
-        """Log one answer, of this run or of an earlier one with other settings."""
+        """Log one answer, of this run or of an earlier one with other sampling."""
         record = {"key": key, "model": model, **asdict(answer), "billed": list(bill), "latency_s": latency_s}
         self.log.append({**record, "created": _now()})
 
@@ -262,7 +265,7 @@ class Asking:
         """Log why there is no answer."""
         self.log.append({"key": key, "model": model, "error": reason, "billed": list(bill), "created": _now()})
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         if self.progress is not None:
             self.progress(self._done, self._total)
 

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import pandas as pd
 
 from estimators.base import EmergenceError, InputError, Progress
 from extraction.answers.collecting.api import Api, api_key, check_base_url
 from extraction.answers.collecting.batch import NotReadyError, ask_in_batches
-from extraction.answers.collecting.endpoints import ENDPOINTS, Capabilities, Endpoint, Settings
+from extraction.answers.collecting.endpoints import ENDPOINTS, Capabilities, Endpoint, Sampling
 from extraction.answers.collecting.log import AnswerLog, answer_key
+from extraction.answers.collecting.options import Limits, Server, whole_number
 from extraction.answers.collecting.pace import Budget, Pace
 from extraction.answers.collecting.probe import most_tokens
-from extraction.answers.collecting.requests import Asking
+from extraction.answers.collecting.requests import Collector
 from extraction.answers.prompt_sets import all_distinct, check_prompts, listed_entities
 from extraction.answers.responses import Collected, response_chunks, write_chunks
 from extraction.tables import check_table_path
 
-if TYPE_CHECKING:
-    import httpx2
-
+MOST_SAMPLES = 100_000  # of one prompt
 LISTS_FIRST: tuple[Endpoint, ...] = ("completions", "chat", "responses")  # the paper's lists are texts to go on with
 
 
@@ -33,24 +32,13 @@ def collect(
     model: str,
     prompts: pd.DataFrame,
     *,
-    base_url: str | None = None,
     out: Path,
-    key_env: str = "OPENAI_API_KEY",
-    endpoint: str = "auto",
+    server: Server | None = None,
+    sampling: Sampling | None = None,
     samples: int = 1,
-    max_tokens: int = 64,
-    temperature: float | None = 1.0,
-    seed: int = 0,
-    system: str | None = None,
-    stop: Sequence[str] = (),
-    logprobs: int = 5,
-    concurrency: int = 8,
-    max_retries: int = 5,
-    timeout_s: float = 120.0,
+    limits: Limits | None = None,
     budget: Budget | None = None,
     batch: bool = False,
-    capabilities: Capabilities | None = None,
-    http_client: httpx2.AsyncClient | None = None,
     progress: Progress | None = None,
 ) -> Collected:
     """Ask a model behind an OpenAI-compatible API for its answers to `prompts`, and write them to `out`.
@@ -61,27 +49,16 @@ def collect(
     Args:
         model: its name at the server.
         prompts: columns ``prompt_id`` and ``prompt``, see `extraction.answers.prompt_sets`.
-        base_url: of the server; by default OPENAI_BASE_URL or OpenAI itself.
         out: table to write, ``.parquet``, ``.csv`` or ``.json``.
-        key_env: environment variable that holds the key; servers on this machine need none.
-        endpoint: ``chat``, ``completions``, ``responses``, or ``auto`` for the first that answers; if all prompts are
-            lists of entities, ``completions`` is tried first.
+        server: where the model answers; by default OpenAI. If all prompts are lists of entities, the endpoint
+            ``completions`` is tried first.
+        sampling: what determines an answer beside its prompt: length, temperature, seed, system prompt, stops.
         samples: answers per prompt.
-        max_tokens: longest answer, in the server's tokens.
-        temperature: of the sampling; None leaves it to the server.
-        seed: from which every answer's own seed is derived.
-        system: system prompt, for the endpoints that have one.
-        stop: texts at which an answer ends.
-        logprobs: alternatives per token to ask for, where the server gives any.
-        concurrency: most calls at once; fewer while the server complains.
-        max_retries: further attempts after a lost or unreadable reply.
-        timeout_s: longest wait for one reply.
+        limits: calls at once, attempts, longest wait.
         budget: prices and limits, which cover all that the log beside `out` was billed for this model, the probe and
             earlier runs included; carries the bill of this run afterwards.
         batch: leave the calls to the server's Batch API: the first call hands them in, a later one fetches the answers.
-        capabilities: of the server, where known; otherwise they are found out by a few short questions.
-        http_client: transport to use instead of a new one.
-        progress: told the number of answers.
+        progress: notified of the number of answers.
 
     Returns:
         What was written: counts, reasons of what is missing, what the server can do, and the table on demand.
@@ -93,38 +70,38 @@ def collect(
     """
     check_table_path(out)
     prompts = check_prompts(prompts)
-    settings = Settings(max_tokens, temperature, seed, system, tuple(stop), logprobs)
-    _check_numbers(settings, samples, concurrency)
-    if endpoint != "auto" and endpoint not in ENDPOINTS:
-        raise InputError(f"Unknown endpoint {endpoint}; choose auto, {', '.join(ENDPOINTS)}.")
-    url = check_base_url(base_url)
-    key = api_key(url, key_env)
-    wanted = cast("Endpoint | None", None if endpoint == "auto" else endpoint)
+    server, sampling, limits = server or Server(), sampling or Sampling(), limits or Limits()
+    whole_number("samples", samples, 1, MOST_SAMPLES)
+    url = check_base_url(server.base_url)
+    key = api_key(url, server.key_env)
+    wanted = None if server.endpoint == "auto" else server.endpoint
     texts = prompts["prompt"] if all_distinct(prompts["prompt"]) else prompts["prompt"].drop_duplicates()
     first = LISTS_FIRST if wanted is None and all(listed_entities(text) for text in texts) else ENDPOINTS
     with AnswerLog(log_path(out), secret=key) as log:
-        run = Asking(model, settings, log, budget or Budget(), Pace(concurrency), max_retries, progress)
+        run = Collector(model, sampling, log, budget or Budget(), Pace(limits.concurrency), limits, progress)
 
         async def work() -> Capabilities:
-            async with Api(url, key, timeout_s=timeout_s, connections=concurrency, http_client=http_client) as api:
-                able = capabilities or await run.known_capabilities(api, wanted, first)
+            async with Api(url, key, limits, http_client=server.http_client) as api:
+                capabilities = server.capabilities or await run.known_capabilities(api, wanted, first)
                 if batch:
-                    await ask_in_batches(run, api, able, texts, samples)
+                    await ask_in_batches(run, api, capabilities, texts, samples)
                 else:
-                    await run.ask_all(api, able, texts, samples)
-                return able
+                    await run.ask_all(api, capabilities, texts, samples)
+                return capabilities
 
         stopped: EmergenceError | None = None
         try:
-            able = _run_async(work)
+            capabilities = _run_async(work)
         except EmergenceError as error:
-            if run.able is None:
+            if run.capabilities is None:
                 raise
-            able, stopped = run.able, error
-        done = Collected(out, able)
-        if stopped is not None and not _any_answer(log, model, able.endpoint, texts, samples, settings):
+            capabilities, stopped = run.capabilities, error
+        done = Collected(out, capabilities)
+        if stopped is not None and not _any_answer(log, model, capabilities.endpoint, texts, samples, sampling):
             raise stopped
-        write_chunks(_counted(response_chunks(log, model, able.endpoint, prompts, samples, settings), done), out)
+        write_chunks(
+            _counted(response_chunks(log, model, capabilities.endpoint, prompts, samples, sampling), done), out
+        )
     if stopped is not None:
         kind = type(stopped) if isinstance(stopped, InputError | NotReadyError) else EmergenceError
         raise kind(
@@ -141,9 +118,9 @@ def _counted(pieces: Iterable[pd.DataFrame], done: Collected) -> Iterator[pd.Dat
 
 
 def _any_answer(
-    log: AnswerLog, model: str, endpoint: Endpoint, texts: Iterable[str], samples: int, settings: Settings
+    log: AnswerLog, model: str, endpoint: Endpoint, texts: Iterable[str], samples: int, sampling: Sampling
 ) -> bool:
-    keys = (answer_key(model, endpoint, text, sample, settings) for text in texts for sample in range(samples))
+    keys = (answer_key(model, endpoint, text, sample, sampling) for text in texts for sample in range(samples))
     return any(map(log.answered, keys))
 
 
@@ -153,7 +130,7 @@ def log_path(out: Path) -> Path:
 
 
 def estimate_bill(
-    model: str, prompts: pd.DataFrame, *, out: Path, budget: Budget, samples: int = 1, settings: Settings | None = None
+    model: str, prompts: pd.DataFrame, *, out: Path, budget: Budget, samples: int = 1, sampling: Sampling | None = None
 ) -> dict[str, float | None]:
     """What `collect` would ask and cost at most, without asking anything.
 
@@ -163,7 +140,7 @@ def estimate_bill(
         out: the table; answers in the log beside it are not asked for again.
         budget: the prices.
         samples: answers per prompt.
-        settings: of the answers.
+        sampling: of the answers.
 
     Returns:
         ``answers`` to ask for, ``prompt_tokens`` (about, a token per 4 characters), ``answer_tokens`` (at most),
@@ -171,17 +148,17 @@ def estimate_bill(
         can do; 0 if the log says that already), and ``cost`` (of all, None without prices).
     """
     prompts = check_prompts(prompts)
-    settings = settings or Settings()
+    sampling = sampling or Sampling()
     answers = tokens = 0
     with AnswerLog(log_path(out)) if log_path(out).is_file() else nullcontext() as log:
         on_the_way, known = (log.on_the_way(), bool(log.capabilities)) if log is not None else (set[str](), False)
         for text in prompts["prompt"].drop_duplicates():
             for sample in range(samples):
-                keys = [answer_key(model, endpoint, text, sample, settings) for endpoint in ENDPOINTS]
+                keys = [answer_key(model, endpoint, text, sample, sampling) for endpoint in ENDPOINTS]
                 if not any(key in on_the_way or (log is not None and log.answered(key)) for key in keys):
                     answers += 1
-                    tokens += len(text + (settings.system or "")) // 4 + 8
-    most = answers * settings.max_tokens
+                    tokens += len(text + (sampling.system or "")) // 4 + 8
+    most = answers * sampling.max_tokens
     probing = (0, 0) if known or not answers else most_tokens()
     return {
         "answers": answers,
@@ -191,14 +168,6 @@ def estimate_bill(
         "probe_answer_tokens": probing[1],
         "cost": budget.cost(tokens + probing[0], most + probing[1]),
     }
-
-
-def _check_numbers(settings: Settings, samples: int, concurrency: int) -> None:
-    for name, value in (("samples", samples), ("concurrency", concurrency), ("max_tokens", settings.max_tokens)):
-        if value < 1:
-            raise InputError(f"{name} is a whole number from 1 up; {value} was given.")
-    if settings.temperature is not None and not 0 <= settings.temperature <= 2:
-        raise InputError(f"temperature lies between 0 and 2; {settings.temperature} was given.")
 
 
 def _run_async(work: Any) -> Any:

@@ -1,12 +1,13 @@
 """A played server for the real client: prompts to ask, replies to give, and a run against them."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import httpx2
 import pandas as pd
 
-from extraction import collect
+from extraction import Limits, Sampling, Server, collect
 from extraction.answers.collecting.endpoints import Capabilities
 
 URL = "http://api.example/v1"
@@ -32,7 +33,17 @@ def prompt_of(request: httpx2.Request) -> str:
     return json.loads(request.content)["messages"][-1]["content"]
 
 
+def grouped(http_client: httpx2.AsyncClient | None = None, **options) -> dict:
+    """Arguments of `collect`, each option in the group it belongs to."""
+    made: dict = {}
+    groups = {"server": Server, "sampling": Sampling, "limits": Limits}
+    for name, group in groups.items():
+        own = {field.name: options.pop(field.name) for field in fields(group) if field.name in options}
+        made[name] = group(**own, **({"http_client": http_client} if name == "server" else {}))
+    return made | options
+
+
 def ask(out: Path, handler, count: int = 3, **options):
     client = httpx2.AsyncClient(transport=httpx2.MockTransport(handler))
     options = {"base_url": URL, "capabilities": CHAT, "concurrency": 4} | options
-    return collect("m", some_prompts(count), out=out, http_client=client, **options).table()
+    return collect("m", some_prompts(count), out=out, **grouped(client, **options)).table()

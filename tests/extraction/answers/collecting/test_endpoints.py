@@ -5,6 +5,7 @@ import asyncio
 import httpx2
 import pytest
 
+from extraction import Limits
 from extraction.answers.collecting.api import Api, BrokenError
 from extraction.answers.collecting.endpoints import (
     MalformedAnswerError,
@@ -116,7 +117,7 @@ def test_what_cannot_be_read_at_all_is_a_fault_of_that_reply():
 
     async def run():
         client = httpx2.AsyncClient(transport=httpx2.MockTransport(lambda _: httpx2.Response(200, content=deep())))
-        async with Api("http://api.example/v1", "key-0123", http_client=client) as api:
+        async with Api("http://api.example/v1", "key-0123", Limits(), http_client=client) as api:
             with pytest.raises(MalformedAnswerError, match="unexpected shape"):
                 api.read("chat", {"choices": [Odd()]})
             with pytest.raises(BrokenError, match="not valid JSON"):

@@ -8,16 +8,17 @@ import httpx2
 import pytest
 
 from estimators.base import InputError
-from extraction import collect, prompts
+from extraction import Limits, collect, prompts
 from extraction.answers.collecting.api import Api
 from extraction.answers.collecting.endpoints import (
     ENDPOINTS,
     Capabilities,
-    Settings,
+    Sampling,
     request,
 )
 from extraction.answers.collecting.pace import Budget, BudgetSpentError
 from extraction.answers.collecting.probe import most_tokens, probe
+from tests.extraction.answers.collecting.played import grouped
 
 WORDS = (
     "the",
@@ -97,12 +98,12 @@ class Server:
         return {**made, "finish_reason": "length"}
 
 
-def found(server, endpoint=None, budget=None, **settings) -> Capabilities:
+def found(server, endpoint=None, budget=None, **sampling) -> Capabilities:
     async def run():
         client = httpx2.AsyncClient(transport=httpx2.MockTransport(server))
-        async with Api("http://api.example/v1", "key-0123", http_client=client) as api:
+        async with Api("http://api.example/v1", "key-0123", Limits(), http_client=client) as api:
             return await probe(
-                api, "m", [endpoint] if endpoint else ENDPOINTS, Settings(**settings), budget or Budget()
+                api, "m", [endpoint] if endpoint else ENDPOINTS, Sampling(**sampling), budget or Budget()
             )
 
     return asyncio.run(run())
@@ -131,7 +132,7 @@ def test_a_reasoning_model_without_sampling_parameters():
     assert set(able.rejected) >= {"temperature", "seed", "max_tokens"}
     assert not able.seed
     assert able.logprobs == 0
-    body = request("m", "Hello", Settings(max_tokens=9), able)
+    body = request("m", "Hello", Sampling(max_tokens=9), able)
     assert body["max_completion_tokens"] == 9
     assert not set(body) & set(rejects)
 
@@ -188,7 +189,7 @@ def test_seeds_of_a_server_whose_answers_do_not_vary_are_unknown():
     assert found(Server(sampled=False)).seed is None
     assert found(Server(), temperature=0.0).seed is None
     assert found(Server(sampled=False, rejects=("seed",))).seed is False
-    body = request("m", "Hello", Settings(), Capabilities("chat", seed=None), seed=7)
+    body = request("m", "Hello", Sampling(), Capabilities("chat", seed=None), seed=7)
     assert body["seed"] == 7  # it may work, and costs nothing
 
 
@@ -202,14 +203,13 @@ def test_a_logprob_of_the_chosen_token_alone_is_worth_asking_for():
 
     able = found(Bare(logprobs=5))
     assert able.logprobs == 1
-    assert request("m", "Hello", Settings(), able)["logprobs"]
+    assert request("m", "Hello", Sampling(), able)["logprobs"]
 
 
 def ask(tmp_path, server, asked, **options):
     client = httpx2.AsyncClient(transport=httpx2.MockTransport(server))
-    return collect(
-        "m", asked, base_url="http://127.0.0.1:1/v1", out=tmp_path / "a.csv", http_client=client, **options
-    ).capabilities
+    options = grouped(client, base_url="http://127.0.0.1:1/v1", **options)
+    return collect("m", asked, out=tmp_path / "a.csv", **options).capabilities
 
 
 def test_what_was_found_out_with_other_settings_is_found_out_again(tmp_path):

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from estimators.base import EmergenceError
-from extraction import collect
+from extraction import Limits, Server, collect
 from extraction.answers.collecting import pace
 from extraction.answers.collecting.endpoints import Capabilities
 from extraction.answers.collecting.redaction import one_line
@@ -64,8 +64,8 @@ def test_no_message_of_a_server_brings_it_out(tmp_path, capfd, caplog, status, a
     left = ""
     try:
         table = collect(
-            "m", asked, base_url="http://api.example/v1", out=tmp_path / "a.csv", max_retries=1,
-            capabilities=able, http_client=client,
+            "m", asked, out=tmp_path / "a.csv", limits=Limits(max_retries=1),
+            server=Server("http://api.example/v1", capabilities=able, http_client=client),
         ).table()  # fmt: skip
         left += table.to_string()
     except EmergenceError as error:

@@ -17,10 +17,11 @@ import pandas as pd
 import pytest
 
 from estimators.base import EmergenceError, InputError
-from extraction import collect, prompts, reference_models
+from extraction import Limits, Sampling, Server, collect, prompts, reference_models
 from extraction.answers.collecting import pace
 from extraction.answers.collecting.endpoints import Capabilities
 from extraction.answers.serving import serve
+from tests.extraction.answers.collecting.played import grouped
 
 KEY = "sk-planted-0123456789"
 
@@ -60,7 +61,10 @@ def test_equal_seeds_give_equal_answers_in_a_fresh_run(served, tmp_path):
     asked = prompts("demo").head(3)
     texts = [
         collect(
-            "gpt2-30k", asked, base_url=served, out=tmp_path / f"{name}.csv", max_tokens=8, seed=seed, concurrency=1
+            "gpt2-30k",
+            asked,
+            out=tmp_path / f"{name}.csv",
+            **grouped(base_url=served, max_tokens=8, seed=seed, concurrency=1),
         ).table()
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     ]
@@ -70,7 +74,10 @@ def test_equal_seeds_give_equal_answers_in_a_fresh_run(served, tmp_path):
 @pytest.mark.parametrize("endpoint", ["completions", "responses"])
 def test_the_other_endpoints(served, tmp_path, endpoint):
     done = collect(
-        "gpt2-30k", prompts("demo").head(2), base_url=served, out=tmp_path / "a.csv", endpoint=endpoint, max_tokens=8
+        "gpt2-30k",
+        prompts("demo").head(2),
+        out=tmp_path / "a.csv",
+        **grouped(base_url=served, endpoint=endpoint, max_tokens=8),
     )
     table = done.table()
     assert table["error"].isna().all()
@@ -80,12 +87,13 @@ def test_the_other_endpoints(served, tmp_path, endpoint):
 
 def test_a_model_the_server_does_not_have(served, tmp_path):
     with pytest.raises(InputError, match="does not answer for the model gpt2-31k"):
-        collect("gpt2-31k", prompts("demo"), base_url=served, out=tmp_path / "a.csv")
+        collect("gpt2-31k", prompts("demo"), server=Server(served), out=tmp_path / "a.csv")
 
 
 def test_a_prompt_longer_than_the_context_is_a_failure_with_a_reason(served, tmp_path):
     asked = pd.DataFrame({"prompt_id": ["long", "short"], "prompt": ["a dog and " * 300, "a dog"]})
-    table = collect("gpt2-30k", asked, base_url=served, out=tmp_path / "a.csv", max_tokens=4, max_retries=0).table()
+    options = grouped(base_url=served, max_tokens=4, max_retries=0)
+    table = collect("gpt2-30k", asked, out=tmp_path / "a.csv", **options).table()
     assert table["error"].notna().tolist() == [True, False]
     assert "HTTP 500" in table["error"][0]
 
@@ -111,7 +119,11 @@ def test_logprobs_of_llama_server(tmp_path):
                 time.sleep(0.2)
         asked = prompts("demo").head(3)
         done = collect(
-            "m", asked, base_url=f"{url}/v1", out=tmp_path / "a.parquet", max_tokens=8, endpoint="completions"
+            "m",
+            asked,
+            out=tmp_path / "a.parquet",
+            server=Server(f"{url}/v1", endpoint="completions"),
+            sampling=Sampling(max_tokens=8),
         )
     finally:
         server.terminate()
@@ -195,7 +207,11 @@ def test_faults_on_a_real_wire(tmp_path, monkeypatch):
     try:
         url = f"http://127.0.0.1:{server.server_port}/v1"
         table = collect(
-            "m", asked, base_url=url, out=tmp_path / "a.csv", capabilities=Capabilities("chat"), timeout_s=1.0
+            "m",
+            asked,
+            out=tmp_path / "a.csv",
+            server=Server(url, capabilities=Capabilities("chat")),
+            limits=Limits(timeout_s=1.0),
         ).table()
     finally:
         server.shutdown()
@@ -209,14 +225,13 @@ def test_what_a_server_withholds_is_an_answer_and_an_empty_account_ends_the_run(
     server = Quiet(("127.0.0.1", 0), Misbehaving)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     asked = pd.DataFrame({"prompt": ["good 1", "filter 1", "quota 1", *(f"good {n}" for n in range(2, 50))]})
-    options = {"base_url": f"http://127.0.0.1:{server.server_port}/v1", "capabilities": Capabilities("chat")}
+    place = Server(f"http://127.0.0.1:{server.server_port}/v1", capabilities=Capabilities("chat"))
+    options = {"server": place, "limits": Limits(concurrency=1)}
     try:
         with pytest.raises(EmergenceError, match=r"quota is spent.*2 of 51 answers are in"):
-            collect("m", asked, out=tmp_path / "a.parquet", concurrency=1, **options)
+            collect("m", asked, out=tmp_path / "a.parquet", **options)
         assert len(Misbehaving.seen) == 3  # nothing was asked after that
-        table = collect(
-            "m", asked, out=tmp_path / "a.parquet", concurrency=1, **options
-        ).table()  # the account is filled again
+        table = collect("m", asked, out=tmp_path / "a.parquet", **options).table()  # the account is filled again
     finally:
         server.shutdown()
         server.server_close()
@@ -242,10 +257,11 @@ class Slow(Misbehaving):
 KILLED = """
 import pandas as pd
 from pathlib import Path
-from extraction import collect
+from extraction import Limits, Server, collect
 from extraction.answers.collecting.endpoints import Capabilities
 prompts = pd.DataFrame({{"prompt": [f"prompt {{n}}" for n in range(60)]}})
-collect("m", prompts, base_url={url!r}, out=Path({out!r}), capabilities=Capabilities("chat"), concurrency=3)
+server = Server({url!r}, capabilities=Capabilities("chat"))
+collect("m", prompts, out=Path({out!r}), server=server, limits=Limits(concurrency=3))
 """
 
 
@@ -265,7 +281,8 @@ def test_a_killed_process_loses_only_what_was_in_flight(tmp_path):
         before = len(Slow.asked)
         assert 15 <= before < 60
         asked = pd.DataFrame({"prompt": [f"prompt {n}" for n in range(60)]})
-        done = collect("m", asked, base_url=url, out=out, capabilities=Capabilities("chat"), concurrency=3)
+        place = Server(url, capabilities=Capabilities("chat"))
+        done = collect("m", asked, out=out, server=place, limits=Limits(concurrency=3))
     finally:
         server.shutdown()
         server.server_close()

@@ -1,0 +1,94 @@
+"""What a user says of a server and of the calls to it, in groups."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from estimators.base import InputError
+from extraction.answers.collecting.endpoints import ENDPOINTS, Capabilities, Endpoint
+
+if TYPE_CHECKING:
+    import httpx2
+
+MOST_CONCURRENT = 1000  # calls at once; more open files than most systems allow
+MOST_RETRIES = 1000
+LONGEST_TIMEOUT_S = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where a model answers, and what is known of it.
+
+    Attributes:
+        base_url: e.g. ``http://127.0.0.1:8000/v1``; by default OPENAI_BASE_URL or OpenAI itself.
+        key_env: environment variable that holds the key; servers on this machine need none.
+        endpoint: ``chat``, ``completions``, ``responses``, or ``auto`` for the first that answers.
+        capabilities: of the server, where known; otherwise they are found out by a few short questions.
+        http_client: transport to use instead of a new one.
+
+    Raises:
+        InputError: if there is no such endpoint.
+
+    Example:
+        >>> Server("http://127.0.0.1:8000/v1", endpoint="completions").endpoint
+        'completions'
+    """
+
+    base_url: str | None = None
+    key_env: str = "OPENAI_API_KEY"
+    endpoint: Endpoint | Literal["auto"] = "auto"
+    capabilities: Capabilities | None = None
+    http_client: httpx2.AsyncClient | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an endpoint that does not exist."""
+        if self.endpoint not in ("auto", *ENDPOINTS):
+            raise InputError(f"Unknown endpoint {self.endpoint}; choose auto, {', '.join(ENDPOINTS)}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How hard to try.
+
+    Attributes:
+        concurrency: most calls at once; fewer while the server complains.
+        max_retries: further attempts after a reply that was lost, refused for now or could not be read.
+        timeout_s: longest wait for one whole reply, in seconds.
+
+    Raises:
+        InputError: if a number is out of range.
+
+    Example:
+        >>> Limits(concurrency=64).timeout_s
+        120.0
+    """
+
+    concurrency: int = 8
+    max_retries: int = 5
+    timeout_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that no run can keep to."""
+        whole_number("concurrency", self.concurrency, 1, MOST_CONCURRENT)
+        whole_number("max_retries", self.max_retries, 0, MOST_RETRIES)
+        if not (math.isfinite(self.timeout_s) and 0 < self.timeout_s <= LONGEST_TIMEOUT_S):
+            raise InputError(
+                f"timeout is a number of seconds above 0 and up to {LONGEST_TIMEOUT_S:.0f}; got {self.timeout_s}."
+            )
+
+
+def whole_number(name: str, value: object, least: int, most: int) -> None:
+    """Refuse what is no whole number from `least` to `most`.
+
+    Raises:
+        InputError: with the name, the range and what was given.
+
+    Example:
+        >>> whole_number("samples", 0, 1, 100)
+        Traceback (most recent call last):
+        estimators.base.InputError: samples is a whole number from 1 to 100; got 0.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise InputError(f"{name} is a whole number from {least} to {most}; got {value}.")
