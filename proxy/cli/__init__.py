@@ -9,6 +9,7 @@ import sys
 import typer
 
 from proxy.cli.console import screen
+from proxy.cli.stopping import stoppable
 
 # In the order of a user's work; each is a function of the same name in the module of that name.
 COMMANDS = (
@@ -37,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for _name in COMMANDS:
-    app.command(_name)(getattr(importlib.import_module(f"proxy.cli.{_name}"), _name))
+    app.command(_name)(stoppable(getattr(importlib.import_module(f"proxy.cli.{_name}"), _name)))
 
 
 def main() -> None:
@@ -47,9 +48,6 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         app()
-    except KeyboardInterrupt:
-        screen.print("Interrupted; what was finished is kept.", style="yellow")
-        sys.exit(130)
     except Exception as error:
         from estimators.base import EmergenceError, InputError  # late: --help need not pay for torch
 

@@ -96,8 +96,11 @@ def collect(
             if run.capabilities is None:
                 raise
             capabilities, stopped = run.capabilities, error
+        except KeyboardInterrupt:
+            held = sum(map(log.answered, _keys(model, texts, samples, sampling, run)))
+            raise KeyboardInterrupt(f"{held} of {len(texts) * samples} answers are kept in {log.path}") from None
         done = Collected(out, capabilities)
-        if stopped is not None and not _any_answer(log, model, capabilities.endpoint, texts, samples, sampling):
+        if stopped is not None and not any(map(log.answered, _keys(model, texts, samples, sampling, run))):
             raise stopped
         write_chunks(
             _counted(response_chunks(log, model, capabilities.endpoint, prompts, samples, sampling), done), out
@@ -117,11 +120,11 @@ def _counted(pieces: Iterable[pd.DataFrame], done: Collected) -> Iterator[pd.Dat
         yield piece
 
 
-def _any_answer(
-    log: AnswerLog, model: str, endpoint: Endpoint, texts: Iterable[str], samples: int, sampling: Sampling
-) -> bool:
-    keys = (answer_key(model, endpoint, text, sample, sampling) for text in texts for sample in range(samples))
-    return any(map(log.answered, keys))
+def _keys(model: str, texts: Iterable[str], samples: int, sampling: Sampling, run: Collector) -> Iterator[str]:
+    """Keys of all answers that are wanted; none before it is known which endpoint answers."""
+    for text in texts if run.capabilities is not None else ():
+        for sample in range(samples):
+            yield answer_key(model, run.capabilities.endpoint, text, sample, sampling)  # type: ignore[union-attr]
 
 
 def log_path(out: Path) -> Path:
