@@ -76,7 +76,7 @@ def demo(
     shutil.rmtree(results / "proxy", ignore_errors=True)  # of an earlier demo: fit writes to new folders only
     run(
         f"fit {here}/references.parquet --target emergence_bits --seed {seed} --out {here}/proxy "
-        f"--register emergence-demo{store}"
+        f"--register emergence-demo --anyway{store}"
     )
     run(f"estimate {here}/proxy {here}/closed-features.parquet --out {here}/estimate.csv")
     say.rule("[bold]6. The truth, which only a stand-in can tell", align="left")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from proxy.cli.console import emit
+from proxy.cli.console import emit, screen
 
 
 def estimate(
@@ -41,4 +41,7 @@ def estimate(
         from tracking import download_proxy
 
         folder = download_proxy(f"runs:/{proxy}" if run_id else proxy, tracking_uri)
-    emit(load_proxy(folder).predict(table, every_level=every_level), out, as_json=as_json)
+    fitted = load_proxy(folder)
+    emit(fitted.predict(table, every_level=every_level), out, as_json=as_json)
+    useful = fitted.verdict.useful
+    screen.print(fitted.verdict.sentence, style=None if useful else "red", highlight=False, soft_wrap=True)

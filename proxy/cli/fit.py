@@ -23,6 +23,9 @@ def fit(
         str | None, typer.Option(help="Bounds of the target: `0,1` (logit), `0,` (logarithm); none by default.")
     ] = None,
     register: Annotated[str | None, typer.Option(help="Log to MLflow and register under this name.")] = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Register also a proxy that did no better than its best baseline.")
+    ] = False,
     tracking_uri: Annotated[
         str | None, typer.Option(help="MLflow store; sqlite in the working folder by default.")
     ] = None,
@@ -57,6 +60,7 @@ def fit(
             progress=told,
         )
     proxy.save(out)
+    screen.print(proxy.verdict.sentence, style=None if proxy.verdict.useful else "red", highlight=False, soft_wrap=True)
     for remark in proxy.remarks:
         screen.print(f"Note: {remark}.", highlight=False, soft_wrap=True)
     screen.print(f"Chosen: {proxy.chosen}. Wrote {out} (card: {out / 'card.md'})", highlight=False, soft_wrap=True)
@@ -72,6 +76,7 @@ def fit(
             model_code=Path(__file__).parents[1] / "regression" / "served.py",
             tracking_uri=tracking_uri,
             register=register,
+            anyway=anyway,
             input_example=proxy.references[["model", *proxy.features]].head(2),
         )
         screen.print(f"Registered {register} version {tracked.version}: {tracked.model_uri}", highlight=False)

@@ -12,7 +12,9 @@ from proxy.cli.console import emit, screen
 def promote(
     name: Annotated[str, typer.Argument(help="Name of the registered proxy.")],
     version: Annotated[str | None, typer.Option(help="Version to promote; default the candidate.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Promote also what got no better.")] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Promote also what beats no baseline, or not the champion.")
+    ] = False,
     tracking_uri: Annotated[
         str | None,
         typer.Option(help="MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."),
@@ -21,13 +23,13 @@ def promote(
 ) -> None:
     """Give the alias `champion` to a registered proxy, and say what got better on models it had not seen.
 
-    Refused when its mean absolute error is not smaller than the champion's.
+    Refused when its mean absolute error is not smaller than that of its best baseline and that of the champion.
 
     Example: `emergence promote emergence-demo`
     """
     from tracking.mlflow.promotion import promote as give
 
-    done = give(name, version=version, force=force, tracking_uri=tracking_uri)
+    done = give(name, version=version, anyway=anyway, tracking_uri=tracking_uri)
     emit(done.table, None, as_json=as_json)
     for remark in done.remarks:
         screen.print(f"Note: {remark}.", highlight=False, soft_wrap=True)

@@ -25,7 +25,7 @@ def card(proxy: ProxyRecord) -> str:
     counts = {str(name): int(count) for name, count in proxy.references["family"].value_counts(sort=False).items()}
     families = ", ".join(f"{name}: {counts[name]}" for name in sorted(counts)) if len(counts) <= 12 else "see the table"
     rmse = dict(zip(proxy.scores["candidate"], proxy.scores["rmse"].astype(float), strict=True))
-    own = rmse.pop("chosen")
+    rmse.pop("chosen")
     picks = proxy.validation["chosen"].value_counts()
     truth = proxy.validation["truth"].astype(float)
     outputs = proxy.mode == "outputs"
@@ -37,13 +37,8 @@ def card(proxy: ProxyRecord) -> str:
         f"with {proxy.level:.0%} intervals. Candidate in use: **{proxy.chosen}**, link: "
         f"{proxy.intervals.regressor.link_.name}.",
         "",
-        f"Left out by {proxy.unit}, its root-mean-square error was {own:.4g}, that of the references' mean "
-        f"{rmse['mean']:.4g}. "
-        + (
-            "It did better than the mean."
-            if own < rmse["mean"]
-            else "**It did no better than the mean: do not use its estimates.**"
-        ),
+        f"Left out by {proxy.unit}: "
+        + (proxy.verdict.sentence if proxy.verdict.useful else f"**{proxy.verdict.sentence}**"),
         "",
         "## Data",
         "",

@@ -9,6 +9,7 @@ import pandas as pd
 from proxy.regression.domain import Domain
 from proxy.regression.intervals import Intervals
 from proxy.regression.links import Bounds
+from proxy.regression.verdict import Verdict, verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +55,8 @@ class ProxyRecord:
     def chosen(self) -> str:
         """Name of the candidate in use."""
         return self.intervals.regressor.chosen_
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether it did better on left-out references than the mean, log parameters and the best one feature."""
+        return verdict(self.validation, self.validation[self.unit])

@@ -20,7 +20,7 @@ from extraction.tables import write_table
 from proxy.regression.card import write_card
 from proxy.regression.record import ProxyRecord
 
-SCHEMA = 2
+SCHEMA = 3
 PACKAGES = ("emergence-proxy", "scikit-learn", "mapie", "numpy", "pandas", "skops")
 FILES = ("model.skops", "references.parquet", "validation.parquet")
 
@@ -52,6 +52,7 @@ def save_proxy(proxy: ProxyRecord, folder: Path) -> None:
             "chosen": proxy.chosen,
             "scores": _records(proxy.scores),
             "coverage": _records(proxy.coverage),
+            "verdict": {"useful": proxy.verdict.useful, "sentence": proxy.verdict.sentence},
             "remarks": list(proxy.remarks),
             "seed": proxy.seed,
             "references_hash": table_hash(proxy.references),

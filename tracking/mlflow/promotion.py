@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from estimators.base import InputError
-from tracking.mlflow.proxy_run import CANDIDATE, CHAMPION
+from tracking.mlflow.proxy_run import CANDIDATE, CHAMPION, USEFUL
 from tracking.mlflow.store import masked, open_store, store_uri, worded
 
 # Scores of left-out models: whether less (-1) or more (+1) is better.
@@ -34,19 +34,21 @@ class Promotion:
 
 
 def promote(
-    name: str, *, version: str | None = None, force: bool = False, tracking_uri: str | None = None
+    name: str, *, version: str | None = None, anyway: bool = False, tracking_uri: str | None = None
 ) -> Promotion:
-    """Make a registered proxy the champion, if its mean absolute error on left-out models got smaller.
+    """Make a registered proxy the champion, if it is of use and its error on left-out models got smaller.
+
+    Of use is one that did better than every baseline; the error is the mean absolute one.
 
     Args:
         name: of the registered model.
         version: the version; default the one with alias `candidate`.
-        force: promote also what got no better.
+        anyway: promote also what is of no use or got no better.
         tracking_uri: MLflow server or database.
 
     Raises:
-        InputError: if there is no such model or version, it estimates something else than the champion, or it is no
-            better and not forced.
+        InputError: if there is no such model or version, it estimates something else than the champion, or it did no
+            better than its best baseline or than the champion and `anyway` is not given.
     """
     uri = store_uri(tracking_uri)
     client = open_store(uri)
@@ -62,6 +64,11 @@ def promote(
     number, old = str(entry.version), str(before.version) if before else None
     if number == old:
         raise InputError(f"Version {number} of {name} is the champion already.")
+    if not anyway and now["useful"] != "yes":
+        raise InputError(
+            f"Version {number} of {name} did no better than its best baseline on left-out models: {now['verdict']} "
+            "Promote it all the same with --anyway."
+        )
     remarks = []
     if before is not None:
         if now["target"] != then["target"]:
@@ -73,11 +80,11 @@ def promote(
             remarks.append("the two were checked on different reference tables, so their scores compare loosely")
     table = _scores(now["scores"], then.get("scores", {}))
     decisive = table[table["score"] == DECIDES]
-    if before is not None and not force and not (len(decisive) and bool(decisive["better"].iloc[0])):
+    if before is not None and not anyway and not (len(decisive) and bool(decisive["better"].iloc[0])):
         row = decisive.iloc[0] if len(decisive) else {"now": None, "before": None}
         raise InputError(
             f"Version {number} of {name} is no better than champion {old}: mean absolute error {row['now']} against "
-            f"{row['before']} on left-out models; promote it all the same with --force."
+            f"{row['before']} on left-out models; promote it all the same with --anyway."
         )
     with worded(uri):
         client.set_registered_model_alias(name, CHAMPION, entry.version)
@@ -114,6 +121,8 @@ def _evidence(client: Any, entry: Any) -> dict[str, Any]:
     return {
         "target": data.params.get("target"),
         "references_hash": data.params.get("references_hash"),
+        "useful": data.tags.get(USEFUL),
+        "verdict": data.tags.get("verdict", "it carries no verdict; fit it again."),
         "scores": data.metrics,
     }
 

@@ -23,6 +23,7 @@ from tracking.results import digest, flatten
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 PARAMS = ("target", "mode", "level", "bounds", "unit", "groups", "chosen", "seed", "references_hash")
+USEFUL = "emergence.useful"  # tag of a proxy's run: whether it did better than every baseline
 FILES = ("proxy.json", "model.skops", "references.parquet", "validation.parquet")
 
 
@@ -50,6 +51,7 @@ def track_proxy(
     experiment: str = "emergence",
     register: str | None = None,
     alias: str = CANDIDATE,
+    anyway: bool = False,
     parent_run_id: str | None = None,
 ) -> TrackedProxy:
     """Log a saved proxy as one LoggedModel with its scores, tables and figures, and register it if asked.
@@ -64,16 +66,22 @@ def track_proxy(
         experiment: MLflow experiment.
         register: name in the registry; None leaves it out.
         alias: alias the version gets; `champion` is given by `promote` alone.
+        anyway: register also a proxy that did no better than its best baseline.
         parent_run_id: run of the sweep the proxy was fitted on.
 
     Raises:
-        InputError: if the folder is no saved proxy, or the store, name or alias cannot be used.
+        InputError: if the folder is no saved proxy, the store, name or alias cannot be used, or a proxy of no use is to
+            be registered.
     """
     record, validation = _read_proxy(folder)
     if alias == CHAMPION:
         raise InputError(f"The alias {CHAMPION} is given by `emergence promote` alone; register as {CANDIDATE}.")
     if register is not None:
         _check_name(register)
+        if not anyway and not useful(record):
+            raise InputError(
+                f"{folder} is not registered: {verdict_of(record)} Register it all the same with --anyway."
+            )
     tracker = MlflowTracker(tracking_uri, experiment)
     key = digest(b"".join((folder / name).read_bytes() for name in FILES))
     known = tracker.known("proxy").get(key)
@@ -104,6 +112,16 @@ def track_proxy(
     if register is not None:
         number = register_model(tracker, register, alias, model_id, run_id, describe_proxy(record, validation))
     return TrackedProxy(run_id, model_uri, number)
+
+
+def useful(record: dict[str, Any]) -> bool:
+    """Whether a saved proxy did better than every baseline on left-out references, by its proxy.json."""
+    return (record.get("verdict") or {}).get("useful") is True
+
+
+def verdict_of(record: dict[str, Any]) -> str:
+    """Return the verdict that a saved proxy carries in its proxy.json."""
+    return str((record.get("verdict") or {}).get("sentence") or "it carries no verdict; fit it again.")
 
 
 def check_registration(name: str, tracking_uri: str | None = None) -> None:
@@ -156,6 +174,8 @@ def _log_scores(
         tags={
             **flatten({"versions": record.get("versions", {})}),
             "kind": "proxy",
+            USEFUL: "yes" if useful(record) else "no",
+            "verdict": verdict_of(record),
             "target": str(record.get("target", "")),
             "flags": "; ".join(unfit),
             NOTE: describe_proxy(record, validation),

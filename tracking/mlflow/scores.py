@@ -46,7 +46,8 @@ def describe_proxy(record: dict[str, Any], validation: pd.DataFrame) -> str:
     shown = validation[["model", "truth", "estimate", "lower", "upper"]]
     return (
         f"Proxy of **{markdown_text(str(record.get('target', 'the target')))}**, checked on {len(validation)} models "
-        f"left out in turn.\n\n{markdown(found)}\n\n{markdown(shown)}"
+        f"left out in turn. {markdown_text(str((record.get('verdict') or {}).get('sentence') or ''))}\n\n"
+        f"{markdown(found)}\n\n{markdown(shown)}"
     )
 
 

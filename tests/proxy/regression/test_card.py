@@ -48,6 +48,8 @@ def test_figures_are_images_the_card_links(folder: Path) -> None:
 def test_a_proxy_without_skill_says_so(fitted: Proxy) -> None:
     from dataclasses import replace
 
-    scores = fitted.scores.copy()
-    scores.loc[scores["candidate"] == "chosen", "rmse"] = 99.0
-    assert "do not use its estimates" in card(replace(fitted, scores=scores))
+    held = fitted.validation
+    baselines = held.assign(best_feature=held["mean"], log_parameters=held["mean"])
+    unskilled = replace(fitted, validation=baselines.assign(estimate=held["mean"] + 1))
+    assert "**It did no better than the references' mean: " in card(unskilled)
+    assert "Do not use its estimates.**" in card(unskilled)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 
@@ -16,12 +17,18 @@ def register(fresh_sqlite, tmp_path: Path, reference_table):
     """Fit, save and register a proxy; return the store."""
     uri = fresh_sqlite(tmp_path)
 
-    def fit(label: str, candidate: str, target: str = "emergence_bits") -> str:
+    def fit(label: str, candidate: str, target: str = "emergence_bits", noise: float = 1.0) -> str:
         table = reference_table().rename(columns={"emergence_bits": target})
+        rng = np.random.default_rng(0)
+        for number in range(6):  # each tells a part: together they beat the best of them, so that ridge is of use
+            name = f"behaviour.part{number}"
+            table[name] = table[target] + rng.normal(scale=noise * table[target].std(), size=len(table))
+        table = table.drop(columns=[c for c in table if c.startswith(("small.", "behaviour.")) and ".part" not in c])
         proxy = fit_proxy(table, target=target, candidate=candidate)
         proxy.save(tmp_path / label)
         example = proxy.references[list(proxy.features)].head(2)
-        track_proxy(tmp_path / label, model_code=SERVED, input_example=example, tracking_uri=uri, register="emergence")
+        store = {"tracking_uri": uri, "register": "emergence", "anyway": True}  # the mean beats no baseline
+        track_proxy(tmp_path / label, model_code=SERVED, input_example=example, **store)
         return uri
 
     return fit
@@ -34,7 +41,10 @@ def test_champion_only_for_less_error(register, emergence) -> None:
     def champion() -> str:
         return str(client.get_model_version_by_alias("emergence", "champion").version)
 
-    done = emergence("promote", "emergence", "--tracking-uri", uri)
+    refused = emergence("promote", "emergence", "--tracking-uri", uri)
+    assert refused.code == 2
+    assert "Version 1 of emergence did no better than its best baseline" in refused.err
+    done = emergence("promote", "emergence", "--anyway", "--tracking-uri", uri)
     assert done.code == 0
     assert "Version 1 of emergence is the champion now, the first one" in done.err
     assert "champion already" in emergence("promote", "emergence", "--tracking-uri", uri).err
@@ -48,12 +58,17 @@ def test_champion_only_for_less_error(register, emergence) -> None:
 
     worse = emergence("promote", "emergence", "--version", "1", "--tracking-uri", uri)
     assert worse.code == 2
-    assert "no better than champion 2" in worse.err
+    assert "Version 1 of emergence did no better than its best baseline" in worse.err
     assert champion() == "2"
-    assert emergence("promote", "emergence", "--version", "1", "--force", "--tracking-uri", uri).code == 0
+    register("noisier", "ridge", noise=1.3)
+    worse = emergence("promote", "emergence", "--tracking-uri", uri)
+    assert worse.code == 2
+    assert "Version 3 of emergence is no better than champion 2" in worse.err
+    assert champion() == "2"
+    assert emergence("promote", "emergence", "--version", "1", "--anyway", "--tracking-uri", uri).code == 0
     assert champion() == "1"
 
-    register("other", "mean", target="win_rate")
+    register("other", "ridge", target="win_rate")
     refused = emergence("promote", "emergence", "--tracking-uri", uri)
     assert refused.code == 2
     assert "estimates win_rate, the champion emergence_bits" in refused.err

@@ -33,7 +33,7 @@ def test_proxy_is_registered_and_comes_back_the_same(
     if kind == "sqlite":
         uri = request.getfixturevalue("fresh_sqlite")(tmp_path)
     example = load_proxy(saved).references[list(load_proxy(saved).features)].head(2)
-    known = {"model_code": SERVED, "input_example": example, "tracking_uri": uri}
+    known = {"model_code": SERVED, "input_example": example, "tracking_uri": uri, "anyway": True}
     tracked = track_proxy(saved, register="emergence", **known)
     assert tracked.version == "1"
 
@@ -84,7 +84,7 @@ def test_interrupted_proxy_keeps_its_model(
 
     uri = fresh_sqlite(tmp_path)
     example = load_proxy(saved).references[list(load_proxy(saved).features)].head(2)
-    known = {"model_code": SERVED, "input_example": example, "tracking_uri": uri}
+    known = {"model_code": SERVED, "input_example": example, "tracking_uri": uri, "anyway": True}
     with monkeypatch.context() as patch:
         patch.setattr(proxies, "parity", lambda frame: 1 / 0)
         with pytest.raises(ZeroDivisionError):

@@ -167,7 +167,13 @@ def test_mlflow_shows_a_registered_proxy(server, browser: Browser, reference_tab
     saved = load_proxy(tmp_path / "proxy")
     example = saved.references[list(saved.features)].head(2)
     served = Path(__file__).parents[3] / "proxy" / "regression" / "served.py"
-    known = {"model_code": served, "input_example": example, "tracking_uri": server.uri, "experiment": "browser"}
+    known = {
+        "model_code": served,
+        "input_example": example,
+        "tracking_uri": server.uri,
+        "experiment": "browser",
+        "anyway": True,
+    }
     tracked = track_proxy(tmp_path / "proxy", register="emergence-shown", **known)
     browser.open(f"{server.uri}/#/models/emergence-shown/versions/{tracked.version}", height=1500)
     browser.wait_for_text("emergence-shown", "candidate", "left out in turn", "mae")

@@ -1,0 +1,93 @@
+"""Whether a proxy is of use: its left-out errors against those of the trivial baselines, in one sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+# What costs nothing to know; the size is known of open models only, and then a column of the validation.
+BASELINES = {"mean": "the references' mean", "log_parameters": "log parameters", "best_feature": "the best one feature"}
+REPEATS = 2_000  # of the bootstrap: the ends of a 90 % interval within a fortieth of its width
+SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Left-out errors of a proxy against those of one baseline, in the unit of the target.
+
+    Attributes:
+        baseline: name of the candidate compared with.
+        error: mean absolute error of the baseline.
+        difference: mean absolute error of the proxy less that of the baseline; below 0 the proxy is better.
+        lower: lower end of the 90 % interval of `difference`, over the groups that were left out together.
+        upper: its upper end.
+    """
+
+    baseline: str
+    error: float
+    difference: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a proxy is worth beside the baselines.
+
+    Attributes:
+        error: its mean absolute error on left-out references.
+        comparisons: one per baseline, the strongest baseline first.
+        useful: whether it did better than every baseline.
+        sentence: the verdict for a person.
+    """
+
+    error: float
+    comparisons: tuple[Comparison, ...]
+    useful: bool
+    sentence: str
+
+
+def verdict(validation: pd.DataFrame, groups: pd.Series) -> Verdict:
+    """Judge a proxy by its left-out estimates.
+
+    Args:
+        validation: of `ProxyRecord`: truth, estimate, and a column for each baseline that could be fitted.
+        groups: what was left out together, row by row: whole groups are drawn for the interval of a difference.
+
+    >>> rows = pd.DataFrame({"truth": [1.0, 2, 3, 4], "estimate": [1.1, 2, 3, 4], "mean": [3.0, 2.7, 2.3, 2]})
+    >>> verdict(rows, pd.Series(["a", "b", "c", "d"])).useful
+    True
+    """
+    truth = validation["truth"].to_numpy(dtype=np.float64)
+    own = np.abs(validation["estimate"].to_numpy(dtype=np.float64) - truth)  # (n,)
+    codes, names = pd.factorize(groups)
+    sizes = np.bincount(codes, minlength=len(names))  # (g,) rows of a group
+    chosen = np.random.default_rng(SEED).integers(len(names), size=(REPEATS, len(names)))  # (r, g) groups drawn
+    comparisons = []
+    for name in (name for name in BASELINES if name in validation.columns):
+        error = np.abs(validation[name].to_numpy(dtype=np.float64) - truth)  # (n,)
+        sums = np.bincount(codes, weights=own - error, minlength=len(names))  # (g,)
+        repeated = sums[chosen].sum(axis=1) / sizes[chosen].sum(axis=1)  # (r,)
+        lower, upper = np.quantile(repeated, [0.05, 0.95])
+        comparisons.append(
+            Comparison(name, float(error.mean()), float((own - error).mean()), float(lower), float(upper))
+        )
+    comparisons.sort(key=lambda one: one.error)
+    useful = all(one.difference < 0 for one in comparisons)
+    return Verdict(float(own.mean()), tuple(comparisons), useful, _sentence(float(own.mean()), comparisons, useful))
+
+
+def _sentence(error: float, comparisons: list[Comparison], useful: bool) -> str:
+    best = comparisons[0]
+    beaten = "It did better than every baseline" if useful else f"It did no better than {BASELINES[best.baseline]}"
+    told = " (the difference could be chance)" if useful and best.upper >= 0 else ""
+    others = "; ".join(
+        f"{BASELINES[one.baseline]} {one.error:.3g} (difference {one.difference:+.3g}, 90 % {one.lower:+.3g} to "
+        f"{one.upper:+.3g})"
+        for one in comparisons
+    )
+    return f"{beaten}{told}: mean absolute error {error:.3g} on left-out references, {others}." + (
+        "" if useful else " Do not use its estimates." if best.baseline == "mean" else " Prefer that."
+    )
