@@ -27,9 +27,8 @@ from paper_rules import LISTS, Study
 from paper_text import write_study
 
 from estimators import estimate, estimate_many, shuffled_pairs
+from estimators.contracts.conventions import SHUFFLED, TWIN
 from extraction import LanguageModel, Windows, extract, load_model, random_twin, reference_models, windows
-from extraction.corpora.token_windows import SHUFFLED
-from extraction.models.twin import SUFFIX
 from extraction.tables import read_table, write_table
 from proxy.measurement.table import measure
 from proxy.schemas import EMERGENCE
@@ -123,7 +122,7 @@ def emergence(
     if shuffled:
         chosen = chosen.shuffled(arguments.seed)
     return kept(
-        f"{chosen.corpus}-{count}" + ("-random" if model.name.endswith(SUFFIX) else ""),
+        f"{chosen.corpus}-{count}" + ("-random" if model.name.endswith(TWIN) else ""),
         lambda: measure(model, chosen, queries=arguments.queries, seed=arguments.seed),
         chosen.hash,
         arguments.queries,

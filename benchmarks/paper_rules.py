@@ -15,8 +15,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from estimators import DEFAULT_RESOLUTION
-from extraction.corpora.token_windows import SHUFFLED as SHUFFLE
-from extraction.models.twin import SUFFIX
+from estimators.contracts.conventions import SHUFFLED as SHUFFLE
+from estimators.contracts.conventions import TWIN
 from proxy.measurement.table import emergence_by_block, peak_emergence
 
 TRAINED, RANDOM, SHUFFLED = CASES = ("trained", "random weights", "shuffled")  # the model, and its two controls
@@ -70,8 +70,8 @@ def with_cases(table: pd.DataFrame) -> pd.DataFrame:
     """Add `of` (the model) and `case` (`CASES`); the name of a corpus loses its mark."""
     if table.empty:
         return table
-    twin = table["model"].str.endswith(SUFFIX)
-    found = table.assign(of=table["model"].str.removesuffix(SUFFIX), case=np.where(twin, RANDOM, TRAINED))
+    twin = table["model"].str.endswith(TWIN)
+    found = table.assign(of=table["model"].str.removesuffix(TWIN), case=np.where(twin, RANDOM, TRAINED))
     if "corpus" in table:
         corpus = table["corpus"].astype(object)
         found["case"] = found["case"].mask(corpus.str.endswith(SHUFFLE).astype(bool), SHUFFLED)

@@ -9,8 +9,8 @@ import pandas as pd
 from paper_rules import ERRORS, SHARE, Claim, Study
 
 from estimators import DEFAULT_RESOLUTION
-from extraction.models.twin import SUFFIX
-from proxy.regression.card import markdown
+from estimators.contracts.cells import markdown
+from estimators.contracts.conventions import TWIN
 
 HEAD = """# The paper's claims, tested
 
@@ -45,7 +45,7 @@ numbers, intervals and verdicts, in [People and models](human-vs-models.md) and 
 
 def write_study(claims: Sequence[Claim], study: Study, setting: Mapping[str, object], path: Path) -> None:
     """Write the page: what was run, the verdicts, and a section per claim."""
-    measured = study.main[~study.main["model"].str.endswith(SUFFIX)]
+    measured = study.main[~study.main["model"].str.endswith(TWIN)]
     models = measured[["model", "parameters"]].drop_duplicates()
     what = (
         f"{len(models)} models of {models['parameters'].min():,} to {models['parameters'].max():,} parameters on "
@@ -61,10 +61,10 @@ def write_study(claims: Sequence[Claim], study: Study, setting: Mapping[str, obj
     text = HEAD.format(models=what, errors=ERRORS, share=SHARE, resolution=DEFAULT_RESOLUTION, command=command)
     text += "## Verdicts\n\n"
     verdicts = pd.DataFrame({"claim": [c.title for c in claims], "here it": [c.verdict for c in claims]})
-    text += markdown(verdicts) + "\n"
+    text += markdown(verdicts, ".4g", missing="") + "\n"
     for claim in claims:
         text += f"\n## {claim.title}\n\n**{claim.verdict.capitalize()}.** {claim.remark}\n\n*Rule:* {claim.rule}\n\n"
         if claim.figure:
             text += f"![{claim.title}](images/{claim.figure})\n\n"
-        text += markdown(claim.numbers, ".2f", "-") + "\n"
+        text += markdown(claim.numbers, ".2f", missing="-") + "\n"
     path.write_text(text + "\n" + ELSEWHERE, encoding="utf-8")

@@ -25,7 +25,7 @@ import public_alpaca
 import public_emergence
 import public_observational
 
-from proxy.regression.card import markdown
+from estimators.contracts.cells import markdown
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "public-proxies.md"
@@ -93,7 +93,7 @@ def section(name: str, tables: dict[str, pd.DataFrame]) -> str:
     """Return the tables of one part in markdown, under its heading."""
     parts = [f"\n## {TITLES[name]}: what the run printed\n"]
     for title, table in tables.items():
-        parts.append(f"**{title}**\n\n{markdown(table, '.3g')}\n")
+        parts.append(f"**{title}**\n\n{markdown(table, '.3g', missing='')}\n")
     return "\n".join(parts) + "\n"
 
 

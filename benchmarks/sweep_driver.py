@@ -20,9 +20,9 @@ from proxy.sweeps.jobs import Job, make_jobs
 from proxy.sweeps.placement import GIB, Demand, Node
 from proxy.sweeps.run import sweep
 from proxy.sweeps.slots import Event
-from proxy.sweeps.store.results import Results, to_parquet
+from proxy.sweeps.store.results import ResultsStore, to_parquet
 from proxy.sweeps.store.storage import open_storage
-from proxy.sweeps.worker import Outcome, blank_record
+from proxy.sweeps.worker import Outcome, record_of
 
 MODELS = [f"{family}-{size}" for family in ("gpt2", "gemma") for size in ("30k", "90k", "280k", "750k", "2m")]
 
@@ -38,7 +38,7 @@ def many(jobs: int, folder: Path) -> SweepConfig:
 def finished(job: Job) -> Outcome:
     """What a worker would hand back, with a table of usual size."""
     return Outcome(
-        to_parquet(_rows().assign(model=job.model_name, corpus=job.corpus_name)), blank_record(job) | {"seconds": 1.0}
+        to_parquet(_rows().assign(model=job.model_name, corpus=job.corpus_name)), record_of(job) | {"seconds": 1.0}
     )
 
 
@@ -104,11 +104,11 @@ def resume() -> None:
     """Time a second run that finds 9,900 of 10,000 jobs done."""
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as texts:
         config = many(10_000, Path(texts))
-        results = Results(open_storage(folder))
+        results = ResultsStore(open_storage(folder))
         jobs = make_jobs(config)
         for job in jobs[:9_900]:
             done = finished(job)
-            results.write_done(job, done.table or b"", done.record)
+            results.write_done(job.key, done.table or b"", done.record)
         began, cpu = time.perf_counter(), time.process_time()
         first: list[float] = []
 

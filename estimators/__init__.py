@@ -5,13 +5,10 @@ project measures with.
 """
 
 from estimators.base import EmergenceError, Estimator, InputError, MIEstimate, Progress
+from estimators.contracts.conventions import DEFAULT_RESOLUTION, DEFAULT_RESOLUTIONS
 from estimators.entropy import plug_in_entropy
 from estimators.information_emergence import Emergence, emergence
-from estimators.propagation import (
-    DEFAULT_RESOLUTION,
-    DEFAULT_RESOLUTIONS,
-    sample_propagation,
-)
+from estimators.propagation import sample_propagation
 from estimators.registry import estimate, estimate_many, estimator, methods, shuffled_pairs
 
 __all__ = [

@@ -26,13 +26,11 @@ from estimators.checks import (
     seeded,
     whole_number,
 )
+from estimators.contracts.conventions import DEFAULT_RESOLUTION, DEFAULT_RESOLUTIONS
 from estimators.entropy import ceiling_flags, plug_in_entropy, probabilities
 from estimators.information_emergence import weighted_moments
 from estimators.mixture import losses, room
 from estimators.symbols import states_of_symbols
-
-DEFAULT_RESOLUTIONS: tuple[float, ...] = (0.06, 0.09, 0.12, 0.18, 0.25, 0.35, 0.5)
-DEFAULT_RESOLUTION: float = 0.18
 
 
 def sample_propagation(

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from estimators.base import InputError
+from estimators.contracts.files import replacing
 
 ENDINGS = (".parquet", ".csv", ".json")
 
@@ -119,25 +117,6 @@ def write_table(frame: pd.DataFrame, path: Path, schema: Schema | None = None) -
             frame.to_csv(temporary, index=False)
         else:
             frame.to_json(temporary, orient="records", indent=1)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` to write to; it takes the place of `path` at the end, or goes after an error."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def read_table(path: Path, schema: Schema | None = None) -> pd.DataFrame:

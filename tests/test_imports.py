@@ -12,12 +12,18 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("estimators", "extraction", "proxy", "tracking")
+CONTRACTS = {
+    "estimators.base",
+    *(f"estimators.contracts.{path.stem}" for path in (ROOT / "estimators" / "contracts").glob("[!_]*.py")),
+}
 
 
 # Which rooms of its own package a room may import; what it may import of others says `test_packages_...` below.
 # A room is a folder, or a file that lies in a package itself. A package's __init__ names them all and is none.
 ROOMS: dict[str, set[str]] = {
-    "estimators": set(),
+    "estimators.base": set(),
+    "estimators.contracts": {"estimators.base"},
+    "estimators": {"estimators.base", "estimators.contracts"},
     "extraction.tables": set(),
     "extraction.reference_models": set(),
     "extraction.models": {"extraction.reference_models", "extraction.tables"},
@@ -28,13 +34,15 @@ ROOMS: dict[str, set[str]] = {
     "proxy.measurement": {"proxy.schemas"},
     "proxy.features": {"proxy.schemas", "proxy.measurement"},
     "proxy.regression": {"proxy.schemas", "proxy.measurement"},
-    "proxy.sweeps": {"proxy.schemas", "proxy.measurement"},
+    "proxy.sweeps.store": {"proxy.schemas", "proxy.measurement"},
+    "proxy.sweeps": {"proxy.schemas", "proxy.measurement", "proxy.sweeps.store"},
     "proxy.cli": {
         "proxy.schemas",
         "proxy.measurement",
         "proxy.features",
         "proxy.regression",
         "proxy.sweeps",
+        "proxy.sweeps.store",
     },
     "tracking.results": {"tracking.summary"},
     "tracking.summary": set(),
@@ -126,8 +134,8 @@ def _imports(package: str) -> list[tuple[Path, str]]:
 def test_packages_import_only_upstream(package: str) -> None:
     others = {
         "estimators": set(),
-        "extraction": {"estimators.base"},
-        "tracking": {"estimators.base"},
+        "extraction": CONTRACTS,
+        "tracking": CONTRACTS,
         "proxy": {"estimators", "extraction", "tracking", "ray_configs"},
     }[package]
     bad = []
@@ -151,9 +159,12 @@ def test_public_names_are_listed_in_one_place_and_say_what_they_are(package: str
             assert value.__doc__, f"{package}.{name} says nothing"
 
 
-def test_estimators_need_only_torch_and_numpy() -> None:
-    allowed = {"torch", "numpy", "estimators", *sys.stdlib_module_names}
-    bad = [f"{path.name}: {module}" for path, module in _imports("estimators") if module.split(".")[0] not in allowed]
+def test_estimators_need_only_torch_and_numpy_and_contracts_only_tables() -> None:
+    bad = []
+    for path, module in _imports("estimators"):
+        needed = {"pandas", "pyarrow"} if path.parent.name == "contracts" else {"torch", "numpy"}
+        if module.split(".")[0] not in {*needed, "estimators", *sys.stdlib_module_names}:
+            bad.append(f"{path.name}: {module}")
     assert not bad
 
 

@@ -16,11 +16,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from estimators.base import InputError
+from estimators.contracts.conventions import DEFAULT_RESOLUTION
 from tracking.mlflow.store import open_store, store_uri, worded
 from tracking.pairing import SAME_RESOLUTION, paired_error, windows_at
 from tracking.reports.figures import differences
 from tracking.results import WINDOWS_FILE, flatten, read_results
-from tracking.summary import DEFAULT_RESOLUTION, MEASURED, peaks
+from tracking.summary import MEASURED, peaks
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 SAME = "same"  # both runs saw the same tokens

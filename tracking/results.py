@@ -18,9 +18,16 @@ import numpy as np
 import pandas as pd
 
 from estimators.base import InputError
+from estimators.contracts.results_folder import (
+    HEADER,
+    JOBS,
+    decode_header,
+    decode_record,
+    decode_table,
+    windows_name,
+)
 from tracking.summary import drawn, flags, measured
 
-SCHEMA = 1  # of sweep.json
 WINDOWS_FILE = "windows.parquet"  # among the artifacts of a job's run
 # Columns of the emergence table that a table from elsewhere may lack.
 OPTIONAL: dict[str, Any] = {
@@ -33,8 +40,8 @@ OPTIONAL: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Job:
-    """One model on one corpus.
+class JobResult:
+    """What became of a job: one model on one corpus, done or failed.
 
     Attributes:
         key: hash of all that determines the result.
@@ -93,7 +100,7 @@ class Job:
         """
         if self.path is None:
             return pd.DataFrame()
-        rows = _parquet(self.path).assign(model=self.model, corpus=self.corpus)
+        rows = _table(self.path).assign(model=self.model, corpus=self.corpus)
         return rows.assign(**{name: empty for name, empty in OPTIONAL.items() if name not in rows})
 
     @property
@@ -101,7 +108,7 @@ class Job:
         """Parquet file of the values of single windows; None where none was kept: a trained estimator, a failure."""
         if self.path is None:
             return None
-        path = self.path.parent.parent / "windows" / self.path.name
+        path = self.path.parent.parent / windows_name(self.key)
         return path if path.is_file() else None
 
 
@@ -118,7 +125,7 @@ class Results:
 
     folder: Path
     record: dict[str, Any]
-    jobs: tuple[Job, ...]
+    jobs: tuple[JobResult, ...]
     where: str
 
     @property
@@ -132,12 +139,12 @@ class Results:
         return digest(json.dumps([self.name, sorted(self.record.get("jobs") or [self.record.get("config")])]).encode())
 
     @property
-    def failures(self) -> tuple[Job, ...]:
+    def failures(self) -> tuple[JobResult, ...]:
         """The jobs that failed."""
         return tuple(job for job in self.jobs if job.failed)
 
     @cached_property
-    def empty(self) -> tuple[Job, ...]:
+    def empty(self) -> tuple[JobResult, ...]:
         """The jobs that are done and yet hold no finite number."""
         return tuple(job for job in self.jobs if not job.failed and measured(job.rows).empty)
 
@@ -160,7 +167,7 @@ class Results:
         """
         paths = (job.windows_path for job in self.jobs if (job.model, job.corpus) == (model, corpus))
         path = next(paths, None)
-        return pd.DataFrame() if path is None else _parquet(path)
+        return pd.DataFrame() if path is None else _table(path)
 
     @cached_property
     def drawn(self) -> pd.DataFrame:
@@ -191,21 +198,16 @@ def read_results(folder: Path, called: str | None = None) -> Results:
     where = called or str(folder)
     if not folder.is_dir():
         raise InputError(f"No results folder at {where}; give the folder that `emergence sweep` wrote.")
-    if not (folder / "sweep.json").is_file():
+    if not (folder / HEADER).is_file():
         raise InputError(
-            f"{where} holds no sweep.json, so it is no results folder; give one that `emergence sweep` wrote."
+            f"{where} holds no {HEADER}, so it is no results folder; give one that `emergence sweep` wrote."
         )
-    record = _read_json(folder / "sweep.json")
-    if record.get("schema") != SCHEMA:
-        raise InputError(
-            f"{where} has results schema {record.get('schema')}, but this version reads {SCHEMA}; "
-            "run the sweep again with this version."
-        )
+    record = decode_header(_content(folder / HEADER), where, str(folder / HEADER))
     wanted = record.get("jobs")  # the folder may hold results of earlier configurations
-    paths = [path for path in (folder / "jobs").glob("[!.]*.json") if wanted is None or path.stem in wanted]
-    records = {path: _read_job(path) for path in paths}
+    paths = [path for path in (folder / JOBS).glob("[!.]*.json") if wanted is None or path.stem in wanted]
+    records = {path: _read_record(path) for path in paths}
     jobs = [
-        Job(record["key"], record, None if record["status"] == "failed" else path.with_suffix(".parquet"), *names)
+        JobResult(record["key"], record, None if record["status"] == "failed" else path.with_suffix(".parquet"), *names)
         for (path, record), names in zip(records.items(), _names(list(records.values())), strict=True)
     ]
     return Results(folder, record, tuple(sorted(jobs, key=lambda job: (job.model, job.corpus, job.key))), where)
@@ -227,34 +229,23 @@ def _names(records: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return names
 
 
-def _read_job(path: Path) -> dict[str, Any]:
-    record = _read_json(path)
-    missing = [name for name in ("key", "status", "model", "corpus") if name not in record]
-    if missing:
-        raise InputError(f"{path} lacks {', '.join(missing)}; delete it and run the sweep again.")
+def _read_record(path: Path) -> dict[str, Any]:
+    record = decode_record(_content(path), str(path))
     table = path.with_suffix(".parquet")
     if record["status"] != "failed" and not table.is_file():
         raise InputError(f"{path} says done but {table.name} is missing; delete it and run the sweep again.")
     return record
 
 
-def _parquet(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} could not be read ({error}); delete it with jobs/{path.stem}.json and run the sweep again."
-        ) from error
+def _table(path: Path) -> pd.DataFrame:
+    return decode_table(_content(path), str(path))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _content(path: Path) -> bytes:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} could not be read as JSON: {error}; run the sweep again.") from error
-    if not isinstance(record, dict):
-        raise InputError(f"{path} should hold one JSON object, found {type(record).__name__}.")
-    return record
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} could not be read ({error.strerror}); check the disk and its permissions.") from error
 
 
 def digest(data: bytes) -> str:

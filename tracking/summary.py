@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-DEFAULT_RESOLUTION = 0.18  # equals estimators.DEFAULT_RESOLUTION, which is not imported: no torch here
+from estimators.contracts.conventions import DEFAULT_RESOLUTION
+
 MEASURED = ["model", "corpus", "estimator"]  # what one job measures
 
 
@@ -128,20 +129,3 @@ def short(summary: pd.DataFrame) -> pd.DataFrame:
     columns = ["model", "corpus", "parameters", "emergence_bits", "emergence_bits_std_error", "peak_layer"]
     names = {"emergence_bits": "E [bits]", "emergence_bits_std_error": "± std error", "peak_layer": "block"}
     return summary.sort_values(["corpus", "emergence_bits"], ascending=[True, False])[columns].rename(columns=names)
-
-
-def markdown(frame: pd.DataFrame, limit: int = 40) -> str:
-    """Write a table in markdown; cells cannot break out of it. Long tables end with what was left out."""
-
-    def cell(value: object) -> str:
-        if value is None or value is pd.NA or value != value:
-            return "–"  # noqa: RUF001
-        text = f"{value:.3f}" if isinstance(value, float) else str(value)
-        return "".join("\\" + c if c in "\\`*_{}[]<>()#+!|~" else " " if c in "\r\n" else c for c in text)
-
-    lines = ["| " + " | ".join(cell(name.replace("_", " ")) for name in frame.columns) + " |"]
-    lines.append("|" + " --- |" * len(frame.columns))
-    lines += ["| " + " | ".join(map(cell, row)) + " |" for row in frame.head(limit).itertuples(index=False)]
-    if len(frame) > limit:
-        lines.append(f"\n{len(frame) - limit} further rows: see the table among the artifacts.")
-    return "\n".join(lines)

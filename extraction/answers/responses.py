@@ -14,9 +14,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from estimators.base import InputError
+from estimators.contracts.files import replacing
 from extraction.answers.collecting.endpoints import Capabilities, Endpoint, Sampling, is_count
 from extraction.answers.collecting.log import AnswerLog, answer_key
-from extraction.tables import RESPONSES, Schema, check_table_path, read_table, replacing
+from extraction.tables import RESPONSES, Schema, check_table_path, read_table
 
 COLLECTED = replace(RESPONSES, columns={**RESPONSES.columns, "error": "string"})  # why there is no answer, or null
 ROWS_AT_A_TIME = 1000

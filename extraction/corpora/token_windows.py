@@ -9,8 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from estimators.base import InputError
-
-SHUFFLED = ", shuffled"  # ends the name of a corpus whose tokens were shuffled over its windows
+from estimators.contracts.conventions import SHUFFLED
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,10 +7,9 @@ from dataclasses import replace
 import torch
 
 from estimators.base import InputError
+from estimators.contracts.conventions import TWIN
 from extraction.models.blocks import find_blocks
 from extraction.models.load import LanguageModel
-
-SUFFIX = "~random"  # marks a twin's rows in every table
 
 
 def random_twin(model: LanguageModel, *, seed: int = 0) -> LanguageModel:
@@ -48,4 +47,4 @@ def random_twin(model: LanguageModel, *, seed: int = 0) -> LanguageModel:
         twin = dispatch_model(twin, device_map=places)
     else:
         twin.to(device=model.device)
-    return replace(model, model=twin, name=model.name + SUFFIX, blocks=find_blocks(twin, model.name))
+    return replace(model, model=twin, name=model.name + TWIN, blocks=find_blocks(twin, model.name))

@@ -32,16 +32,18 @@ def compare(
     Example: `emergence compare results/before results/after --figure change.png`
     """
     from estimators.base import InputError
+    from estimators.contracts.conventions import DEFAULT_RESOLUTION
     from extraction.tables import check_table_path
     from tracking.comparison import compare as side_by_side
     from tracking.reports.rendering import png
-    from tracking.summary import DEFAULT_RESOLUTION
 
     if out is not None:
         check_table_path(out)
     if figure is not None and (figure.suffix != ".png" or not figure.absolute().parent.is_dir()):
         raise InputError(f"A figure ends in .png and its folder exists; {figure} cannot be written.")
-    found = side_by_side(runs, tracking_uri=tracking_uri, resolution=resolution or DEFAULT_RESOLUTION)
+    found = side_by_side(
+        runs, tracking_uri=tracking_uri, resolution=DEFAULT_RESOLUTION if resolution is None else resolution
+    )
     emit(found.table, out, as_json=as_json)
     if figure is not None:
         figure.write_bytes(png(found.figure))

@@ -73,21 +73,15 @@ def show(frame: pd.DataFrame, title: str | None = None, *, to: Console | None = 
     """Print `frame` as a table on stdout, numbers to three decimals and missing values as a dash."""
     import pandas as pd
 
+    from estimators.contracts.cells import cell
+
     table = Table(title=title, title_justify="left")
     for name in frame.columns:
         numeric = pd.api.types.is_numeric_dtype(frame[name])
         table.add_column(str(name), justify="right" if numeric else "left", overflow="fold")
     for row in frame.itertuples(index=False):
-        table.add_row(*(_cell(value) for value in row))
+        table.add_row(*(cell(value) for value in row))
     console = to or Console()
     if not console.is_terminal:
         console.width = max(console.width, WIDE)  # a file has no edge to wrap at
     console.print(table, markup=False)
-
-
-def _cell(value: object) -> str:
-    import pandas as pd
-
-    if value is None or value is pd.NA or value != value:  # NaN alone differs from itself
-        return "-"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)

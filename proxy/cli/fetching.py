@@ -19,12 +19,12 @@ def local_results(where: str) -> Iterator[Path]:
         yield Path(where)
         return
     from estimators.base import InputError
-    from proxy.sweeps.store.results import Results
+    from proxy.sweeps.store.results import ResultsStore
     from proxy.sweeps.store.storage import open_storage
 
     with tempfile.TemporaryDirectory(prefix="emergence-") as scratch:
         try:
-            Results(open_storage(where, writable=False)).copy_to(Path(scratch))
+            ResultsStore(open_storage(where, writable=False)).copy_to(Path(scratch))
         except InputError:
             raise
         except Exception as error:  # each filesystem has its own errors; all mean the same here

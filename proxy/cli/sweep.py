@@ -166,10 +166,10 @@ def _show_plan(settings: SweepConfig, where: str, address: str | None, as_json: 
 
 def _show_log(where: str, key: str) -> None:
     from estimators.base import InputError
-    from proxy.sweeps.store.results import Results
+    from proxy.sweeps.store.results import ResultsStore
     from proxy.sweeps.store.storage import open_storage
 
-    record = Results(open_storage(where, writable=False)).record(key)
+    record = ResultsStore(open_storage(where, writable=False)).record(key)
     if record is None:
         raise InputError(
             f"No record of a job {key} in {where}; the keys are the names of the files in its jobs folder."

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
-
+from estimators.contracts.cells import markdown
 from proxy.regression.domain import MISSING, WITHHELD
 from proxy.regression.folds import MOST_FOLDS
 from proxy.regression.record import ProxyRecord
@@ -54,7 +53,7 @@ def card(proxy: ProxyRecord) -> str:
         f"({', '.join(f'{name}: {count}' for name, count in picks.items())}, of {len(truth)} rows); best single "
         f"candidate in hindsight: {min(rmse, key=lambda name: rmse[name])}.",
         "",
-        markdown(proxy.scores),
+        markdown(proxy.scores, ".4g", missing=""),
         "",
         "![parity](figures/parity.png)",
         "",
@@ -66,7 +65,7 @@ def card(proxy: ProxyRecord) -> str:
         "nominal level against the share of left-out references inside the interval that this proxy gives, widened or "
         "withheld as under Domain; empty where too few references remained for such an interval.",
         "",
-        markdown(proxy.coverage),
+        markdown(proxy.coverage, ".4g", missing=""),
         "",
         "![coverage](figures/coverage.png)",
         "",
@@ -109,19 +108,6 @@ def _domain(proxy: ProxyRecord) -> list[str]:
         "interval is given.",
         f"- Of {len(within)} left-out references {int((~within).sum())} lay outside the domain of the others.",
     ]
-
-
-def markdown(frame: pd.DataFrame, number: str = ".4g", missing: str = "") -> str:
-    """Return a table in markdown, its floats by the format `number`."""
-
-    def cell(value: object) -> str:
-        if value is None or value is pd.NA or value != value:  # NaN differs from itself
-            return missing
-        return format(value, number) if isinstance(value, float) else str(value)
-
-    rows = [list(map(str, frame.columns)), *(map(cell, row) for row in frame.itertuples(index=False))]
-    head, *body = (f"| {' | '.join(row)} |" for row in rows)
-    return "\n".join([head, "|" + " --- |" * len(frame.columns), *body])
 
 
 def _parity(proxy: ProxyRecord, path: Path) -> None:

@@ -11,8 +11,9 @@ from estimators.base import InputError
 from proxy.sweeps.cluster import Cluster
 from proxy.sweeps.config import Resources
 from proxy.sweeps.jobs import Job
-from proxy.sweeps.placement import Demand, Node, Peaks, demand, misfits
+from proxy.sweeps.placement import Demand, Node, demand, misfits
 from proxy.sweeps.slots import Group
+from proxy.sweeps.store.results import Peaks
 
 FIRST_NODE = 900.0  # seconds that a growing cluster may take to bring a node that is asked for
 LOOK = 1.0  # seconds between looks

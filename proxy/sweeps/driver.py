@@ -13,7 +13,7 @@ from proxy.sweeps.jobs import Job
 from proxy.sweeps.placement import Demand, misfits, place
 from proxy.sweeps.slots import Event, Group, Pace, Slot, Starts, suits
 from proxy.sweeps.store.claims import Claims
-from proxy.sweeps.store.results import Found, Results
+from proxy.sweeps.store.results import Found, ResultsStore
 from proxy.sweeps.worker import Outcome, failure
 
 TICK = 1.0  # seconds between looks at the cluster
@@ -34,7 +34,7 @@ class Driver:
         config: SweepConfig,
         jobs: Sequence[Job],
         cluster: Cluster,
-        results: Results,
+        results: ResultsStore,
         claims: Claims,
         found: Found,
         tell: Callable[[Event], None],
@@ -246,7 +246,7 @@ class Driver:
         """Keep a job's result, or try it again, or keep why it failed."""
         slot.job = slot.steps = None
         if outcome.table is not None:
-            self.results.write_done(job, outcome.table, outcome.record, outcome.windows)
+            self.results.write_done(job.key, outcome.table, outcome.record, outcome.windows)
             self.claims.release(job.key)
             self.tell(Event("done", job, seconds=outcome.record["seconds"]))
             yield job
@@ -289,7 +289,7 @@ class Driver:
         return True
 
     def _fail(self, job: Job, record: dict[str, Any]) -> Job:
-        self.results.write_failed(job, record)
+        self.results.write_failed(job.key, record)
         self.claims.release(job.key)
         self.failed.append({"key": job.key, **record})
         self.tell(Event("fail", job, record["error"], record.get("seconds")))

@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from estimators.base import InputError
-from extraction.corpora.token_windows import SHUFFLED
+from estimators.contracts.conventions import SHUFFLED, TWIN
+from estimators.contracts.results_folder import RESULT_VERSION
 from proxy.schemas import EMERGENCE
 from proxy.sweeps.config import Control, Corpus, Measurement, Model, Resources, SweepConfig
 from proxy.sweeps.identity import corpus_versions, model_versions
-
-# Raised whenever the same settings would give other numbers, so that no earlier result is taken for a new one.
-RESULT_VERSION = 2
-TWIN = "~random"  # as `extraction.models.twin` marks the random-weights twin of a model
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from proxy.sweeps.config import Model, Resources
 from proxy.sweeps.sizes import count_parameters
+from proxy.sweeps.store.results import Peaks
 
 GIB = 2**30
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
@@ -75,14 +76,6 @@ class Node:
 
     total: Demand
     gpu_gb: float = UNKNOWN_GPU_GB
-
-
-@dataclass(frozen=True)
-class Peaks:
-    """What a model took at most when it was measured before, in GiB; None where it was not."""
-
-    main_gb: float | None = None
-    gpu_gb: float | None = None
 
 
 def demand(model: Model, default: Resources, nodes: Sequence[Node] = (), measured: Peaks | None = None) -> Demand:

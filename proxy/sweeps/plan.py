@@ -16,7 +16,7 @@ from proxy.sweeps.config import SweepConfig
 from proxy.sweeps.jobs import Job, make_jobs
 from proxy.sweeps.placement import STATES_GB, Demand, Node, demand, misfits, place, weights_gb
 from proxy.sweeps.sizes import count_parameters, shape
-from proxy.sweeps.store.results import Found, Results
+from proxy.sweeps.store.results import Found, ResultsStore
 from proxy.sweeps.store.storage import open_storage
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def plan(config: SweepConfig, results: Path | str, *, address: str | None = None
     import pandas as pd
 
     jobs = make_jobs(config)
-    found = Results(open_storage(results, writable=False)).find(job.key for job in jobs)
+    found = ResultsStore(open_storage(results, writable=False)).find(job.key for job in jobs)
     if address is None:
         nodes = {"this machine": this_machine()}
     else:

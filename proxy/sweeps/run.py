@@ -15,7 +15,7 @@ from proxy.sweeps.jobs import make_jobs, require_reachable
 from proxy.sweeps.slots import Event
 from proxy.sweeps.store.claims import Claims
 from proxy.sweeps.store.provenance import header
-from proxy.sweeps.store.results import OTHER_VERSION, Results
+from proxy.sweeps.store.results import OTHER_VERSION, ResultsStore
 from proxy.sweeps.store.storage import open_storage
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class SweepResult:
 
     done: tuple[str, ...]
     failed: tuple[dict[str, Any], ...]
-    results: Results
+    results: ResultsStore
     rows: int
 
     @property
@@ -75,7 +75,7 @@ def sweep(
     running = cluster or Cluster(address)
     if running.address is None:  # workers elsewhere may have in their cache what this machine lacks
         require_reachable(jobs)
-    store = Results(open_storage(results))
+    store = ResultsStore(open_storage(results))
     tell = watch or (lambda event: None)
     failed: list[dict[str, Any]] = []
     try:
@@ -83,10 +83,12 @@ def sweep(
         for job in jobs:
             if job.key in found.rejected:
                 tell(Event("redo", job, found.rejected[job.key]))
-        store.write_header(header(config, jobs))
+        store.write_header(header(config.name, config.model_dump(mode="json"), [job.key for job in jobs], config.seed))
         missing = [job for job in jobs if job.key not in found.done]
-        for job in store.outdated([job for job in missing if job.key not in found.rejected]) if missing else ():
-            tell(Event("redo", job, OTHER_VERSION))
+        recorded = store.recorded() if missing else set()
+        for job in missing:
+            if job.key not in found.rejected and not recorded.isdisjoint(job.earlier_keys):
+                tell(Event("redo", job, OTHER_VERSION))
         over = len(jobs) - len(missing)
         if progress is not None:
             progress(over, len(jobs))

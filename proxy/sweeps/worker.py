@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from estimators.base import EmergenceError
+from estimators.contracts.results_folder import blank_record
 from proxy.sweeps.identity import COMMIT
 from proxy.sweeps.jobs import Job
 from proxy.sweeps.store.provenance import accelerators
@@ -39,7 +40,7 @@ class Outcome:
 
     Attributes:
         table: its rows of the emergence table as parquet; None if it failed.
-        record: what is written beside the table, see `proxy.sweeps.store.results`.
+        record: what is written beside the table, see `estimators.contracts.results_folder`.
         trouble: why a failure may pass when tried again: more `memory`, or just `again` (network, files).
         windows: the values of its windows as parquet, where its estimator has them.
     """
@@ -74,7 +75,7 @@ class Worker:
         """Measure one job; a failure is an outcome with its traceback, not an exception."""
         started = datetime.now(UTC)
         clock = time.perf_counter()
-        record = blank_record(job) | {
+        record = record_of(job) | {
             "started": started.isoformat(timespec="seconds"),
             "host": socket.gethostname(),
         }
@@ -182,29 +183,20 @@ class Worker:
             torch.cuda.empty_cache()
 
 
-def blank_record(job: Job) -> dict[str, Any]:
+def record_of(job: Job) -> dict[str, Any]:
     """Return the record of a job of which nothing else is known yet."""
-    return {
+    return blank_record() | {
         "model": job.model_name,
         "revision": job.model.revision,
-        "family": None,
         "parameters": job.model.parameters,
         "corpus": job.corpus_name,
-        "corpus_hash": None,
         "config": job.settings,
-        "windows": None,
-        "seconds": None,
-        "started": None,
-        "host": None,
-        "error_type": None,
-        "error": None,
-        "traceback": None,
     }
 
 
 def failure(job: Job, kind: str, reason: str) -> dict[str, Any]:
     """Return the record of a job whose worker could not write one."""
-    return blank_record(job) | {
+    return record_of(job) | {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "error_type": kind,
         "error": reason.split("\n")[0],

@@ -11,13 +11,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from estimators.base import InputError
+from estimators.contracts.cells import markdown
 from tracking.mlflow.adapter import MlflowTracker
 from tracking.mlflow.tracker import NOTE, Corpus, Point, finite, metric_name
 from tracking.reports.figures import parity, texts
 from tracking.reports.rendering import png
 from tracking.results import digest
-from tracking.summary import markdown
 
+SHOWN = 40  # rows of a table that a description holds
 READ = re.compile(r"small\..+\.ie_[\d.]+")  # columns of features that hold the emergence of texts, as a reader sees it
 
 
@@ -50,7 +51,7 @@ def track_estimates(
             f"Estimates to track have columns model, estimate, lower, upper and a row; missing: "
             f"{', '.join(missing) or 'rows'}."
         )
-    tags = {"kind": "estimates", NOTE: markdown(frame)}
+    tags = {"kind": "estimates", NOTE: markdown(frame, limit=SHOWN)}
     figures = {"parity.png": parity(frame)} if "truth" in frame and frame["truth"].notna().any() else {}
     return _track_table(frame, name, tags, figures, MlflowTracker(tracking_uri, experiment), parent_run_id)
 

@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 
 from estimators.base import EmergenceError, InputError, Progress
+from estimators.contracts.cells import markdown
 from tracking.mlflow.sweep_run import corpus_of, track_sweep
 from tracking.mlflow.tracker import NOTE, Known, Point, Tracker, finite, metric_name, number
-from tracking.results import WINDOWS_FILE, Job, Results, digest, flatten, read_results
-from tracking.summary import at_end, at_peak, at_resolution, flags, markdown, peaks, short
+from tracking.results import WINDOWS_FILE, JobResult, Results, digest, flatten, read_results
+from tracking.summary import at_end, at_peak, at_resolution, flags, peaks, short
 
 PARENT = "sweep"  # the key of a sweep's own run
 BITS = ("ie_bits", "macro_bits", "micro_bits")
@@ -89,7 +90,7 @@ def replay(results: Results, tracker: Tracker, *, progress: Progress | None = No
             else tracker.start(PARENT, results.name, sweep=results.key, parent=None, started=started)
         )
 
-        def work(job: Job) -> tuple[str, bool]:
+        def work(job: JobResult) -> tuple[str, bool]:
             return _track_job(results, job, tracker, run_id, known.get(job.key))
 
         for job, outcome in _each(results.jobs, work, tracker.writers):
@@ -121,8 +122,8 @@ def _resumable(results: Results, tracked: dict[str, tuple[str, bool]]) -> Iterat
 
 
 def _each(
-    jobs: tuple[Job, ...], work: Callable[[Job], tuple[str, bool]], writers: int
-) -> Iterator[tuple[Job, tuple[str, bool]]]:
+    jobs: tuple[JobResult, ...], work: Callable[[JobResult], tuple[str, bool]], writers: int
+) -> Iterator[tuple[JobResult, tuple[str, bool]]]:
     """Do `work` on every job, `writers` at once, and yield what is done; the first failure ends it."""
     if writers == 1:
         yield from ((job, work(job)) for job in jobs)
@@ -136,7 +137,9 @@ def _each(
         pool.shutdown(cancel_futures=True)
 
 
-def _track_job(results: Results, job: Job, tracker: Tracker, parent: str, known: Known | None) -> tuple[str, bool]:
+def _track_job(
+    results: Results, job: JobResult, tracker: Tracker, parent: str, known: Known | None
+) -> tuple[str, bool]:
     """Track one job unless it is there already; return its run and whether it was written."""
     if known is not None and known.digest == job.digest:
         return known.run_id, False
@@ -226,7 +229,7 @@ def _points(key: str, values: pd.Series, steps: pd.Series) -> Iterable[Point]:
     return (Point(key, float(y), round(float(x))) for x, y in zip(xs, ys, strict=True) if not np.isnan(x))
 
 
-def describe_job(job: Job, summary: pd.DataFrame) -> str:
+def describe_job(job: JobResult, summary: pd.DataFrame) -> str:
     """Say in markdown what one job measured, or why it failed."""
     if job.failed:
         reason = markdown(pd.DataFrame([{"error": str(job.record.get(k))} for k in ("error_type", "error")]))

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from estimators.contracts.cells import escaped, markdown
 from tracking.mlflow.tracker import metric_name
-from tracking.summary import markdown
+
+SHOWN = 40  # models that a description holds
 
 
 def scores(validation: pd.DataFrame) -> dict[str, float]:
@@ -45,12 +47,7 @@ def describe_proxy(record: dict[str, Any], validation: pd.DataFrame) -> str:
     found = pd.DataFrame([{"score": name, "value": value} for name, value in scores(validation).items()])
     shown = validation[["model", "truth", "estimate", "lower", "upper"]]
     return (
-        f"Proxy of **{markdown_text(str(record.get('target', 'the target')))}**, checked on {len(validation)} models "
-        f"left out in turn. {markdown_text(str((record.get('verdict') or {}).get('sentence') or ''))}\n\n"
-        f"{markdown(found)}\n\n{markdown(shown)}"
+        f"Proxy of **{escaped(str(record.get('target', 'the target')))}**, checked on {len(validation)} models "
+        f"left out in turn. {escaped(str((record.get('verdict') or {}).get('sentence') or ''))}\n\n"
+        f"{markdown(found)}\n\n{markdown(shown, limit=SHOWN)}"
     )
-
-
-def markdown_text(text: str) -> str:
-    """Escape one piece of text for markdown."""
-    return markdown(pd.DataFrame({text: []})).splitlines()[0][2:-2]

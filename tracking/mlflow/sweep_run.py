@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from estimators.contracts.cells import markdown
 from tracking.mlflow.tracker import NOTE, Corpus, Point, Tracker, finite, metric_name, number
 from tracking.reports.page import page
 from tracking.reports.rendering import png
 from tracking.reports.sweep_figures import SWEEP_FIGURES
-from tracking.results import Job, Results, flatten
-from tracking.summary import flags, markdown, peaks, short
+from tracking.results import JobResult, Results, flatten
+from tracking.summary import flags, peaks, short
 
 SHOWN = 40  # rows of the summary that a description holds
 
@@ -105,9 +106,9 @@ def describe_sweep(results: Results, summary: pd.DataFrame) -> str:
     if results.missing:
         lines += ["", f"{results.missing} jobs have not ended yet."]
     if results.failures:
-        lines += ["", "**Failures**", "", markdown(_reasons(results.failures), 10)]
+        lines += ["", "**Failures**", "", markdown(_reasons(results.failures), limit=10)]
     if results.empty:
-        lines += ["", "**Done, but no value is a number**", "", markdown(_reasons(results.empty), 10)]
+        lines += ["", "**Done, but no value is a number**", "", markdown(_reasons(results.empty), limit=10)]
     return "\n".join(lines)
 
 
@@ -116,13 +117,13 @@ def _summary(summary: pd.DataFrame) -> list[str]:
     corpora = max(summary["corpus"].nunique(), 1)
     shown = short(summary).groupby("corpus", sort=False).head(max(SHOWN // corpora, 1)).head(SHOWN)
     left = len(summary) - len(shown)
-    return [markdown(shown, SHOWN), *(["", f"{left} further rows are in summary.csv."] if left else [])]
+    return [markdown(shown), *(["", f"{left} further rows are in summary.csv."] if left else [])]
 
 
-def _reasons(jobs: tuple[Job, ...]) -> pd.DataFrame:
+def _reasons(jobs: tuple[JobResult, ...]) -> pd.DataFrame:
     return pd.DataFrame([{"model": job.model, "corpus": job.corpus, "why": job.reason[:200]} for job in jobs])
 
 
-def corpus_of(job: Job) -> Corpus:
+def corpus_of(job: JobResult) -> Corpus:
     """Name the dataset that a job was measured on."""
     return Corpus(job.corpus, str(job.record["corpus_hash"]), str(job.record["corpus"]), "measured on")

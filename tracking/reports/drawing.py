@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from estimators.contracts.conventions import TWIN
 from tracking.summary import by_model
 
 # Okabe & Ito's colours, distinguishable with colour blindness; one per family, sizes by line style and shade.
@@ -20,7 +21,6 @@ MARKERS = "osD^vP*X"
 INK = "#123456"  # stands for the reader's own text colour in SVG
 SPREAD = 1.645  # standard errors to each side of a 90 % band
 LEGEND = 12  # models that a legend can name
-TWIN = "~random"  # equals extraction.twin.SUFFIX, which tracking does not import: no torch here
 
 STYLE: Any = {
     "axes.spines.top": False,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from functools import partial
 from html import escape
-from numbers import Integral
 from pathlib import Path
 
 import pandas as pd
 
 from estimators.base import InputError
+from estimators.contracts.cells import cell
+from estimators.contracts.files import replacing
 from tracking.reports.drawing import is_twin
 from tracking.reports.rendering import svg
 from tracking.reports.sweep_figures import SWEEP_FIGURES, SweepFigure
@@ -78,14 +77,8 @@ def report(results: Path, out: Path | None = None, *, called: str | None = None)
         raise InputError(f"The folder {out.absolute().parent} for {out.name} does not exist; create it first.")
     text = page(found)
     try:
-        handle, beside = tempfile.mkstemp(prefix=".", suffix=".part", dir=out.absolute().parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(beside).chmod(0o644)
-            os.replace(beside, out)
-        finally:
-            Path(beside).unlink(missing_ok=True)
+        with replacing(out) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{out} cannot be written ({error.strerror}); choose another with --out.") from error
     return out
@@ -129,15 +122,8 @@ def html_table(frame: pd.DataFrame, caption: str) -> str:
     """Write a table for people and screen readers; every cell is escaped."""
     numeric = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns]
 
-    def cell(value: object, number: bool) -> str:
-        if value is None or value is pd.NA or value != value:
-            text = "–"  # noqa: RUF001
-        elif isinstance(value, float):
-            text = f"{value:.3f}"
-        elif isinstance(value, Integral) and number:
-            text = f"{value:,}"
-        else:
-            text = str(value)
+    def data(value: object, number: bool) -> str:
+        text = cell(value, thousands=number)
         kind = ' class="number"' if number else ' class="short"' if len(text) <= 40 else ""
         return f"<td{kind}>{escape(text)}</td>"
 
@@ -146,7 +132,7 @@ def html_table(frame: pd.DataFrame, caption: str) -> str:
         for name, number in zip(frame.columns, numeric, strict=True)
     )
     rows = "".join(
-        "<tr>" + "".join(cell(value, number) for value, number in zip(row, numeric, strict=True)) + "</tr>"
+        "<tr>" + "".join(data(value, number) for value, number in zip(row, numeric, strict=True)) + "</tr>"
         for row in frame.itertuples(index=False)
     )
     # Scrolled sideways on a phone, hence reachable by keyboard.

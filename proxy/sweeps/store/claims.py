@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from estimators.contracts.results_folder import CLAIMS
 from proxy.sweeps.store.storage import Storage, patiently
 
 LEASE = 120.0  # seconds that a claim holds without being renewed
@@ -100,7 +101,7 @@ class Claims:
 
     def clear_dead(self) -> None:
         """Delete what drivers that died left behind, such as the claim on a job they had just done."""
-        for name in self.storage.sizes("claims"):
+        for name in self.storage.sizes(CLAIMS):
             key = Path(name).stem
             if not self._lives(self._holder(key)):
                 self._delete(key)
@@ -145,7 +146,7 @@ def _at_once(action: Callable[[str], None], keys: Iterable[str]) -> None:
 
 
 def _name(key: str) -> str:
-    return f"claims/{key}.json"
+    return f"{CLAIMS}/{key}.json"
 
 
 def _boot() -> str:

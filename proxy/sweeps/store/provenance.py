@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -13,21 +13,18 @@ from typing import Any
 
 import psutil
 
-from proxy.sweeps.config import SweepConfig
-from proxy.sweeps.jobs import Job
-
 PACKAGES = ("emergence-proxy", "numpy", "pandas", "ray", "safetensors", "tokenizers", "torch", "transformers")
 
 
-def header(config: SweepConfig, jobs: Sequence[Job]) -> dict[str, Any]:
-    """Return the content of sweep.json."""
+def header(name: str, config: Mapping[str, Any], keys: Sequence[str], seed: int) -> dict[str, Any]:
+    """Return what sweep.json says: what was asked for, of jobs with these `keys`, and where it was made."""
     return {
-        "name": config.name,
-        "config": config.model_dump(mode="json"),
-        "jobs": [job.key for job in jobs],
+        "name": name,
+        "config": config,
+        "jobs": keys,
         "versions": versions(),
         "git_revision": git_revision(),
-        "seed": config.seed,
+        "seed": seed,
         "hardware": hardware(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

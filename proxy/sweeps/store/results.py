@@ -4,26 +4,59 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from estimators.base import InputError
+from estimators.contracts.results_folder import (
+    CLAIMS,
+    FOLDERS,
+    HEADER,
+    JOBS,
+    MERGED,
+    SCHEMA,
+    decode_record,
+    encode_header,
+    encode_record,
+    encode_table,
+    record_name,
+    table_name,
+    windows_name,
+)
 from proxy.schemas import EMERGENCE, WINDOWS
-from proxy.sweeps.jobs import RESULT_VERSION, Job
-from proxy.sweeps.placement import Peaks
 from proxy.sweeps.store.storage import Folder, Storage, patiently
 
-FOLDER_SCHEMA = 1
 OTHER_VERSION = "its result is from another version of this program"
 ORDER = ["model", "corpus", "layer", "position", "resolution"]
 ROW_GROUP = 100_000  # rows of the merged table written at a time
+
+
+class Named(Protocol):
+    """A job, as far as its results go: its key and the names it has in tables."""
+
+    @property
+    def key(self) -> str: ...  # noqa: D102
+
+    @property
+    def model_name(self) -> str: ...  # noqa: D102
+
+    @property
+    def corpus_name(self) -> str: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """What a model took at most when it was measured before, in GiB; None where it was not."""
+
+    main_gb: float | None = None
+    gpu_gb: float | None = None
 
 
 @dataclass
@@ -45,7 +78,7 @@ class Found:
     peaks: dict[str, Peaks] = field(default_factory=dict)
 
 
-class Results:
+class ResultsStore:
     """Reads and writes a results folder; every file is in place whole or not at all."""
 
     def __init__(self, storage: Storage) -> None:
@@ -56,29 +89,26 @@ class Results:
 
     def write_header(self, header: dict[str, Any]) -> None:
         """Write sweep.json: what was asked for, with which versions, on what."""
-        content = json.dumps({**header, "schema": FOLDER_SCHEMA}, indent=1).encode()
-        patiently(lambda: self.storage.write("sweep.json", content))
+        content = encode_header(header)
+        patiently(lambda: self.storage.write(HEADER, content))
 
-    def write_done(self, job: Job, table: bytes, record: dict[str, Any], windows: bytes | None = None) -> None:
+    def write_done(self, key: str, table: bytes, record: dict[str, Any], windows: bytes | None = None) -> None:
         """Write a job's windows and its table (see `to_parquet`), then the record that makes them count."""
         if windows is not None:
-            patiently(lambda: self.storage.write(f"windows/{job.key}.parquet", windows))
-        patiently(lambda: self.storage.write(f"jobs/{job.key}.parquet", table))
-        self._write_record(job, {**record, "status": "done", "bytes": len(table)})
+            patiently(lambda: self.storage.write(windows_name(key), windows))
+        patiently(lambda: self.storage.write(table_name(key), table))
+        content = encode_record(key, record, "done", table_version=EMERGENCE.version, table_bytes=len(table))
+        patiently(lambda: self.storage.write(record_name(key), content))
 
-    def write_failed(self, job: Job, record: dict[str, Any]) -> None:
+    def write_failed(self, key: str, record: dict[str, Any]) -> None:
         """Write the record of a job that failed."""
-        self._write_record(job, {**record, "status": "failed"})
-
-    def _write_record(self, job: Job, record: dict[str, Any]) -> None:
-        versions = {"schema": FOLDER_SCHEMA, "result_version": RESULT_VERSION, "table_version": EMERGENCE.version}
-        content = json.dumps({"key": job.key, **record, **versions}, indent=1).encode()
-        patiently(lambda: self.storage.write(f"jobs/{job.key}.json", content))
+        content = encode_record(key, record, "failed", table_version=EMERGENCE.version)
+        patiently(lambda: self.storage.write(record_name(key), content))
 
     def record(self, key: str) -> dict[str, Any] | None:
         """Return a job's record, or None if there is no readable one."""
         try:
-            return _parsed(patiently(lambda: self.storage.read(f"jobs/{key}.json")))
+            return _parsed(patiently(lambda: self.storage.read(record_name(key))), key)
         except FileNotFoundError:
             return None
 
@@ -90,32 +120,31 @@ class Results:
             tables: also check by a listing that each table is there and whole; without, only the records are read.
         """
         found = Found()
-        sizes = patiently(lambda: self.storage.sizes("jobs")) if tables else None
-        present = [key for key in keys if sizes is None or f"jobs/{key}.json" in sizes]
+        sizes = patiently(lambda: self.storage.sizes(JOBS)) if tables else None
+        present = [key for key in keys if sizes is None or record_name(key) in sizes]
         for batch in _batched(present, 1000):
-            names = [f"jobs/{key}.json" for key in batch]
+            names = [record_name(key) for key in batch]
             contents = patiently(lambda names=names: self.storage.read_many(names))  # type: ignore[misc]
             for key in batch:
-                content = contents.get(f"jobs/{key}.json")
+                content = contents.get(record_name(key))
                 if content is not None:
-                    self._judge(key, _parsed(content), sizes, found)
+                    self._judge(key, _parsed(content, key), sizes, found)
         return found
 
-    def outdated(self, jobs: Sequence[Job]) -> list[Job]:
-        """Return those of `jobs` that an earlier version of this program has done."""
-        sizes = patiently(lambda: self.storage.sizes("jobs"))
-        return [job for job in jobs if any(f"jobs/{key}.json" in sizes for key in job.earlier_keys)]
+    def recorded(self) -> set[str]:
+        """Return the keys of all jobs that have a record, whatever it says."""
+        return {Path(name).stem for name in patiently(lambda: self.storage.sizes(JOBS)) if name.endswith(".json")}
 
     def _judge(self, key: str, record: dict[str, Any] | None, sizes: Mapping[str, int] | None, found: Found) -> None:
         if record is None:
             found.rejected[key] = "its record is cut short"
-        elif (record.get("schema"), record.get("table_version")) != (FOLDER_SCHEMA, EMERGENCE.version):
+        elif (record.get("schema"), record.get("table_version")) != (SCHEMA, EMERGENCE.version):
             found.rejected[key] = OTHER_VERSION
         elif record.get("status") == "failed":
             found.failed[key] = str(record.get("started"))
-        elif sizes is not None and f"jobs/{key}.parquet" not in sizes:
+        elif sizes is not None and table_name(key) not in sizes:
             found.rejected[key] = "its table is missing"
-        elif sizes is not None and sizes[f"jobs/{key}.parquet"] != record.get("bytes"):
+        elif sizes is not None and sizes[table_name(key)] != record.get("bytes"):
             found.rejected[key] = "its table is cut short"
         else:
             found.done.add(key)
@@ -125,7 +154,7 @@ class Results:
                 _larger(known.main_gb, record.get("peak_memory_gb")), _larger(known.gpu_gb, record.get("peak_gpu_gb"))
             )
 
-    def tables(self, jobs: Sequence[Job]) -> Iterator[pa.Table]:
+    def tables(self, jobs: Sequence[Named]) -> Iterator[pa.Table]:
         """Yield the tables of `jobs` sorted by model, corpus, layer, position and resolution, few at a time."""
         ordered = sorted(jobs, key=lambda job: (job.model_name, job.corpus_name, job.key))
         for _, group in itertools.groupby(ordered, key=lambda job: (job.model_name, job.corpus_name)):
@@ -136,14 +165,14 @@ class Results:
                 yield pa.concat_tables(parts).sort_by([(column, "ascending") for column in ORDER])
 
     def _table(self, key: str) -> pa.Table:
-        content = patiently(lambda: self.storage.read(f"jobs/{key}.parquet"))
+        content = patiently(lambda: self.storage.read(table_name(key)))
         # On small files the reader's threads cost more than they bring.
         return pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).read(use_threads=False)
 
     def emergence(self) -> pd.DataFrame:
         """Return the merged table; without rows when no job is done."""
         try:
-            content = patiently(lambda: self.storage.read("emergence.parquet"))
+            content = patiently(lambda: self.storage.read(MERGED))
         except FileNotFoundError:
             return EMERGENCE.conform(pd.DataFrame(columns=list(EMERGENCE.columns)))
         return EMERGENCE.conform(pd.read_parquet(io.BytesIO(content)))
@@ -151,17 +180,17 @@ class Results:
     def copy_to(self, folder: Path) -> None:
         """Copy everything to a local folder, for what can read nothing else."""
         target = Folder(folder)
-        parts = (name for part in ("jobs", "windows") for name in self.storage.sizes(part))
-        for name in ("sweep.json", "emergence.parquet", *parts):
+        parts = (name for part in FOLDERS if part != CLAIMS for name in self.storage.sizes(part))
+        for name in (HEADER, MERGED, *parts):
             for found, content in self.storage.read_many([name]).items():
                 target.write(found, content)
 
-    def merge(self, jobs: Sequence[Job]) -> int:
+    def merge(self, jobs: Sequence[Named]) -> int:
         """Write emergence.parquet from the done `jobs`, a few tables in memory at a time; returns its rows."""
         rows = 0
         writer: pq.ParquetWriter | None = None
         with tempfile.TemporaryDirectory(prefix="emergence-") as scratch:
-            merged = Path(scratch) / "emergence.parquet"
+            merged = Path(scratch) / MERGED
             for table in _joined(self.tables(jobs)):
                 if writer is None:
                     writer = pq.ParquetWriter(merged, table.schema)
@@ -169,7 +198,7 @@ class Results:
                 rows += table.num_rows
             if writer is not None:
                 writer.close()
-                patiently(lambda: self.storage.put("emergence.parquet", merged))
+                patiently(lambda: self.storage.put(MERGED, merged))
         return rows
 
 
@@ -189,30 +218,23 @@ def to_parquet(frame: pd.DataFrame) -> bytes:
     """Return a job's rows of the emergence table, sorted, as parquet that carries the schema's version."""
     ordered = EMERGENCE.conform(frame)[list(EMERGENCE.columns)]
     ordered = ordered.sort_values(ORDER, kind="stable", ignore_index=True)
-    return _parquet(EMERGENCE.arrow(ordered))
+    return encode_table(EMERGENCE.arrow(ordered))
 
 
 def windows_to_parquet(frame: pd.DataFrame) -> bytes:
     """Return a job's values of single windows as parquet that carries the schema's version."""
-    return _parquet(WINDOWS.arrow(WINDOWS.conform(frame)))
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(table, sink)
-    return sink.getvalue()
+    return encode_table(WINDOWS.arrow(WINDOWS.conform(frame)))
 
 
 def _larger(one: float | None, other: float | None) -> float | None:
     return max((value for value in (one, other) if value is not None), default=None)
 
 
-def _parsed(content: bytes) -> dict[str, Any] | None:
+def _parsed(content: bytes, key: str) -> dict[str, Any] | None:
     try:
-        record = json.loads(content)
-    except ValueError:
+        return decode_record(content, record_name(key))
+    except InputError:
         return None
-    return record if isinstance(record, dict) else None
 
 
 def _batched(items: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:

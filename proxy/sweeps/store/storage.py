@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -14,10 +12,12 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
 from estimators.base import InputError
+from estimators.contracts.files import PART, replacing, temporary_beside
+from estimators.contracts.results_folder import FOLDERS
 from proxy.sweeps.store.remote import remote
 
 T = TypeVar("T")
-ABANDONED = 600.0  # seconds after which a half-written file is no one's
+ABANDONED = 600.0  # age in seconds after which a temporary file may be deleted
 HOPELESS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 PATIENCE = (0.5, 2.0, 8.0, 20.0)  # seconds between tries when storage fails for a moment
 PROBES = 3  # of them before a new sweep's place is refused
@@ -83,22 +83,23 @@ class Folder:
 
     def write(self, name: str, content: bytes) -> None:
         """Write beside the target, flush to the disk, then rename over it."""
-        os.replace(self._written_beside(name, io.BytesIO(content)), self.root / name)
+        with replacing(self._target(name)) as temporary:
+            temporary.write_bytes(content)
 
     def put(self, name: str, source: Path) -> None:
         """Like `write`, with the content of a local file that may be large."""
-        with open(source, "rb") as content:
-            os.replace(self._written_beside(name, content), self.root / name)
+        with replacing(self._target(name)) as temporary:
+            shutil.copyfile(source, temporary)
 
     def create(self, name: str, content: bytes) -> bool:
         """Link a whole file into place, which fails if the name is taken; it need not outlive a power cut."""
-        temporary = self._written_beside(name, io.BytesIO(content), flush=False)
-        try:
-            os.link(temporary, self.root / name)
-        except FileExistsError:
-            return False
-        finally:
-            temporary.unlink(missing_ok=True)
+        target = self._target(name)
+        with temporary_beside(target) as temporary:
+            temporary.write_bytes(content)
+            try:
+                os.link(temporary, target)
+            except FileExistsError:
+                return False
         return True
 
     def delete(self, name: str) -> None:
@@ -122,30 +123,15 @@ class Folder:
 
     def tidy(self) -> None:
         """Remove what killed writers left half written; what was touched lately may still become whole."""
-        for path in (
-            path for folder in (".", "jobs", "windows", "claims") for path in (self.root / folder).glob(".*.part")
-        ):
+        for path in (path for folder in (".", *FOLDERS) for path in (self.root / folder).glob(f".*{PART}")):
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > ABANDONED:
                     path.unlink()
 
-    def _written_beside(self, name: str, content: BinaryIO, *, flush: bool = True) -> Path:
+    def _target(self, name: str) -> Path:
         target = self.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=target.parent)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                shutil.copyfileobj(content, stream)
-                if flush:
-                    stream.flush()
-                    os.fsync(stream.fileno())
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(temporary, 0o666 & ~umask)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        return Path(temporary)
+        return target
 
 
 def open_storage(location: str | Path, *, writable: bool = True) -> Storage:

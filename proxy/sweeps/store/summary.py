@@ -9,11 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from estimators.contracts.results_folder import MERGED
 from proxy.measurement.table import peak_emergence
 from proxy.sweeps.store.storage import patiently
 
 if TYPE_CHECKING:
-    from proxy.sweeps.store.results import Results
+    from proxy.sweeps.store.results import ResultsStore
 
 IDENTITY = ["model", "revision", "corpus", "corpus_hash"]
 NEEDED = [*IDENTITY, "family", "parameters", "layer", "position", "resolution", "ie_bits", "ie_std_error"]
@@ -21,13 +22,13 @@ BATCH = 50_000  # rows in memory at a time, beside those that are kept
 SHOWN = 7  # characters of a revision or hash
 
 
-def summary(results: Results, *, resolution: float) -> pd.DataFrame:
+def summary(results: ResultsStore, *, resolution: float) -> pd.DataFrame:
     """Return `proxy.measurement.table.peak_emergence` of all done jobs, keeping of the table only what it reads.
 
     Where one model or corpus name stands for several, its revision or hash is added to it.
     """
     kept = []
-    with patiently(lambda: results.storage.open("emergence.parquet")) as stream:
+    with patiently(lambda: results.storage.open(MERGED)) as stream:
         for batch in pq.ParquetFile(stream).iter_batches(BATCH, columns=NEEDED):
             table = pa.Table.from_batches([batch])
             distance = pc.abs(pc.subtract(table["resolution"], resolution))

@@ -20,7 +20,7 @@ from proxy.sweeps.jobs import Job, make_jobs
 from proxy.sweeps.placement import GIB, Demand, Node
 from proxy.sweeps.run import sweep
 from proxy.sweeps.store.claims import Claims
-from proxy.sweeps.store.results import OTHER_VERSION, Results
+from proxy.sweeps.store.results import OTHER_VERSION, ResultsStore
 from proxy.sweeps.store.storage import Folder, open_storage
 from proxy.sweeps.worker import Outcome
 from tests.proxy.sweeps.threads import Threads, broken, config, finished, run
@@ -127,15 +127,15 @@ def test_a_table_cut_short_or_missing_is_done_again_and_said_so(tmp_path: Path, 
 def test_jobs_of_another_driver_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "ELSEWHERE", 0.05)
     jobs = make_jobs(config())
-    store = Results(open_storage(tmp_path))
+    store = ResultsStore(open_storage(tmp_path))
     other = Claims(store.storage)
     other.take([jobs[0].key, jobs[1].key, jobs[2].key])
     cluster = Threads(finished)
 
     def rival() -> None:
         time.sleep(0.5)
-        store.write_done(jobs[0], finished(jobs[0]).table or b"", finished(jobs[0]).record)
-        store.write_failed(jobs[1], broken(jobs[1]).record | {"started": "now"})
+        store.write_done(jobs[0].key, finished(jobs[0]).table or b"", finished(jobs[0]).record)
+        store.write_failed(jobs[1].key, broken(jobs[1]).record | {"started": "now"})
         other.release_all()  # and the third job it gives up
 
     thread = threading.Thread(target=rival)
@@ -167,7 +167,7 @@ def test_storage_that_stays_away_ends_the_sweep_in_words(tmp_path: Path, monkeyp
     def gone(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(Results, "write_done", gone)
+    monkeypatch.setattr(ResultsStore, "write_done", gone)
     with pytest.raises(EmergenceError, match=r"Results could not be kept in .*run the same command again"):
         run(tmp_path, Threads(finished))
 

@@ -9,9 +9,10 @@ from extraction import extract, load_model, spilled_bytes, windows
 from proxy.measurement.table import measure
 from proxy.sweeps.config import Model, Resources, parse_config
 from proxy.sweeps.jobs import Job, make_jobs
-from proxy.sweeps.placement import GIB, STATES_GB, Demand, Node, Peaks, demand, misfits, place
+from proxy.sweeps.placement import GIB, STATES_GB, Demand, Node, demand, misfits, place
 from proxy.sweeps.plan import SPILL_GB, plan, simulate, spilled_gb, workload
 from proxy.sweeps.sizes import Shape, count_parameters, shape
+from proxy.sweeps.store.results import Peaks
 
 GPU_NODE = Node(Demand(4, 200 * GIB, 32), gpu_gb=80)
 CPU_NODE = Node(Demand(0, 64 * GIB, 16))

@@ -17,18 +17,18 @@ from proxy.sweeps.placement import GIB, Demand, Node
 from proxy.sweeps.run import SweepResult, sweep
 from proxy.sweeps.slots import Event
 from proxy.sweeps.store.results import to_parquet
-from proxy.sweeps.worker import Outcome, Trouble, blank_record
+from proxy.sweeps.worker import Outcome, Trouble, record_of
 
 TWO_CORES = {"one": Node(Demand(0, 16 * GIB, 2))}
 
 
 def finished(job: Job) -> Outcome:
     row = {"model": job.model_name, "corpus": job.corpus_name, "layer": 0, "position": 1, "resolution": 0.18}
-    return Outcome(to_parquet(pd.DataFrame([{**row, "ie_bits": 1.0}])), blank_record(job) | {"seconds": 0.1})
+    return Outcome(to_parquet(pd.DataFrame([{**row, "ie_bits": 1.0}])), record_of(job) | {"seconds": 0.1})
 
 
 def broken(job: Job, trouble: Trouble = None) -> Outcome:
-    record = blank_record(job) | {"error_type": "ValueError", "error": "broken", "traceback": "...", "seconds": 0.1}
+    record = record_of(job) | {"error_type": "ValueError", "error": "broken", "traceback": "...", "seconds": 0.1}
     return Outcome(None, record, trouble)
 
 

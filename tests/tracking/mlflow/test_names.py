@@ -1,13 +1,11 @@
 """Names and texts of any kind reach MLflow and its pages unharmed: property tests."""
 
-import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name, _validate_param_name
 
 from tracking.mlflow.tracker import Point, finite, metric_name
 from tracking.results import flatten
-from tracking.summary import markdown
 
 
 @given(st.text())
@@ -19,15 +17,6 @@ def test_metric_names_are_taken_by_mlflow(text: str) -> None:
 @given(st.text(), st.text())
 def test_different_texts_have_different_names(one: str, other: str) -> None:
     assert (metric_name(one) == metric_name(other)) == (one == other)
-
-
-@given(st.text(max_size=30))
-def test_markdown_cells_stay_in_their_cell(text: str) -> None:
-    head, rule, row = markdown(pd.DataFrame({"a": [text], "b": [1.0]}), limit=5).split("\n")
-    bare = row.replace("\\\\", "").replace("\\|", "")
-    assert bare.count("|") == 3
-    assert "<" not in bare.replace("\\<", "")
-    assert (head, rule) == ("| a | b |", "| --- | --- |")
 
 
 @given(st.lists(st.floats()))

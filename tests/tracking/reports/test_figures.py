@@ -4,37 +4,28 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from extraction.models.twin import SUFFIX
+from estimators.contracts.conventions import TWIN
 from tracking.reports import drawing, figures
 from tracking.reports.rendering import png, svg
 from tracking.reports.sweep_figures import SWEEP_FIGURES
-from tracking.summary import DEFAULT_RESOLUTION, at_resolution, drawn, peaks
+from tracking.summary import at_resolution, drawn, peaks
 
-TWIN = f"gpt2-30k{SUFFIX}"
+UNTRAINED = f"gpt2-30k{TWIN}"
 
 
 @pytest.fixture
 def table(job_rows) -> pd.DataFrame:
     """Two families, two corpora, a twin."""
-    sizes = {"gpt2-30k": 30_000, "gpt2-2m": 2_000_000, "gemma-280k": 280_000, TWIN: 30_000}
+    sizes = {"gpt2-30k": 30_000, "gpt2-2m": 2_000_000, "gemma-280k": 280_000, UNTRAINED: 30_000}
     return pd.concat(
         [job_rows(m, c, parameters=n, blocks=3) for m, n in sizes.items() for c in ("animal", "python-docs")],
         ignore_index=True,
     )
 
 
-def test_default_resolution_is_that_of_the_estimators() -> None:
-    import estimators
-
-    assert estimators.DEFAULT_RESOLUTION == DEFAULT_RESOLUTION
-
-
-def test_twins_are_named_as_they_are_measured() -> None:
-    from proxy.sweeps import jobs
-
-    assert drawing.TWIN == SUFFIX == jobs.TWIN
-    assert drawing.is_twin(f"gpt2-30k{SUFFIX}")
-    assert drawing.is_twin(f"gpt2-30k{SUFFIX} dtype=float16")
+def test_twins_are_known_by_the_mark_in_their_name() -> None:
+    assert drawing.is_twin(UNTRAINED)
+    assert drawing.is_twin(f"{UNTRAINED} dtype=float16")
     assert not drawing.is_twin("gpt2-30k")
 
 
@@ -51,7 +42,7 @@ def test_every_model_is_drawn_with_its_values(figure, table: pd.DataFrame) -> No
         for model, line in lines.items():
             mine = rows[(rows["model"] == model) & (rows["corpus"] == corpus)].sort_values(figure.x)
             assert np.allclose(line.get_ydata(), mine["ie_bits"])
-        assert lines[TWIN].get_linestyle() == "--"
+        assert lines[UNTRAINED].get_linestyle() == "--"
         assert lines["gpt2-2m"].get_linestyle() == "-"
 
 

@@ -14,15 +14,15 @@ from proxy.measurement.table import peak_emergence
 from proxy.schemas import EMERGENCE
 from proxy.sweeps.config import parse_config
 from proxy.sweeps.jobs import Job, make_jobs
-from proxy.sweeps.store.results import Results, to_parquet
+from proxy.sweeps.store.results import ResultsStore, to_parquet
 from proxy.sweeps.store.storage import open_storage
 from proxy.sweeps.store.summary import summary
-from proxy.sweeps.worker import blank_record
+from proxy.sweeps.worker import record_of
 
 
 @pytest.fixture
-def results(tmp_path: Path) -> Results:
-    return Results(open_storage(tmp_path))
+def results(tmp_path: Path) -> ResultsStore:
+    return ResultsStore(open_storage(tmp_path))
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +47,13 @@ def table(job: Job) -> bytes:
     return to_parquet(pd.DataFrame(rows))
 
 
-def finish(results: Results, job: Job) -> None:
-    results.write_done(job, table(job), blank_record(job) | {"seconds": 2.0, "peak_memory_gb": 1.5})
+def finish(results: ResultsStore, job: Job) -> None:
+    results.write_done(job.key, table(job), record_of(job) | {"seconds": 2.0, "peak_memory_gb": 1.5})
 
 
-def test_what_is_written_is_found(results: Results, jobs: list[Job]) -> None:
+def test_what_is_written_is_found(results: ResultsStore, jobs: list[Job]) -> None:
     finish(results, jobs[0])
-    results.write_failed(jobs[1], blank_record(jobs[1]) | {"error": "no", "started": "today"})
+    results.write_failed(jobs[1].key, record_of(jobs[1]) | {"error": "no", "started": "today"})
     found = results.find(job.key for job in jobs)
     assert found.done == {jobs[0].key}
     assert found.failed == {jobs[1].key: "today"}
@@ -62,7 +62,7 @@ def test_what_is_written_is_found(results: Results, jobs: list[Job]) -> None:
     assert found.peaks["gpt2-90k"].main_gb == 1.5
 
 
-def test_a_table_cut_short_is_done_again(results: Results, jobs: list[Job], tmp_path: Path) -> None:
+def test_a_table_cut_short_is_done_again(results: ResultsStore, jobs: list[Job], tmp_path: Path) -> None:
     finish(results, jobs[0])
     path = tmp_path / "jobs" / f"{jobs[0].key}.parquet"
     path.write_bytes(path.read_bytes()[:-10])
@@ -74,13 +74,13 @@ def test_a_table_cut_short_is_done_again(results: Results, jobs: list[Job], tmp_
 
 
 @pytest.mark.parametrize("content", [b"", b'{"status": "do', b"[]"])
-def test_a_record_cut_short_is_done_again(results: Results, jobs: list[Job], content: bytes) -> None:
+def test_a_record_cut_short_is_done_again(results: ResultsStore, jobs: list[Job], content: bytes) -> None:
     finish(results, jobs[0])
     results.storage.write(f"jobs/{jobs[0].key}.json", content)
     assert results.find([jobs[0].key]).rejected == {jobs[0].key: "its record is cut short"}
 
 
-def test_a_result_of_another_version_is_done_again(results: Results, jobs: list[Job]) -> None:
+def test_a_result_of_another_version_is_done_again(results: ResultsStore, jobs: list[Job]) -> None:
     finish(results, jobs[0])
     name = f"jobs/{jobs[0].key}.json"
     record = json.loads(results.storage.read(name))
@@ -88,7 +88,7 @@ def test_a_result_of_another_version_is_done_again(results: Results, jobs: list[
     assert "another version" in results.find([jobs[0].key]).rejected[jobs[0].key]
 
 
-def test_the_merged_table_is_sorted_whatever_came_first(results: Results, jobs: list[Job], tmp_path: Path) -> None:
+def test_the_merged_table_is_sorted_whatever_came_first(results: ResultsStore, jobs: list[Job], tmp_path: Path) -> None:
     for job in jobs:
         finish(results, job)
     assert results.merge(jobs) == 4 * 8
@@ -102,24 +102,24 @@ def test_the_merged_table_is_sorted_whatever_came_first(results: Results, jobs: 
     pd.testing.assert_frame_equal(results.emergence(), frame)
 
 
-def test_without_results_the_table_has_no_rows(results: Results) -> None:
+def test_without_results_the_table_has_no_rows(results: ResultsStore) -> None:
     assert results.merge([]) == 0
     assert list(results.emergence().columns) == list(EMERGENCE.columns)
     assert len(results.emergence()) == 0
 
 
 def test_results_at_a_url_are_copied_where_a_folder_is_needed(jobs: list[Job], tmp_path: Path) -> None:
-    results = Results(open_storage("memory://copied"))
+    results = ResultsStore(open_storage("memory://copied"))
     finish(results, jobs[0])
     results.merge(jobs[:1])
     results.copy_to(tmp_path)
     names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*"))
     assert names == ["emergence.parquet", f"jobs/{jobs[0].key}.json", f"jobs/{jobs[0].key}.parquet"]
-    assert Results(open_storage(tmp_path)).find([jobs[0].key]).done == {jobs[0].key}
+    assert ResultsStore(open_storage(tmp_path)).find([jobs[0].key]).done == {jobs[0].key}
 
 
 def test_the_summary_is_that_of_the_whole_table(
-    results: Results, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+    results: ResultsStore, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("proxy.sweeps.store.summary.BATCH", 3)  # a model's rows come in several parts
     for job in jobs:
@@ -132,11 +132,11 @@ def test_the_summary_is_that_of_the_whole_table(
     assert len(shown) == 4
 
 
-def test_two_corpora_of_one_name_are_told_apart_in_the_summary(results: Results) -> None:
+def test_two_corpora_of_one_name_are_told_apart_in_the_summary(results: ResultsStore) -> None:
     corpora = [{"source": "animal", "windows": windows} for windows in (50, 60)]
     jobs = make_jobs(parse_config({"name": "t", "models": ["gpt2-30k"], "corpora": corpora}))
     for job, content in zip(jobs, ("aaaaaaaaaa", "bbbbbbbbbb"), strict=True):
         frame = pq.read_table(pa.BufferReader(table(job))).to_pandas().assign(corpus_hash=content)
-        results.write_done(job, to_parquet(frame), blank_record(job))
+        results.write_done(job.key, to_parquet(frame), record_of(job))
     results.merge(jobs)
     assert list(summary(results, resolution=0.1)["corpus"]) == ["animal@aaaaaaa", "animal@bbbbbbb"]
