@@ -1,15 +1,41 @@
 """Mutual information and information emergence, in bits, from the states of a network.
 
 Needs torch and numpy only. `estimate` is the one call; `sample_propagation` and `emergence` are what the rest of the
-project measures with.
+project measures with. Torch is loaded when a name that computes is first used; the contracts (errors, results,
+defaults) need none.
 """
 
-from estimators.base import EmergenceError, Estimator, InputError, MIEstimate, Progress
-from estimators.contracts.conventions import DEFAULT_RESOLUTION, DEFAULT_RESOLUTIONS
-from estimators.entropy import plug_in_entropy
-from estimators.information_emergence import Emergence, emergence
-from estimators.propagation import sample_propagation
-from estimators.registry import estimate, estimate_many, estimator, methods, shuffled_pairs
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from estimators.base import EmergenceError, Estimator, InputError, MIEstimate, Progress
+    from estimators.contracts.conventions import DEFAULT_RESOLUTION, DEFAULT_RESOLUTIONS
+    from estimators.entropy import plug_in_entropy
+    from estimators.information_emergence import Emergence, emergence
+    from estimators.propagation import sample_propagation
+    from estimators.registry import estimate, estimate_many, estimator, methods, shuffled_pairs
+
+_HOME = {
+    "DEFAULT_RESOLUTION": "contracts.conventions",
+    "DEFAULT_RESOLUTIONS": "contracts.conventions",
+    "Emergence": "information_emergence",
+    "EmergenceError": "base",
+    "Estimator": "base",
+    "InputError": "base",
+    "MIEstimate": "base",
+    "Progress": "base",
+    "emergence": "information_emergence",
+    "estimate": "registry",
+    "estimate_many": "registry",
+    "estimator": "registry",
+    "methods": "registry",
+    "plug_in_entropy": "entropy",
+    "sample_propagation": "propagation",
+    "shuffled_pairs": "registry",
+}
 
 __all__ = [
     "DEFAULT_RESOLUTION",
@@ -29,3 +55,15 @@ __all__ = [
     "sample_propagation",
     "shuffled_pairs",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from its module (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'estimators' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"estimators.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

@@ -49,7 +49,7 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        from estimators.base import EmergenceError, InputError  # late: --help need not pay for torch
+        from estimators.base import EmergenceError, InputError
 
         if not isinstance(error, EmergenceError):
             raise
