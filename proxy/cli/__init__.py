@@ -9,6 +9,7 @@ import sys
 import typer
 
 from proxy.cli.console import screen
+from proxy.cli.numbers import checked
 from proxy.cli.stopping import stoppable
 
 # In the order of a user's work; each is a function of the same name in the module of that name.
@@ -38,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for _name in COMMANDS:
-    app.command(_name)(stoppable(getattr(importlib.import_module(f"proxy.cli.{_name}"), _name)))
+    app.command(_name)(stoppable(checked(getattr(importlib.import_module(f"proxy.cli.{_name}"), _name))))
 
 
 def main() -> None:

@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from estimators.contracts.secrets import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +24,17 @@ if TYPE_CHECKING:
 
 WIDE = 160
 QUIET_S = 10.0  # without a terminal, at most one line of progress in so long
-screen = Console(stderr=True)  # progress and remarks; results alone go to stdout
+
+
+class Screen(Console):
+    """A console on which no secret of a URL and no control character of a foreign text is shown."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as Rich does, texts masked and printable."""
+        super().print(*(printable(item) if isinstance(item, str) else item for item in objects), **options)
+
+
+screen = Screen(stderr=True)  # progress and remarks; results alone go to stdout
 
 
 @contextmanager

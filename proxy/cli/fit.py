@@ -92,13 +92,14 @@ def parsed_bounds(text: str | None) -> tuple[float | None, float | None]:
     ((0.0, None), (None, None))
     """
     from estimators.base import InputError
+    from estimators.contracts.numbers import number
 
     if text is None:
         return None, None
-    try:
-        lower, upper = (float(part) if part.strip() else None for part in text.split(","))
-    except ValueError as error:
-        raise InputError(
-            f"Bounds are two numbers with a comma, such as 0,1 or 0, (no upper); {text!r} came."
-        ) from error
+    parts = text.split(",")
+    if len(parts) != 2:
+        raise InputError(f"--bounds takes two numbers with a comma, such as 0,1 or 0, (no upper); got {text!r}.")
+    lower, upper = (number(part, "Each side of --bounds") if part.strip() else None for part in parts)
+    if lower is not None and upper is not None and not lower < upper:
+        raise InputError(f"--bounds takes the lower bound first, then a larger one; got {text!r}.")
     return lower, upper

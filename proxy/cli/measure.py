@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -95,34 +97,35 @@ def measure(
         raise InputError(f"--memory-gb is a size in GB above 0; got {memory_gb:g}.")
     tables: list[pd.DataFrame] = []
     said: list[pd.DataFrame] = []
-    for name in models:
-        model = load_model(name, revision=revision, device=device)
-        chosen = make_windows(corpus, model.tokenizer, tokens=tokens, count=windows, seed=seed, prefix=model.prefix)
-        if chosen.dropped:
-            _remark(
-                f"{name}: {len(chosen.dropped)} entities are not single tokens here and were left out: "
-                f"{', '.join(chosen.dropped)}"
-            )
-        cases = [(model, chosen)]
-        cases += [(random_twin(model, seed=seed), chosen)] if twin else []
-        cases += [(model, chosen.shuffled(seed))] if shuffled else []
-        for one, read in cases:
-            with progress(f"{one.name} on {read.corpus}") as told:
-                tables.append(
-                    measure_model(
-                        one,
-                        read,
-                        estimator=estimator,
-                        options=options,
-                        seed=seed,
-                        memory_gb=memory_gb,
-                        spill_dir=spill_dir,
-                        spill_gb=spill_gb,
-                        tell=_remark,
-                        heard=None if behaviour is None else partial(_hear, said, read, one.name),
-                        progress=told,
-                    )
+    with closing(_each_kept(models, tables, out)) as names:
+        for name in names:
+            model = load_model(name, revision=revision, device=device)
+            chosen = make_windows(corpus, model.tokenizer, tokens=tokens, count=windows, seed=seed, prefix=model.prefix)
+            if chosen.dropped:
+                _remark(
+                    f"{name}: {len(chosen.dropped)} entities are not single tokens here and were left out: "
+                    f"{', '.join(chosen.dropped)}"
                 )
+            cases = [(model, chosen)]
+            cases += [(random_twin(model, seed=seed), chosen)] if twin else []
+            cases += [(model, chosen.shuffled(seed))] if shuffled else []
+            for one, read in cases:
+                with progress(f"{one.name} on {read.corpus}") as told:
+                    tables.append(
+                        measure_model(
+                            one,
+                            read,
+                            estimator=estimator,
+                            options=options,
+                            seed=seed,
+                            memory_gb=memory_gb,
+                            spill_dir=spill_dir,
+                            spill_gb=spill_gb,
+                            tell=_remark,
+                            heard=None if behaviour is None else partial(_hear, said, read, one.name),
+                            progress=told,
+                        )
+                    )
     table = pd.concat(tables, ignore_index=True)
     if behaviour is not None:
         write_table(pd.concat(said, ignore_index=True), behaviour)
@@ -133,6 +136,36 @@ def measure(
         show(shown, f"E(l) on {chosen.corpus}, last position, bits")
     if out is not None or as_json:
         emit(table, out, as_json=as_json, schema=EMERGENCE)
+
+
+def _each_kept(models: list[str], tables: list[pd.DataFrame], out: Path | None) -> Generator[str]:
+    """Yield the models; should the work end before the last, `tables` of finished ones are kept beside `out`."""
+    from proxy.cli.stopping import kept, this_command
+
+    beside = None if out is None else out.with_name(f"{out.stem}.unfinished{out.suffix}")
+    whole = 0  # models that are finished, and the tables they gave
+    known = 0
+
+    def state() -> str:
+        if beside is None or not whole:
+            return f"Nothing is kept of a measurement without its end; start again with: {this_command()}"
+        rest = this_command(without=models[:whole])
+        return f"{whole} of {len(models)} models are kept in {beside}; the others: {rest}"
+
+    try:
+        with kept(state):
+            for name in models:
+                yield name
+                whole, known = whole + 1, len(tables)
+    finally:
+        if beside is not None and 0 < whole < len(models):
+            import pandas as pd
+
+            from extraction.tables import write_table
+            from proxy.schemas import EMERGENCE
+
+            write_table(pd.concat(tables[:known], ignore_index=True), beside, EMERGENCE)
+            _remark(state())
 
 
 def _remark(text: str) -> None:
@@ -154,11 +187,19 @@ def parse_options(given: list[str]) -> dict[str, object]:
     import yaml
 
     from estimators.base import InputError
+    from estimators.contracts.numbers import number
 
-    options = {}
+    options: dict[str, object] = {}
     for pair in given:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise InputError(f"An option is NAME=VALUE, such as epochs=50; got {pair!r}.")
-        options[name] = yaml.safe_load(value)
+        try:
+            options[name] = read = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError, RecursionError):
+            raise InputError(f"--option {name} takes a number, true, false or a word; got {value!r}.") from None
+        if isinstance(read, list | dict):
+            raise InputError(f"--option {name} takes one value; got {value!r}.")
+        if isinstance(read, int | float) and not isinstance(read, bool):
+            number(read, f"--option {name}")
     return options

@@ -57,17 +57,18 @@ def sweep(
 
 
 def _run(settings: SweepConfig, where: str, address: str | None, as_json: bool) -> None:
-    import signal
-
     from estimators import DEFAULT_RESOLUTION, DEFAULT_RESOLUTIONS
+    from proxy.cli.stopping import kept, this_command
     from proxy.cli.watching import Watch
     from proxy.sweeps.cluster import Cluster
     from proxy.sweeps.run import sweep as run_sweep
     from proxy.sweeps.store.summary import summary
 
     _announce_tracking(settings, where)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # batch systems end jobs so: like Ctrl-C
-    with Watch(settings.name) as watch:
+    with (
+        Watch(settings.name) as watch,
+        kept(lambda: f"{watch.over} jobs are done and kept in {where}; go on with: {this_command()}"),
+    ):
         outcome = run_sweep(
             settings, where, cluster=Cluster(address, tell=watch.dashboard), progress=watch.progress, watch=watch.event
         )

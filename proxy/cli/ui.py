@@ -14,7 +14,7 @@ def ui(
         str | None,
         typer.Option(help="MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."),
     ] = None,
-    port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.")] = 5000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0 takes a free one.")] = 5000,
     experiment: Annotated[str, typer.Option(help="Experiment whose page is opened.")] = "emergence",
     browser: Annotated[bool, typer.Option(help="Open the page in your browser.")] = True,
 ) -> None:
@@ -24,15 +24,17 @@ def ui(
 
     Example: `emergence ui --tracking-uri postgresql://user@host/mlflow`
     """
-    import signal
     import webbrowser
 
+    from proxy.cli.stopping import kept
     from tracking.mlflow.server import user_interface
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended by another program, it ends cleanly too
     screen.print("Starting ...", highlight=False)
     try:
-        with user_interface(tracking_uri, port=port, experiment=experiment) as shown:
+        with (
+            kept("The server ends; what is tracked is kept."),
+            user_interface(tracking_uri, port=port, experiment=experiment) as shown,
+        ):
             screen.print(f"Your runs: {shown.page}", soft_wrap=True)
             if browser and screen.is_terminal:
                 webbrowser.open(shown.page)

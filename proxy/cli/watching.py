@@ -52,6 +52,11 @@ class Watch:
                 self._bars.remove_task(task)
             self._bars.stop()
 
+    @property
+    def over(self) -> str:
+        """How many jobs are over, of how many: `3 of 12`."""
+        return f"{self._over} of {self._total or 'all'}"
+
     def dashboard(self, address: str) -> None:
         """Show where Ray's dashboard is."""
         self._say(f"Ray dashboard: http://{address}")
