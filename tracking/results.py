@@ -26,6 +26,7 @@ from estimators.contracts.results_folder import (
     decode_table,
     windows_name,
 )
+from estimators.contracts.secrets import masked
 from tracking.summary import drawn, flags, measured
 
 WINDOWS_FILE = "windows.parquet"  # among the artifacts of a job's run
@@ -195,7 +196,7 @@ def read_results(folder: Path, called: str | None = None) -> Results:
     Raises:
         InputError: if it is no results folder, was written by another version, or is damaged.
     """
-    where = called or str(folder)
+    where = masked(called or str(folder))
     if not folder.is_dir():
         raise InputError(f"No results folder at {where}; give the folder that `emergence sweep` wrote.")
     if not (folder / HEADER).is_file():

@@ -1,1 +1,1 @@
-"""What all packages agree on beyond `estimators.base`: names, numbers, secrets, files, the results folder. Loads no torch."""
+"""What all packages agree on beyond `estimators.base`: names, numbers, secrets, files, results. Loads no torch."""

@@ -7,6 +7,8 @@ from numbers import Integral
 
 import pandas as pd
 
+from estimators.contracts.secrets import printable
+
 MISSING = "–"  # noqa: RUF001
 # What would change how a cell or the table around it is shown; an underscore inside a word does not.
 SPECIAL = re.compile(r"([\\`*\[\]<>|~]|(?<!\w)_|_(?!\w))")
@@ -28,7 +30,7 @@ def cell(value: object, number: str = ".3f", *, missing: str = MISSING, thousand
         return missing
     if isinstance(value, float):
         return format(value, number)
-    return f"{value:,}" if thousands and isinstance(value, Integral) else str(value)
+    return f"{value:,}" if thousands and isinstance(value, Integral) else printable(str(value))
 
 
 def markdown(frame: pd.DataFrame, number: str = ".3f", *, missing: str = MISSING, limit: int | None = None) -> str:

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from estimators.base import InputError
+from estimators.contracts.secrets import masked_all
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,8 +55,8 @@ def windows_name(key: str) -> str:
 
 
 def encode_header(header: Mapping[str, Any]) -> bytes:
-    """Return the content of sweep.json."""
-    return json.dumps({**header, "schema": SCHEMA}, indent=1).encode()
+    """Return the content of sweep.json, secrets of URLs masked."""
+    return json.dumps({**masked_all(dict(header)), "schema": SCHEMA}, indent=1).encode()
 
 
 def decode_header(content: bytes, where: str, file: str = HEADER) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def decode_header(content: bytes, where: str, file: str = HEADER) -> dict[str, A
     Raises:
         InputError: if it is damaged, or of another schema.
     """
-    header = _decode(content, file)
+    header: dict[str, Any] = masked_all(_decode(content, file))  # earlier versions wrote URLs as they were given
     if header.get("schema") != SCHEMA:
         raise InputError(
             f"{where} has results schema {header.get('schema')}, but this version reads {SCHEMA}; "
@@ -96,7 +97,7 @@ def blank_record() -> dict[str, Any]:
 def encode_record(
     key: str, record: Mapping[str, Any], status: Literal["done", "failed"], *, table_version: int, table_bytes: int = 0
 ) -> bytes:
-    """Return the content of a job's record.
+    """Return the content of a job's record, secrets of URLs masked.
 
     Args:
         key: of the job.
@@ -107,7 +108,7 @@ def encode_record(
     """
     size = {"bytes": table_bytes} if status == "done" else {}
     versions = {"schema": SCHEMA, "result_version": RESULT_VERSION, "table_version": table_version}
-    return json.dumps({"key": key, **record, "status": status, **size, **versions}, indent=1).encode()
+    return json.dumps({"key": key, **masked_all(dict(record)), "status": status, **size, **versions}, indent=1).encode()
 
 
 def decode_record(content: bytes, file: str) -> dict[str, Any]:

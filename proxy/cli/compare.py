@@ -33,6 +33,7 @@ def compare(
     """
     from estimators.base import InputError
     from estimators.contracts.conventions import DEFAULT_RESOLUTION
+    from estimators.contracts.numbers import number
     from extraction.tables import check_table_path
     from tracking.comparison import compare as side_by_side
     from tracking.reports.rendering import png
@@ -41,9 +42,8 @@ def compare(
         check_table_path(out)
     if figure is not None and (figure.suffix != ".png" or not figure.absolute().parent.is_dir()):
         raise InputError(f"A figure ends in .png and its folder exists; {figure} cannot be written.")
-    found = side_by_side(
-        runs, tracking_uri=tracking_uri, resolution=DEFAULT_RESOLUTION if resolution is None else resolution
-    )
+    chosen = DEFAULT_RESOLUTION if resolution is None else number(resolution, "--resolution", above=0)
+    found = side_by_side(runs, tracking_uri=tracking_uri, resolution=chosen)
     emit(found.table, out, as_json=as_json)
     if figure is not None:
         figure.write_bytes(png(found.figure))

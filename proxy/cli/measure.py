@@ -97,8 +97,8 @@ def measure(
         raise InputError(f"--memory-gb is a size in GB above 0; got {memory_gb:g}.")
     tables: list[pd.DataFrame] = []
     said: list[pd.DataFrame] = []
-    with closing(_each_kept(models, tables, out)) as names:
-        for name in names:
+    with closing(_each_kept(models, tables, out)) as each:
+        for name in each:
             model = load_model(name, revision=revision, device=device)
             chosen = make_windows(corpus, model.tokenizer, tokens=tokens, count=windows, seed=seed, prefix=model.prefix)
             if chosen.dropped:

@@ -167,6 +167,7 @@ def _show_plan(settings: SweepConfig, where: str, address: str | None, as_json: 
 
 def _show_log(where: str, key: str) -> None:
     from estimators.base import InputError
+    from estimators.contracts.secrets import printable
     from proxy.sweeps.store.results import ResultsStore
     from proxy.sweeps.store.storage import open_storage
 
@@ -178,4 +179,4 @@ def _show_log(where: str, key: str) -> None:
     typer.echo(f"{record['model']} on {record['corpus']}: {record['status']} on {record['host']}, {record['started']}")
     for part in ("log", "traceback"):
         if record.get(part):
-            typer.echo(record[part].rstrip())
+            typer.echo(printable(str(record[part]).rstrip()))

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from estimators.base import InputError
-from tracking.mlflow.store import ARTIFACTS, DATABASES, masked, open_store, patience, sqlite_path, store_uri, worded
+from estimators.contracts.secrets import masked
+from tracking.mlflow.store import ARTIFACTS, DATABASES, open_store, patience, sqlite_path, store_uri, worded
 from tracking.mlflow.tracker import Corpus, Known, Point
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from typing import Any
 import pandas as pd
 
 from estimators.base import EmergenceError, InputError
+from estimators.contracts.secrets import masked
 from tracking.mlflow.adapter import MlflowTracker
-from tracking.mlflow.store import masked, open_store, store_uri, worded
+from tracking.mlflow.store import open_store, store_uri, worded
 
 # What serving needs, pinned as installed; given explicitly because MLflow's own inference takes half a minute.
 REQUIREMENTS = ("emergence-proxy", "mapie", "mlflow", "numpy", "pandas", "pyarrow", "scikit-learn", "skops", "torch")

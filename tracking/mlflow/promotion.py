@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 
 from estimators.base import InputError
+from estimators.contracts.secrets import masked
 from tracking.mlflow.proxy_run import CANDIDATE, CHAMPION, USEFUL
-from tracking.mlflow.store import masked, open_store, store_uri, worded
+from tracking.mlflow.store import open_store, store_uri, worded
 
 # Scores of left-out models: whether less (-1) or more (+1) is better.
 BETTER = {"mae": -1, "rmse": -1, "r2": 1, "spearman": 1}

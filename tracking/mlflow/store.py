@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from estimators.base import EmergenceError, InputError
+from estimators.contracts.secrets import masked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -61,15 +62,6 @@ def store_uri(uri: str | None = None) -> str:
 def sqlite_path(uri: str) -> Path | None:
     """Return the absolute path of a sqlite store, None for any other."""
     return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
-
-
-def masked(uri: str) -> str:
-    """Hide the password in a URI.
-
-    >>> masked("postgresql://me:secret@host/db")
-    'postgresql://me:***@host/db'
-    """
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", uri)
 
 
 def check_store(uri: str | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -76,7 +76,7 @@ def track_sweep(results: Results, tracker: Tracker, run_id: str, whole: str) -> 
 
 def write_sweep_files(results: Results, summary: pd.DataFrame, folder: Path) -> None:
     """Write what a sweep's own run keeps: sweep.json, the report, the tables, the figures."""
-    shutil.copyfile(results.folder / "sweep.json", folder / "sweep.json")
+    (folder / "sweep.json").write_text(json.dumps(results.record, indent=1), encoding="utf-8")
     (folder / "report.html").write_text(page(results), encoding="utf-8")
     summary.to_csv(folder / "summary.csv", index=False)
     summary.to_parquet(folder / "summary.parquet", index=False)

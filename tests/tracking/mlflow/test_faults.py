@@ -15,13 +15,14 @@ import pytest
 from mlflow import MlflowClient
 
 from estimators.base import EmergenceError, InputError
+from estimators.contracts.secrets import masked
 from tracking import replay, track
 from tracking.mlflow import adapter as mlflow_tracker
 from tracking.mlflow import store
 from tracking.mlflow import sweep_run as sweep_runs
 from tracking.mlflow.adapter import MlflowTracker
 from tracking.mlflow.replay import job_points
-from tracking.mlflow.store import masked, store_uri
+from tracking.mlflow.store import store_uri
 from tracking.results import read_results
 from tracking.summary import peaks
 
@@ -211,9 +212,8 @@ def test_stores_that_cannot_be_written_are_refused(small, tmp_path: Path) -> Non
 
 
 def test_database_without_driver_or_answer_is_said_at_once(small) -> None:
-    said = (
-        r"me:\*\*\*@127.0.0.1:9/db (needs the database driver psycopg; pip install 'psycopg\[binary\]'|did not answer)"
-    )
+    driver = r"needs the database driver psycopg; pip install 'psycopg\[binary\]'"
+    said = rf"postgresql://\*\*\*@127.0.0.1:9/db ({driver}|did not answer)"
     with pytest.raises(InputError, match=said):
         track(small.folder, tracking_uri="postgresql://me:secret@127.0.0.1:9/db")
 
