@@ -122,8 +122,9 @@ class Comparison:
         windows = answer_windows(
             self.reader.model, [[text] for text in texts], count=PER_PROMPT * len(texts), seed=self.rng_seed
         )
-        macro, micro = self.reader.information(windows, [self.resolution])
-        pointwise = np.stack([macro[0].numpy(), micro[0].mean(dim=0).numpy()])
+        (one,) = self.reader.emergence(windows, [self.resolution])
+        macro = one.pointwise_macro_bits.numpy()  # (N,)
+        pointwise = np.stack([macro, macro - one.value.pointwise_bits.numpy()])  # (2, N): macro, micro
         weights = np.bincount(windows.documents, windows.weights, minlength=len(texts))
         sums = [np.bincount(windows.documents, windows.weights * row, minlength=len(texts)) for row in pointwise]
         # A window that two prompts share is counted with the first of them; few are.

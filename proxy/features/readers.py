@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
 
-from estimators import emergence, sample_propagation
 from estimators.base import InputError
+from estimators.positions import WindowEmergence, choose_queries
 from extraction import LanguageModel, Statistics, Windows, extract
 from extraction.answers.prompt_texts import OPENINGS, QUESTIONS
+from proxy.measurement.blocks import emergence_of_block
 
 TOKENS = 8  # per window, as the paper's natural text
 WINDOWS = 800
@@ -54,34 +54,26 @@ class Reader:
             InputError: if no answer is long enough for a window.
         """
         windows = answer_windows(self.model, texts, count=WINDOWS, seed=self.seed)
-        macro, micro = self.information(windows, resolutions)
-        weights = torch.from_numpy(windows.weights)
         found: dict[str, float] = {}
-        for place, resolution in enumerate(resolutions):
-            value = emergence(macro[place], micro[place].T, weights)
-            numbers = (value.macro_bits, value.micro_bits, value.ie_bits, value.sample_std)
-            found |= {f"{name}_{resolution:g}": number for name, number in zip(NAMES, numbers, strict=True)}
+        for one in self.emergence(windows, resolutions):
+            numbers = (one.value.macro_bits, one.value.micro_bits, one.value.ie_bits, one.value.sample_std)
+            found |= {f"{name}_{one.resolution:g}": number for name, number in zip(NAMES, numbers, strict=True)}
         return found | {"nll": self.nll_bits(texts)}
 
-    def information(self, windows: Windows, resolutions: Sequence[float]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pointwise information of the last block about windows of N rows and T tokens, in bits.
-
-        Returns:
-            Macro (R, N) at the last position, and micro (R, T, N) of every token run alone, for R resolutions.
-        """
+    def emergence(self, windows: Windows, resolutions: Sequence[float]) -> list[WindowEmergence]:
+        """Information emergence of windows in the last block at their last position, one value per resolution."""
         with extract(self.model, windows, statistics=self.statistics, behaviour=False, seed=self.seed) as states:
-            block = states.blocks - 1
-            propagate = partial(sample_propagation, resolutions=resolutions, scale=states.scale(block), seed=self.seed)
-            macro = propagate(states.leaving(block, states.positions), torch.from_numpy(windows.weights))
-            alone = states.micro_leaving(block)
-            _, token_of = windows.distinct_tokens()
-            micro = []
-            for column in token_of.T:
-                present, row = np.unique(column, return_inverse=True)
-                counts = torch.from_numpy(np.bincount(row, weights=windows.weights))
-                one = propagate(alone[torch.from_numpy(present)], counts)
-                micro.append(torch.stack([_pointwise(each) for each in one])[:, torch.from_numpy(row)])
-        return torch.stack([_pointwise(each) for each in macro]), torch.stack(micro, dim=1)
+            (values,) = emergence_of_block(
+                states,
+                windows,
+                states.blocks - 1,
+                choose_queries(windows.weights, None, self.seed),
+                resolutions=resolutions,
+                seed=self.seed,
+                device=self.model.device,
+                positions=[states.positions],
+            )
+        return values
 
     def nll_bits(self, texts: Sequence[Sequence[str]], *, batch_tokens: int = 8192) -> float:
         """Mean surprise in bits of a token of the answers, each read from its start, up to the reader's context.
@@ -181,10 +173,3 @@ def _encode(model: LanguageModel, text: str, *, whole: bool = True) -> list[int]
     """Token ids, cut to the reader's context; with the tokenizer's prefix if `whole`."""
     ids: list[int] = model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return [*model.prefix, *ids][: model.context] if whole else ids
-
-
-def _pointwise(estimate: object) -> torch.Tensor:
-    values = getattr(estimate, "pointwise_bits", None)
-    if not isinstance(values, torch.Tensor):
-        raise InputError("The estimator gives no pointwise values.")
-    return values

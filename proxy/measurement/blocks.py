@@ -3,18 +3,54 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
 
-from estimators import MIEstimate, emergence, estimate_many, plug_in_entropy, sample_propagation
-from estimators.base import InputError
+from estimators import MIEstimate, estimate_many, plug_in_entropy
+from estimators.positions import Queries, Symbols, WindowEmergence, choose_queries, window_emergence
 from extraction import States, Windows
 
-MOST_DRAWS = 256  # of noise for one row
+
+def emergence_of_block(
+    states: States,
+    windows: Windows,
+    block: int,
+    queries: Queries,
+    *,
+    resolutions: Sequence[float],
+    seed: int,
+    device: torch.device,
+    positions: Iterable[int] | None = None,
+) -> Iterator[list[WindowEmergence]]:
+    """Yield the emergence of what leaves a block, position by position, one value per resolution.
+
+    Sample propagation runs on `device`. See `estimators.positions.window_emergence`.
+    """
+    _, token_of = windows.distinct_tokens()  # (N, T)
+    alone = states.micro_leaving(block).to(device)  # (V, k)
+
+    def tokens_at(position: int) -> Symbols:
+        present, row = np.unique(token_of[:, position - 1], return_inverse=True)
+        return Symbols(alone[torch.from_numpy(present).to(device)], row)
+
+    def beginnings(position: int) -> Symbols:
+        rows, prefix_of, _ = windows.prefixes(position)
+        return Symbols(states.leaving(block, position)[torch.from_numpy(rows)].to(device), prefix_of)
+
+    yield from window_emergence(
+        (tokens_at(position) for position in range(1, states.positions + 1)),
+        beginnings,
+        windows.weights,
+        queries,
+        resolutions=resolutions,
+        scale=states.scale(block),
+        seed=(seed, block),
+        positions=positions,
+    )
 
 
 def propagated_block(
@@ -31,120 +67,43 @@ def propagated_block(
 
     `last` is given the emergence of every window read at the last position (`proxy.schemas.WINDOWS`).
     """
-    rng = np.random.default_rng([seed, 1])
-    count = len(windows.weights)
-    if queries < count:  # drawn by weight, so that each counts the same
-        chosen = rng.choice(count, size=queries, p=windows.weights / windows.weights.sum())
-        chosen_weights = None
-    else:
-        chosen = np.arange(count)
-        chosen_weights = torch.from_numpy(windows.weights)
-    scale = states.scale(block)
-    _, token_of = windows.distinct_tokens()
-    micro_states = states.micro_leaving(block).to(device)
-    micro_columns: list[torch.Tensor] = []  # per position: (resolutions, q) pointwise bits
-    micro_ceilings: list[float] = []
-    micro_shifts: list[float] = []
-    micro_noises: list[list[float]] = []  # per position, of each resolution: Monte-Carlo variance of the mean
-    share = np.full(len(chosen), 1 / len(chosen)) if chosen_weights is None else windows.weights / windows.weights.sum()
-    for position in range(1, states.positions + 1):
-        started = time.perf_counter()
-        present, token_row = np.unique(token_of[:, position - 1], return_inverse=True)
-        micro = sample_propagation(
-            micro_states[torch.from_numpy(present).to(device)],
-            _grouped(token_row, windows.weights),
-            resolutions=resolutions,
-            scale=scale,
-            draws=_draws(len(chosen), len(present)),
-            seed=_stream(seed, block, position, 0),
-        )
-        micro_noises.append(_noise(micro, np.bincount(token_row[chosen], share, len(present))))
-        micro_columns.append(_at(micro, token_row[chosen]))
-        micro_ceilings.append(plug_in_entropy(_grouped(token_row, windows.weights)))
-        micro_shifts.append(_entropy_beyond_sample(token_row, windows.weights, chosen))
-
-        rows, prefix_of, weights = windows.prefixes(position)
-        if position == 1:  # the first token has been run alone: macro and micro are one variable
-            macro, place = micro, token_row[chosen]
-            shared = [0.0] * len(macro)
-        else:
-            asked, place = np.unique(prefix_of[chosen], return_inverse=True)
-            macro = sample_propagation(
-                states.leaving(block, position)[torch.from_numpy(rows)].to(device),
-                torch.from_numpy(weights),
-                resolutions=resolutions,
-                scale=scale,
-                queries=torch.from_numpy(asked),
-                draws=_draws(len(chosen), len(asked)),
-                seed=_stream(seed, block, position, 1),
-            )
-            noises = np.array([_noise(macro, np.bincount(place, share)), *micro_noises])
-            shared = noises[0] + noises[1:].sum(axis=0) / position**2
-        macro_pointwise = _at(macro, place)
-        # Of queries that are a sample, the known entropy replaces its sample mean: no mean passes its ceiling.
-        macro_shift = _entropy_beyond_sample(prefix_of, windows.weights, chosen) if chosen_weights is None else 0.0
-        micro_shift = float(np.mean(micro_shifts)) if chosen_weights is None else 0.0
+    chosen = choose_queries(windows.weights, queries, seed)
+    started = time.perf_counter()
+    for values in emergence_of_block(states, windows, block, chosen, resolutions=resolutions, seed=seed, device=device):
         seconds = time.perf_counter() - started
-        records = []
-        of_windows = []
-        for index, one in enumerate(macro):
-            value = emergence(
-                macro_pointwise[index],
-                torch.stack([column[index] for column in micro_columns], dim=1),
-                chosen_weights,
-                shared_variance=float(shared[index]),
-            )
-            if position == states.positions and last is not None:
-                of_windows.append(
-                    pd.DataFrame(
-                        {
-                            "layer": block,
-                            "resolution": one.resolution,
-                            "window": chosen,
-                            "share": share,
-                            "ie_bits": value.pointwise_bits.numpy().astype(np.float32),
-                        }
-                    )
-                )
-            records.append(
-                {
-                    "layer": block,
-                    "position": position,
-                    "resolution": one.resolution,
-                    "macro_bits": value.macro_bits + macro_shift,
-                    "micro_bits": value.micro_bits + micro_shift,
-                    "ie_bits": value.ie_bits + macro_shift - micro_shift,
-                    "ie_std_error": value.std_error,
-                    "ie_sample_std": value.sample_std,
-                    "macro_ceiling_bits": one.ceiling_bits,
-                    "micro_ceiling_bits": float(np.mean(micro_ceilings)),
-                    "flags": ",".join(one.flags),
-                    "seconds": seconds,
-                }
-            )
-        if of_windows and last is not None:
-            last(pd.concat(of_windows, ignore_index=True))
-        yield pd.DataFrame(records)
+        if values[0].position == states.positions and last is not None:
+            last(pd.concat([_of_windows(block, one, chosen) for one in values], ignore_index=True))
+        yield pd.DataFrame([_row(block, one, seconds) for one in values])
+        started = time.perf_counter()
 
 
-def _draws(windows: int, rows: int) -> int:
-    """Return how often to draw the noise of each of `rows` that so many windows share.
+def _row(block: int, one: WindowEmergence, seconds: float) -> dict[str, Any]:
+    return {
+        "layer": block,
+        "position": one.position,
+        "resolution": one.resolution,
+        "macro_bits": one.value.macro_bits,
+        "micro_bits": one.value.micro_bits,
+        "ie_bits": one.value.ie_bits,
+        "ie_std_error": one.value.std_error,
+        "ie_sample_std": one.value.sample_std,
+        "macro_ceiling_bits": one.macro_ceiling_bits,
+        "micro_ceiling_bits": one.micro_ceiling_bits,
+        "flags": ",".join(one.flags),
+        "seconds": seconds,
+    }
 
-    About as often as there are windows to a row, so that a few tokens are known as well as many windows are. At a
-    single draw up to a quarter of the windows share a row, and the noise' part of the variance is short by as much.
-    """
-    return min(MOST_DRAWS, max(2, round(windows / rows))) if windows > 1.25 * rows else 1
 
-
-def _stream(seed: int, block: int, position: int, variable: int) -> int:
-    """Return a seed of its own for each variable (0: micro, 1: macro), so that their errors are independent."""
-    return int(np.random.SeedSequence([seed, block, position, variable]).generate_state(1)[0])
-
-
-def _noise(estimates: Sequence[MIEstimate], share: np.ndarray) -> list[float]:
-    """Return, per resolution, the Monte-Carlo variance of the mean of pointwise bits whose rows have these shares."""
-    squares = torch.from_numpy(share**2)
-    return [0.0 if one.pointwise_variance is None else float(squares @ one.pointwise_variance) for one in estimates]
+def _of_windows(block: int, one: WindowEmergence, chosen: Queries) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "layer": block,
+            "resolution": one.resolution,
+            "window": chosen.rows,
+            "share": chosen.share,
+            "ie_bits": one.value.pointwise_bits.numpy().astype(np.float32),
+        }
+    )
 
 
 def trained_block(
@@ -220,21 +179,3 @@ def trained_block(
 def _grouped(group: np.ndarray, weights: np.ndarray) -> torch.Tensor:
     """Sum `weights` (n,) over equal entries of `group` (n,), as a float64 tensor."""
     return torch.from_numpy(np.bincount(group, weights=weights))
-
-
-def _entropy_beyond_sample(group: np.ndarray, weights: np.ndarray, chosen: np.ndarray) -> float:
-    """Return the entropy of `group` (n,) under `weights` less the mean of -log2 p over the `chosen` rows, in bits."""
-    p = np.bincount(group, weights=weights) / weights.sum()
-    surprise = -np.log2(p[group])
-    return float((weights / weights.sum()) @ surprise - surprise[chosen].mean())
-
-
-def _at(estimates: Sequence[MIEstimate], rows: np.ndarray) -> torch.Tensor:
-    """Gather pointwise bits of every resolution at `rows`: (resolutions, len(rows))."""
-    index = torch.from_numpy(rows)
-    columns = []
-    for one in estimates:
-        if one.pointwise_bits is None:
-            raise InputError(f"{one.method} gives no pointwise values, so no paired emergence; use another estimator.")
-        columns.append(one.pointwise_bits[index])
-    return torch.stack(columns)
