@@ -9,9 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from extraction.answers.collecting.budget import Budget
     from extraction.answers.collecting.endpoints import Sampling
     from extraction.answers.collecting.options import Limits, Server
-    from extraction.answers.collecting.pace import Budget
     from extraction.answers.collecting.run import collect
     from extraction.answers.generation import generate_answers
     from extraction.answers.prompt_sets import prompts
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Behaviour": "states.behaviour",
-    "Budget": "answers.collecting.pace",
+    "Budget": "answers.collecting.budget",
     "CATEGORIES": "corpora.categories",
     "LanguageModel": "models.load",
     "Limits": "answers.collecting.options",

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from estimators.base import InputError
 from estimators.contracts.files import replacing
-from extraction.answers.collecting.endpoints import Capabilities, Endpoint, Sampling, is_count
+from extraction.answers.collecting.endpoints import Capabilities, Endpoint, Sampling
 from extraction.answers.collecting.log import AnswerLog, answer_key
+from extraction.answers.collecting.replies import is_count
 from extraction.tables import RESPONSES, Schema, check_table_path, read_table
 
 COLLECTED = replace(RESPONSES, columns={**RESPONSES.columns, "error": "string"})  # why there is no answer, or null

@@ -12,7 +12,7 @@ import typer
 from proxy.cli.console import emit, progress, screen
 
 if TYPE_CHECKING:
-    from extraction.answers.collecting.pace import Budget
+    from extraction.answers.collecting.budget import Budget
 
 
 def collect(
@@ -63,9 +63,9 @@ def collect(
     `emergence collect gemma-2m --base-url http://127.0.0.1:8000/v1 --out answers.parquet`
     """
     from extraction.answers.collecting.batch import NotReadyError
+    from extraction.answers.collecting.budget import Budget, read_prices
     from extraction.answers.collecting.endpoints import Sampling
     from extraction.answers.collecting.options import Limits, Server
-    from extraction.answers.collecting.pace import Budget, read_prices
     from extraction.answers.collecting.run import collect as collect_answers
     from extraction.answers.collecting.run import estimate_bill, log_path
     from extraction.answers.prompt_sets import prompts as read_prompts

@@ -1,18 +1,25 @@
-"""One call to an OpenAI-compatible server through the real client, its faults sorted by what to do about them."""
+"""One call to an OpenAI-compatible server through the real client: within its time and size, its faults sorted."""
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import json
 import os
 import re
-from collections.abc import Mapping
+import zlib
+from collections.abc import AsyncIterator, Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from estimators.base import EmergenceError, InputError
-from extraction.answers.collecting.endpoints import PATHS, Answer, Endpoint, MalformedAnswerError, read
+from extraction.answers.collecting.endpoints import PATHS, Endpoint
+from extraction.answers.collecting.faults import BrokenError, BusyError, MalformedAnswerError, RefusedError, reason_of
 from extraction.answers.collecting.options import Limits
 from extraction.answers.collecting.redaction import one_line
+from extraction.answers.collecting.replies import Answer, read
+from extraction.answers.collecting.waiting import seconds_to_wait
 
 if TYPE_CHECKING:
     import httpx2
@@ -20,86 +27,100 @@ if TYPE_CHECKING:
 
 OPENAI_URL = "https://api.openai.com/v1"
 QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
+SECRET_NAMES = re.compile(r"key|token|secret|sig|pass|auth|credential", re.IGNORECASE)
+# Of one reply: a few thousand bytes a token hold its logprob and 20 others; nothing honest is longer.
+BYTES_BESIDE_TOKENS = 2_000_000
+BYTES_A_TOKEN = 4_000
+MOST_BYTES = 64_000_000
+ENCODINGS = "gzip, deflate"
+
+_most_bytes: ContextVar[int | None] = ContextVar("most_bytes", default=None)  # of the reply to this task's call
 
 
-class RefusedError(EmergenceError):
-    """The server will not answer this request, however often it is sent.
-
-    Attributes:
-        status: HTTP status.
-        param: request field that the server names as the cause, if it does.
-        code: the server's own error code, if any.
-    """
-
-    def __init__(self, reason: str, status: int, param: str | None = None, code: str | None = None) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.param = param
-        self.code = code
-
-
-class BusyError(EmergenceError):
-    """The server asks to be left alone for `wait_s` seconds (None: it does not say for how long)."""
-
-    def __init__(self, reason: str, wait_s: float | None) -> None:
-        super().__init__(reason)
-        self.wait_s = wait_s
-
-
-class BrokenError(EmergenceError):
-    """The reply was lost or cannot be read.
-
-    Attributes:
-        reached: whether there was any reply.
-        maybe_billed: whether the server may have made an answer all the same.
-    """
-
-    def __init__(self, reason: str, *, reached: bool, maybe_billed: bool = False) -> None:
-        super().__init__(reason)
-        self.reached = reached
-        self.maybe_billed = maybe_billed
+class _TooLongError(Exception):
+    """A reply beyond its size."""
 
 
 def check_base_url(base_url: str | None) -> str:
-    """Return the URL to call, without a slash at its end.
+    """Return the URL to call, its query kept, without a slash at its end or the path of one endpoint.
 
     Raises:
-        InputError: if it is no http(s) URL with a host.
+        InputError: if it is no http(s) URL with a host, or holds a password.
+
+    Example:
+        >>> check_base_url("http://127.0.0.1:8000/v1/chat/completions/?api-version=preview")
+        'http://127.0.0.1:8000/v1?api-version=preview'
     """
-    url = base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError("A base URL looks like http://127.0.0.1:8000/v1; the one given has no http(s) and host.")
+    url = (base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL).strip()
+    wrong = InputError("A base URL looks like http://127.0.0.1:8000/v1; the one given has no http(s) and host.")
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets, or a port out of range
+        raise wrong from None
+    if not valid or re.search(r"[\x00-\x20\x7f]", url):
+        raise wrong
     if parts.username or parts.password:
         raise InputError("The base URL holds a user name or password; leave it out and pass the key by --key-env.")
-    return url.rstrip("/")
+    path = re.sub("(/+(chat/completions|completions|responses))?/*$", "", parts.path)
+    return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
 
 
 def api_key(base_url: str, key_env: str) -> str:
     """Read the key from the environment; a server on this machine needs none.
 
     Raises:
-        InputError: if the variable is empty and the server is not on loopback.
+        InputError: if the variable is empty and the server is not on loopback, or the key cannot be sent.
     """
+    # Somebody may have given the key itself instead of the variable's name: then it must not be shown.
+    shown = key_env if re.fullmatch(r"[A-Z][A-Z0-9_]{0,40}", key_env) else "named by --key-env"
     key = os.environ.get(key_env, "").strip()
     if key:
+        if not re.fullmatch(r"[\x21-\x7e]+", key):
+            raise InputError(
+                f"The API key in the environment variable {shown} holds a space or a character that no key "
+                "has, such as a curly quote; copy the key again."
+            )
         return key
     host = urlsplit(base_url).hostname or ""
-    if host == "localhost" or (re.fullmatch(r"[0-9a-f.:]+", host) and ipaddress.ip_address(host).is_loopback):
+    if host == "localhost" or (re.fullmatch(r"[0-9a-f.:]+", host) and _is_loopback(host)):
         return "none"
-    # Somebody may have given the key itself instead of the variable's name: then it must not be shown.
-    shown = key_env if re.fullmatch(r"[A-Z][A-Z0-9_]{0,40}", key_env) else "the one named by --key-env"
-    raise InputError(f"No API key for {host}: the environment variable {shown} is not set; export it first.")
+    raise InputError(
+        f"No API key for {host}: the environment variable "
+        f"{shown if shown == key_env else 'the one ' + shown} is not set; export it first."
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def secrets_of(base_url: str, key: str) -> tuple[str, ...]:
+    """What must never be written: the key, and what the URL's query holds under the name of one.
+
+    Example:
+        >>> secrets_of("http://host/v1?api-version=preview&subscription-key=abcdefgh", "none")
+        ('none', 'abcdefgh')
+    """
+    query = parse_qsl(urlsplit(base_url).query, keep_blank_values=True)
+    return key, *(value for name, value in query if SECRET_NAMES.search(name))
 
 
 class Api:
     """An open connection to one server; use as an asynchronous context manager.
 
     Args:
-        base_url: e.g. ``https://api.openai.com/v1``.
+        base_url: e.g. ``https://api.openai.com/v1``; a query is sent with every call.
         key: sent as bearer token and kept out of every message.
         limits: most calls at once and longest wait.
         http_client: transport to use instead of a new one.
+
+    Attributes:
+        base_url: as given.
+        shown: the same for messages, without the values of its query.
     """
 
     def __init__(
@@ -113,27 +134,64 @@ class Api:
         import httpx2
         import openai
 
+        parts = urlsplit(base_url)
+        query = parse_qsl(parts.query, keep_blank_values=True)
         self.base_url = base_url
-        self._key = key
+        self.shown = urlunsplit((parts.scheme, parts.netloc, parts.path, "&".join(f"{n}=***" for n, _ in query), ""))
+        self.secrets = secrets_of(base_url, key)
+        self.timeout_s = limits.timeout_s
         self._own = http_client is None
         if http_client is None:
-            most = limits.concurrency
+            most = 2 * limits.concurrency  # a place held too long is lent
             connections = httpx2.Limits(max_connections=most, max_keepalive_connections=most)
             http_client = openai.DefaultAsyncHttpxClient(limits=connections)
+        self._http = http_client
         # Retries are this project's own: the client would also repeat calls for which the quota is spent.
         self.client = openai.AsyncOpenAI(
-            api_key=key, base_url=base_url, max_retries=0, timeout=limits.timeout_s, http_client=http_client
+            api_key=key,
+            base_url=urlunsplit((parts.scheme, parts.netloc, parts.path, "", "")),
+            default_query=dict(query),
+            default_headers={"Accept-Encoding": ENCODINGS},
+            max_retries=0,
+            timeout=limits.timeout_s,
+            http_client=http_client,
         )
 
     async def __aenter__(self) -> Api:
+        hooks = self._http.event_hooks
+        self._http.event_hooks = {**hooks, "response": [*hooks["response"], _limit]}
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        hooks = self._http.event_hooks
+        self._http.event_hooks = {**hooks, "response": [hook for hook in hooks["response"] if hook is not _limit]}
         if self._own:
             await self.client.close()
 
-    async def call(self, endpoint: Endpoint, body: Mapping[str, Any]) -> tuple[Any, Mapping[str, str]]:
+    @property
+    def path(self) -> str:
+        """Path of the base URL that is called."""
+        return urlsplit(str(self.client.base_url)).path.rstrip("/")
+
+    def paths(self) -> list[str]:
+        """The path given, and the one that may have been meant: with ``/v1``, or without."""
+        given = urlsplit(self.base_url).path
+        return [given, given.removesuffix("/v1") if given.endswith("/v1") else f"{given}/v1"]
+
+    def go_to(self, path: str) -> None:
+        """Call the server at another path of its base URL."""
+        parts = urlsplit(self.base_url)
+        self.client.base_url = urlunsplit((parts.scheme, parts.netloc, path, "", ""))
+
+    async def call(
+        self, endpoint: Endpoint, body: Mapping[str, Any], wait_s: float | None = None
+    ) -> tuple[Any, Mapping[str, str]]:
         """Send one request; return the reply's JSON and headers.
+
+        Args:
+            endpoint: where to.
+            body: the request.
+            wait_s: longest wait for the whole reply, if less than the limit of this connection.
 
         Raises:
             RefusedError, BusyError, BrokenError: see there.
@@ -143,20 +201,33 @@ class Api:
         import httpx2
         import openai
 
+        wait_s = self.timeout_s if wait_s is None else min(wait_s, self.timeout_s)
+        late = BrokenError(f"no whole reply within {wait_s:.3g} s", reached=False, maybe_billed=True, late=True)
+        _most_bytes.set(most_bytes(body))
         try:
-            response = await self.client.post(PATHS[endpoint], cast_to=httpx2.Response, body=dict(body))
-            return response.json(), response.headers
-        except openai.APITimeoutError:
-            raise BrokenError("no reply within the time limit", reached=False, maybe_billed=True) from None
+            async with asyncio.timeout(wait_s):  # the client's own limit is for each piece of a reply
+                response = await self.client.post(PATHS[endpoint], cast_to=httpx2.Response, body=dict(body))
+        except (TimeoutError, openai.APITimeoutError):
+            raise late from None
         except openai.APIConnectionError as error:
             cause = error.__cause__
-            cut = isinstance(cause, httpx2.ReadError | httpx2.RemoteProtocolError)  # reset while the reply was read
+            if isinstance(cause, _TooLongError):
+                raise BrokenError(str(cause), reached=True, maybe_billed=True) from None
+            # Reset while the reply was read, or a reply that is no HTTP or not compressed as it says.
+            cut = isinstance(cause, httpx2.ReadError | httpx2.RemoteProtocolError | httpx2.DecodingError)
             reason = f"connection {'cut off' if cut else 'failed'} ({self.clean(cause or error)})"
             raise BrokenError(reason, reached=cut, maybe_billed=cut) from None
         except openai.APIStatusError as error:
             raise self.explained(error) from None  # from None: the request in it carries the key
+        except _TooLongError as error:
+            raise BrokenError(str(error), reached=True, maybe_billed=True) from None
+        finally:
+            _most_bytes.set(None)
+        try:
+            return json.loads(response.content), response.headers
         except (ValueError, RecursionError):  # JSONDecodeError, UnicodeDecodeError, or nested without end
-            raise BrokenError("the reply is not valid JSON", reached=True, maybe_billed=True) from None
+            said = self.clean(reason_of(response.content[:10_000])) if response.content else "it is empty"
+            raise BrokenError(f"the reply is not valid JSON: {said}", reached=True, maybe_billed=True) from None
 
     def read(self, endpoint: Endpoint, reply: object) -> list[Answer]:
         """Answers in a reply.
@@ -174,65 +245,85 @@ class Api:
     def explained(self, error: openai.APIStatusError) -> EmergenceError:
         """The error of this project that says what to do about an HTTP status."""
         status = int(error.status_code)
-        body = error.body if isinstance(error.body, dict) else {}
-        text = self.clean(body.get("message") or body.get("detail") or error.message)
+        text = self.clean(reason_of(error.response.text) or "the server gives no reason")
         reason = f"HTTP {status}: {text}"
-        if status == 402 or error.code in QUOTA_CODES or error.type in QUOTA_CODES:
+        named = _named(error.response.text)
+        if status == 402 or named.get("code") in QUOTA_CODES or named.get("type") in QUOTA_CODES:
             return EmergenceError(f"The account's quota is spent, so nothing more was asked ({text}).")
         if status in (401, 403):
-            return InputError(f"{self.base_url} rejected the API key or its rights (HTTP {status}); check the key.")
+            return InputError(f"{self.shown} rejected the API key or its rights ({reason}); check the key.")
         if status in (429, 503):
             return BusyError(reason, seconds_to_wait(error.response.headers))
-        if status in (408, 409) or status >= 500:
+        if status in (408, 409, 425) or (status >= 500 and status != 501):
             return BrokenError(reason, reached=True)
-        return RefusedError(reason, status, error.param, error.code)
+        return RefusedError(reason, status, named.get("param"))
 
     def clean(self, what: object) -> str:
-        """One short line for a message, without the key."""
-        return one_line(what, self._key)
+        """One short line for a message, without the secrets."""
+        return one_line(what, self.secrets)
 
 
-def seconds_to_wait(headers: Mapping[str, str]) -> float | None:
-    """Seconds that ``retry-after-ms``, ``retry-after`` or ``x-ratelimit-reset-*`` ask for, None if none can be read.
-
-    Example:
-        >>> seconds_to_wait({"retry-after": "20"})
-        20.0
-    """
-    import email.utils
-    import time
-
-    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-        value = headers.get(name)
-        if value is None:
-            continue
-        try:
-            return max(0.0, float(value) * unit)
-        except ValueError:
-            try:
-                return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-            except ValueError:
-                continue
-    # Without either, the allowance that is used up says when it is back.
-    resets = {kind: seconds(headers.get(f"x-ratelimit-reset-{kind}", "")) for kind in ("requests", "tokens")}
-    empty = [kind for kind in resets if headers.get(f"x-ratelimit-remaining-{kind}") == "0"]
-    known = [wait for kind in empty or resets if (wait := resets[kind]) is not None]
-    return max(known, default=None)
-
-
-def seconds(text: str) -> float | None:
-    """Read a duration as rate-limit headers write it.
-
-    Example:
-        >>> seconds("6m0s"), seconds("20ms"), seconds("1.5"), seconds("soon")
-        (360.0, 0.02, 1.5, None)
-    """
+def _named(text: str) -> dict[str, str]:
+    """Code, type and field that an error's body names."""
     try:
-        return float(text)
-    except ValueError:
-        pass
-    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3}
-    found = re.findall(r"([0-9.]+)(ms|h|m|s)", text)
-    if not found or "".join(number + unit for number, unit in found) != text.strip():
-        return None
-    return sum(float(number) * units[unit] for number, unit in found)
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    body = body[0] if isinstance(body, list) and body else body
+    inner = body.get("error") if isinstance(body, dict) else None
+    found = inner if isinstance(inner, dict) else body
+    names = ("code", "type", "param")
+    return {n: found[n] for n in names if isinstance(found.get(n), str)} if isinstance(found, dict) else {}
+
+
+def most_bytes(body: Mapping[str, Any]) -> int:
+    """Longest reply to a request: 2 MB and 4 kB for each token asked for, at most 64 MB.
+
+    Example:
+        >>> most_bytes({"max_tokens": 64, "n": 2})
+        2512000
+    """
+    names = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+    tokens = max((int(body[name]) for name in names if name in body), default=1000) * int(body.get("n", 1))
+    return min(MOST_BYTES, BYTES_BESIDE_TOKENS + BYTES_A_TOKEN * tokens)
+
+
+async def _limit(response: httpx2.Response) -> None:
+    """Hold the reply to this task's call to its size, unpacked here so that no pack of zeros can grow in memory."""
+    most = _most_bytes.get()
+    if most is None:
+        return
+    packed = [name.strip().lower() for name in response.headers.get("content-encoding", "").split(",")]
+    packed = [name for name in packed if name not in ("", "identity")]
+    if packed and (len(packed) > 1 or packed[0] not in ("gzip", "x-gzip", "deflate")):
+        raise _TooLongError(f"the reply is packed as {', '.join(packed)[:40]}, which was not asked for ({ENCODINGS})")
+    if packed:
+        del response.headers["content-encoding"]
+    response.stream = _limited(response.stream, most, unpack=bool(packed))
+
+
+def _limited(stream: Any, most: int, *, unpack: bool) -> Any:
+    import httpx2
+
+    class Limited(httpx2.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            unpacker, size = None, 0
+            async for piece in stream:
+                if unpack:
+                    if not piece:
+                        continue
+                    if unpacker is None:  # gzip and zlib tell by their first byte; deflate comes without it as well
+                        unpacker = zlib.decompressobj(47 if piece[0] == 0x1F or piece[0] & 15 == 8 else -15)
+                    try:
+                        piece = unpacker.decompress(piece, most - size + 1)
+                    except zlib.error as error:
+                        raise httpx2.DecodingError(f"not packed as it says: {error}") from None
+                size += len(piece)
+                if size > most:
+                    raise _TooLongError(f"the reply is longer than {most:,} bytes, far more than was asked for")
+                yield piece
+
+        async def aclose(self) -> None:
+            await stream.aclose()
+
+    return Limited()

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 
 from estimators.base import EmergenceError, InputError
-from extraction.answers.collecting.api import Api, BrokenError, RefusedError
-from extraction.answers.collecting.endpoints import PATHS, Capabilities, MalformedAnswerError, billed_tokens
-from extraction.answers.collecting.pace import BudgetSpentError
+from extraction.answers.collecting.api import Api
+from extraction.answers.collecting.budget import BudgetSpentError
+from extraction.answers.collecting.endpoints import PATHS, Capabilities
+from extraction.answers.collecting.faults import BrokenError, MalformedAnswerError, RefusedError, reason_of
+from extraction.answers.collecting.replies import billed_tokens
 from extraction.answers.collecting.requests import Call, Collector, cut
 
 if TYPE_CHECKING:
@@ -220,10 +222,8 @@ def _outcome(entry: Mapping[str, Any]) -> tuple[object, str | None]:
     response = response if isinstance(response, dict) else {}
     if response.get("status_code") == 200:
         return response.get("body"), None
-    body = response.get("body")
-    error = entry.get("error") or (body.get("error") if isinstance(body, dict) else None) or {}
-    message = error.get("message", error) if isinstance(error, dict) else error
-    return None, f"HTTP {response.get('status_code', '?')}: {message}"
+    reason = reason_of(entry.get("error")) or reason_of(response.get("body")) or "the server gives no reason"
+    return None, f"HTTP {response.get('status_code', '?')}: {reason}"
 
 
 async def _lines(api: Api, file: str) -> AsyncIterator[bytes]:
@@ -246,7 +246,7 @@ async def _answer(api: Api, call: Awaitable[T]) -> T:
     except _client_errors() as error:
         explained = _explained(api, error)
         if isinstance(explained, RefusedError) and explained.status in (404, 405):
-            raise InputError(f"{api.base_url} has no Batch API (HTTP {explained.status}); leave --batch out.") from None
+            raise InputError(f"{api.shown} has no Batch API (HTTP {explained.status}); leave --batch out.") from None
         raise explained from None
 
 

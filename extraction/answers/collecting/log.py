@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -52,7 +52,7 @@ class AnswerLog:
         InputError: if another process holds the file, or it is no answer log of this version.
     """
 
-    def __init__(self, path: Path, secret: str = "") -> None:
+    def __init__(self, path: Path, secret: str | Iterable[str] = "") -> None:
         self.path = path
         self._places: dict[bytes, int] = {}  # of each key's last answer; of its last failure as -1 - place
         self.capabilities: dict[str, Mapping[str, Any]] = {}
@@ -60,6 +60,7 @@ class AnswerLog:
         self.handed_in: dict[str, Mapping[str, Any]] = {}
         self.over: set[str] = set()
         self.billed: dict[str, tuple[int, int]] = {}
+        self._sent: dict[str, tuple[str, int, int]] = {}  # calls without an outcome: model, and the most they cost
         self._secret = secret
         self._synced_all = True
         self._synced = time.monotonic()
@@ -182,6 +183,12 @@ class AnswerLog:
     def _open_batches(self) -> Iterator[Mapping[str, Any]]:
         return (batch for batch in self.handed_in.values() if batch["batch"] not in self.over)
 
+    def settle_interrupted(self) -> None:
+        """Charge calls of a run that died before their replies at the most they can have cost."""
+        for key, (model, prompt_tokens, completion_tokens) in list(self._sent.items()):
+            reason = "the run ended before the reply"
+            self.append({"key": key, "model": model, "error": reason, "billed": [prompt_tokens, completion_tokens]})
+
     def close(self) -> None:
         """Force everything to the disk and let others have the file."""
         self.sync()
@@ -200,7 +207,12 @@ class AnswerLog:
         if isinstance(billed, list | tuple) and "model" in record:
             before = self.billed.get(str(record["model"]), (0, 0))
             self.billed[str(record["model"])] = (before[0] + (billed[0] or 0), before[1] + (billed[1] or 0))
-        if "capabilities" in record:
+            self._sent.pop(str(record.get("key")), None)
+        if "sent" in record:
+            _, *before_this = self._sent.get(str(record["key"]), ("", 0, 0))
+            held = record["sent"]
+            self._sent[str(record["key"])] = str(record["model"]), before_this[0] + held[0], before_this[1] + held[1]
+        elif "capabilities" in record:
             self.capabilities[str(record["for"])] = record["capabilities"]
         elif "batch" in record:
             self.batches[str(record["batch"])] = str(record["state"])

@@ -1,22 +1,30 @@
-"""How fast to ask, and for how much: concurrency that follows the server's headers, and the bill."""
+"""How fast to ask: calls in flight that follow the server's headers and complaints, and the pauses between attempts."""
 
 from __future__ import annotations
 
 import asyncio
-import json
+import math
 import random
+import statistics
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import asynccontextmanager, suppress
 
-from estimators.base import EmergenceError, InputError
-from extraction.answers.collecting.api import seconds
+from estimators.base import EmergenceError
+from extraction.answers.collecting.waiting import allowances
 
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0
 LONGEST_WAIT_S = 120.0  # what asks for more is told to the user, who can come back later
+REPLIES_REMEMBERED = 200
+REPLIES_FOR_MEDIAN = 5  # before there are so many, a usual reply is unknown
+REPLIES_FOR_SLOWEST = 20
+LENT_MEDIANS = 4.0
+LENT_LEAST_S = 1.0
+LENT_UNKNOWN_S = 10.0
+LATE_SLOWEST = 10.0
+LATE_LEAST_S = 15.0
 
 
 class ServerBusyError(EmergenceError):
@@ -24,56 +32,111 @@ class ServerBusyError(EmergenceError):
 
 
 class Pace:
-    """Calls in flight and pauses between them: halved when the server complains, raised as it answers.
+    """How many calls may be in flight, and when the next may begin: less when the server complains, more as it answers.
+
+    A call that no reply comes to would hold its place until its time limit, so that nothing else moves once complaints
+    have brought the pace down to one call at a time. Therefore:
+
+    - a place held for longer than 4 times the median of the last 200 replies, and at least 1 s (10 s before there are
+      5 replies), is lent to another call; at most `concurrency` places are lent at a time, and the call that holds the
+      place goes on, so that no answer is asked for twice;
+    - once there are 20 replies, the time limit of a call is 10 times the slowest of the last 200, at least 15 s and at
+      most the user's. It is doubled each time that the same call comes to it, and a call's last attempt has all of the
+      user's limit, so that an answer that takes long is had in the end.
 
     Args:
-        concurrency: most calls in flight.
+        concurrency: most calls in flight, lent places aside.
+
+    Attributes:
+        limit: calls in flight allowed now, lent places aside.
     """
 
     def __init__(self, concurrency: int) -> None:
         self.concurrency = concurrency
         self.limit = float(concurrency)
-        self._resume = 0.0
-        self._flying = 0
+        self._resume = 0.0  # when a pause is over
+        self._began: dict[object, float] = {}  # of each call in flight, the oldest first
+        self._took: deque[float] = deque(maxlen=REPLIES_REMEMBERED)
+        self._usual: float | None = None  # median of those
+        self._line = asyncio.Lock()
+        self._changed = asyncio.Condition()  # a place is free again, or the run is over
         self._halted = False
 
-    def halt(self) -> None:
+    async def halt(self) -> None:
         """Let nobody wait any longer: the run is over."""
         self._halted = True
+        async with self._changed:
+            self._changed.notify_all()
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Wait until one more call may be made, and count it as in flight."""
-        while not self._halted:
-            now = time.monotonic()
-            if now < self._resume:
-                await asyncio.sleep(min(self._resume - now, 1.0))
-            elif self._flying >= max(1, int(self.limit)):
-                await asyncio.sleep(0.05)
-            else:
-                break
-        self._flying += 1
+        place = object()
+        async with self._line, self._changed:  # first come, first served; the first alone looks at the clock
+            while (wait_s := self._wait_s()) > 0:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(None if math.isinf(wait_s) else wait_s):
+                        await self._changed.wait()
+            self._began[place] = time.monotonic()
         try:
             yield
         finally:
-            self._flying -= 1
+            del self._began[place]
+            async with self._changed:
+                self._changed.notify()
 
-    def answered(self, headers: Mapping[str, str], tokens: int = 0) -> None:
+    def _wait_s(self) -> float:
+        """Seconds until the next call may begin, if nothing changes before: 0 for now, infinity for never."""
+        if self._halted:
+            return 0.0
+        now = time.monotonic()
+        if now < self._resume:
+            return self._resume - now
+        patience = self._patience_s()
+        lent, next_lent = 0, math.inf
+        for began in self._began.values():
+            if began + patience > now:
+                next_lent = began + patience - now
+                break
+            lent += 1
+        if len(self._began) - min(lent, self.concurrency) < max(1, int(self.limit)):
+            return 0.0
+        return next_lent if lent < self.concurrency else math.inf
+
+    def _patience_s(self) -> float:
+        """How long a call may hold its place before that is lent."""
+        return LENT_UNKNOWN_S if self._usual is None else max(LENT_LEAST_S, LENT_MEDIANS * self._usual)
+
+    def wait_s(self, timeout_s: float, late: int, *, last: bool) -> float:
+        """Time limit of one call.
+
+        Args:
+            timeout_s: the user's limit.
+            late: how often this call came to its limit before.
+            last: whether this is its last attempt.
+        """
+        if last or len(self._took) < REPLIES_FOR_SLOWEST:
+            return timeout_s
+        return min(timeout_s, max(LATE_LEAST_S, LATE_SLOWEST * max(self._took)) * 2.0**late)
+
+    def answered(self, headers: Mapping[str, str], tokens: int = 0, took_s: float | None = None) -> None:
         """Go a little faster; pause when the headers say that the allowance is all but used up.
 
         Args:
             headers: of the reply.
             tokens: most that a call like this one takes from the server's allowance.
+            took_s: seconds from request to reply.
         """
+        if took_s is not None:
+            self._took.append(took_s)
+            if len(self._took) >= REPLIES_FOR_MEDIAN:
+                self._usual = statistics.median(self._took)
         if self.limit < self.concurrency:
             self.limit = min(float(self.concurrency), self.limit + 1 / self.limit)
-        for kind, one in (("requests", 1), ("tokens", tokens)):
-            left = _number(headers.get(f"x-ratelimit-remaining-{kind}"))
+        for kind, (left, pause) in allowances(headers).items():
+            one = 1 if kind == "requests" else tokens
             # What is in flight beside this call may not be counted yet, and is answered from the same allowance.
-            if left is None or left > one * max(0, self._flying - 1):
-                continue
-            pause = seconds(headers.get(f"x-ratelimit-reset-{kind}", ""))
-            if pause is None:
+            if left is None or pause is None or left > one * max(0, len(self._began) - 1):
                 continue
             if pause <= LONGEST_WAIT_S:
                 self._resume = max(self._resume, time.monotonic() + pause)
@@ -96,128 +159,7 @@ class Pace:
         self._resume = max(self._resume, now + (delay(attempt) if wait_s is None else wait_s))
 
 
-def _number(text: str | None) -> float | None:
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return None
-
-
 def delay(attempt: int) -> float:
     """Seconds before attempt `attempt` + 1: doubled each time, jittered so that workers don't come back together."""
     longest = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0**attempt)
     return longest * random.uniform(0.5, 1.0)
-
-
-class BudgetSpentError(EmergenceError):
-    """The next answer could cost more than is left."""
-
-
-@dataclass(slots=True)
-class Budget:
-    """What answers cost and how much they may; also the running bill.
-
-    Attributes:
-        input_price: of a million prompt tokens, in the user's currency; None where unknown.
-        output_price: of a million answer tokens.
-        max_cost: most that may be spent.
-        max_total_tokens: most prompt and answer tokens together.
-        prompt_tokens: billed in this run.
-        completion_tokens: billed in this run.
-        earlier: prompt and answer tokens billed by earlier runs into the same log, or due for batches on their way;
-            they count against the limits.
-    """
-
-    input_price: float | None = None
-    output_price: float | None = None
-    max_cost: float | None = None
-    max_total_tokens: int | None = None
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    earlier: tuple[int, int] = (0, 0)
-    _held: tuple[int, int] = (0, 0)
-
-    def __post_init__(self) -> None:
-        """Refuse a limit in money without prices."""
-        if self.max_cost is not None and (self.input_price is None or self.output_price is None):
-            raise InputError("A limit on cost needs prices; give a price table that names the model (--prices).")
-
-    def cost(self, prompt_tokens: int, completion_tokens: int) -> float | None:
-        """Price of that many tokens, None without prices."""
-        if self.input_price is None or self.output_price is None:
-            return None
-        return (self.input_price * prompt_tokens + self.output_price * completion_tokens) / 1e6
-
-    @property
-    def spent(self) -> float | None:
-        """Cost of this run so far, None without prices."""
-        return self.cost(self.prompt_tokens, self.completion_tokens)
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is set aside, so that no call is in flight."""
-        return self._held == (0, 0)
-
-    def hold(self, prompt_tokens: int, completion_tokens: int) -> None:
-        """Set the most that one call can cost aside, so that calls in flight cannot overrun the limit.
-
-        Raises:
-            BudgetSpentError: if it is more than is left.
-        """
-        most_in = self.earlier[0] + self.prompt_tokens + self._held[0] + prompt_tokens
-        most_out = self.earlier[1] + self.completion_tokens + self._held[1] + completion_tokens
-        cost = self.cost(most_in, most_out)
-        if self.max_total_tokens is not None and most_in + most_out > self.max_total_tokens:
-            raise BudgetSpentError(
-                f"The next answer could pass the limit of {self.max_total_tokens} tokens{self._already()}."
-            )
-        if self.max_cost is not None and cost is not None and cost > self.max_cost:
-            raise BudgetSpentError(
-                f"The next answer could pass the limit of {self.max_cost:g} on the bill{self._already()}."
-            )
-        self._held = (self._held[0] + prompt_tokens, self._held[1] + completion_tokens)
-
-    def _already(self) -> str:
-        return f", of which earlier runs took {sum(self.earlier)} tokens" if any(self.earlier) else ""
-
-    def settle(self, held: tuple[int, int], billed: tuple[int | None, int | None]) -> tuple[int, int]:
-        """Replace what was set aside by what the call cost; where the server did not say, by what was set aside.
-
-        Returns:
-            The prompt and answer tokens that were put on the bill.
-        """
-        self._held = (self._held[0] - held[0], self._held[1] - held[1])
-        cost = (held[0] if billed[0] is None else billed[0], held[1] if billed[1] is None else billed[1])
-        self.prompt_tokens += cost[0]
-        self.completion_tokens += cost[1]
-        return cost
-
-
-def prompt_tokens_upper(prompt: str) -> int:
-    """More tokens than any common tokenizer makes of `prompt`, with a chat template's own: one per 2 bytes, plus 16.
-
-    Example:
-        >>> prompt_tokens_upper("Hello there")
-        22
-    """
-    return (len(prompt.encode()) + 1) // 2 + 16
-
-
-def read_prices(path: Path, model: str) -> tuple[float, float]:
-    """Input and output price of a million tokens from a JSON file `{"model": {"input": 2.5, "output": 10}}`.
-
-    Raises:
-        InputError: if the file cannot be read or does not hold the model.
-    """
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-        entry = table[model]
-        return float(entry["input"]), float(entry["output"])
-    except FileNotFoundError as error:
-        raise InputError(f"No price table at {path}; check the path.") from error
-    except KeyError as error:
-        raise InputError(f"{path} has no {error.args[0]} for {model}; add it, or leave --prices out.") from error
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f'{path} is no price table, such as {{"{model}": {{"input": 2.5, "output": 10}}}} per million tokens.'
-        ) from error

@@ -10,17 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 from estimators.base import EmergenceError, InputError
-from extraction.answers.collecting.api import Api, BrokenError, BusyError, RefusedError
-from extraction.answers.collecting.endpoints import (
-    Answer,
-    Capabilities,
-    Endpoint,
-    MalformedAnswerError,
-    Sampling,
-    billed_tokens,
-    request,
-)
-from extraction.answers.collecting.pace import Budget, delay, prompt_tokens_upper
+from extraction.answers.collecting.api import Api
+from extraction.answers.collecting.budget import Budget, prompt_tokens_upper
+from extraction.answers.collecting.endpoints import Capabilities, Endpoint, Sampling, request
+from extraction.answers.collecting.faults import BrokenError, BusyError, MalformedAnswerError, RefusedError
+from extraction.answers.collecting.pace import delay
+from extraction.answers.collecting.replies import Answer, billed_tokens
 
 PROBE = "It was a dark and stormy night, and"
 FRIENDLY = "Answer in a friendly manner."
@@ -29,49 +24,75 @@ QUESTIONS = 9  # at most, where the server rejects nothing
 ATTEMPTS = 3  # at each
 LONGEST_WAIT_S = 30.0  # for a server that is busy
 LETTER = "e"  # hardly any text of a dozen tokens does without it
-OPTIONAL = ("temperature", "seed", "n", "stop", "logprobs", "top_logprobs", "include", "max_tokens")
+# Fields that an answer can do without, in the order in which they are tried. Without `max_tokens` a request has
+# `max_completion_tokens`, as newer models want it: the length of an answer is never left to the server.
+OPTIONAL = ("temperature", "seed", "n", "stop", "logprobs", "include", "top_logprobs", "max_tokens")
 
 
 async def probe(
-    api: Api, model: str, endpoints: Sequence[Endpoint], sampling: Sampling, budget: Budget
+    api: Api, model: str, endpoints: Sequence[Endpoint], sampling: Sampling, budget: Budget, *, several: bool = False
 ) -> Capabilities:
     """Ask a few short questions and see which request fields have an effect.
+
+    Where no endpoint is found at the path given, the same is tried with ``/v1`` behind it, or without.
 
     Args:
         api: the server.
         model: name of the model there.
         endpoints: those to try, in this order.
-        sampling: of the answers that will be asked for.
+        sampling: of the answers that will be asked for; only the fields that it needs are tried.
         budget: the questions are paid from it.
+        several: whether several answers to one prompt will be asked for.
 
     Raises:
         InputError: if the server cannot be reached, or no endpoint answers.
         BudgetSpentError: if the budget does not allow for the questions.
     """
-    small = replace(sampling, max_tokens=TOKENS, stop=(), system=None)
-    refusals = []
-    for candidate in endpoints:
-        try:
-            return await _Probe(api, model, budget).endpoint(candidate, small)
-        except BrokenError as error:
-            if not error.reached:
-                raise InputError(
-                    f"No server answers at {api.base_url}: {error}. Check that it runs and the URL is right."
-                ) from None
-            refusals.append(f"{candidate}: {error}")
-        except BusyError as error:
-            raise EmergenceError(f"{api.base_url} takes no requests now ({error}); try again later.") from None
-        except (RefusedError, MalformedAnswerError) as error:
-            refusals.append(f"{candidate}: {error}")
+    refusals: list[str] = []
+    given, other = api.paths()
+    for path in (given, other):
+        api.go_to(path)
+        absent = True
+        for candidate in endpoints:
+            try:
+                found = await _Probe(api, model, budget).endpoint(candidate, sampling, several=several)
+                return replace(found, path=None if path == given else path)
+            except BrokenError as error:
+                if not error.reached:
+                    hint = "Raise --timeout if its replies take longer" if error.late else "Check that it runs"
+                    raise InputError(
+                        f"No server answers at {api.shown}: {error}. {hint} and the URL is right."
+                    ) from None
+                absent = absent and "not valid JSON" in str(error)  # a page for people
+                reason = str(error)
+            except BusyError as error:
+                raise EmergenceError(f"{api.shown} takes no requests now ({error}); try again later.") from None
+            except InputError as error:
+                if path == given:
+                    raise
+                reason = str(error)
+            except (RefusedError, MalformedAnswerError) as error:
+                absent = absent and isinstance(error, RefusedError) and error.status in (404, 405)
+                reason = str(error)
+            if path == given:
+                refusals.append(f"{candidate}: {reason}")
+        if not absent:
+            break
+    api.go_to(given)
     hint = " A base model has no chat template: try --endpoint completions." if [*endpoints] == ["chat"] else ""
     raise InputError(
-        f"{api.base_url} does not answer for the model {model} ({'; '.join(refusals)}). "
+        f"{api.shown} does not answer for the model {model} ({'; '.join(refusals)}). "
         f"Check the model's name and that the URL ends as the server wants (often /v1).{hint}"
     )
 
 
 def most_tokens() -> tuple[int, int]:
-    """Prompt and answer tokens that a probe costs at most, where the server rejects nothing."""
+    """Prompt and answer tokens that a probe costs at most, where the server rejects nothing.
+
+    Example:
+        >>> most_tokens()[1]
+        160
+    """
     return QUESTIONS * prompt_tokens_upper(PROBE + FRIENDLY), (QUESTIONS + 1) * TOKENS
 
 
@@ -81,25 +102,27 @@ class _Probe:
     def __init__(self, api: Api, model: str, budget: Budget) -> None:
         self.api, self.model, self.budget = api, model, budget
 
-    async def endpoint(self, endpoint: Endpoint, small: Sampling) -> Capabilities:
-        capabilities = Capabilities(endpoint, logprobs=small.logprobs, several=True, seed=True)
-        capabilities, first, _ = await self._ask(small, capabilities, n=2)
+    async def endpoint(self, endpoint: Endpoint, sampling: Sampling, *, several: bool) -> Capabilities:
+        small = replace(sampling, max_tokens=TOKENS, stop=(), system=None)
+        capabilities = Capabilities(endpoint, logprobs=small.logprobs, seed=endpoint != "responses")
+        capabilities, first, usage = await self._ask(small, capabilities)
         capabilities = replace(
             capabilities,
-            several=len(first) == 2,
             # The chosen token's own logprob is worth asking for, also where no alternatives come with it.
             logprobs=max((max(1, len(entry["top"])) for entry in first[0].logprobs or []), default=0),
             seed="seed" not in capabilities.rejected and endpoint != "responses",
         )
-        capabilities, first, usage = await self._ask(small, capabilities, seed=1)
         capabilities = await self._sampling(small, capabilities, first[0])
-        if endpoint != "responses":
-            capabilities, stopped, _ = await self._ask(replace(small, stop=(LETTER,)), capabilities, seed=1)
-            obeyed = "stop" not in capabilities.rejected and LETTER not in stopped[0].text
-            capabilities = replace(capabilities, stop=obeyed if LETTER in first[0].text else None)
-        if endpoint != "completions":
+        if several and endpoint != "responses":
+            capabilities, both, _ = await self._ask(small, replace(capabilities, several=True), n=2)
+            capabilities = replace(capabilities, several=len(both) == 2)
+        if sampling.stop and endpoint != "responses":
+            capabilities, stopped, _ = await self._ask(replace(small, stop=(LETTER,)), capabilities)
+            obeyed = "stop" not in capabilities.rejected and LETTER not in _spoken(stopped[0])
+            capabilities = replace(capabilities, stop=obeyed if LETTER in _spoken(first[0]) else None)
+        if sampling.system and endpoint != "completions":
             try:
-                _, _, more = await self._ask(replace(small, system=FRIENDLY), capabilities, seed=1)
+                _, _, more = await self._ask(replace(small, system=FRIENDLY), capabilities)
                 capabilities = replace(capabilities, system=more > usage if more and usage else None)
             except (RefusedError, BrokenError, MalformedAnswerError):
                 capabilities = replace(capabilities, system=False)
@@ -127,7 +150,7 @@ class _Probe:
                 if not extra:
                     raise
                 continue
-            texts = first.text, again[0].text, other[0].text
+            texts = _spoken(first), _spoken(again[0]), _spoken(other[0])
             if len(set(texts)) > 1:
                 return replace(trial, sampled=True, seed=capabilities.seed and texts[0] == texts[1])
         return replace(capabilities, sampled=False, seed=capabilities.seed and None)
@@ -135,31 +158,78 @@ class _Probe:
     async def _ask(
         self, sampling: Sampling, capabilities: Capabilities, *, seed: int = 1, n: int = 1
     ) -> tuple[Capabilities, list[Answer], int | None]:
-        """One call, repeated without the optional fields that the server says it rejects."""
-        while True:
-            body = request(
-                self.model,
-                PROBE,
-                sampling,
-                capabilities,
-                seed=None if capabilities.seed is False else seed,
-                n=n if capabilities.several else 1,
-            )
+        """One call; where it is refused, again without the optional fields that the server refuses."""
+        try:
+            return capabilities, *await self._answers(sampling, capabilities, seed, n)
+        except RefusedError as error:
+            if error.status == 404:
+                raise
+            new = "n" if n > 1 else "stop" if sampling.stop else None  # the rest was answered before
+            return await self._ask_with_less(sampling, capabilities, seed, n, error, new)
+
+    async def _ask_with_less(
+        self, sampling: Sampling, capabilities: Capabilities, seed: int, n: int, refusal: RefusedError, new: str | None
+    ) -> tuple[Capabilities, list[Answer], int | None]:
+        """Find out which optional fields are refused, by what is answered: messages repeat requests or list all fields.
+
+        The field that the message seems to name is left out alone. If that is not it, all are, and each is then tried.
+        """
+        body = self._body(sampling, capabilities, seed, n)
+        optional = [name for name in OPTIONAL if name in body]
+        blamed = new if new in optional else _blamed(refusal, optional)
+        if blamed is not None:
+            trial = _without(capabilities, blamed)
             try:
-                reply = await self._call(capabilities.endpoint, body, sampling)
-            except RefusedError as error:
-                culprit = _culprit(error, body)
-                if culprit is None:
-                    raise
-                capabilities = replace(capabilities, rejected=(*capabilities.rejected, culprit))
-                if culprit in ("logprobs", "top_logprobs", "include"):
-                    capabilities = replace(capabilities, logprobs=0)
-                continue
-            return (
-                capabilities,
-                self.api.read(capabilities.endpoint, reply),
-                billed_tokens(capabilities.endpoint, reply)[0],
+                return trial, *await self._answers(sampling, trial, seed, n)
+            except RefusedError:
+                pass
+        droppable = [name for name in optional if name != "max_tokens"]
+        trial = _without(capabilities, *droppable)
+        try:
+            answers = await self._answers(sampling, trial, seed, n)
+        except RefusedError as error:
+            if "max_tokens" not in optional:
+                raise refusal from None
+            trial = _without(trial, "max_tokens")
+            try:
+                answers = await self._answers(sampling, trial, seed, n)
+            except RefusedError:
+                raise (refusal if not droppable else error) from None
+        for name in droppable:
+            more = replace(
+                trial,
+                rejected=tuple(other for other in trial.rejected if other != name),
+                logprobs=capabilities.logprobs,
             )
+            if name == "top_logprobs" and "logprobs" in trial.rejected:
+                continue
+            try:
+                answers = await self._answers(sampling, more, seed, n)
+            except RefusedError:
+                continue
+            trial = more
+        if "logprobs" in trial.rejected or "include" in trial.rejected:
+            trial = replace(trial, logprobs=0)
+        return trial, *answers
+
+    async def _answers(
+        self, sampling: Sampling, capabilities: Capabilities, seed: int, n: int
+    ) -> tuple[list[Answer], int | None]:
+        """Answers to one request and its prompt tokens, tried again after a reply that is no answer."""
+        body = self._body(sampling, capabilities, seed, n)
+        for attempt in range(ATTEMPTS):
+            reply = await self._call(capabilities.endpoint, body, sampling)
+            try:
+                return self.api.read(capabilities.endpoint, reply), billed_tokens(capabilities.endpoint, reply)[0]
+            except MalformedAnswerError:
+                if attempt == ATTEMPTS - 1:
+                    raise
+                await asyncio.sleep(delay(attempt))
+        raise AssertionError("unreachable")
+
+    def _body(self, sampling: Sampling, capabilities: Capabilities, seed: int, n: int) -> dict[str, Any]:
+        own = None if capabilities.seed is False else seed
+        return request(self.model, PROBE, sampling, capabilities, seed=own, n=n if capabilities.several else 1)
 
     async def _call(self, endpoint: Endpoint, body: Mapping[str, Any], sampling: Sampling) -> object:
         """One call within the budget, tried again after a fault that may pass."""
@@ -186,10 +256,18 @@ class _Probe:
         raise AssertionError("unreachable")
 
 
-def _culprit(error: RefusedError, body: Mapping[str, Any]) -> str | None:
-    """The optional field that the refusal names, if any."""
-    if error.status == 404:
-        return None
-    if error.param in body and error.param in OPTIONAL:
+def _without(capabilities: Capabilities, *names: str) -> Capabilities:
+    return replace(capabilities, rejected=(*capabilities.rejected, *names))
+
+
+def _blamed(error: RefusedError, optional: Sequence[str]) -> str | None:
+    """The one optional field that the refusal names; None if it names none, or several."""
+    if error.param in optional:
         return error.param
-    return next((name for name in OPTIONAL if name in body and re.search(f"[\"'`]{name}[\"'`]", str(error))), None)
+    named = [name for name in optional if re.search(rf"(?<![\w-]){name}(?![\w-])", str(error))]
+    return named[0] if len(named) == 1 else None
+
+
+def _spoken(answer: Answer) -> str:
+    """All that the model wrote: a short answer may be reasoning alone."""
+    return f"{answer.reasoning or ''}{answer.text}"

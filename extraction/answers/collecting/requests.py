@@ -13,20 +13,15 @@ from itertools import accumulate
 from typing import Any
 
 from estimators.base import EmergenceError, InputError, Progress
-from extraction.answers.collecting.api import Api, BrokenError, BusyError, RefusedError
-from extraction.answers.collecting.endpoints import (
-    Answer,
-    Capabilities,
-    Endpoint,
-    MalformedAnswerError,
-    Sampling,
-    billed_tokens,
-    request,
-)
+from extraction.answers.collecting.api import Api
+from extraction.answers.collecting.budget import Budget, BudgetSpentError, prompt_tokens_upper
+from extraction.answers.collecting.endpoints import Capabilities, Endpoint, Sampling, request
+from extraction.answers.collecting.faults import BrokenError, BusyError, MalformedAnswerError, RefusedError
 from extraction.answers.collecting.log import SYNC_EVERY_S, AnswerLog, answer_key
 from extraction.answers.collecting.options import Limits
-from extraction.answers.collecting.pace import Budget, BudgetSpentError, Pace, delay, prompt_tokens_upper
+from extraction.answers.collecting.pace import Pace, delay
 from extraction.answers.collecting.probe import probe
+from extraction.answers.collecting.replies import ALL_REASONING, Answer, billed_tokens
 
 GIVE_UP_AFTER = 20  # calls in a row, beyond those in flight, that nobody answers
 
@@ -49,7 +44,7 @@ class Collector:
         log: where they go.
         budget: limits, and the bill.
         pace: calls in flight.
-        limits: further attempts after a lost reply.
+        limits: attempts, and the longest wait for a reply.
         progress: told the number of answers of those this run has to ask for, failed ones included.
     """
 
@@ -64,11 +59,13 @@ class Collector:
         progress: Progress | None,
     ) -> None:
         self.model, self.sampling, self.log, self.budget, self.pace = model, sampling, log, budget, pace
-        self.max_retries, self.progress = limits.max_retries, progress
+        self.limits, self.progress = limits, progress
         self.capabilities: Capabilities | None = None
         self._stopped: EmergenceError | None = None
         self._reached = False
         self._done = self._total = self._unreached = 0
+        self._settled = asyncio.Condition()
+        log.settle_interrupted()
         self._billed_before = log.billed.get(model, (0, 0))
         self.count_earlier()
 
@@ -77,25 +74,40 @@ class Collector:
         due = self.log.due(self.model)
         self.budget.earlier = self._billed_before[0] + due[0], self._billed_before[1] + due[1]
 
-    async def known_capabilities(self, api: Api, endpoint: Endpoint | None, first: Sequence[Endpoint]) -> Capabilities:
+    async def known_capabilities(
+        self, api: Api, endpoint: Endpoint | None, first: Sequence[Endpoint], samples: int = 1
+    ) -> Capabilities:
         """Those found by an earlier run against the same server, or else by a probe, which is logged with its bill.
 
         Args:
             api: the server.
             endpoint: the one to use; None for the first of `first` that answers.
             first: endpoints in the order in which they are tried.
+            samples: answers per prompt; with one, nobody asks whether several can be had at once.
         """
-        # A probe at temperature 0, or without logprobs, cannot tell what another one would.
-        asked = [self.sampling.temperature, self.sampling.logprobs, endpoint or list(first)]
+        # A probe at temperature 0, or without logprobs or stops, cannot tell what another one would.
+        asked = [self.sampling.temperature, self.sampling.logprobs, endpoint or list(first), samples > 1]
+        asked += [bool(self.sampling.stop), bool(self.sampling.system)]
         place = hashlib.sha256(json.dumps([api.base_url, self.model, asked]).encode()).hexdigest()[:16]
         if place in self.log.capabilities:
             known = dict(self.log.capabilities[place])
-            return Capabilities(**{**known, "rejected": tuple(known["rejected"])})
+            capabilities = Capabilities(**{**known, "rejected": tuple(known["rejected"])})
+            if capabilities.path is not None:
+                api.go_to(capabilities.path)
+            return capabilities
         before = self.budget.prompt_tokens, self.budget.completion_tokens
-        capabilities = await probe(api, self.model, [endpoint] if endpoint else first, self.sampling, self.budget)
-        billed = self.budget.prompt_tokens - before[0], self.budget.completion_tokens - before[1]
-        self.log.append({"for": place, "model": self.model, "capabilities": asdict(capabilities), "billed": billed})
-        return capabilities
+        found: Capabilities | None = None
+        try:
+            endpoints = [endpoint] if endpoint else first
+            found = await probe(api, self.model, endpoints, self.sampling, self.budget, several=samples > 1)
+        finally:  # what was asked is on the bill, whatever came of it
+            billed = self.budget.prompt_tokens - before[0], self.budget.completion_tokens - before[1]
+            record: dict[str, Any] = {"model": self.model, "billed": billed}
+            if found is not None:
+                self.log.append({"for": place, "capabilities": asdict(found), **record})
+            elif any(billed):
+                self.log.append({"key": f"probe-{place}", "error": "the questions to the server broke off", **record})
+        return found
 
     def begin(self, capabilities: Capabilities) -> None:
         """Take the server as it is.
@@ -128,7 +140,8 @@ class Collector:
         calls = self.calls(capabilities, texts, samples)
         keeping = asyncio.create_task(self._keep_on_disk())
         try:
-            await asyncio.gather(*(self._work(api, capabilities, calls) for _ in range(self.pace.concurrency)))
+            workers = range(2 * self.pace.concurrency)  # as many may be in flight when places are lent
+            await asyncio.gather(*(self._work(api, capabilities, calls) for _ in workers))
         finally:
             keeping.cancel()
         if self._stopped is not None:
@@ -164,53 +177,84 @@ class Collector:
             except EmergenceError as error:  # no more calls; those in flight are paid for and may arrive
                 self._stopped = self._stopped or error
             if self._stopped is not None:
-                self.pace.halt()
+                await self.pace.halt()
                 return
 
+    # Attempts are not left to tenacity, which repeats one function by a rule of its own: here a pause that the server
+    # asks for holds for all calls, an attempt takes a new turn, its cost is held from the budget, and part of a call
+    # can have been answered.
     async def _finish(self, api: Api, capabilities: Capabilities, call: Call) -> None:
         """One call to its end: answers in the log, or the reason why not."""
-        body = self.body(capabilities, call)
-        reason, bill = "", [0, 0]
-        for attempt in range(self.max_retries + 1):
-            if attempt:
-                await asyncio.sleep(delay(attempt - 1))
-            async with self.pace.turn():
-                if self._stopped is not None:
-                    return
-                try:
-                    return await self._call(api, capabilities, call, body, attempt, bill)
-                except RefusedError as error:
-                    reason = str(error)
-                    break
-                except (BusyError, BrokenError, MalformedAnswerError) as error:
-                    reason = str(error)
-                    self._check_alive(api, error)
+        reason, late, attempts = "", 0, self.limits.max_retries + 1
+        bill = [0, 0]
+        try:
+            for attempt in range(attempts):
+                if attempt:
+                    await asyncio.sleep(delay(attempt - 1))
+                async with self.pace.turn():
+                    if self._stopped is not None:
+                        if any(bill):
+                            self.fail(call.keys, reason, bill)
+                        return
+                    wait_s = self.pace.wait_s(self.limits.timeout_s, late, last=attempt == attempts - 1)
+                    try:
+                        answers = await self._call(api, capabilities, call, attempt, wait_s, bill)
+                    except RefusedError as error:
+                        reason = str(error)
+                        break
+                    except (BusyError, BrokenError, MalformedAnswerError) as error:
+                        reason = str(error)
+                        late += isinstance(error, BrokenError) and error.late
+                        self._check_alive(api, error)
+                        continue
+                    count = len(call.keys)
+                    missing = self.keep(call, answers, bill)
+                    if missing is None:
+                        return
+                    bill, call = [0, 0], missing
+                    reason = f"the reply has {min(len(answers), count)} of {count} answers asked for"
+        except (asyncio.CancelledError, EmergenceError):
+            if any(bill):
+                self.fail(call.keys, reason or "the run was stopped before the reply", bill)
+            raise
         self.fail(call.keys, reason, bill)
 
     async def _call(
-        self, api: Api, capabilities: Capabilities, call: Call, body: dict[str, Any], attempt: int, bill: list[int]
-    ) -> None:
-        """One call within the budget; its answers go into the log, its cost onto the call's `bill`."""
+        self, api: Api, capabilities: Capabilities, call: Call, attempt: int, wait_s: float, bill: list[int]
+    ) -> list[tuple[Answer, float]]:
+        """One call within the budget: its answers with the seconds they took; its cost goes onto the call's `bill`."""
         held = self.most_tokens(call)
         await self._hold(held)
         began = time.monotonic()
         billed: tuple[int | None, int | None] = (0, 0)
         try:
-            reply, headers = await api.call(capabilities.endpoint, body)
+            # On disk before it is sent: if this process dies, the next one charges it at its most.
+            self.log.append({"key": call.keys[0], "model": self.model, "sent": held})
+            billed = (None, None)  # until the bill is known
+            reply, headers = await api.call(capabilities.endpoint, self.body(capabilities, call), wait_s)
             billed = billed_tokens(capabilities.endpoint, reply)
             answers = api.read(capabilities.endpoint, reply)
         except BusyError as error:
+            billed = (0, 0)
             self.pace.complained(error.wait_s, attempt)
             raise
         except BrokenError as error:
-            billed = (None, None) if error.maybe_billed else billed
+            billed = (None, None) if error.maybe_billed else (0, 0)
+            raise
+        except MalformedAnswerError:
+            raise
+        except EmergenceError:  # refused: no answer was made
+            billed = (0, 0)
             raise
         finally:
             cost = self.budget.settle(held, billed)
             bill[:] = bill[0] + cost[0], bill[1] + cost[1]
-        self.pace.answered(headers, sum(held))
+            async with self._settled:
+                self._settled.notify_all()
+        took_s = time.monotonic() - began
+        self.pace.answered(headers, sum(held), took_s)
         self._reached, self._unreached = True, 0
-        self.keep(call, answers, bill, round(time.monotonic() - began, 4))
+        return [(answer, took_s) for answer in answers]
 
     def most_tokens(self, call: Call) -> tuple[int, int]:
         """Prompt and answer tokens that a call can cost at most."""
@@ -222,29 +266,36 @@ class Collector:
         if not isinstance(error, BrokenError) or error.reached:
             return
         self._unreached += 1
-        if not self._reached and self._unreached > self.pace.concurrency:
-            raise InputError(f"No server answers at {api.base_url}: {error}. Check that it runs.")
-        if self._unreached > GIVE_UP_AFTER + self.pace.concurrency:
-            raise EmergenceError(f"{api.base_url} stopped answering ({error}).")
+        in_flight = 2 * self.pace.concurrency
+        hint = "Raise --timeout if its replies take longer" if error.late else "Check that it runs"
+        if not self._reached and self._unreached > in_flight:
+            raise InputError(f"No server answers at {api.shown}: {error}. {hint}.")
+        if self._unreached > GIVE_UP_AFTER + in_flight:
+            raise EmergenceError(f"{api.shown} stopped answering ({error}).")
 
     async def _hold(self, tokens: tuple[int, int]) -> None:
-        while True:
-            try:
-                return self.budget.hold(*tokens)
-            except BudgetSpentError:
-                if self.budget.idle:
-                    raise
-                await asyncio.sleep(0.05)  # what is in flight may turn out cheaper than what was set aside for it
+        async with self._settled:
+            while True:
+                try:
+                    return self.budget.hold(*tokens)
+                except BudgetSpentError:
+                    if self.budget.idle:
+                        raise
+                    await self._settled.wait()  # what is in flight may turn out cheaper than what was set aside for it
 
-    def keep(self, call: Call, answers: Sequence[Answer], bill: Sequence[int], latency_s: float | None) -> None:
-        """Log the answers of one call with what they cost in all, and what is missing of them as failed."""
-        for key, answer in zip(call.keys, answers, strict=False):
+    def keep(self, call: Call, answers: Sequence[tuple[Answer, float | None]], bill: Sequence[int]) -> Call | None:
+        """Log the answers of one call with what they cost in all; return the part of it that is still missing.
+
+        An answer that is all reasoning is a failure, which another attempt would only pay for again.
+        """
+        for key, (answer, took_s) in zip(call.keys, answers, strict=False):
+            latency_s = None if took_s is None else round(took_s, 4)
             self.note_answer(key, self.model, cut(answer, self.sampling.stop), bill, latency_s)
             bill = (0, 0)  # one bill per call
-        self._done += len(answers[: len(call.keys)])
+        count = min(len(answers), len(call.keys))
+        self._done += count
         self._report()
-        if len(answers) < len(call.keys):
-            self.fail(call.keys[len(answers) :], f"the reply has {len(answers)} of {len(call.keys)} answers asked for")
+        return None if count == len(call.keys) else Call(call.prompt, call.samples[count:], call.keys[count:])
 
     def fail(self, keys: Sequence[str], reason: str, bill: Sequence[int] = (0, 0)) -> None:
         """Log why there are no answers under `keys`, and what they cost all the same."""
@@ -257,8 +308,10 @@ class Collector:
     def note_answer(
         self, key: str, model: str, answer: Answer, bill: Sequence[int], latency_s: float | None = None
     ) -> None:
-        """Log one answer, of this run or of an earlier one with other sampling."""
+        """Log one answer, of this run or of an earlier one with other settings; a failure if it is all reasoning."""
         record = {"key": key, "model": model, **asdict(answer), "billed": list(bill), "latency_s": latency_s}
+        if answer.all_reasoning:
+            record |= {"error": ALL_REASONING, "text": None}
         self.log.append({**record, "created": _now()})
 
     def note_failure(self, key: str, model: str, reason: str, bill: Sequence[int] = (0, 0)) -> None:

@@ -12,12 +12,13 @@ from typing import Any
 import pandas as pd
 
 from estimators.base import EmergenceError, InputError, Progress
-from extraction.answers.collecting.api import Api, api_key, check_base_url
+from extraction.answers.collecting.api import Api, api_key, check_base_url, secrets_of
 from extraction.answers.collecting.batch import NotReadyError, ask_in_batches
+from extraction.answers.collecting.budget import Budget
 from extraction.answers.collecting.endpoints import ENDPOINTS, Capabilities, Endpoint, Sampling
 from extraction.answers.collecting.log import AnswerLog, answer_key
 from extraction.answers.collecting.options import Limits, Server, whole_number
-from extraction.answers.collecting.pace import Budget, Pace
+from extraction.answers.collecting.pace import Pace
 from extraction.answers.collecting.probe import most_tokens
 from extraction.answers.collecting.requests import Collector
 from extraction.answers.prompt_sets import all_distinct, check_prompts, listed_entities
@@ -77,12 +78,12 @@ def collect(
     wanted = None if server.endpoint == "auto" else server.endpoint
     texts = prompts["prompt"] if all_distinct(prompts["prompt"]) else prompts["prompt"].drop_duplicates()
     first = LISTS_FIRST if wanted is None and all(listed_entities(text) for text in texts) else ENDPOINTS
-    with AnswerLog(log_path(out), secret=key) as log:
+    with AnswerLog(log_path(out), secret=secrets_of(url, key)) as log:
         run = Collector(model, sampling, log, budget or Budget(), Pace(limits.concurrency), limits, progress)
 
         async def work() -> Capabilities:
             async with Api(url, key, limits, http_client=server.http_client) as api:
-                capabilities = server.capabilities or await run.known_capabilities(api, wanted, first)
+                capabilities = server.capabilities or await run.known_capabilities(api, wanted, first, samples)
                 if batch:
                     await ask_in_batches(run, api, capabilities, texts, samples)
                 else:

@@ -7,8 +7,8 @@ import pytest
 
 from estimators.base import EmergenceError, InputError
 from extraction.answers.collecting.batch import NotReadyError
+from extraction.answers.collecting.budget import Budget
 from extraction.answers.collecting.endpoints import Capabilities
-from extraction.answers.collecting.pace import Budget
 from extraction.answers.collecting.run import estimate_bill
 from tests.extraction.answers.collecting.played import KEY, ask, good, reply, some_prompts
 

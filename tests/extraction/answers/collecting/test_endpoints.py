@@ -6,9 +6,9 @@ import httpx2
 import pytest
 
 from extraction import Limits
-from extraction.answers.collecting.api import Api, BrokenError
-from extraction.answers.collecting.endpoints import (
-    MalformedAnswerError,
+from extraction.answers.collecting.api import Api
+from extraction.answers.collecting.faults import BrokenError, MalformedAnswerError
+from extraction.answers.collecting.replies import (
     billed_tokens,
     read,
     read_logprobs,

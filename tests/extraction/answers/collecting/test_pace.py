@@ -9,9 +9,9 @@ import pytest
 
 from estimators.base import EmergenceError, InputError
 from extraction.answers.collecting import pace
-from extraction.answers.collecting.api import seconds_to_wait
-from extraction.answers.collecting.pace import Budget
+from extraction.answers.collecting.budget import Budget
 from extraction.answers.collecting.run import estimate_bill, log_path
+from extraction.answers.collecting.waiting import seconds_to_wait
 from tests.extraction.answers.collecting.played import URL, ask, good, reply, some_prompts
 
 pytestmark = pytest.mark.usefixtures("quick")

@@ -10,13 +10,13 @@ import pytest
 from estimators.base import InputError
 from extraction import Limits, collect, prompts
 from extraction.answers.collecting.api import Api
+from extraction.answers.collecting.budget import Budget, BudgetSpentError
 from extraction.answers.collecting.endpoints import (
     ENDPOINTS,
     Capabilities,
     Sampling,
     request,
 )
-from extraction.answers.collecting.pace import Budget, BudgetSpentError
 from extraction.answers.collecting.probe import most_tokens, probe
 from tests.extraction.answers.collecting.played import grouped
 
@@ -98,24 +98,26 @@ class Server:
         return {**made, "finish_reason": "length"}
 
 
-def found(server, endpoint=None, budget=None, **sampling) -> Capabilities:
+ALL = {"stop": (".",), "system": "Be kind.", "several": True}
+
+
+def found(server, endpoint=None, budget=None, several=False, **sampling) -> Capabilities:
     async def run():
         client = httpx2.AsyncClient(transport=httpx2.MockTransport(server))
         async with Api("http://api.example/v1", "key-0123", Limits(), http_client=client) as api:
-            return await probe(
-                api, "m", [endpoint] if endpoint else ENDPOINTS, Sampling(**sampling), budget or Budget()
-            )
+            endpoints = [endpoint] if endpoint else ENDPOINTS
+            return await probe(api, "m", endpoints, Sampling(**sampling), budget or Budget(), several=several)
 
     return asyncio.run(run())
 
 
 def test_a_server_that_does_everything():
-    able = found(Server(logprobs=5))
+    able = found(Server(logprobs=5), **ALL)
     assert able == Capabilities("chat", logprobs=5, several=True, seed=True, stop=True, system=True, sampled=True)
 
 
 def test_fields_ignored_with_http_200_are_noticed():
-    able = found(Server(n=False, seed=False, stop=False))
+    able = found(Server(n=False, seed=False, stop=False), **ALL)
     assert able == Capabilities("chat", logprobs=0, several=False, seed=False, stop=False, system=True, sampled=True)
 
 
@@ -155,7 +157,10 @@ def test_a_wrong_url_says_what_was_tried():
 def test_the_probe_is_short():
     server = Server(logprobs=5)
     found(server)
-    assert server.calls <= 8
+    assert server.calls == 3  # whether seeds are obeyed; nothing that is not needed
+    server = Server(logprobs=5)
+    found(server, **ALL)
+    assert server.calls == 6
 
 
 def failing(server, *faults):

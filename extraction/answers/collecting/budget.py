@@ -1,0 +1,147 @@
+"""What answers cost and how much they may: the running bill, its limits, and the prices."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from estimators.base import EmergenceError, InputError
+
+
+class BudgetSpentError(EmergenceError):
+    """The next answer could cost more than is left."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """What answers cost and how much they may; also the running bill.
+
+    Attributes:
+        input_price: of a million prompt tokens, in the user's currency; None where unknown.
+        output_price: of a million answer tokens.
+        max_cost: most that may be spent.
+        max_total_tokens: most prompt and answer tokens together.
+        prompt_tokens: billed in this run.
+        completion_tokens: billed in this run.
+        earlier: prompt and answer tokens billed by earlier runs into the same log, or due for batches on their way;
+            they count against the limits.
+
+    Raises:
+        InputError: if a number is negative or not finite, or a limit on cost has no prices.
+
+    Example:
+        >>> Budget(input_price=2.5, output_price=10.0, max_cost=1.0).cost(1_000_000, 100_000)
+        3.5
+    """
+
+    input_price: float | None = None
+    output_price: float | None = None
+    max_cost: float | None = None
+    max_total_tokens: int | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    earlier: tuple[int, int] = (0, 0)
+    _held: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        """Refuse prices and limits that are no numbers from 0 up, and a limit in money without prices."""
+        for name in ("input_price", "output_price", "max_cost", "max_total_tokens"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= 0):  # NaN would switch the limit off
+                raise InputError(f"{name} is a finite number from 0 up; got {value}.")
+        if self.max_cost is not None and (self.input_price is None or self.output_price is None):
+            raise InputError("A limit on cost needs prices; give a price table that names the model (--prices).")
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float | None:
+        """Price of that many tokens, None without prices."""
+        if self.input_price is None or self.output_price is None:
+            return None
+        return (self.input_price * prompt_tokens + self.output_price * completion_tokens) / 1e6
+
+    @property
+    def spent(self) -> float | None:
+        """Cost of this run so far, None without prices."""
+        return self.cost(self.prompt_tokens, self.completion_tokens)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is set aside, so that no call is in flight."""
+        return self._held == (0, 0)
+
+    def hold(self, prompt_tokens: int, completion_tokens: int) -> None:
+        """Set the most that one call can cost aside, so that calls in flight cannot overrun the limit.
+
+        Raises:
+            BudgetSpentError: if it is more than is left.
+        """
+        most_in = self.earlier[0] + self.prompt_tokens + self._held[0] + prompt_tokens
+        most_out = self.earlier[1] + self.completion_tokens + self._held[1] + completion_tokens
+        cost = self.cost(most_in, most_out)
+        if self.max_total_tokens is not None and most_in + most_out > self.max_total_tokens:
+            raise BudgetSpentError(
+                f"The next answer could pass the limit of {self.max_total_tokens} tokens{self._already()}."
+            )
+        if self.max_cost is not None and cost is not None and cost > self.max_cost:
+            raise BudgetSpentError(
+                f"The next answer could pass the limit of {self.max_cost:g} on the bill{self._already()}."
+            )
+        self._held = (self._held[0] + prompt_tokens, self._held[1] + completion_tokens)
+
+    def _already(self) -> str:
+        return f", of which earlier runs took {sum(self.earlier)} tokens" if any(self.earlier) else ""
+
+    def settle(self, held: tuple[int, int], billed: tuple[int | None, int | None]) -> tuple[int, int]:
+        """Replace what was set aside by what the call cost; where the server did not say, by what was set aside.
+
+        Returns:
+            The prompt and answer tokens that were put on the bill.
+        """
+        self._held = (self._held[0] - held[0], self._held[1] - held[1])
+        cost = (held[0] if billed[0] is None else billed[0], held[1] if billed[1] is None else billed[1])
+        self.prompt_tokens += cost[0]
+        self.completion_tokens += cost[1]
+        return cost
+
+
+def prompt_tokens_upper(prompt: str) -> int:
+    """More tokens than any common tokenizer makes of `prompt`, with a chat template's own: one per 2 bytes, plus 16.
+
+    Example:
+        >>> prompt_tokens_upper("Hello there")
+        22
+    """
+    return (len(prompt.encode()) + 1) // 2 + 16
+
+
+def read_prices(path: Path, model: str) -> tuple[float, float]:
+    """Input and output price of a million tokens from a JSON file `{"model": {"input": 2.5, "output": 10}}`.
+
+    Raises:
+        InputError: if the file cannot be read or does not hold the model, or a price is no number from 0 up.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "prices.json"
+        >>> path.write_text('{"m": {"input": 2.5, "output": 10}}') > 0
+        True
+        >>> read_prices(path, "m")
+        (2.5, 10.0)
+    """
+    try:
+        table = json.loads(path.read_text(encoding="utf-8-sig"))
+        entry = table[model]
+        found = entry["input"], entry["output"]
+    except FileNotFoundError as error:
+        raise InputError(f"No price table at {path}; check the path.") from error
+    except KeyError as error:
+        raise InputError(f"{path} has no {error.args[0]} for {model}; add it, or leave --prices out.") from error
+    except (OSError, ValueError, TypeError, IndexError, RecursionError) as error:
+        raise InputError(
+            f'{path} is no price table, such as {{"{model}": {{"input": 2.5, "output": 10}}}} per million tokens.'
+        ) from error
+    for name, price in zip(("input", "output"), found, strict=True):
+        if not isinstance(price, int | float) or isinstance(price, bool) or not 0 <= price <= 1e9:  # NaN fails as well
+            raise InputError(f"{path}: {name} of {model} is a price from 0 up, per million tokens; got {price!r:.40}.")
+    return float(found[0]), float(found[1])

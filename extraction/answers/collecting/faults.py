@@ -1,0 +1,122 @@
+"""What can be wrong with a call, sorted by what to do about it, and the reason in the server's own words."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+
+from estimators.base import EmergenceError
+
+# Where servers put their reason, the most telling first.
+REASONS = ("message", "error", "errors", "detail", "details", "msg", "reason", "error_message", "error_description")
+KINDS = ("title", "description", "type", "code", "status")  # say little, but more than nothing
+DEEPEST = 6
+
+
+class RefusedError(EmergenceError):
+    """The server will not answer this request, however often it is sent.
+
+    Attributes:
+        status: HTTP status.
+        param: request field that the server names as the cause, if it does.
+    """
+
+    def __init__(self, reason: str, status: int, param: str | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.param = param
+
+
+class BusyError(EmergenceError):
+    """The server asks to be left alone for `wait_s` seconds (None: it does not say for how long)."""
+
+    def __init__(self, reason: str, wait_s: float | None) -> None:
+        super().__init__(reason)
+        self.wait_s = wait_s
+
+
+class BrokenError(EmergenceError):
+    """The reply was lost or cannot be read.
+
+    Attributes:
+        reached: whether there was any reply.
+        maybe_billed: whether the server may have made an answer all the same.
+        late: whether the time limit ended the call.
+    """
+
+    def __init__(self, reason: str, *, reached: bool, maybe_billed: bool = False, late: bool = False) -> None:
+        super().__init__(reason)
+        self.reached = reached
+        self.maybe_billed = maybe_billed
+        self.late = late
+
+
+class MalformedAnswerError(EmergenceError):
+    """A reply with HTTP 200 that is no answer."""
+
+
+def reason_of(body: object, depth: int = 0) -> str:
+    """The reason in an error's body of any shape: JSON, HTML or plain text; "" if there is none.
+
+    Example:
+        >>> reason_of('{"code": "invalid-argument", "error": "no parameter named stop"}')
+        'no parameter named stop'
+        >>> reason_of('{"detail": [{"loc": ["body", "seed"], "msg": "extra fields not permitted"}]}')
+        'body.seed: extra fields not permitted'
+        >>> reason_of("<html><head><title>502 Bad Gateway</title></head></html>")
+        '502 Bad Gateway'
+    """
+    if depth > DEEPEST:
+        return ""
+    if isinstance(body, bytes):
+        body = body.decode("utf-8", "replace")
+    if isinstance(body, str):
+        return _reason_in_text(body.strip().removeprefix("\ufeff"), depth)
+    if isinstance(body, dict):
+        return _reason_in_object(body, depth)
+    if isinstance(body, list | tuple):
+        found = [reason for item in body[:3] if (reason := reason_of(item, depth + 1))]
+        return "; ".join(dict.fromkeys(found))
+    return ""
+
+
+def _reason_in_text(text: str, depth: int) -> str:
+    if text[:1] in ("{", "[", '"'):
+        try:
+            return reason_of(json.loads(text), depth + 1) or text
+        except (ValueError, RecursionError):
+            return text
+    if text[:1] == "<" and re.match(r"<(!doctype|html|head|body|title|h1|\?xml)", text, re.IGNORECASE):
+        for tag in ("title", "h1", "message"):
+            found = re.search(rf"<{tag}[^>]*>(.*?)</{tag}>", text, re.IGNORECASE | re.DOTALL)
+            if found and (inside := _without_tags(found[1])):
+                return inside
+        return _without_tags(re.sub(r"<(style|script).*?</\1>", " ", text, flags=re.IGNORECASE | re.DOTALL))
+    return text
+
+
+def _without_tags(text: str) -> str:
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", text)).split())
+
+
+def _reason_in_object(body: dict[object, object], depth: int) -> str:
+    reason = next((found for name in REASONS if (found := reason_of(body.get(name), depth + 1))), "")
+    if not reason:
+        return next((found for name in KINDS if (found := reason_of(body.get(name), depth + 1))), "")
+    where = body.get("loc")  # as FastAPI names the field
+    if isinstance(where, list):
+        reason = f"{'.'.join(map(str, where))}: {reason}"
+    metadata = body.get("metadata")  # as OpenRouter hands on what a provider said
+    raw = reason_of(metadata.get("raw"), depth + 1) if isinstance(metadata, dict) else ""
+    return f"{reason}: {raw}" if raw and raw not in reason else reason
+
+
+def is_failure(error: object) -> bool:
+    """Whether the field ``error`` of a reply says that there is one: servers also send null, "" or empty objects.
+
+    Example:
+        >>> is_failure({"code": None, "message": ""}), is_failure({"message": "upstream died"})
+        (False, True)
+    """
+    return any(error.values()) if isinstance(error, dict) else bool(error)

@@ -1,0 +1,339 @@
+"""Answers in the replies of the three endpoints: apart from the reasoning before them, and from failures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, TypeGuard
+
+from extraction.answers.collecting.endpoints import MOST_TOKENS, Endpoint
+from extraction.answers.collecting.faults import MalformedAnswerError, is_failure, reason_of
+
+ABSENT_LOGPROB = -9999.0  # what the API writes for a token outside its top list
+# Ends that no answer has: the server, its provider or its scheduler gave up half way.
+FAILED = ("error", "abort", "aborted", "cancelled", "canceled", "failed", "failure", "timeout", "server_error")
+REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
+REASONING_PARTS = ("thinking", "reasoning", "reasoning_content", "summary")  # of content sent in parts
+TEXT_PARTS = ("text", "output_text", None)
+TAGS = "think|thinking|thought|reasoning"
+ALL_REASONING = (
+    "the reply is reasoning alone, with no answer behind it; raise --max-tokens so that an answer fits, or turn "
+    "reasoning off at the server (or its reasoning parser, if that takes answers for reasoning)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer as read from a reply; what the server did not say is None.
+
+    Attributes:
+        text: the answer alone.
+        finish_reason: why it ends.
+        prompt_tokens: of the prompt.
+        completion_tokens: of answer and reasoning, as they are billed.
+        logprobs: of the answer's tokens.
+        system_fingerprint: of the server's software.
+        reasoning: what the model wrote before its answer, where the server sends it.
+        reasoning_tokens: how many tokens that took, where the server counts them.
+    """
+
+    text: str
+    finish_reason: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    logprobs: list[dict[str, Any]] | None
+    system_fingerprint: str | None
+    reasoning: str | None = None
+    reasoning_tokens: int | None = None
+
+    @property
+    def all_reasoning(self) -> bool:
+        """Whether there is reasoning, and no answer behind it."""
+        return not self.text.strip() and bool(self.reasoning or self.reasoning_tokens)
+
+
+def read(endpoint: Endpoint, reply: object) -> list[Answer]:
+    """Answers in a reply, in its order; choices that failed are left out, unless all did.
+
+    Args:
+        endpoint: the one that replied.
+        reply: its JSON.
+
+    Raises:
+        MalformedAnswerError: if the reply holds no answer that can be read, or says itself that it failed.
+
+    Example:
+        >>> reply = {"choices": [{"message": {"content": "<think>A sum.</think>Four."}, "finish_reason": "stop"}]}
+        >>> answer = read("chat", reply)[0]
+        >>> answer.text, answer.reasoning
+        ('Four.', 'A sum.')
+    """
+    if not isinstance(reply, dict):
+        raise MalformedAnswerError(f"the reply is JSON {type(reply).__name__}, not an object")
+    if is_failure(reply.get("error")):
+        raise MalformedAnswerError(f"the reply is a failure: {reason_of(reply['error']) or reply['error']}")
+    if endpoint == "responses":
+        return [_read_response(reply)]
+    choices = reply.get("choices")
+    if not isinstance(choices, list) or not choices:
+        reason = reason_of(reply)
+        raise MalformedAnswerError(f"the reply has no choices{reason and f': {reason}'}")
+    prompt_tokens, completion_tokens = _usage(reply, "prompt_tokens", "completion_tokens")
+    counted = _reasoning_tokens(reply, "completion_tokens_details")
+    fingerprint = reply.get("system_fingerprint")
+    answers, failures = [], []
+    for choice in choices:
+        try:
+            text, reasoning, end = _choice(endpoint, choice)
+        except MalformedAnswerError as error:
+            failures.append(error)
+            continue
+        logprobs = read_logprobs(choice.get("logprobs"))
+        alone = len(choices) == 1
+        tokens = completion_tokens if alone else None
+        if logprobs is not None and tokens is not None:
+            whole = min(abs(len(logprobs) - tokens), abs(len(logprobs) - tokens + (counted or 0)))
+            if whole > 0.1 * tokens + 1:
+                logprobs = None  # some servers drop tokens that are not whole UTF-8: what is left is biased
+        if reasoning is not None:
+            logprobs = _of_answer(logprobs, text)
+        if tokens is None and logprobs is not None:
+            tokens = len(logprobs)
+        answers.append(
+            Answer(
+                text, end, prompt_tokens, tokens, logprobs, fingerprint and str(fingerprint),
+                reasoning, counted if alone else None,
+            )
+        )  # fmt: skip
+    if not answers:
+        raise failures[0]
+    return answers
+
+
+def billed_tokens(endpoint: Endpoint, reply: object) -> tuple[int | None, int | None]:
+    """Prompt and completion tokens of the whole call, None where the server does not say or says nonsense."""
+    names = ("input_tokens", "output_tokens") if endpoint == "responses" else ("prompt_tokens", "completion_tokens")
+    return _usage(reply, *names) if isinstance(reply, dict) else (None, None)
+
+
+def without_tags(text: str) -> tuple[str, str | None]:
+    """Answer and reasoning of a text in which the reasoning stands in ``<think>`` tags.
+
+    A tag that is not closed was cut off at the length limit: all behind it is reasoning. An end without a beginning
+    comes from chat templates that write the beginning into the prompt: all before it is reasoning.
+
+    Returns:
+        The answer, and the reasoning or None if there are no tags.
+
+    Example:
+        >>> without_tags("<think>The Elbe is one.</think> The Elbe.")
+        ('The Elbe.', 'The Elbe is one.')
+        >>> without_tags("<think>They ask for"), without_tags("Two < three.")
+        (('', 'They ask for'), ('Two < three.', None))
+    """
+    parts: list[str] = []
+
+    def keep(found: re.Match[str]) -> str:
+        parts.append(found["inside"])
+        return ""
+
+    rest = re.sub(rf"<(?P<tag>{TAGS})>(?P<inside>.*?)</(?P=tag)>", keep, text, flags=re.DOTALL | re.IGNORECASE)
+    rest = re.sub(rf"\A(?P<inside>.*)</({TAGS})>", keep, rest, flags=re.DOTALL | re.IGNORECASE)
+    rest = re.sub(rf"<({TAGS})>(?P<inside>.*)\Z", keep, rest, flags=re.DOTALL | re.IGNORECASE)
+    if not parts:
+        return text, None
+    return rest.strip(), "\n".join(part.strip() for part in parts).strip()
+
+
+def _choice(endpoint: Endpoint, choice: object) -> tuple[str, str | None, str | None]:
+    """Answer, reasoning and reason of the end in a choice.
+
+    Raises:
+        MalformedAnswerError: if there is no answer, or it failed half way.
+    """
+    if not isinstance(choice, dict):
+        raise MalformedAnswerError("a choice of the reply is no object")
+    end = choice.get("finish_reason")
+    end = str(end) if end else None
+    message = choice.get("message") if endpoint == "chat" else choice
+    inner = message.get("error") if isinstance(message, dict) else None
+    error = next((each for each in (choice.get("error"), inner) if is_failure(each)), None)
+    if error is not None or (end or "").lower() in FAILED:
+        reason = reason_of(error) or f"its end is called {end}"
+        raise MalformedAnswerError(f"the answer failed half way: {reason}")
+    if not isinstance(message, dict):
+        raise MalformedAnswerError("a choice of the reply has no message")
+    content, reasoning = message.get("content" if endpoint == "chat" else "text"), _reasoning(message)
+    if endpoint == "chat" and content is None and message.get("refusal"):
+        return str(message["refusal"]), reasoning, "refusal"
+    if content is None and reasoning is None and (end is None or endpoint == "completions"):
+        if endpoint == "completions":
+            raise MalformedAnswerError("a choice of the reply has no text")
+        raise MalformedAnswerError("a choice of the reply has neither text nor a reason for its end")
+    text, inside = _content(content)
+    if inside is None:
+        text, inside = without_tags(text)
+    return text, "\n".join(filter(None, (reasoning, inside))) or None, end
+
+
+def _content(content: object) -> tuple[str, str | None]:
+    """Text and reasoning of a message's content, whole or in parts."""
+    if content is None:
+        return "", None
+    if isinstance(content, str):
+        return content, None
+    if not isinstance(content, list):
+        raise MalformedAnswerError(f"the content of the reply is JSON {type(content).__name__}, not a text")
+    texts, reasoning = [], []
+    for part in content:
+        if isinstance(part, str):
+            texts.append(part)
+        elif isinstance(part, dict) and part.get("type") in REASONING_PARTS:
+            reasoning.append(_plain(next((part[name] for name in ("text", *REASONING_PARTS) if name in part), "")))
+        elif isinstance(part, dict) and part.get("type") in TEXT_PARTS and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+    if content and not texts and not reasoning:
+        raise MalformedAnswerError("the parts of the reply's content hold no text")
+    return "".join(texts), "\n".join(filter(None, reasoning)) or None
+
+
+def _reasoning(message: Mapping[str, Any]) -> str | None:
+    """What a message holds beside its content, in the field that the server uses for it."""
+    return next((text for name in REASONING_FIELDS if (text := _plain(message.get(name)))), None)
+
+
+def _plain(value: object) -> str:
+    """Text of a field that is a string, or a list of objects with texts."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        return next((_plain(value[name]) for name in ("text", "content", "summary") if value.get(name)), "")
+    return "\n".join(filter(None, map(_plain, value))) if isinstance(value, list) else ""
+
+
+def _of_answer(logprobs: list[dict[str, Any]] | None, text: str) -> list[dict[str, Any]] | None:
+    """The tokens that spell the answer, where reasoning stands before them; None where that cannot be told."""
+    if not logprobs or not text:
+        return None
+    spelled = "".join(entry["token"] for entry in logprobs)
+    begin = spelled.rfind(text)
+    starts = [0, *accumulate(len(entry["token"]) for entry in logprobs)]
+    inside = [entry for entry, start in zip(logprobs, starts, strict=False) if begin <= start < begin + len(text)]
+    return inside if begin in starts and begin >= 0 else None
+
+
+def read_logprobs(raw: object) -> list[dict[str, Any]] | None:
+    """Token logprobs (natural logarithm) of one answer, chat style or legacy, as `{"token", "logprob", "top"}`.
+
+    A logprob of -9999 means that the server does not know it: None. None is returned when there are none at all.
+    """
+    if isinstance(raw, dict) and isinstance(raw.get("content"), list):
+        raw = raw["content"]
+    if isinstance(raw, list):
+        entries = [_entry(item) for item in raw if isinstance(item, dict)]
+    elif isinstance(raw, dict) and isinstance(raw.get("tokens"), list):
+        values, tops = _list(raw.get("token_logprobs")), _list(raw.get("top_logprobs"))
+        entries = []
+        for place, token in enumerate(raw["tokens"]):
+            top = tops[place] if place < len(tops) and isinstance(tops[place], dict) else {}
+            value = values[place] if place < len(values) else None
+            known = {str(other): _logprob(its) for other, its in top.items()}
+            entries.append({"token": str(token), "logprob": _logprob(value), "top": _present(known)})
+    else:
+        return None
+    return entries if any(entry["logprob"] is not None for entry in entries) else None
+
+
+def _entry(item: Mapping[str, Any]) -> dict[str, Any]:
+    others = item.get("top_logprobs")
+    top = {_token(pair): _logprob(pair.get("logprob")) for pair in _list(others) if isinstance(pair, dict)}
+    return {"token": _token(item), "logprob": _logprob(item.get("logprob")), "top": _present(top)}
+
+
+def _list(value: object) -> Sequence[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _token(item: Mapping[str, Any]) -> str:
+    """Text of a token; the bytes in hexadecimal where it is a part of a character, so that two stay apart."""
+    text = str(item.get("token", ""))
+    if "\ufffd" in text and isinstance(item.get("bytes"), list):
+        return "bytes:" + bytes(byte & 255 for byte in item["bytes"] if isinstance(byte, int)).hex()
+    return text
+
+
+def _logprob(value: object) -> float | None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if ABSENT_LOGPROB < value <= 1e-3 else None
+
+
+def _present(top: Mapping[str, float | None]) -> dict[str, float]:
+    return {token: value for token, value in top.items() if value is not None}
+
+
+def _read_response(reply: Mapping[str, Any]) -> Answer:
+    status = str(reply.get("status") or "completed")
+    if status.lower() in FAILED:
+        raise MalformedAnswerError(f"the answer failed half way: its status is {status}")
+    output = reply.get("output")
+    if not isinstance(output, list) or not output:
+        raise MalformedAnswerError("the reply has no output")
+    items = [item for item in output if isinstance(item, dict)]
+    parts = [
+        part
+        for item in items
+        if item.get("type") == "message"
+        for part in _list(item.get("content"))
+        if isinstance(part, dict)
+    ]
+    reasoning = "\n".join(filter(None, (_reasoning_item(item) for item in items if item.get("type") == "reasoning")))
+    texts = [part for part in parts if part.get("type") == "output_text" and isinstance(part.get("text"), str)]
+    refusals = [part for part in parts if part.get("type") == "refusal"]
+    counted = _reasoning_tokens(reply, "output_tokens_details")
+    end = "stop"
+    if status == "incomplete":
+        details = reply.get("incomplete_details")
+        end = str(details.get("reason", "incomplete")) if isinstance(details, dict) else "incomplete"
+        end = {"max_output_tokens": "length"}.get(end, end)
+    elif not texts and not refusals and not reasoning and not counted:
+        raise MalformedAnswerError("the reply holds no message")
+    text, inside = without_tags("".join(part["text"] for part in texts))
+    if refusals and not texts:
+        text, end = str(refusals[0].get("refusal", "")), "refusal"
+    raw = [entry for part in texts for entry in _list(part.get("logprobs"))]
+    logprobs = read_logprobs(raw) if raw else None
+    if inside is not None:
+        logprobs = _of_answer(logprobs, text)
+    tokens = _usage(reply, "input_tokens", "output_tokens")
+    return Answer(text, end, *tokens, logprobs, None, "\n".join(filter(None, (reasoning, inside))) or None, counted)
+
+
+def _reasoning_item(item: Mapping[str, Any]) -> str:
+    return _plain(item.get("content")) or _plain(item.get("summary"))
+
+
+def _usage(reply: Mapping[str, Any], prompt: str, completion: str) -> tuple[int | None, int | None]:
+    usage = reply.get("usage")
+    if not isinstance(usage, dict):
+        return None, None
+    asked, given, total = usage.get(prompt), usage.get(completion), usage.get("total_tokens")
+    if not is_count(asked) or not is_count(given):
+        return None, None
+    if isinstance(total, int) and total < asked + given:
+        return None, None
+    return asked, given
+
+
+def _reasoning_tokens(reply: Mapping[str, Any], name: str) -> int | None:
+    usage = reply.get("usage")
+    details = usage.get(name) if isinstance(usage, dict) else None
+    count = details.get("reasoning_tokens") if isinstance(details, dict) else None
+    return count if is_count(count) else None
+
+
+def is_count(value: object) -> TypeGuard[int]:
+    """Whether a number of tokens can be believed, and fits a table."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS

@@ -1,0 +1,123 @@
+"""How long a server asks to be left alone, in whatever header and form it says so."""
+
+from __future__ import annotations
+
+import email.utils
+import math
+import re
+import time
+from collections.abc import Mapping
+from datetime import datetime
+
+RETRY_AFTER = (("retry-after-ms", 1e-3), ("x-ms-retry-after-ms", 1e-3), ("retry-after", 1.0))
+# Of allowances: OpenAI's, Anthropic's, and what others send without saying of what.
+ALLOWANCES = (
+    ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
+    ("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
+    ("anthropic-ratelimit-requests-remaining", "anthropic-ratelimit-requests-reset"),
+    ("anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-tokens-reset"),
+    ("x-ratelimit-remaining", "x-ratelimit-reset"),
+    ("x-rate-limit-remaining", "x-rate-limit-reset"),
+    ("ratelimit-remaining", "ratelimit-reset"),
+    ("x-ratelimit-remaining", "x-ratelimit-reset-after"),
+)
+# A number this large is a moment since 1970, not a pause: a billion seconds are 32 years.
+MOMENTS = ((1e18, 1e-9), (1e15, 1e-6), (1e12, 1e-3), (1e9, 1.0))
+UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+
+
+def seconds_to_wait(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a refusal asks for by ``retry-after`` or by the reset of an allowance, None if none can be read.
+
+    Example:
+        >>> seconds_to_wait({"retry-after": "20"})
+        20.0
+        >>> seconds_to_wait({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "6m0s"})
+        360.0
+    """
+    now = _clock(headers)
+    for name, unit in RETRY_AFTER:
+        wait = seconds(headers.get(name, ""), now, unit)
+        if wait is not None:
+            return wait
+    # Without it, the allowance that is used up says when it is back.
+    resets = [(number(headers.get(left)), seconds(headers.get(reset, ""), now)) for left, reset in ALLOWANCES]
+    empty = [wait for left, wait in resets if left == 0 and wait is not None]
+    return max(empty or [wait for _, wait in resets if wait is not None], default=None)
+
+
+def allowances(headers: Mapping[str, str]) -> dict[str, tuple[float | None, float | None]]:
+    """What is left of the server's allowances of requests and of tokens, and the seconds until they are back.
+
+    Example:
+        >>> allowances({"x-ratelimit-remaining-requests": "3", "x-ratelimit-reset-requests": "2s"})["requests"]
+        (3.0, 2.0)
+    """
+    now = _clock(headers)
+    found: dict[str, tuple[float | None, float | None]] = {"requests": (None, None), "tokens": (None, None)}
+    for remaining, reset in ALLOWANCES:
+        kind = "tokens" if "tokens" in remaining else "requests"
+        left, wait = number(headers.get(remaining)), seconds(headers.get(reset, ""), now)
+        if left is not None and wait is not None and found[kind][0] is None:
+            found[kind] = left, wait
+    return found
+
+
+def seconds(text: str, now: float | None = None, unit: float = 1.0) -> float | None:
+    """Seconds until what a header says: a number of `unit` seconds, a duration, a moment since 1970, or a date.
+
+    Args:
+        text: of the header.
+        now: seconds since 1970 by the clock that the moment is held against; by default this machine's.
+        unit: of a plain number, in seconds.
+
+    Returns:
+        Never less than 0; None if the text says nothing of the kind.
+
+    Example:
+        >>> seconds("6m0s"), seconds("20ms"), seconds("1.5"), seconds("soon")
+        (360.0, 0.02, 1.5, None)
+        >>> seconds("1700000002", now=1700000000.0), seconds("1700000002500", now=1700000000.0)
+        (2.0, 2.5)
+        >>> seconds("Tue, 14 Nov 2023 22:13:22 GMT", now=1700000000.0)
+        2.0
+        >>> seconds("2023-11-14T22:13:22Z", now=1700000000.0)
+        2.0
+    """
+    now = time.time() if now is None else now
+    text = text.split(",")[0].strip() if re.match(r"\s*[0-9.]+\s*,", text) else text.strip()
+    value = number(text)
+    if value is not None:
+        scale = next((scale for least, scale in MOMENTS if value >= least), None)
+        return max(0.0, value * unit if scale is None else value * scale - now)
+    found = re.findall(r"([0-9]*\.?[0-9]+)\s*(ms|us|µs|ns|d|h|m|s)", text)
+    if found and "".join(amount + name for amount, name in found) == re.sub(r"\s", "", text):
+        return sum(float(amount) * UNITS[name] for amount, name in found)
+    try:
+        moment = email.utils.parsedate_to_datetime(text)
+    except (ValueError, IndexError):
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            return None
+    try:
+        return max(0.0, moment.timestamp() - now)
+    except (ValueError, OverflowError):
+        return None
+
+
+def number(text: str | None) -> float | None:
+    """A finite number from 0 up, or None."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value >= 0 else None
+
+
+def _clock(headers: Mapping[str, str]) -> float:
+    """Now by the server's own clock, where it says so: a moment is meant by that clock."""
+    try:
+        return email.utils.parsedate_to_datetime(headers["date"]).timestamp()
+    except (KeyError, ValueError, TypeError, IndexError):
+        return time.time()
