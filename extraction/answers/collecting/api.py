@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from estimators.base import EmergenceError, InputError
+from estimators.contracts.secrets import masked
 from extraction.answers.collecting.endpoints import PATHS, Endpoint
 from extraction.answers.collecting.faults import BrokenError, BusyError, MalformedAnswerError, RefusedError, reason_of
 from extraction.answers.collecting.options import Limits
@@ -137,7 +138,7 @@ class Api:
         parts = urlsplit(base_url)
         query = parse_qsl(parts.query, keep_blank_values=True)
         self.base_url = base_url
-        self.shown = urlunsplit((parts.scheme, parts.netloc, parts.path, "&".join(f"{n}=***" for n, _ in query), ""))
+        self.shown = masked(base_url)
         self.secrets = secrets_of(base_url, key)
         self.timeout_s = limits.timeout_s
         self._own = http_client is None

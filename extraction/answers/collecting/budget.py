@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from estimators.base import EmergenceError, InputError
+from estimators.contracts.numbers import number
 
 
 class BudgetSpentError(EmergenceError):
@@ -49,8 +49,8 @@ class Budget:
         """Refuse prices and limits that are no numbers from 0 up, and a limit in money without prices."""
         for name in ("input_price", "output_price", "max_cost", "max_total_tokens"):
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value >= 0):  # NaN would switch the limit off
-                raise InputError(f"{name} is a finite number from 0 up; got {value}.")
+            if value is not None:  # NaN would switch a limit off
+                number(value, name, least=0)
         if self.max_cost is not None and (self.input_price is None or self.output_price is None):
             raise InputError("A limit on cost needs prices; give a price table that names the model (--prices).")
 
@@ -141,7 +141,4 @@ def read_prices(path: Path, model: str) -> tuple[float, float]:
         raise InputError(
             f'{path} is no price table, such as {{"{model}": {{"input": 2.5, "output": 10}}}} per million tokens.'
         ) from error
-    for name, price in zip(("input", "output"), found, strict=True):
-        if not isinstance(price, int | float) or isinstance(price, bool) or not 0 <= price <= 1e9:  # NaN fails as well
-            raise InputError(f"{path}: {name} of {model} is a price from 0 up, per million tokens; got {price!r:.40}.")
-    return float(found[0]), float(found[1])
+    return number(found[0], f"{path}: input", least=0), number(found[1], f"{path}: output", least=0)

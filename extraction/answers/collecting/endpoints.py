@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from estimators.base import InputError
+from estimators.contracts.numbers import LARGEST_SEED, number
 from extraction.answers.conversations import messages_of, prompt_text
 
 Endpoint = Literal["chat", "completions", "responses"]
@@ -16,6 +16,7 @@ PATHS: Mapping[Endpoint, str] = {
     "completions": "/completions",
     "responses": "/responses",
 }
+MOST_LOGPROBS = 100  # alternatives per token
 MOST_TOKENS = 10**9  # of one call; what claims more is no count
 
 
@@ -48,12 +49,10 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Refuse numbers that no server takes."""
-        if not isinstance(self.max_tokens, int) or not 1 <= self.max_tokens <= MOST_TOKENS:
-            raise InputError(f"max_tokens is a whole number from 1 to {MOST_TOKENS}; got {self.max_tokens}.")
-        if self.temperature is not None and not 0 <= self.temperature <= 2:  # NaN fails as well
-            raise InputError(f"temperature lies between 0 and 2; got {self.temperature}.")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed is a whole number from 0 to 2**63 - 1; got {self.seed}.")
+        number(self.max_tokens, "max_tokens", least=1, most=MOST_TOKENS, whole=True)
+        number(0 if self.temperature is None else self.temperature, "temperature", least=0, most=2)
+        number(self.seed, "seed", least=0, most=LARGEST_SEED, whole=True)
+        number(self.logprobs, "logprobs", least=0, most=MOST_LOGPROBS, whole=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from estimators.base import InputError
+from estimators.contracts.numbers import number
 from extraction.answers.collecting.endpoints import ENDPOINTS, Capabilities, Endpoint
 
 if TYPE_CHECKING:
@@ -71,24 +71,6 @@ class Limits:
 
     def __post_init__(self) -> None:
         """Refuse numbers that no run can keep to."""
-        whole_number("concurrency", self.concurrency, 1, MOST_CONCURRENT)
-        whole_number("max_retries", self.max_retries, 0, MOST_RETRIES)
-        if not (math.isfinite(self.timeout_s) and 0 < self.timeout_s <= LONGEST_TIMEOUT_S):
-            raise InputError(
-                f"timeout is a number of seconds above 0 and up to {LONGEST_TIMEOUT_S:.0f}; got {self.timeout_s}."
-            )
-
-
-def whole_number(name: str, value: object, least: int, most: int) -> None:
-    """Refuse what is no whole number from `least` to `most`.
-
-    Raises:
-        InputError: with the name, the range and what was given.
-
-    Example:
-        >>> whole_number("samples", 0, 1, 100)
-        Traceback (most recent call last):
-        estimators.base.InputError: samples is a whole number from 1 to 100; got 0.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise InputError(f"{name} is a whole number from {least} to {most}; got {value}.")
+        number(self.concurrency, "concurrency", least=1, most=MOST_CONCURRENT, whole=True)
+        number(self.max_retries, "max_retries", least=0, most=MOST_RETRIES, whole=True)
+        number(self.timeout_s, "timeout", above=0, most=LONGEST_TIMEOUT_S)

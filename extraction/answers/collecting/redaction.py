@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable
 from typing import Any
+
+from estimators.contracts.secrets import printable
 
 SHORTEST_SECRET = 8  # characters; what is shorter, such as "none", is no secret and occurs in any text
 MARK = "[key]"
@@ -63,5 +64,4 @@ def plain(text: str) -> str:
         'ab c'
     """
     text = ESCAPES.sub("", text[:LONGEST_READ]).encode("utf-8", "replace").decode()
-    kept = (c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf"))
-    return " ".join("".join(kept).split())
+    return " ".join(printable(text).split())

@@ -12,12 +12,13 @@ from typing import Any
 import pandas as pd
 
 from estimators.base import EmergenceError, InputError, Progress
+from estimators.contracts.numbers import number
 from extraction.answers.collecting.api import Api, api_key, check_base_url, secrets_of
 from extraction.answers.collecting.batch import NotReadyError, ask_in_batches
 from extraction.answers.collecting.budget import Budget
 from extraction.answers.collecting.endpoints import ENDPOINTS, Capabilities, Endpoint, Sampling
 from extraction.answers.collecting.log import AnswerLog, answer_key
-from extraction.answers.collecting.options import Limits, Server, whole_number
+from extraction.answers.collecting.options import Limits, Server
 from extraction.answers.collecting.pace import Pace
 from extraction.answers.collecting.probe import most_tokens
 from extraction.answers.collecting.requests import Collector
@@ -72,7 +73,7 @@ def collect(
     check_table_path(out)
     prompts = check_prompts(prompts)
     server, sampling, limits = server or Server(), sampling or Sampling(), limits or Limits()
-    whole_number("samples", samples, 1, MOST_SAMPLES)
+    number(samples, "samples", least=1, most=MOST_SAMPLES, whole=True)
     url = check_base_url(server.base_url)
     key = api_key(url, server.key_env)
     wanted = None if server.endpoint == "auto" else server.endpoint
