@@ -8,7 +8,7 @@ As all features are accuracies, ours take them in one unit, as the law does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -154,10 +154,10 @@ def _interval(task: Task, fit: Intervals, X: pd.DataFrame, target: pd.DataFrame,
     """Coverage and score of the 90 % intervals of one fit by their kind, against `truth` (m,)."""
     at = LEVELS.index(0.9)
     _, lower, upper = fit.predict(target)
-    _, by_row = fit.conformal.predict_interval(target, aggregate_point_predictions=None, allow_infinite_bounds=True)
+    _, row_lower, row_upper = replace(fit, labels=np.arange(len(fit.labels)).astype(str)).predict(target)
     given = judged(fit, Domain.of(fit.regressor, X), target)
     ends = {
-        "rows": (by_row[:, 0, at], by_row[:, 1, at]),
+        "rows": (row_lower[:, at], row_upper[:, at]),
         "families": (lower[:, at], upper[:, at]),
         "product": (given.lower[:, at], given.upper[:, at]),
     }

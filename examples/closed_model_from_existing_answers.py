@@ -54,7 +54,7 @@ def main() -> None:
 
     rows = compute_features(answers, [load_model(given.reader)], seed=given.seed)
     references = rows.merge(targets, on="model")
-    proxy = fit_proxy(references, target=given.target, seed=given.seed)
+    proxy = fit_proxy(references, target=given.target)
     print(proxy.scores.round(3).to_string(index=False))
     for remark in proxy.remarks:
         print(f"Note: {remark}.")

@@ -49,11 +49,10 @@ WINDOWS = Schema(
     required=("layer", "resolution", "window", "share", "ie_bits"),
 )
 
-# One row per reference model. Feature columns start with one of FEATURE_PREFIXES; missing is null, never 0.
+# One row per reference model. Feature columns start with small., behaviour. or meta.; missing is null, never 0.
 REFERENCES = Schema(
     name="reference",
     version=1,
     columns={"model": "string", "family": "string"},
     required=("model",),
 )
-FEATURE_PREFIXES = ("small.", "behaviour.", "meta.")

@@ -4,6 +4,7 @@ import ast
 import importlib
 import subprocess
 import sys
+import tomllib
 import types
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -90,6 +91,12 @@ def _arrows() -> dict[str, set[str]]:
 def _room(module: str) -> str:
     """Return the room of a module: the longest name in `ROOMS` that it starts with, "" for a package's __init__."""
     return max((room for room in ROOMS if f"{module}.".startswith(f"{room}.")), key=len, default="")
+
+
+def test_every_folder_of_modules_is_installed() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    folders = {".".join(path.parent.relative_to(ROOT).parts) for path in _modules().values()}
+    assert sorted(folders) == sorted(listed)
 
 
 def test_no_circle_of_modules() -> None:

@@ -10,11 +10,10 @@ from tracking.mlflow.models import download_proxy
 from tracking.mlflow.promotion import promote
 from tracking.mlflow.proxy_run import TrackedProxy, track_proxy
 from tracking.mlflow.replay import TrackedSweep, replay, track
-from tracking.mlflow.tracker import MemoryTracker, Tracker
+from tracking.mlflow.tracker import Tracker
 from tracking.reports.page import report
 
 __all__ = [
-    "MemoryTracker",
     "TrackedProxy",
     "TrackedSweep",
     "Tracker",

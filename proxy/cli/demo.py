@@ -75,7 +75,7 @@ def demo(
     say.rule("[bold]5. Learn the map from answers to emergence, and estimate the closed model", align="left")
     shutil.rmtree(results / "proxy", ignore_errors=True)  # of an earlier demo: fit writes to new folders only
     run(
-        f"fit {here}/references.parquet --target emergence_bits --seed {seed} --out {here}/proxy "
+        f"fit {here}/references.parquet --target emergence_bits --out {here}/proxy "
         f"--register emergence-demo --anyway{store}"
     )
     run(f"estimate {here}/proxy {here}/closed-features.parquet --out {here}/estimate.csv")

@@ -29,7 +29,6 @@ def fit(
     tracking_uri: Annotated[
         str | None, typer.Option(help="MLflow store; sqlite in the working folder by default.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Recorded with the proxy; the fit itself draws no random numbers.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:
     """Learn TARGET from reference models, leaving families out, and save the proxy with its card.
@@ -56,7 +55,6 @@ def fit(
             mode=mode,
             level=level,
             bounds=parsed_bounds(bounds),
-            seed=seed,
             progress=told,
         )
     proxy.save(out)

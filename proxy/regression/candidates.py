@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from sklearn.base import BaseEstimator
 
-from proxy.regression.closed_forms import PENALTIES, centred, kernel, pls_path, principal, ridge_path
+from proxy.regression.closed_forms import centred, kernel, pls_path, principal, ridge_path
 from proxy.regression.folds import fold_of
 from proxy.regression.links import Link
 
@@ -153,7 +153,6 @@ class Ridge(Candidate):
     def _solve(self, rows: Rows, target: Array, weights: Array, folds: NDArray[np.int64]) -> None:
         loss, coef, intercept = ridge_path(rows.Z, target, weights, folds)
         best = int(np.argmin(np.round(loss, 12)))
-        self.penalty_ = float(PENALTIES[best])
         self.coef_, self.intercept_ = coef[:, best], float(intercept[best])
 
 

@@ -21,15 +21,10 @@ from proxy.regression.proxy import Proxy
 from proxy.regression.references import numeric
 from proxy.regression.save import SCHEMA, table_hash
 
-# These decide what a stored estimator means; skops checks types, not versions.
-EXACT = ("scikit-learn", "mapie")
 MEANS = ("coverage", "mean_width", "coverage_inside", "coverage_outside")  # empty, not 0, where nothing was counted
 
 # All that a proxy holds beyond what skops trusts by itself. Fixed here, never taken from the file that is read.
 TRUSTED = [
-    "mapie.estimator.regressor.EnsembleRegressor",
-    "mapie.regression.regression.CrossConformalRegressor",
-    "mapie.regression.regression._MapieRegressor",
     "numpy.dtype",
     "proxy.regression.candidates.Average",
     "proxy.regression.candidates.BestFeature",
@@ -39,10 +34,8 @@ TRUSTED = [
     "proxy.regression.candidates.PartialLeastSquares",
     "proxy.regression.candidates.PrincipalComponents",
     "proxy.regression.candidates.Ridge",
-    "proxy.regression.intervals.LinkResidual",
     "proxy.regression.links.Link",
     "proxy.regression.regressor.ProxyRegressor",
-    "sklearn.model_selection._split.PredefinedSplit",
 ]
 
 
@@ -72,7 +65,13 @@ def load_proxy(folder: Path) -> Proxy:
     if table_hash(references) != description["references_hash"]:
         raise InputError(f"{folder / 'references.parquet'} is not the table this proxy was trained on; fit it again.")
     # what groups and domain are follows from the table, whose hash was checked
-    intervals = Intervals(stored["conformal"], references[description["unit"]].to_numpy(dtype=str))
+    intervals = Intervals(
+        stored["regressor"],
+        tuple(stored["without"]),
+        stored["folds"],
+        stored["errors"],
+        references[description["unit"]].to_numpy(dtype=str),
+    )
     lower, upper = description["bounds"]
     return Proxy(
         target=description["target"],
@@ -88,7 +87,6 @@ def load_proxy(folder: Path) -> Proxy:
         scores=pd.DataFrame(description["scores"]).astype({"coverage": float, "spearman": float}),
         coverage=pd.DataFrame(description["coverage"]).astype(dict.fromkeys(MEANS, float)),
         remarks=tuple(description["remarks"]),
-        seed=description["seed"],
     )
 
 
@@ -97,13 +95,13 @@ def _check_description(folder: Path, description: dict[str, Any]) -> None:
         raise InputError(
             f"The proxy in {folder} has schema {description.get('schema')}, this version reads {SCHEMA}; fit it again."
         )
-    for name in EXACT:
-        stored, here = description["versions"][name], importlib.metadata.version(name)
-        if stored.split(".")[:2] != here.split(".")[:2]:
-            raise InputError(
-                f"The proxy in {folder} was made with {name} {stored}, but {here} is installed; install {stored} or "
-                "fit it again."
-            )
+    # It decides what a stored estimator means; skops checks types, not versions.
+    stored, here = description["versions"]["scikit-learn"], importlib.metadata.version("scikit-learn")
+    if stored.split(".")[:2] != here.split(".")[:2]:
+        raise InputError(
+            f"The proxy in {folder} was made with scikit-learn {stored}, but {here} is installed; install {stored} or "
+            "fit it again."
+        )
     for name, digest in description["sha256"].items():
         path = folder / name
         if not path.is_file():

@@ -138,7 +138,6 @@ def fit_proxy(
     level: float = 0.9,
     bounds: Bounds = (None, None),
     candidate: str = "auto",
-    seed: int = 0,
     progress: Progress | None = None,
 ) -> Proxy:
     """Learn `target` from the features of reference models, with honest left-out errors and intervals.
@@ -158,7 +157,6 @@ def fit_proxy(
         level: confidence of the intervals, between 0 and 1.
         bounds: (lower, upper) of the target, each may be None; they choose the link (identity, log or logit).
         candidate: "auto", or the name of one of `proxy.regression.candidates.CANDIDATES` to use it unconditionally.
-        seed: recorded in the proxy; the fit draws no random numbers.
         progress: told how many left-out fits are done.
 
     Raises:
@@ -189,7 +187,7 @@ def fit_proxy(
     regressor = ProxyRegressor(candidate, bounds, group_column="model", family_column="family", size_column=size)
     levels = sorted({*LEVELS, level})
     validation = validate(regressor, X, table, left_out, levels, progress)
-    intervals = Intervals.fit(regressor, X, table.y, table.weights, left_out, levels)
+    intervals = Intervals.fit(regressor, X, table.y, table.weights, left_out)
     validation["lower"] = validation[f"lower_{level * 100:g}"]
     validation["upper"] = validation[f"upper_{level * 100:g}"]
     coverage = coverage_by_level(validation, levels)
@@ -207,5 +205,4 @@ def fit_proxy(
         scores=score_candidates(validation, coverage, level),
         coverage=coverage,
         remarks=tuple(remarks),
-        seed=seed,
     )

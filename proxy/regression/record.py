@@ -33,7 +33,6 @@ class ProxyRecord:
         coverage: per level: rows with an interval, share that held the truth, mean width; the same for those inside
             and outside the domain; rows whose interval was withheld.
         remarks: what a reader must know about the fit.
-        seed: recorded; nothing in the fit is random.
     """
 
     target: str
@@ -49,7 +48,6 @@ class ProxyRecord:
     scores: pd.DataFrame
     coverage: pd.DataFrame
     remarks: tuple[str, ...] = ()
-    seed: int = 0
 
     @property
     def chosen(self) -> str:

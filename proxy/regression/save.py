@@ -20,8 +20,8 @@ from extraction.tables import write_table
 from proxy.regression.card import write_card
 from proxy.regression.record import ProxyRecord
 
-SCHEMA = 3
-PACKAGES = ("emergence-proxy", "scikit-learn", "mapie", "numpy", "pandas", "skops")
+SCHEMA = 4
+PACKAGES = ("emergence-proxy", "scikit-learn", "numpy", "pandas", "skops")
 FILES = ("model.skops", "references.parquet", "validation.parquet")
 
 
@@ -36,7 +36,13 @@ def save_proxy(proxy: ProxyRecord, folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
         made = Path(temporary) / "proxy"
         made.mkdir()
-        skops.io.dump({"conformal": proxy.intervals.conformal}, made / "model.skops", compression=zipfile.ZIP_DEFLATED)
+        model = {
+            "regressor": proxy.intervals.regressor,
+            "without": list(proxy.intervals.without),
+            "folds": proxy.intervals.folds,
+            "errors": proxy.intervals.errors,
+        }
+        skops.io.dump(model, made / "model.skops", compression=zipfile.ZIP_DEFLATED)
         write_table(proxy.references, made / "references.parquet")
         write_table(proxy.validation, made / "validation.parquet")
         write_card(proxy, made)
@@ -54,7 +60,6 @@ def save_proxy(proxy: ProxyRecord, folder: Path) -> None:
             "coverage": _records(proxy.coverage),
             "verdict": {"useful": proxy.verdict.useful, "sentence": proxy.verdict.sentence},
             "remarks": list(proxy.remarks),
-            "seed": proxy.seed,
             "references_hash": table_hash(proxy.references),
             "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
             "sha256": {name: hashlib.sha256((made / name).read_bytes()).hexdigest() for name in FILES},

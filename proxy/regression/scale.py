@@ -93,7 +93,7 @@ def _predicted(references: pd.DataFrame, family: str, parameters: float, level: 
     rows = []
     for depth in DEPTHS:
         y = references[depth].to_numpy(dtype=np.float64)
-        intervals = Intervals.fit(_regressor(), X, y, np.ones(len(y)), X["model"].to_numpy(dtype=str), [level])
+        intervals = Intervals.fit(_regressor(), X, y, np.ones(len(y)), X["model"].to_numpy(dtype=str))
         found = judged(intervals, Domain.of(intervals.regressor, X), target, [level])
         ends = (found.lower.item(), found.upper.item()) if known else (np.nan, np.nan)
         rows.append((depth, found.estimate.item(), *ends, level, found.inside.item(), found.novelty.item(), remarks))

@@ -42,7 +42,7 @@ def validate(
         if progress is not None:
             progress(done, len(np.unique(folds)) + 1)
         left, kept = folds == fold, folds != fold
-        intervals = Intervals.fit(regressor, X[kept], table.y[kept], table.weights[kept], left_out[kept], levels)
+        intervals = Intervals.fit(regressor, X[kept], table.y[kept], table.weights[kept], left_out[kept])
         found = judged(intervals, Domain.of(intervals.regressor, X[kept]), X[left], levels)
         columns["estimate"][left] = found.estimate
         chosen[left] = intervals.regressor.chosen_

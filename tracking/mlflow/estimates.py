@@ -27,7 +27,6 @@ def track_estimates(
     *,
     tracking_uri: str | None = None,
     experiment: str = "emergence",
-    parent_run_id: str | None = None,
     name: str = "estimates",
 ) -> str:
     """Log estimates of other models as one run; the same table is logged once.
@@ -36,7 +35,6 @@ def track_estimates(
         frame: columns model, estimate, lower, upper; optionally truth, in_domain, remarks and baselines.
         tracking_uri: MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db.
         experiment: MLflow experiment.
-        parent_run_id: run of the sweep or proxy they belong to.
         name: name of the run.
 
     Returns:
@@ -53,7 +51,7 @@ def track_estimates(
         )
     tags = {"kind": "estimates", NOTE: markdown(frame, limit=SHOWN)}
     figures = {"parity.png": parity(frame)} if "truth" in frame and frame["truth"].notna().any() else {}
-    return _track_table(frame, name, tags, figures, MlflowTracker(tracking_uri, experiment), parent_run_id)
+    return _track_table(frame, name, tags, figures, MlflowTracker(tracking_uri, experiment))
 
 
 def track_features(
@@ -61,7 +59,6 @@ def track_features(
     *,
     tracking_uri: str | None = None,
     experiment: str = "emergence",
-    parent_run_id: str | None = None,
     name: str = "features",
 ) -> str:
     """Log a table of features as one run with figures of how readers see human and model texts; logged once.
@@ -71,7 +68,6 @@ def track_features(
             human holds texts by people.
         tracking_uri: MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db.
         experiment: MLflow experiment.
-        parent_run_id: run they belong to.
         name: name of the run.
 
     Returns:
@@ -85,7 +81,7 @@ def track_features(
     numeric = frame.select_dtypes("number").columns
     tags = {"kind": "features", NOTE: f"{len(frame)} models, {len(numeric)} features."}
     figures = {f"texts/{column}.png": texts(frame, column) for column in numeric if READ.fullmatch(column)}
-    return _track_table(frame, name, tags, figures, MlflowTracker(tracking_uri, experiment), parent_run_id)
+    return _track_table(frame, name, tags, figures, MlflowTracker(tracking_uri, experiment))
 
 
 def _track_table(
@@ -94,7 +90,6 @@ def _track_table(
     tags: dict[str, str],
     figures: dict[str, Figure],
     tracker: MlflowTracker,
-    parent: str | None,
 ) -> str:
     """Log a table with a column model: every number as a metric, the table and figures as artifacts."""
     key = digest(frame.to_csv(index=False).encode())
@@ -104,7 +99,7 @@ def _track_table(
     if known is not None:
         tracker.drop(known.run_id)
     now = round(1000 * time.time())
-    run_id = tracker.start(key, name, sweep=name, parent=parent, started=now)
+    run_id = tracker.start(key, name, sweep=name, parent=None, started=now)
     points, unfit = finite(
         Point(metric_name(f"{row['model']}/{column}"), float(row[column]))
         for row in frame.to_dict("records")

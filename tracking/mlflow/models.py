@@ -18,7 +18,7 @@ from tracking.mlflow.adapter import MlflowTracker
 from tracking.mlflow.store import open_store, store_uri, worded
 
 # What serving needs, pinned as installed; given explicitly because MLflow's own inference takes half a minute.
-REQUIREMENTS = ("emergence-proxy", "mapie", "mlflow", "numpy", "pandas", "pyarrow", "scikit-learn", "skops", "torch")
+REQUIREMENTS = ("emergence-proxy", "mlflow", "numpy", "pandas", "pyarrow", "scikit-learn", "skops", "torch")
 DESCRIPTION = 5000  # characters that MLflow keeps of a version's
 
 

@@ -22,7 +22,7 @@ from tracking.reports.rendering import png
 from tracking.results import digest, flatten
 
 CANDIDATE, CHAMPION = "candidate", "champion"
-PARAMS = ("target", "mode", "level", "bounds", "unit", "groups", "chosen", "seed", "references_hash")
+PARAMS = ("target", "mode", "level", "bounds", "unit", "groups", "chosen", "references_hash")
 USEFUL = "emergence.useful"  # tag of a proxy's run: whether it did better than every baseline
 FILES = ("proxy.json", "model.skops", "references.parquet", "validation.parquet")
 
@@ -52,7 +52,6 @@ def track_proxy(
     register: str | None = None,
     alias: str = CANDIDATE,
     anyway: bool = False,
-    parent_run_id: str | None = None,
 ) -> TrackedProxy:
     """Log a saved proxy as one LoggedModel with its scores, tables and figures, and register it if asked.
 
@@ -67,7 +66,6 @@ def track_proxy(
         register: name in the registry; None leaves it out.
         alias: alias the version gets; `champion` is given by `promote` alone.
         anyway: register also a proxy that did no better than its best baseline.
-        parent_run_id: run of the sweep the proxy was fitted on.
 
     Raises:
         InputError: if the folder is no saved proxy, the store, name or alias cannot be used, or a proxy of no use is to
@@ -90,9 +88,7 @@ def track_proxy(
         model_id = model_of(tracker.client, tracker.uri, run_id)
     else:
         name = f"proxy of {record.get('target', 'target')}"
-        run_id = (
-            known.run_id if known else tracker.start(key, name, sweep="proxy", parent=parent_run_id, started=_now())
-        )
+        run_id = known.run_id if known else tracker.start(key, name, sweep="proxy", parent=None, started=_now())
         reference = Corpus("references", digest((folder / "references.parquet").read_bytes()), str(folder), "training")
         kept = unfinished_model(tracker, run_id) if known else None
         model_id = kept or log_model(tracker, run_id, folder, model_code, input_example)

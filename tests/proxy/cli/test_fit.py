@@ -54,7 +54,7 @@ def test_too_few_models_exit_with_two_and_leave_nothing(
     pd.read_parquet(tables[0]).head(8).to_parquet(tmp_path / "few.parquet")
     done = emergence("fit", tmp_path / "few.parquet", "--target", "bits", "--out", tmp_path / "proxy")
     assert done.code == 2
-    assert "at least 9 reference models, but 8 came" in done.err
+    assert "at least 9 reference models, got 8" in done.err
     assert not (tmp_path / "proxy").exists()
 
 

@@ -1,46 +1,93 @@
 import numpy as np
 import pandas as pd
 import pytest
+from mapie.conformity_scores import BaseRegressionScore
+from mapie.regression import CrossConformalRegressor
 from scipy.stats import binom
+from sklearn.base import clone
+from sklearn.model_selection import PredefinedSplit
 
 from estimators.base import InputError
-from proxy.regression.intervals import LEVELS, Intervals, LinkResidual, require_rows
+from proxy.regression.folds import fold_of, rows_needed
+from proxy.regression.intervals import LEVELS, Intervals, require_rows
 from proxy.regression.links import EDGE, Link
 from proxy.regression.regressor import ProxyRegressor
 
+NEW = pd.DataFrame({"a": [0.3, -1.0]})
 
-def fitted(
+
+def example(
     n: int, seed: int = 0, bounds: tuple[float | None, float | None] = (None, None)
-) -> tuple[Intervals, np.ndarray]:
+) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """One feature, a noisy target, and a name per row."""
     rng = np.random.default_rng(seed)
     X = pd.DataFrame({"a": rng.normal(size=n)})
     y = Link(bounds).inverse(X["a"].to_numpy() + rng.normal(size=n) * 0.3)
-    models = np.array([f"m{i}" for i in range(n)])
-    return Intervals.fit(ProxyRegressor("best_feature", bounds), X, y, np.ones(n), models), models
+    return X, y, np.array([f"m{i}" for i in range(n)])
+
+
+class LinkResidual(BaseRegressionScore):  # type: ignore[misc]
+    """Absolute residual on the scale of the link, as MAPIE asks for it."""
+
+    def __init__(self, bounds: tuple[float | None, float | None] = (None, None)) -> None:
+        super().__init__(sym=True, consistency_check=False)
+        self.bounds = bounds
+
+    def get_signed_conformity_scores(self, y: np.ndarray, y_pred: np.ndarray, **_: object) -> np.ndarray:
+        return Link(self.bounds).forward(np.asarray(y)) - Link(self.bounds).forward(np.asarray(y_pred))
+
+    def get_estimation_distribution(self, y_pred: np.ndarray, conformity_scores: np.ndarray, **_: object) -> np.ndarray:
+        link = Link(self.bounds)
+        return link.inverse(link.forward(np.asarray(y_pred)) + conformity_scores)
+
+
+@pytest.mark.parametrize("bounds", [(None, None), (0.0, None), (0.0, 1.0)])
+@pytest.mark.parametrize("n", [9, 10, 19, 24])
+def test_with_one_row_per_group_ends_are_those_of_mapie(n: int, bounds: tuple[float | None, float | None]) -> None:
+    X, y, models = example(n, bounds=bounds)
+    weights = np.linspace(0.5, 1.5, n)
+    regressor = ProxyRegressor("ridge", bounds)
+    estimate, lower, upper = Intervals.fit(regressor, X, y, weights, models).predict(NEW)
+    conformal = CrossConformalRegressor(
+        regressor,
+        confidence_level=list(LEVELS),
+        conformity_score=LinkResidual(bounds),
+        method="plus",  # jackknife+ with a row per fold, CV+ with several
+        cv=PredefinedSplit(fold_of(models)),
+    )
+    conformal.fit_conformalize(X, y, fit_params={"sample_weight": weights})
+    theirs, ends = conformal.predict_interval(NEW, aggregate_point_predictions=None, allow_infinite_bounds=True)
+    np.testing.assert_array_equal(estimate, theirs)
+    for at, level in enumerate(LEVELS):
+        if rows_needed(level) > n:  # MAPIE's ends are at infinity
+            assert np.isnan([lower[:, at], upper[:, at]]).all()
+        else:
+            low, high = Link(bounds).snapped(ends[:, 0, at], ends[:, 1, at])
+            np.testing.assert_allclose(lower[:, at], low, rtol=1e-12)
+            np.testing.assert_allclose(upper[:, at], high, rtol=1e-12)
 
 
 @pytest.mark.parametrize("bounds", [(None, None), (0.0, 1.0)])
 @pytest.mark.parametrize("n", [9, 10, 19, 24])
-def test_bounds_are_those_of_jackknife_plus(n: int, bounds: tuple[float | None, float | None]) -> None:
-    intervals, _ = fitted(n, bounds=bounds)
-    new = pd.DataFrame({"a": [0.3, -1.0]})
-    _, lower, upper = intervals.predict(new)
-    # Barber et al. 2021, eq. 1.3: order statistics of the left-out predictions minus and plus the left-out errors
-    ensemble = intervals.conformal._mapie_regressor.estimator_
-    left_out = np.column_stack([member.predict_eta(new) for member in ensemble.estimators_])
-    errors = intervals.conformal.conformity_scores
-    folds = np.argmax(~np.isnan(ensemble.k_), axis=1)
-    link = Link(bounds)
+def test_ends_are_order_statistics(n: int, bounds: tuple[float | None, float | None]) -> None:
+    """Barber et al. 2021, eq. 1.3: order statistics of the left-out predictions minus and plus the left-out errors."""
+    X, y, models = example(n, bounds=bounds)
+    regressor, link, folds = ProxyRegressor("best_feature", bounds), Link(bounds), fold_of(models)
+    _, lower, upper = Intervals.fit(regressor, X, y, np.ones(n), models).predict(NEW)
+    below, above = [], []
+    for row in range(n):
+        others = folds != folds[row]
+        without = clone(regressor).fit(X[others], y[others])
+        error = abs(link.forward(y[[row]]) - without.predict_eta(X.iloc[[row]])).item()
+        below.append(without.predict_eta(NEW) - error)
+        above.append(without.predict_eta(NEW) + error)
     for at, level in enumerate(LEVELS):
         rank = int(np.ceil(round((n + 1) * level, 9)))
         if rank > n:
-            assert np.isnan(lower[:, at]).all()
-            assert np.isnan(upper[:, at]).all()
-            continue
-        above = np.sort(left_out[:, folds] + errors, axis=1)[:, rank - 1]
-        below = np.sort(left_out[:, folds] - errors, axis=1)[:, n - rank]
-        np.testing.assert_allclose(upper[:, at], link.inverse(above), rtol=1e-9)
-        np.testing.assert_allclose(lower[:, at], link.inverse(below), rtol=1e-9)
+            assert np.isnan([lower[:, at], upper[:, at]]).all()
+        else:
+            np.testing.assert_allclose(upper[:, at], link.inverse(np.sort(above, axis=0)[rank - 1]), rtol=1e-9)
+            np.testing.assert_allclose(lower[:, at], link.inverse(np.sort(below, axis=0)[n - rank]), rtol=1e-9)
 
 
 def test_a_large_family_does_not_speak_for_all() -> None:
@@ -107,10 +154,3 @@ def test_too_few_rows_are_refused() -> None:
     with pytest.raises(InputError, match="no proxy is fitted below 9"):
         require_rows(5, 0.5, "models")
     require_rows(9, 0.9, "models")
-
-
-def test_residuals_invert_on_the_scale_of_the_link() -> None:
-    score = LinkResidual((0.0, 1.0))
-    y, estimate = np.array([0.2, 0.9]), np.array([0.5, 0.8])
-    residual = score.get_signed_conformity_scores(y, estimate)
-    np.testing.assert_allclose(score.get_estimation_distribution(estimate, residual), y)

@@ -54,13 +54,13 @@ def test_too_few_models_are_refused_with_the_reason(nine: pd.DataFrame, rows: in
 
 
 def test_a_higher_level_needs_more_models(nine: pd.DataFrame) -> None:
-    with pytest.raises(InputError, match="at least 19 reference models, but 9 came"):
+    with pytest.raises(InputError, match="at least 19 reference models, got 9"):
         fit_proxy(nine, target="bits", level=0.95)
 
 
 def test_rows_of_one_model_count_once(nine: pd.DataFrame) -> None:
     doubled = pd.concat([nine.head(8), nine.head(1)])
-    with pytest.raises(InputError, match="at least 9 reference models, but 8 came"):
+    with pytest.raises(InputError, match="at least 9 reference models, got 8"):
         fit_proxy(doubled, target="bits")
 
 

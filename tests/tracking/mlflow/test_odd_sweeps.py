@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from tracking import MemoryTracker, replay, track
+from tests.tracking.mlflow.memory import MemoryTracker
+from tracking import replay, track
 from tracking.results import read_results
 
 pytestmark = pytest.mark.usefixtures("without_figures")

@@ -10,7 +10,8 @@ import pytest
 from mlflow import MlflowClient
 
 from estimators.base import EmergenceError, InputError
-from tracking import MemoryTracker, replay, track
+from tests.tracking.mlflow.memory import MemoryTracker
+from tracking import replay, track
 from tracking.mlflow import sweep_run as sweep_runs
 from tracking.results import read_results
 
