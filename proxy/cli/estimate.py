@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from proxy.cli.console import emit, screen
+from proxy.cli.console import emit, screen, show
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def estimate(
@@ -42,6 +45,32 @@ def estimate(
 
         folder = download_proxy(f"runs:/{proxy}" if run_id else proxy, tracking_uri)
     fitted = load_proxy(folder)
-    emit(fitted.predict(table, every_level=every_level), out, as_json=as_json)
+    estimates = fitted.predict(table, every_level=every_level)
+    if out is not None or as_json:
+        emit(estimates, out, as_json=as_json)
+    else:
+        show(by_level(estimates) if every_level else estimates.drop(columns="remarks"))
+    for row in estimates.itertuples():
+        screen.print(f"{row.model}: {row.remarks}.", markup=False, highlight=False, soft_wrap=True)
     useful = fitted.verdict.useful
     screen.print(fitted.verdict.sentence, style=None if useful else "red", highlight=False, soft_wrap=True)
+
+
+def by_level(estimates: pd.DataFrame) -> pd.DataFrame:
+    """Turn the columns lower_50, upper_50 ... into a row per model and level, which fits a screen."""
+    import pandas as pd
+
+    levels = [name.removeprefix("lower_") for name in estimates.columns if name.startswith("lower_")]
+    parts = [
+        pd.DataFrame(
+            {
+                "model": estimates["model"],
+                "estimate": estimates["estimate"],
+                "level": f"{level} %",
+                "lower": estimates[f"lower_{level}"],
+                "upper": estimates[f"upper_{level}"],
+            }
+        )
+        for level in levels
+    ]
+    return pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)

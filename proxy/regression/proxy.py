@@ -27,28 +27,39 @@ class Proxy(ProxyRecord):
 
     __slots__ = ()
 
-    def predict(self, features: pd.DataFrame, *, every_level: bool = False) -> pd.DataFrame:
+    def predict(self, features: pd.DataFrame, *, level: float | None = None, every_level: bool = False) -> pd.DataFrame:
         """Estimate the target of other models.
 
         Args:
             features: one row per model with at least the columns of `features`; `model` and `family` are taken where
                 given.
+            level: confidence of `lower` and `upper`, one of 0.5, 0.8, 0.9, 0.95 and the proxy's own, which is the
+                default.
             every_level: also give lower_50, upper_50 ... of every level.
 
         Returns:
             model, estimate, lower, upper, level, in_domain, novelty, remarks. Outside the domain the interval is
-            widened by the novelty on the link's scale. It is left empty beyond three times the references' own reach,
-            where more is missing than a third of what the candidate looks at, and, if models were left out one at a
-            time, for a family that is named and none of the references': their errors tell nothing about it. Where no
-            family is named, as for most closed models, the remark says so instead.
+            widened by the novelty on the link's scale. Estimate and interval are withheld (null) beyond three times
+            the references' own reach, where more is missing than a third of what the candidate looks at, and, if
+            models were left out one at a time, for a family that is given and absent from the references: their
+            errors tell nothing about it. Where no family is given, as for most closed models, the remark says so
+            instead.
 
         Raises:
-            InputError: if a feature is missing (named) or not numeric, or the table is empty.
+            InputError: if a feature is missing (named) or not numeric, the table is empty, or there is no interval at
+                `level`.
         """
         X = self._inputs(features)
         levels = sorted({*LEVELS, self.level})
+        shown = self.level if level is None else level
+        if shown not in levels:
+            raise InputError(
+                f"This proxy has intervals at {', '.join(f'{known:g}' for known in levels)}; got level {shown:g}. Fit "
+                "it again with that level."
+            )
         found = judged(self.intervals, self.domain, X, levels)
         given = ~self._strange(X["family"]).to_numpy(dtype=bool)
+        withheld = ~given | np.isnan(found.lower).all(axis=1)
         pushes = contributions(self.intervals.regressor, X)
         ends = {}
         for at, level in enumerate(levels):
@@ -57,10 +68,10 @@ class Proxy(ProxyRecord):
         table = pd.DataFrame(
             {
                 "model": self._names(features).to_numpy(),
-                "estimate": found.estimate,
-                "lower": ends[f"lower_{self.level * 100:g}"],
-                "upper": ends[f"upper_{self.level * 100:g}"],
-                "level": self.level,
+                "estimate": np.where(withheld, np.nan, found.estimate),
+                "lower": ends[f"lower_{shown * 100:g}"],
+                "upper": ends[f"upper_{shown * 100:g}"],
+                "level": shown,
                 "in_domain": found.inside,
                 "novelty": found.novelty,
                 "remarks": [
@@ -109,24 +120,42 @@ class Proxy(ProxyRecord):
     def _remark(self, row: pd.Series, novelty: float, missing: float, pushes: pd.Series) -> str:
         parts = []
         if novelty > WITHHELD:
-            parts.append(f"{novelty:.1f} times as far out as any reference: no interval")
+            parts.append(
+                f"withheld: {novelty:.1f} times as far out as any reference, by {self._farthest(row)}; references with "
+                "such values would bring it inside"
+            )
         elif novelty > 1:
-            parts.append(f"{novelty:.1f} times as far out as any reference: interval widened as much")
+            parts.append(f"{novelty:.1f} times as far out as any reference: interval widened by that factor")
         if missing > max(MISSING, self.domain.lacked) + 1e-9:
-            parts.append(f"{missing:.0%} of what the estimate rests on is missing: no interval")
+            parts.append(f"withheld: {missing:.0%} of what the estimate rests on is missing")
         known = listed(sorted(set(self.references["family"])), 4)
         if self._strange(pd.Series([row["family"]])).item():
-            parts.append(f"no interval: left-out errors speak of further models of {known}, not of a new family")
+            parts.append(
+                f"withheld: left-out errors speak of further models of {known}, not of a new family; references of at "
+                f"least {FAMILIES_NEEDED} families would allow it"
+            )
         elif self.unit == "model" and pd.isna(row["family"]):
             parts.append(f"interval holds for further models of {known}, not of a new family")
         empty = [name for name in self.features if pd.isna(row[name])]
         if empty:
             parts.append(f"missing, taken as typical: {listed(empty, 3)}")
+        if novelty > WITHHELD:
+            return "; ".join(parts)  # there is no estimate to explain
         strongest = pushes.abs().sort_values(ascending=False).index[:3]
         moves = [f"{name} {pushes[name]:+.2g}" for name in strongest if abs(pushes[name]) > 1e-12]
         if moves:
             parts.append(f"pushed by {', '.join(moves)}")
         return "; ".join(parts)
+
+    def _farthest(self, row: pd.Series) -> str:
+        """Name the three features of a model that lie farthest from the references, with their range."""
+        known = self.references[list(self.features)].astype(float)
+        values = row[list(self.features)].astype(float)
+        apart = ((values - known.mean()) / known.std().replace(0, np.nan)).abs().fillna(0.0)
+        return ", ".join(
+            f"{name} {values[name]:.3g} (references {known[name].min():.3g} to {known[name].max():.3g})"
+            for name in apart.sort_values(ascending=False).index[:3]
+        )
 
 
 def fit_proxy(

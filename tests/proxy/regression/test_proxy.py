@@ -79,9 +79,8 @@ def test_a_family_that_is_named_and_new_gets_no_interval_where_models_were_left_
     proxy: Proxy, nine: pd.DataFrame
 ) -> None:
     strange = proxy.predict(nine.head(1).assign(family="z"), every_level=True)
-    assert strange.filter(regex="^(lower|upper)").isna().all(axis=None)
-    assert np.isfinite(strange["estimate"]).all()
-    assert "no interval: left-out errors" in strange["remarks"].item()
+    assert strange.filter(regex="^(estimate|lower|upper)").isna().all(axis=None)
+    assert "withheld: left-out errors" in strange["remarks"].item()
     # of a closed model the family is mostly not known: the remark must do
     unnamed = proxy.predict(nine.head(1).drop(columns="family"))
     assert np.isfinite(unnamed["lower"]).all()
@@ -92,7 +91,7 @@ def test_a_model_without_features_is_outside(proxy: Proxy, nine: pd.DataFrame) -
     found = proxy.predict(nine.head(1).assign(**dict.fromkeys(proxy.features, np.nan)))
     assert not found["in_domain"].item()
     assert found["lower"].isna().all()
-    assert "is missing: no interval" in found["remarks"].item()
+    assert "withheld: " in found["remarks"].item()
 
 
 def test_every_level_is_given_on_request(proxy: Proxy, nine: pd.DataFrame) -> None:
@@ -137,7 +136,18 @@ def test_far_out_models_get_a_wider_interval_then_none(proxy: Proxy, nine: pd.Da
     assert not far["in_domain"]
     assert outside["upper"] - outside["lower"] > near["upper"] - near["lower"]
     assert np.isnan(far["lower"])
-    assert "no interval" in far["remarks"]
+    assert np.isnan(far["estimate"])  # without an interval a number would be taken for more than it is
+    assert "times as far out as any reference, by small." in far["remarks"]
+    assert far["remarks"].count("(references ") == 3
+    assert "pushed by" not in far["remarks"]
+
+
+def test_another_level_is_given_where_there_are_intervals_of_it(proxy: Proxy, nine: pd.DataFrame) -> None:
+    found = proxy.predict(nine, level=0.8, every_level=True)
+    assert (found["lower"] == found["lower_80"]).all()
+    assert (found["level"] == 0.8).all()
+    with pytest.raises(InputError, match=r"has intervals at 0.5, 0.8, 0.9, 0.95; got level 0.7"):
+        proxy.predict(nine, level=0.7)
 
 
 @pytest.mark.parametrize(
