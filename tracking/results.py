@@ -101,7 +101,7 @@ class JobResult:
         """
         if self.path is None:
             return pd.DataFrame()
-        rows = _table(self.path).assign(model=self.model, corpus=self.corpus)
+        rows = _table(self.path, self.record.get("table_sha256")).assign(model=self.model, corpus=self.corpus)
         return rows.assign(**{name: empty for name, empty in OPTIONAL.items() if name not in rows})
 
     @property
@@ -166,9 +166,10 @@ class Results:
         Raises:
             InputError: if the file cannot be read.
         """
-        paths = (job.windows_path for job in self.jobs if (job.model, job.corpus) == (model, corpus))
-        path = next(paths, None)
-        return pd.DataFrame() if path is None else _table(path)
+        for job in self.jobs:
+            if (job.model, job.corpus) == (model, corpus) and job.windows_path is not None:
+                return _table(job.windows_path, job.record.get("windows_sha256"))
+        return pd.DataFrame()
 
     @cached_property
     def drawn(self) -> pd.DataFrame:
@@ -238,8 +239,8 @@ def _read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def _table(path: Path) -> pd.DataFrame:
-    return decode_table(_content(path), str(path))
+def _table(path: Path, sha256: str | None) -> pd.DataFrame:
+    return decode_table(_content(path), str(path), sha256)
 
 
 def _content(path: Path) -> bytes:

@@ -9,7 +9,8 @@
     claims/KEY.json      which driver works on a job; gone when the sweep is over
 
 A job is one model on one corpus, its KEY 16 hex digits of the hash of all that determines its numbers. A record is
-written after its table and says how long that is, so a table counts only when it is whole.
+written after its table and holds the hash of it, of the windows and of itself, so that all counts only while it is as
+it was written.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from estimators.base import InputError
+from estimators.contracts.seals import content_hash, is_whole, sealed
 from estimators.contracts.secrets import masked_all
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-SCHEMA = 1  # of sweep.json and of records; raised when a key changes its meaning
+SCHEMA = 2  # of sweep.json and of records; raised when a key changes its meaning
+UNSEALED = 1  # the schema before: the same without hashes, so that damage is not seen
 RESULT_VERSION = 2  # raised when the same settings would give other numbers, so that earlier results are measured again
 
 HEADER = "sweep.json"
@@ -56,7 +59,7 @@ def windows_name(key: str) -> str:
 
 def encode_header(header: Mapping[str, Any]) -> bytes:
     """Return the content of sweep.json, secrets of URLs masked."""
-    return json.dumps({**masked_all(dict(header)), "schema": SCHEMA}, indent=1).encode()
+    return json.dumps(sealed({**masked_all(dict(header)), "schema": SCHEMA}), indent=1).encode()
 
 
 def decode_header(content: bytes, where: str, file: str = HEADER) -> dict[str, Any]:
@@ -70,13 +73,15 @@ def decode_header(content: bytes, where: str, file: str = HEADER) -> dict[str, A
     Raises:
         InputError: if it is damaged, or of another schema.
     """
-    header: dict[str, Any] = masked_all(_decode(content, file))  # earlier versions wrote URLs as they were given
-    if header.get("schema") != SCHEMA:
+    header = _decode(content, file)
+    if header.get("schema") not in (SCHEMA, UNSEALED):
         raise InputError(
             f"{where} has results schema {header.get('schema')}, but this version reads {SCHEMA}; "
             "run the sweep again with this version."
         )
-    return header
+    _require_whole(header, file, "run the sweep again")
+    known: dict[str, Any] = masked_all(header)  # earlier versions wrote URLs as they were given
+    return known
 
 
 def blank_record() -> dict[str, Any]:
@@ -95,7 +100,13 @@ def blank_record() -> dict[str, Any]:
 
 
 def encode_record(
-    key: str, record: Mapping[str, Any], status: Literal["done", "failed"], *, table_version: int, table_bytes: int = 0
+    key: str,
+    record: Mapping[str, Any],
+    status: Literal["done", "failed"],
+    *,
+    table_version: int,
+    table: bytes = b"",
+    windows: bytes | None = None,
 ) -> bytes:
     """Return the content of a job's record, secrets of URLs masked.
 
@@ -104,11 +115,17 @@ def encode_record(
         record: see `blank_record`.
         status: whether it gave a table or failed.
         table_version: of the schema of its table.
-        table_bytes: size of its table, if it is done.
+        table: content of its table, if it is done.
+        windows: content of the table of its windows, if there is one.
     """
-    size = {"bytes": table_bytes} if status == "done" else {}
+    files: dict[str, Any] = {}
+    if status == "done":
+        files = {"bytes": len(table), "table_sha256": content_hash(table)}
+        if windows is not None:
+            files["windows_sha256"] = content_hash(windows)
     versions = {"schema": SCHEMA, "result_version": RESULT_VERSION, "table_version": table_version}
-    return json.dumps({"key": key, **masked_all(dict(record)), "status": status, **size, **versions}, indent=1).encode()
+    whole = {"key": key, **masked_all(dict(record)), "status": status, **files, **versions}
+    return json.dumps(sealed(whole), indent=1).encode()
 
 
 def decode_record(content: bytes, file: str) -> dict[str, Any]:
@@ -125,7 +142,13 @@ def decode_record(content: bytes, file: str) -> dict[str, Any]:
     missing = [name for name in REQUIRED if name not in record]
     if missing:
         raise InputError(f"{file} lacks {', '.join(missing)}; delete it and run the sweep again.")
+    _require_whole(record, file, "delete it and run the sweep again")
     return record
+
+
+def _require_whole(record: Mapping[str, Any], file: str, remedy: str) -> None:
+    if record.get("schema") == SCHEMA and not is_whole(record):
+        raise InputError(f"{file} was damaged after it was written; {remedy}.")
 
 
 def encode_table(table: pa.Table) -> bytes:
@@ -137,21 +160,24 @@ def encode_table(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def decode_table(content: bytes, file: str) -> pd.DataFrame:
+def decode_table(content: bytes, file: str, sha256: str | None = None) -> pd.DataFrame:
     """Return the table of a parquet file.
 
     Args:
         content: of the file.
         file: what messages call it.
+        sha256: hash that the record of its job holds, where it holds one.
 
     Raises:
         InputError: if it is damaged.
     """
     import pandas as pd
 
+    if sha256 is not None and content_hash(content) != sha256:
+        raise InputError(f"{file} was damaged after it was written; run the sweep again, which measures its job anew.")
     try:
         return pd.read_parquet(io.BytesIO(content))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, KeyError, ArithmeticError) as error:  # pyarrow has one for each damage
         raise InputError(
             f"{file} could not be read ({error}); delete it with the record of its job (.json) and run the sweep again."
         ) from error
@@ -160,7 +186,7 @@ def decode_table(content: bytes, file: str) -> pd.DataFrame:
 def _decode(content: bytes, file: str) -> dict[str, Any]:
     try:
         decoded = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file} could not be read as JSON: {error}; run the sweep again.") from error
     if not isinstance(decoded, dict):
         raise InputError(f"{file} should hold one JSON object, found {type(decoded).__name__}; run the sweep again.")

@@ -21,6 +21,11 @@ from proxy.sweeps.store.storage import open_storage
 if TYPE_CHECKING:
     import pandas as pd
 
+UNSEALED_RESULTS = (
+    "{count} results in {results} were written by an earlier version, without a hash, and are taken as they are: "
+    "damage to them would not be seen. To have them measured again, delete their records, jobs/*.json."
+)
+
 
 @dataclass(frozen=True)
 class SweepResult:
@@ -83,6 +88,9 @@ def sweep(
         for job in jobs:
             if job.key in found.rejected:
                 tell(Event("redo", job, found.rejected[job.key]))
+        unsealed = [job for job in jobs if job.key in found.unsealed]
+        if unsealed:
+            tell(Event("unsealed", unsealed[0], UNSEALED_RESULTS.format(count=len(unsealed), results=results)))
         store.write_header(header(config.name, config.model_dump(mode="json"), [job.key for job in jobs], config.seed))
         missing = [job for job in jobs if job.key not in found.done]
         recorded = store.recorded() if missing else set()

@@ -21,14 +21,14 @@ class Event:
 
     Attributes:
         kind: what happened to the job; `elsewhere`: another driver works on it, `steps`: it goes on, `waiting`: the
-            cluster has to grow for it.
+            cluster has to grow for it, `unsealed`: its result holds no hash.
         job: the job.
         detail: why it failed, waits or is done again; empty otherwise.
         seconds: how long the job took, once it is over.
         steps: steps done and in all of a job that goes on.
     """
 
-    kind: Literal["redo", "start", "steps", "done", "retry", "fail", "elsewhere", "waiting"]
+    kind: Literal["redo", "start", "steps", "done", "retry", "fail", "elsewhere", "waiting", "unsealed"]
     job: Job
     detail: str = ""
     seconds: float | None = None

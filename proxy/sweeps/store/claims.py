@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import time
 import uuid
@@ -18,7 +19,9 @@ from estimators.contracts.results_folder import CLAIMS
 from proxy.sweeps.store.storage import Storage, patiently
 
 LEASE = 120.0  # seconds that a claim holds without being renewed
+SKEW = 3600.0  # seconds that the clocks of two machines may differ; a claim that holds for longer is damaged
 RENEWAL = 30.0  # seconds between renewals
+_DRIVER = re.compile("[A-Za-z0-9]{1,64}")  # it becomes part of a file's name
 AT_ONCE = 16  # claims renewed or given up at a time
 
 
@@ -117,9 +120,10 @@ class Claims:
     def _holder(self, key: str) -> dict[str, Any]:
         try:
             claim = json.loads(patiently(lambda: self.storage.read(_name(key))))
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, RecursionError):
             return {}
-        return claim if isinstance(claim, dict) else {}
+        driver = claim.get("driver") if isinstance(claim, dict) else None
+        return claim if isinstance(driver, str) and _DRIVER.fullmatch(driver) else {}
 
     def _create(self, name: str) -> bool:
         return patiently(lambda: self.storage.create(_name(name), self._content()))
@@ -136,7 +140,10 @@ class Claims:
     def _lives(self, claim: dict[str, Any]) -> bool:
         if claim.get("boot") == self._me["boot"] and claim.get("host") == self._me["host"]:
             return _runs(claim.get("pid"), claim.get("started"))
-        return bool(float(claim.get("until", 0)) > time.time())
+        until = claim.get("until")
+        if isinstance(until, bool) or not isinstance(until, int | float):
+            return False
+        return time.time() < until <= time.time() + self.lease + SKEW
 
 
 def _at_once(action: Callable[[str], None], keys: Iterable[str]) -> None:
@@ -158,7 +165,12 @@ def _boot() -> str:
 
 
 def _runs(pid: Any, started: Any) -> bool:
+    if not isinstance(pid, int):  # None would stand for this process
+        return False
     try:
-        return bool(abs(psutil.Process(pid).create_time() - started) < 2)  # it is computed from a clock that drifts
-    except (psutil.Error, TypeError, ValueError):
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:  # killed, and its parent has not yet taken note
+            return False
+        return bool(abs(process.create_time() - started) < 2)  # it is computed from a clock that drifts
+    except (psutil.Error, TypeError, ValueError, OverflowError):
         return False

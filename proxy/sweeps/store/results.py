@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from estimators.base import InputError
+from estimators.base import EmergenceError, InputError
 from estimators.contracts.results_folder import (
     CLAIMS,
     FOLDERS,
@@ -22,6 +22,7 @@ from estimators.contracts.results_folder import (
     JOBS,
     MERGED,
     SCHEMA,
+    UNSEALED,
     decode_record,
     encode_header,
     encode_record,
@@ -30,11 +31,13 @@ from estimators.contracts.results_folder import (
     table_name,
     windows_name,
 )
+from estimators.contracts.seals import content_hash
 from proxy.schemas import EMERGENCE, WINDOWS
 from proxy.sweeps.store.storage import Folder, Storage, patiently
 
 OTHER_VERSION = "its result is from another version of this program"
 ORDER = ["model", "corpus", "layer", "position", "resolution"]
+HASHED = 64  # jobs whose tables are in memory at a time to be checked
 ROW_GROUP = 100_000  # rows of the merged table written at a time
 
 
@@ -67,6 +70,7 @@ class Found:
         done: keys whose result can be used.
         rejected: keys with a result that cannot be used, and why; they are done again.
         failed: keys whose record says that they failed, and when that attempt started.
+        unsealed: keys whose record, of an earlier version, holds no hash, so that damage to their tables is not seen.
         seconds: how long each done job took.
         peaks: what each model took at most.
     """
@@ -74,6 +78,7 @@ class Found:
     done: set[str] = field(default_factory=set)
     rejected: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    unsealed: set[str] = field(default_factory=set)
     seconds: dict[str, float] = field(default_factory=dict)
     peaks: dict[str, Peaks] = field(default_factory=dict)
 
@@ -83,6 +88,7 @@ class ResultsStore:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
+        self._hashes: dict[str, str] = {}  # of the tables, by key, as their records say
 
     def __str__(self) -> str:
         return str(self.storage)
@@ -97,7 +103,8 @@ class ResultsStore:
         if windows is not None:
             patiently(lambda: self.storage.write(windows_name(key), windows))
         patiently(lambda: self.storage.write(table_name(key), table))
-        content = encode_record(key, record, "done", table_version=EMERGENCE.version, table_bytes=len(table))
+        content = encode_record(key, record, "done", table_version=EMERGENCE.version, table=table, windows=windows)
+        self._hashes[key] = content_hash(table)
         patiently(lambda: self.storage.write(record_name(key), content))
 
     def write_failed(self, key: str, record: dict[str, Any]) -> None:
@@ -113,11 +120,11 @@ class ResultsStore:
             return None
 
     def find(self, keys: Iterable[str], *, tables: bool = True) -> Found:
-        """Look which of `keys` are done, from the records, without opening a table.
+        """Look which of `keys` are done.
 
         Args:
             keys: of the jobs to look for.
-            tables: also check by a listing that each table is there and whole; without, only the records are read.
+            tables: also check that each table is there and as it was written; without, only the records are read.
         """
         found = Found()
         sizes = patiently(lambda: self.storage.sizes(JOBS)) if tables else None
@@ -129,7 +136,24 @@ class ResultsStore:
                 content = contents.get(record_name(key))
                 if content is not None:
                     self._judge(key, _parsed(content, key), sizes, found)
+            if tables:
+                self._check_hashes(batch, contents, found)
         return found
+
+    def _check_hashes(self, keys: Sequence[str], records: Mapping[str, bytes], found: Found) -> None:
+        """Reject those done jobs whose tables are not what their records say."""
+        for few in _batched([key for key in keys if key in found.done], HASHED):
+            names = [name for key in few for name in (table_name(key), windows_name(key))]
+            contents = patiently(lambda names=names: self.storage.read_many(names))  # type: ignore[misc]
+            for key in few:
+                record = _parsed(records[record_name(key)], key) or {}
+                for name, wanted in (
+                    (table_name(key), record.get("table_sha256")),
+                    (windows_name(key), record.get("windows_sha256")),
+                ):
+                    if wanted is not None and (name not in contents or content_hash(contents[name]) != wanted):
+                        found.done.discard(key)
+                        found.rejected[key] = f"{name} was damaged after it was written"
 
     def recorded(self) -> set[str]:
         """Return the keys of all jobs that have a record, whatever it says."""
@@ -137,8 +161,8 @@ class ResultsStore:
 
     def _judge(self, key: str, record: dict[str, Any] | None, sizes: Mapping[str, int] | None, found: Found) -> None:
         if record is None:
-            found.rejected[key] = "its record is cut short"
-        elif (record.get("schema"), record.get("table_version")) != (SCHEMA, EMERGENCE.version):
+            found.rejected[key] = f"{record_name(key)} was damaged after it was written"
+        elif record.get("schema") not in (SCHEMA, UNSEALED) or record.get("table_version") != EMERGENCE.version:
             found.rejected[key] = OTHER_VERSION
         elif record.get("status") == "failed":
             found.failed[key] = str(record.get("started"))
@@ -148,6 +172,10 @@ class ResultsStore:
             found.rejected[key] = "its table is cut short"
         else:
             found.done.add(key)
+            if "table_sha256" in record:
+                self._hashes[key] = str(record["table_sha256"])
+            else:
+                found.unsealed.add(key)
             found.seconds[key] = float(record.get("seconds") or 0)
             known = found.peaks.get(record["model"], Peaks())
             found.peaks[record["model"]] = Peaks(
@@ -166,8 +194,19 @@ class ResultsStore:
 
     def _table(self, key: str) -> pa.Table:
         content = patiently(lambda: self.storage.read(table_name(key)))
-        # On small files the reader's threads cost more than they bring.
-        return pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).read(use_threads=False)
+        if key in self._hashes and content_hash(content) != self._hashes[key]:
+            raise EmergenceError(
+                f"{table_name(key)} was damaged after it was written; run the same command again, which measures that "
+                "job anew."
+            )
+        try:
+            # On small files the reader's threads cost more than they bring.
+            return pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).read(use_threads=False)
+        except (OSError, ValueError, TypeError, KeyError, ArithmeticError) as error:  # a table without a hash
+            raise EmergenceError(
+                f"{table_name(key)} is damaged; delete it with its record, {record_name(key)}, and run the same "
+                "command again."
+            ) from error
 
     def emergence(self) -> pd.DataFrame:
         """Return the merged table; without rows when no job is done."""

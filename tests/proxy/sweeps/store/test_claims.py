@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from proxy.sweeps.store.claims import Claims
@@ -201,3 +202,60 @@ def test_racing_drivers_share_the_jobs_without_overlap(folder: Folder, died: boo
         racer.communicate("stop\n")
     assert not won[0] & won[1]
     assert won[0] | won[1] == {str(i) for i in range(100)}
+
+
+def test_a_killed_driver_whose_parent_has_not_noticed_holds_nothing(folder: Folder) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from proxy.sweeps.store.claims import Claims; "
+        "from proxy.sweeps.store.storage import Folder; Claims(Folder(Path(sys.argv[1]))).take(['a']); "
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", code, str(folder.root)])
+    try:
+        deadline = time.monotonic() + 60
+        while psutil.Process(driver.pid).status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert psutil.Process(driver.pid).status() == psutil.STATUS_ZOMBIE
+        assert Claims(folder).take(["a"]) == {"a"}
+    finally:
+        driver.wait()
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"until": 1e18},
+        {"until": float("inf")},
+        {"until": float("nan")},
+        {"until": "tomorrow"},
+        {"until": True},
+        {"until": None},
+        {"driver": "../../outside"},
+        {"driver": ["a"]},
+        {"driver": None},
+    ],
+)
+def test_a_claim_that_cannot_be_is_taken_over(folder: Folder, tmp_path: Path, damaged: dict[str, object]) -> None:
+    away = {"driver": "other", "host": "away", "boot": "?", "pid": 1, "started": 0.0, "until": time.time() + 60}
+    assert not _free(folder, away)
+    assert _free(folder, {**away, **damaged})
+    assert not (tmp_path.parent / "outside.json").exists()
+
+
+@pytest.mark.parametrize("pid", [10**30, -1, [1], "1", None, 0.5])
+def test_a_claim_of_a_process_that_cannot_be_is_taken_over(folder: Folder, pid: object) -> None:
+    first = Claims(folder)
+    first.take(["a"])
+    claim = json.loads(folder.read("claims/a.json"))
+    assert _free(folder, {**claim, "driver": "b" * 32, "pid": pid})
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"\xff", b"[]", b"1" * 10_000, b'{"driver'])
+def test_a_claim_that_is_no_claim_is_taken_over(folder: Folder, content: bytes) -> None:
+    folder.write("claims/a.json", content)
+    assert Claims(folder).take(["a"]) == {"a"}
+
+
+def _free(folder: Folder, claim: dict[str, object]) -> bool:
+    folder.write("claims/a.json", json.dumps(claim).encode())
+    return Claims(folder).take(["a"]) == {"a"}

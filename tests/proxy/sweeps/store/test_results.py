@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from estimators.base import EmergenceError
+from estimators.contracts.seals import sealed
 from extraction.tables import read_table
 from proxy.measurement.table import peak_emergence
 from proxy.schemas import EMERGENCE
@@ -77,14 +79,16 @@ def test_a_table_cut_short_is_done_again(results: ResultsStore, jobs: list[Job],
 def test_a_record_cut_short_is_done_again(results: ResultsStore, jobs: list[Job], content: bytes) -> None:
     finish(results, jobs[0])
     results.storage.write(f"jobs/{jobs[0].key}.json", content)
-    assert results.find([jobs[0].key]).rejected == {jobs[0].key: "its record is cut short"}
+    assert results.find([jobs[0].key]).rejected == {
+        jobs[0].key: f"jobs/{jobs[0].key}.json was damaged after it was written"
+    }
 
 
 def test_a_result_of_another_version_is_done_again(results: ResultsStore, jobs: list[Job]) -> None:
     finish(results, jobs[0])
     name = f"jobs/{jobs[0].key}.json"
     record = json.loads(results.storage.read(name))
-    results.storage.write(name, json.dumps({**record, "table_version": EMERGENCE.version + 1}).encode())
+    results.storage.write(name, json.dumps(sealed({**record, "table_version": EMERGENCE.version + 1})).encode())
     assert "another version" in results.find([jobs[0].key]).rejected[jobs[0].key]
 
 
@@ -140,3 +144,44 @@ def test_two_corpora_of_one_name_are_told_apart_in_the_summary(results: ResultsS
         results.write_done(job.key, to_parquet(frame), record_of(job))
     results.merge(jobs)
     assert list(summary(results, resolution=0.1)["corpus"]) == ["animal@aaaaaaa", "animal@bbbbbbb"]
+
+
+@pytest.mark.parametrize("name", ["jobs/{}.json", "jobs/{}.parquet", "windows/{}.parquet"])
+def test_damage_is_found_named_and_done_again(
+    results: ResultsStore, jobs: list[Job], tmp_path: Path, name: str
+) -> None:
+    """A bit in every byte of the record, in every 97th of the tables; a zeroed page, which keeps the size, too."""
+    job = jobs[0]
+    windows = table(job)
+    results.write_done(job.key, table(job), record_of(job) | {"seconds": 2.0}, windows)
+    path = tmp_path / name.format(job.key)
+    content = path.read_bytes()
+    flips = [(place, bytes([content[place] ^ 1 << place % 8])) for place in range(0, len(content), 97)]
+    for place, changed in [*flips, (len(content) // 2, bytes(64))]:
+        path.write_bytes(content[:place] + changed + content[place + len(changed) :])
+        found = results.find([job.key])
+        assert found.done == set()
+        assert name.format(job.key) in found.rejected[job.key] or "another version" in found.rejected[job.key]
+    path.write_bytes(content)
+    assert results.find([job.key]).done == {job.key}
+
+
+def test_damage_before_the_merge_is_named(results: ResultsStore, jobs: list[Job], tmp_path: Path) -> None:
+    finish(results, jobs[0])
+    path = tmp_path / "jobs" / f"{jobs[0].key}.parquet"
+    path.write_bytes(path.read_bytes()[:-20] + bytes(20))
+    with pytest.raises(EmergenceError, match=r"jobs/.*parquet was damaged .*run the same command again"):
+        results.merge(jobs[:1])
+
+
+def test_results_without_a_hash_are_taken_and_said(results: ResultsStore, jobs: list[Job], tmp_path: Path) -> None:
+    finish(results, jobs[0])
+    path = tmp_path / "jobs" / f"{jobs[0].key}.json"
+    record = json.loads(path.read_text())
+    old = {name: value for name, value in record.items() if "sha256" not in name} | {"schema": 1}
+    path.write_text(json.dumps(old))
+    found = ResultsStore(open_storage(tmp_path)).find([jobs[0].key])
+    assert found.done == found.unsealed == {jobs[0].key}
+    (tmp_path / "jobs" / f"{jobs[0].key}.parquet").write_bytes(b"PAR1" + bytes(record["bytes"] - 8) + b"PAR1")
+    with pytest.raises(EmergenceError, match=r"is damaged; delete it with its record"):
+        ResultsStore(open_storage(tmp_path)).merge(jobs[:1])
