@@ -16,6 +16,7 @@ import pandas as pd
 import skops.io
 
 from estimators.base import InputError
+from estimators.contracts.seals import sealed
 from extraction.tables import write_table
 from proxy.regression.card import write_card
 from proxy.regression.record import ProxyRecord
@@ -64,7 +65,7 @@ def save_proxy(proxy: ProxyRecord, folder: Path) -> None:
             "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
             "sha256": {name: hashlib.sha256((made / name).read_bytes()).hexdigest() for name in FILES},
         }
-        (made / "proxy.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+        (made / "proxy.json").write_text(json.dumps(sealed(description), indent=1) + "\n", encoding="utf-8")
         if folder.exists():
             folder.rmdir()
         os.replace(made, folder)

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import pytest
 import skops.io
 
 from estimators.base import InputError
+from estimators.contracts.seals import sealed
 from proxy import Proxy, ProxyRegressor, load_proxy
 from proxy.regression.candidates import CANDIDATES
 from proxy.regression.intervals import Intervals
 from proxy.regression.load import TRUSTED
 from proxy.regression.references import SIZE
+from proxy.regression.save import PACKAGES
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +79,7 @@ def test_foreign_types_are_not_loaded(folder: Path) -> None:
     skops.io.dump({"regressor": Foreign()}, folder / "model.skops")
     description = json.loads((folder / "proxy.json").read_text())
     description["sha256"]["model.skops"] = hashlib.sha256((folder / "model.skops").read_bytes()).hexdigest()
-    (folder / "proxy.json").write_text(json.dumps(description))
+    (folder / "proxy.json").write_text(json.dumps(sealed(description)))
     with pytest.raises(InputError, match="was not loaded"):
         load_proxy(folder)
 
@@ -85,13 +88,23 @@ def test_foreign_types_are_not_loaded(folder: Path) -> None:
     ("change", "message"),
     [
         ({"schema": 99}, "schema 99"),
-        ({"versions": {"scikit-learn": "0.1.0"}}, "scikit-learn 0.1.0"),
+        ({"versions": dict.fromkeys(PACKAGES, "0.1.0")}, "scikit-learn 0.1.0"),
+        ({"versions": {}}, "lacks versions"),
+        ({"versions": []}, "lacks versions"),
+        ({"sha256": {}}, "lacks versions or hashes"),
+        ({"sha256": None}, "lacks versions or hashes"),
+        ({"bounds": 3}, "holds no proxy"),
+        ({"bounds": [0, 1, 2]}, "holds no proxy"),
+        ({"unit": "nobody"}, "holds no proxy"),
+        ({"unit": []}, "holds no proxy"),
+        ({"features": None}, "holds no proxy"),
+        ({"scores": 1}, "holds no proxy"),
         ({"references_hash": "0"}, "not the table"),
     ],
 )
 def test_schema_versions_and_table_are_checked(folder: Path, change: dict[str, object], message: str) -> None:
     description = json.loads((folder / "proxy.json").read_text()) | change
-    (folder / "proxy.json").write_text(json.dumps(description))
+    (folder / "proxy.json").write_text(json.dumps(sealed(description)))
     with pytest.raises(InputError, match=message):
         load_proxy(folder)
 
@@ -99,3 +112,63 @@ def test_schema_versions_and_table_are_checked(folder: Path, change: dict[str, o
 def test_an_empty_folder_is_no_proxy(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no proxy.json"):
         load_proxy(tmp_path)
+
+
+def test_no_changed_value_of_the_description_is_believed(folder: Path) -> None:
+    path = folder / "proxy.json"
+    text = path.read_text()
+    for old, new in (
+        ('"level": 0.9', '"level": 0.8'),
+        ('"seed": 0', '"seed": 1'),
+        ('"useful": true', '"useful": false'),
+    ):
+        if old in text:
+            path.write_text(text.replace(old, new, 1))
+            with pytest.raises(InputError, match=r"proxy.json was changed after the proxy was saved"):
+                load_proxy(folder)
+    path.write_text(json.dumps({k: v for k, v in json.loads(text).items() if k != "record_sha256"}))
+    with pytest.raises(InputError, match="written by an earlier version, without a hash; fit it again"):
+        load_proxy(folder)
+
+
+@pytest.mark.parametrize("text", ["[1]", "3", "null", "{", "[" * 100_000, "1" * 10_000, "\x00"])
+def test_a_description_that_is_none_is_refused(folder: Path, text: str) -> None:
+    (folder / "proxy.json").write_text(text)
+    with pytest.raises(InputError, match=r"proxy.json"):
+        load_proxy(folder)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        "[" * 50_000,
+        '{"__class__": "dict"}',
+        '{"__class__": 3, "__module__": [], "__loader__": "DictNode", "content": 1}',
+        '{"__class__": "x", "__module__": "os", "__loader__": "TypeNode", "__id__": 1, "protocol": 2}',
+        "3",
+    ],
+)
+def test_a_stored_model_of_odd_form_is_refused(folder: Path, schema: str) -> None:
+    with zipfile.ZipFile(folder / "model.skops", "w") as archive:
+        archive.writestr("schema.json", schema)
+    _seal(folder)
+    with pytest.raises(InputError, match="was not loaded"):
+        load_proxy(folder)
+
+
+def test_a_stored_model_that_unpacks_without_end_is_refused(folder: Path) -> None:
+    with (
+        zipfile.ZipFile(folder / "model.skops", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("schema.json", "w", force_zip64=True) as file,
+    ):
+        for _ in range(1100):
+            file.write(bytes(2**20))
+    _seal(folder)
+    with pytest.raises(InputError, match=r"would take 1\.1 GiB in memory"):
+        load_proxy(folder)
+
+
+def _seal(folder: Path) -> None:
+    description = json.loads((folder / "proxy.json").read_text())
+    description["sha256"]["model.skops"] = hashlib.sha256((folder / "model.skops").read_bytes()).hexdigest()
+    (folder / "proxy.json").write_text(json.dumps(sealed(description)))
