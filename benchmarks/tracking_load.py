@@ -28,9 +28,9 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from estimators.contracts.conventions import DEFAULT_RESOLUTION
 from tracking.mlflow.server import UserInterface, user_interface
 from tracking.mlflow.store import open_store
-from tracking.summary import DEFAULT_RESOLUTION
 
 SHARE = 0.05  # of a sweep's time
 RESOLUTIONS = (0.06, 0.12, 0.18, 0.25, 0.5)

@@ -169,7 +169,7 @@ def test_public_names_are_listed_in_one_place_and_say_what_they_are(package: str
 def test_estimators_need_only_torch_and_numpy_and_contracts_only_tables() -> None:
     bad = []
     for path, module in _imports("estimators"):
-        needed = {"pandas", "pyarrow"} if path.parent.name == "contracts" else {"torch", "numpy"}
+        needed = {"numpy", "pandas", "pyarrow"} if path.parent.name == "contracts" else {"torch", "numpy"}
         if module.split(".")[0] not in {*needed, "estimators", *sys.stdlib_module_names}:
             bad.append(f"{path.name}: {module}")
     assert not bad

@@ -17,11 +17,11 @@ from matplotlib.figure import Figure
 
 from estimators.base import InputError
 from estimators.contracts.conventions import DEFAULT_RESOLUTION
+from estimators.contracts.peaks import MEASURED, peaks
 from tracking.mlflow.store import open_store, store_uri, worded
 from tracking.pairing import SAME_RESOLUTION, paired_error, windows_at
 from tracking.reports.figures import differences
 from tracking.results import WINDOWS_FILE, flatten, read_results
-from tracking.summary import MEASURED, peaks
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 SAME = "same"  # both runs saw the same tokens
@@ -178,11 +178,8 @@ def _peaks_with_text(table: pd.DataFrame, resolution: float) -> pd.DataFrame:
     `own_model` and `own_corpus` stay what they are in this run, whatever the other run's are called.
     """
     found = peaks(table, resolution)
-    found = found.assign(own_model=found["model"], own_corpus=found["corpus"])
-    if "corpus_hash" not in table:
-        return found.assign(hash="")
-    hashes = table.groupby(MEASURED, dropna=False)["corpus_hash"].first().fillna("").astype(str)
-    return found.merge(hashes.rename("hash").reset_index(), on=MEASURED, how="left")
+    hashes = found["corpus_hash"].fillna("").astype(str)
+    return found.assign(own_model=found["model"], own_corpus=found["corpus"], hash=hashes)
 
 
 def _text(base: str, other: str) -> str:

@@ -14,10 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from estimators.base import InputError
+from estimators.contracts.peaks import complete, flags, measured
 from estimators.contracts.results_folder import (
     HEADER,
     JOBS,
@@ -27,17 +27,9 @@ from estimators.contracts.results_folder import (
     windows_name,
 )
 from estimators.contracts.secrets import masked
-from tracking.summary import drawn, flags, measured
+from tracking.summary import drawn
 
 WINDOWS_FILE = "windows.parquet"  # among the artifacts of a job's run
-# Columns of the emergence table that a table from elsewhere may lack.
-OPTIONAL: dict[str, Any] = {
-    "estimator": "unknown",
-    "family": "",
-    "parameters": pd.NA,
-    "ie_std_error": np.nan,
-    "flags": "",
-}
 
 
 @dataclass(frozen=True)
@@ -101,8 +93,8 @@ class JobResult:
         """
         if self.path is None:
             return pd.DataFrame()
-        rows = _table(self.path, self.record.get("table_sha256")).assign(model=self.model, corpus=self.corpus)
-        return rows.assign(**{name: empty for name, empty in OPTIONAL.items() if name not in rows})
+        rows = _table(self.path, self.record.get("table_sha256"))
+        return complete(rows.assign(model=self.model, corpus=self.corpus))
 
     @property
     def windows_path(self) -> Path | None:

@@ -13,6 +13,7 @@ import pandas as pd
 from estimators import DEFAULT_RESOLUTION, DEFAULT_RESOLUTIONS
 from estimators import estimator as known_estimator
 from estimators.base import InputError, Progress
+from estimators.contracts.peaks import at_end, complete, peaks
 from extraction import Behaviour, LanguageModel, Windows, extract, spill_notice
 from proxy.measurement.blocks import propagated_block, trained_block
 from proxy.schemas import EMERGENCE, WINDOWS
@@ -152,12 +153,12 @@ def emergence_by_block(table: pd.DataFrame, *, resolution: float = DEFAULT_RESOL
     Raises:
         InputError: if the table has no row at `resolution`.
     """
-    table = table.reset_index(drop=True)  # tables that were put together may repeat their labels
+    table = complete(table).reset_index(drop=True)  # tables that were put together may repeat their labels
     chosen = table[table["resolution"].isna() | np.isclose(table["resolution"].astype(float), resolution)]
     if chosen.empty:
         known = ", ".join(f"{value:g}" for value in sorted(table["resolution"].dropna().unique()))
         raise InputError(f"The emergence table has no resolution {resolution:g}; it holds {known or 'no rows'}.")
-    return chosen[chosen["position"] == chosen.groupby(["model", "corpus"])["position"].transform("max")]
+    return at_end(chosen)
 
 
 def peak_emergence(table: pd.DataFrame, *, resolution: float = DEFAULT_RESOLUTION) -> pd.DataFrame:
@@ -170,10 +171,5 @@ def peak_emergence(table: pd.DataFrame, *, resolution: float = DEFAULT_RESOLUTIO
     Raises:
         InputError: if the table has no row at `resolution`.
     """
-    by_block = emergence_by_block(table, resolution=resolution)
-    peak = by_block.loc[by_block.groupby(["model", "corpus"])["ie_bits"].idxmax()]
-    return peak.assign(
-        emergence_bits=peak["ie_bits"],
-        emergence_bits_std_error=peak["ie_std_error"],
-        peak_layer=peak["layer"],
-    )[list(PEAK_COLUMNS)].sort_values(["corpus", "family", "parameters", "model"], ignore_index=True)
+    found = peaks(emergence_by_block(table, resolution=resolution), resolution)
+    return found[list(PEAK_COLUMNS)].sort_values(["corpus", "family", "parameters", "model"], ignore_index=True)

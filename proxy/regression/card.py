@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from estimators.contracts.cells import markdown
 from proxy.regression.domain import MISSING, WITHHELD
 from proxy.regression.folds import MOST_FOLDS
 from proxy.regression.record import ProxyRecord
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 def write_card(proxy: ProxyRecord, folder: Path) -> None:
     """Write card.md and figures/ (parity and coverage plots) into `folder`."""
+    from tracking.reports.rendering import png
+
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
-    _parity(proxy, figures / "parity.png")
-    _coverage(proxy, figures / "coverage.png")
+    for name, draw in {"parity": _parity, "coverage": _coverage}.items():
+        (figures / f"{name}.png").write_bytes(png(draw(proxy)))
     (folder / "card.md").write_text(card(proxy), encoding="utf-8")
 
 
@@ -110,43 +116,32 @@ def _domain(proxy: ProxyRecord) -> list[str]:
     ]
 
 
-def _parity(proxy: ProxyRecord, path: Path) -> None:
-    from matplotlib.figure import Figure
+def _parity(proxy: ProxyRecord) -> Figure:
+    """Draw the left-out estimates, with intervals at the proxy's level, or at the highest below that any has."""
+    from tracking.reports.figures import parity
 
     table = proxy.validation
     level = next(
         (f"{at * 100:g}" for at in (proxy.level, 0.8, 0.5) if table[f"lower_{at * 100:g}"].notna().any()), None
     )
-    figure = Figure(figsize=(6, 5.5), layout="constrained")
-    axes = figure.subplots()
-    both = table[["truth", "estimate"]].to_numpy(dtype=float)
-    low, high = both.min(), both.max()
-    axes.plot([low, high], [low, high], color="0.7", linewidth=1)
-    few = table["family"].nunique() <= 10
-    for number, (family, rows) in enumerate(table.groupby("family")):
-        colour = f"C{number % 10}" if few else "C0"
-        if level is not None:
-            lower = (rows["estimate"] - rows[f"lower_{level}"]).clip(lower=0).to_numpy()
-            upper = (rows[f"upper_{level}"] - rows["estimate"]).clip(lower=0).to_numpy()
-            axes.errorbar(rows["truth"], rows["estimate"], yerr=[lower, upper], fmt="none", ecolor=colour, alpha=0.35)
-        axes.plot(rows["truth"], rows["estimate"], "o", color=colour, markersize=4, label=str(family) if few else None)
-    if few:
-        axes.legend(frameon=False, fontsize=8)
-    axes.set_xlabel(f"measured {proxy.target}")
-    axes.set_ylabel(f"estimated without its {proxy.unit}" + (f" ({level} % interval)" if level else ""))
-    figure.savefig(path, dpi=120)
+    if level is not None:
+        table = table.assign(lower=table[f"lower_{level}"], upper=table[f"upper_{level}"])
+    figure = parity(table)
+    estimated = f"estimated without its {proxy.unit}" + (f" ({level} % interval)" if level else "")
+    figure.axes[0].set(xlabel=f"measured {proxy.target}", ylabel=estimated)
+    return figure
 
 
-def _coverage(proxy: ProxyRecord, path: Path) -> None:
+def _coverage(proxy: ProxyRecord) -> Figure:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.5, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-    known = proxy.coverage[proxy.coverage["coverage"].notna()]
-    axes.plot(known["level"], known["coverage"], "o-")
-    axes.set_xlabel("nominal level")
-    axes.set_ylabel("share of left-out references inside")
-    axes.set_xlim(0.4, 1)
-    axes.set_ylim(0, 1.02)
-    figure.savefig(path, dpi=120)
+    from tracking.reports.drawing import styled
+
+    with styled():
+        figure = Figure(figsize=(4.5, 4), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+        known = proxy.coverage[proxy.coverage["coverage"].notna()]
+        axes.plot(known["level"], known["coverage"], "o-")
+        axes.set(xlabel="nominal level", ylabel="share of left-out references inside", xlim=(0.4, 1), ylim=(0, 1.02))
+    return figure

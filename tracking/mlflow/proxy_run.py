@@ -17,8 +17,6 @@ from tracking.mlflow.models import log_model, model_of, register_model, unfinish
 from tracking.mlflow.scores import describe_proxy, scores
 from tracking.mlflow.store import open_store, worded
 from tracking.mlflow.tracker import NOTE, Corpus, Point, finite
-from tracking.reports.figures import parity
-from tracking.reports.rendering import png
 from tracking.results import digest, flatten
 
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -99,8 +97,6 @@ def track_proxy(
                 if path.is_file() and path.suffix in (".parquet", ".json", ".md", ".png"):
                     (copy / path.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(path, copy / path.relative_to(folder))
-            (copy / "figures").mkdir(exist_ok=True)
-            (copy / "figures" / "parity.png").write_bytes(png(parity(validation)))
             tracker.upload(run_id, copy)
         tracker.end(run_id, digest=key, failed=False, ended=_now())
     model_uri = f"models:/{model_id}"
@@ -146,6 +142,9 @@ def _read_proxy(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
         validation = pd.read_parquet(folder / "validation.parquet")
     except (OSError, ValueError) as error:
         raise InputError(f"{folder} could not be read as a saved proxy: {error}; fit it again.") from error
+    lacking = [name for name in ("target", "level", "scores", "coverage") if name not in record]
+    if lacking:
+        raise InputError(f"{folder}/proxy.json lacks {', '.join(lacking)}; fit the proxy again.")
     wanted = {"model", "truth", "estimate", "lower", "upper"} - set(validation.columns)
     if wanted:
         raise InputError(f"{folder}/validation.parquet lacks {', '.join(sorted(wanted))}; fit the proxy again.")
@@ -162,7 +161,7 @@ def _log_scores(
 ) -> None:
     from mlflow.entities import Metric
 
-    points, unfit = finite(Point(name, value) for name, value in scores(validation).items())
+    points, unfit = finite(Point(name, value) for name, value in scores(record).items())
     params = {name: record.get(name) for name in PARAMS} | {"features": len(record.get("features", []))}
     tracker.log(
         run_id,

@@ -16,10 +16,11 @@ import pandas as pd
 
 from estimators.base import EmergenceError, InputError, Progress
 from estimators.contracts.cells import markdown
+from estimators.contracts.peaks import at_end, at_peak, at_resolution, flags, peaks
 from tracking.mlflow.sweep_run import corpus_of, track_sweep
 from tracking.mlflow.tracker import NOTE, Known, Point, Tracker, finite, metric_name, number
 from tracking.results import WINDOWS_FILE, JobResult, Results, digest, flatten, read_results
-from tracking.summary import at_end, at_peak, at_resolution, flags, peaks, short
+from tracking.summary import short
 
 PARENT = "sweep"  # the key of a sweep's own run
 BITS = ("ie_bits", "macro_bits", "micro_bits")

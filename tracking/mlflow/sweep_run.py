@@ -10,12 +10,13 @@ from pathlib import Path
 import pandas as pd
 
 from estimators.contracts.cells import markdown
+from estimators.contracts.peaks import flags, peaks
 from tracking.mlflow.tracker import NOTE, Corpus, Point, Tracker, finite, metric_name, number
 from tracking.reports.page import page
 from tracking.reports.rendering import png
 from tracking.reports.sweep_figures import SWEEP_FIGURES
 from tracking.results import JobResult, Results, flatten
-from tracking.summary import flags, peaks, short
+from tracking.summary import short
 
 SHOWN = 40  # rows of the summary that a description holds
 

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MultipleLocator, NullFormatter
 
+from estimators.contracts.peaks import at_end, at_peak, at_resolution, measured, peaks
 from tracking.reports.drawing import (
     COLOURS,
     LEGEND,
@@ -21,7 +22,6 @@ from tracking.reports.drawing import (
     numbers,
     styled,
 )
-from tracking.summary import at_end, at_peak, at_resolution, measured, peaks
 
 SHOTS = {"country": 2, "animal": 2, "color": 2}  # tokens of a demonstration in the paper's lists: entity and comma
 HUMAN = "human"  # the "model" of texts written by people
@@ -150,7 +150,7 @@ def parity(frame: pd.DataFrame) -> Figure:
         low, high = _range(frame, ["truth", "estimate", "lower", "upper"])
         axes.plot([low, high], [low, high], color="#888888", ls=":")
         axes.set(xlabel="measured", ylabel="estimated (bars: interval)", xlim=(low, high), ylim=(low, high))
-        if len(names) > 1:
+        if 1 < len(names) <= LEGEND:
             axes.legend(loc="upper left")
     return figure
 

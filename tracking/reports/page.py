@@ -11,12 +11,12 @@ import pandas as pd
 from estimators.base import InputError
 from estimators.contracts.cells import cell
 from estimators.contracts.files import replacing
+from estimators.contracts.peaks import measured, peaks
 from tracking.reports.drawing import is_twin
 from tracking.reports.rendering import svg
 from tracking.reports.sweep_figures import SWEEP_FIGURES, SweepFigure
 from tracking.reports.template import PAGE, POLICY, STYLE
 from tracking.results import Results, flatten, read_results
-from tracking.summary import measured, peaks
 
 READING = """
 <dl>
@@ -157,8 +157,12 @@ def _summary(results: Results, table: pd.DataFrame) -> str:
             f"{best['emergence_bits']:.2f}{spread} bits, leaving block {best['peak_layer']} of {best['blocks']} "
             "(counted from 0).</p>"
         )
-    shown = summary.sort_values(["corpus", "emergence_bits"], ascending=[True, False]).rename(
-        columns={"emergence_bits": "E [bits]", "emergence_bits_std_error": "± std error", "peak_layer": "block"}
+    shown = (
+        summary.drop(columns="corpus_hash")
+        .sort_values(["corpus", "emergence_bits"], ascending=[True, False])
+        .rename(
+            columns={"emergence_bits": "E [bits]", "emergence_bits_std_error": "± std error", "peak_layer": "block"}
+        )
     )
     return "".join(lines) + html_table(shown, "The block where E(l) is highest, for every model and corpus")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
+from estimators.contracts.peaks import peaks
 from tracking.reports.figures import (
     by_depth,
     by_position,
@@ -17,7 +18,6 @@ from tracking.reports.figures import (
     position_rows,
     resolution_rows,
 )
-from tracking.summary import peaks
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from proxy.sweeps.store.results import ResultsStore
 
 IDENTITY = ["model", "revision", "corpus", "corpus_hash"]
-NEEDED = [*IDENTITY, "family", "parameters", "layer", "position", "resolution", "ie_bits", "ie_std_error"]
+NEEDED = [*IDENTITY, "estimator", "family", "parameters", "layer", "position", "resolution", "ie_bits", "ie_std_error"]
 BATCH = 50_000  # rows in memory at a time, beside those that are kept
 SHOWN = 7  # characters of a revision or hash
 

@@ -15,6 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from estimators.base import EmergenceError, InputError
+from estimators.contracts.peaks import peaks
 from estimators.contracts.secrets import masked
 from tracking import replay, track
 from tracking.mlflow import adapter as mlflow_tracker
@@ -24,7 +25,6 @@ from tracking.mlflow.adapter import MlflowTracker
 from tracking.mlflow.replay import job_points
 from tracking.mlflow.store import store_uri
 from tracking.results import read_results
-from tracking.summary import peaks
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 EMERGENCE = str(Path(sys.executable).parent / "emergence")

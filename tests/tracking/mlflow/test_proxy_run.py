@@ -80,13 +80,13 @@ def test_proxy_is_registered_and_comes_back_the_same(
 def test_interrupted_proxy_keeps_its_model(
     saved: Path, fresh_sqlite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tracking.mlflow import proxy_run as proxies
+    from tracking.mlflow.adapter import MlflowTracker
 
     uri = fresh_sqlite(tmp_path)
     example = load_proxy(saved).references[list(load_proxy(saved).features)].head(2)
     known = {"model_code": SERVED, "input_example": example, "tracking_uri": uri, "anyway": True}
     with monkeypatch.context() as patch:
-        patch.setattr(proxies, "parity", lambda frame: 1 / 0)
+        patch.setattr(MlflowTracker, "upload", lambda tracker, run_id, folder: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             track_proxy(saved, **known)
     tracked = track_proxy(saved, **known)

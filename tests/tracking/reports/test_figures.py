@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 
 from estimators.contracts.conventions import TWIN
+from estimators.contracts.peaks import at_resolution, peaks
 from tracking.reports import drawing, figures
 from tracking.reports.rendering import png, svg
 from tracking.reports.sweep_figures import SWEEP_FIGURES
-from tracking.summary import at_resolution, drawn, peaks
+from tracking.summary import drawn
 
 UNTRAINED = f"gpt2-30k{TWIN}"
 
