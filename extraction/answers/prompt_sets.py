@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 
 from estimators.base import InputError
+from extraction.answers.conversations import as_prompt
 from extraction.answers.prompt_texts import OPENINGS, QUESTIONS
 from extraction.corpora.categories import CATEGORIES
+from extraction.corpora.plain_text import NotTextError
 from extraction.corpora.text import json_rows, lines
 from extraction.tables import Schema, read_table
 
@@ -54,8 +56,11 @@ def prompts(source: str | Path) -> pd.DataFrame:
 def check_prompts(frame: pd.DataFrame, source: str = "the table") -> pd.DataFrame:
     """Return the prompts of `frame` with ids, refused unless each can be asked and told apart.
 
+    A prompt is a text, UTF-8 bytes, or a list of messages with role and content; see `extraction.answers.conversations`
+    for how a conversation stands in the table.
+
     Raises:
-        InputError: if there is no prompt column or no prompt, a prompt is empty, or an id comes twice.
+        InputError: if there is no prompt column or no prompt, a prompt is empty or no text, or an id comes twice.
     """
     if frame.empty:
         raise InputError(f"{source} holds no prompts; give at least one.")
@@ -67,7 +72,10 @@ def check_prompts(frame: pd.DataFrame, source: str = "the table") -> pd.DataFram
         part = frame.iloc[start : start + ROWS_AT_A_TIME]
         number = pd.Series(range(start, start + len(part)), index=part.index)
         ids = part["prompt_id"] if "prompt_id" in part.columns else number
-        pieces.append(pd.DataFrame({"prompt_id": ids.astype("string"), "prompt": part[column].astype("string")}))
+        asked = [_prompt(value, start + place, source) for place, value in enumerate(part[column], start=1)]
+        pieces.append(
+            pd.DataFrame({"prompt_id": ids.astype("string"), "prompt": pd.Series(asked, part.index, "string")})
+        )
     result = pd.concat(pieces, ignore_index=True)
     empty = result["prompt"].isna() | (result["prompt"].str.strip() == "")
     if empty.any():
@@ -79,6 +87,22 @@ def check_prompts(frame: pd.DataFrame, source: str = "the table") -> pd.DataFram
     if twice:
         raise InputError(f"prompt_id {twice[0]!r} comes more than once in {source}; ids must tell prompts apart.")
     return result
+
+
+def _prompt(value: object, number: int, source: str) -> str | None:
+    try:
+        prompt = as_prompt(value)
+        if prompt is not None:
+            prompt.encode()
+        return prompt
+    except NotTextError as error:
+        raise InputError(
+            f"Prompt {number} of {source} is {error}; give a text, or messages with role and content."
+        ) from None
+    except UnicodeEncodeError:
+        raise InputError(
+            f"Prompt {number} of {source} holds half of a character (a lone surrogate); mend it."
+        ) from None
 
 
 def all_distinct(texts: pd.Series[str]) -> bool:

@@ -17,10 +17,14 @@ from estimators.base import InputError
 from estimators.contracts.files import replacing
 from extraction.answers.collecting.endpoints import Capabilities, Endpoint, Sampling
 from extraction.answers.collecting.log import AnswerLog, answer_key
-from extraction.answers.collecting.replies import is_count
+from extraction.answers.collecting.replies import ALL_REASONING, is_count
+from extraction.answers.conversations import prompt_text
+from extraction.corpora.plain_text import text_at
 from extraction.tables import RESPONSES, Schema, check_table_path, read_table
 
-COLLECTED = replace(RESPONSES, columns={**RESPONSES.columns, "error": "string"})  # why there is no answer, or null
+# Of every row also why there is no answer, or null, and what the model wrote before its answer, where that is known.
+COLLECTED = replace(RESPONSES, columns={**RESPONSES.columns, "error": "string", "reasoning": "string"})
+AS_THEY_ARE = replace(RESPONSES, columns={})  # columns not typed yet
 ROWS_AT_A_TIME = 1000
 OTHER_NAMES = {"output": "text", "generator": "model", "instruction": "prompt"}  # AlpacaEval's, and this project's
 CSV_TEXTS = Schema("answers", 1, {**RESPONSES.columns, **dict.fromkeys(OTHER_NAMES, "string")}, ())
@@ -37,6 +41,7 @@ class Collected:
         rows: of the table, one per prompt and sample.
         missing: rows without an answer.
         cut_before_text: answers that reached their length before any text.
+        all_reasoning: answers of which there is reasoning alone; they are among the missing.
         reasons: why answers are missing, and how many each.
     """
 
@@ -45,6 +50,7 @@ class Collected:
     rows: int = 0
     missing: int = 0
     cut_before_text: int = 0
+    all_reasoning: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
 
     def table(self) -> pd.DataFrame:
@@ -58,6 +64,7 @@ class Collected:
         self.rows += len(piece)
         self.missing += int(piece["text"].isna().sum())
         self.cut_before_text += int(((piece["text"] == "") & (piece["finish_reason"] == "length")).sum())
+        self.all_reasoning += int((piece["error"] == ALL_REASONING).sum())
         self.reasons.update(piece["error"].dropna())
 
 
@@ -90,10 +97,11 @@ def _chunk(
     ids, texts = block["prompt_id"].tolist(), block["prompt"].astype(str).tolist()
     for number, sample in rows:
         prompt_id, prompt = ids[number - rows[0][0]], texts[number - rows[0][0]]
-        row = {"model": model, "prompt_id": prompt_id, "sample": sample, "prompt": prompt, "error": "not asked"}
+        row = {"model": model, "prompt_id": prompt_id, "sample": sample, "prompt": prompt_text(prompt)}
+        row["error"] = "not asked"
         record = log.record(answer_key(model, endpoint, prompt, sample, sampling))
         if record is not None:
-            row |= {name: _plain(record.get(name)) for name in ("error", *FROM_RECORD)}
+            row |= {name: _plain(record.get(name)) for name in ("error", "reasoning", *FROM_RECORD)}
             for name in ("prompt_tokens", "completion_tokens"):
                 row[name] = row[name] if is_count(row.get(name)) else None
             if record.get("logprobs") is not None:
@@ -153,7 +161,7 @@ def read_responses(source: str | Path) -> pd.DataFrame:
         Schema RESPONSES.
 
     Raises:
-        InputError: if the source cannot be read, or holds no usable answer.
+        InputError: if the source cannot be read, holds no usable answer, or something other than text.
     """
     if str(source).startswith("hf:"):
         frame = _named_as_here(_data_set(str(source)[3:]), str(source))
@@ -163,7 +171,7 @@ def read_responses(source: str | Path) -> pd.DataFrame:
         if path.suffix == ".csv":
             frame = _texts_of(path, [*frame.columns])
         elif "text" in frame.columns:
-            frame = read_table(path, RESPONSES)
+            frame = read_table(path, AS_THEY_ARE)
         frame = _named_as_here(frame, str(path))
     if not (frame["text"].fillna("").str.strip() != "").any():
         raise InputError(f"{source} holds no usable answer; every text is empty.")
@@ -187,6 +195,9 @@ def _named_as_here(frame: pd.DataFrame, source: str) -> pd.DataFrame:
             f"Answers need the columns model, prompt_id and text (or output); {source} has "
             f"{', '.join(map(str, frame.columns)) or 'none'}."
         )
+    for name in {"text", "prompt"} & {*frame.columns}:
+        values = [text_at(value, f"Row {row} of {source}, column {name},") for row, value in enumerate(frame[name], 1)]
+        frame[name] = pd.Series(values, frame.index, "string")
     if "prompt_id" not in frame.columns and "prompt" in frame.columns:  # by content: the same in another file
         frame["prompt_id"] = [hashlib.sha256(str(prompt).encode()).hexdigest()[:16] for prompt in frame["prompt"]]
     return RESPONSES.conform(frame)

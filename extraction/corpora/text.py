@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from estimators.base import InputError
+from extraction.corpora.plain_text import text_at
 
 ENDINGS = (".txt", ".jsonl", ".json", ".csv", ".parquet")
 TEXT_COLUMNS = ("text", "output", "response", "content")
@@ -161,9 +162,10 @@ def _read(path: Path) -> str:
 
 def _json_lines(path: Path, column: str | None) -> Iterator[str]:
     for number, row in json_rows(path):
-        value = row.get(_text_column(list(row), f"Line {number} of {path}", column))
-        if value is not None:
-            yield str(value)
+        where = f"Line {number} of {path}"
+        text = text_at(row.get(_text_column(list(row), where, column)), where)
+        if text is not None:
+            yield text
 
 
 def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -223,8 +225,13 @@ def _is_other_json(path: Path, column: str | None) -> bool:
 
 def _table(path: Path, column: str | None) -> Iterator[str]:
     try:
+        row = 0
         for frame in _frames(path):
-            yield from frame[_text_column(list(frame.columns), str(path), column)].dropna().astype(str)
+            for value in frame[_text_column(list(frame.columns), str(path), column)]:
+                row += 1
+                text = text_at(value, f"Row {row} of {path}")
+                if text is not None:
+                    yield text
     except InputError:
         raise
     except ValueError as error:
@@ -245,8 +252,13 @@ def _parquet(path: Path, column: str | None) -> Iterator[str]:
     try:
         file = pq.ParquetFile(path)
         name = _text_column(file.schema_arrow.names, str(path), column)
+        row = 0
         for batch in file.iter_batches(columns=[name]):
-            yield from (str(value) for value in batch.column(0).to_pylist() if value is not None)
+            for value in batch.column(0).to_pylist():
+                row += 1
+                text = text_at(value, f"Row {row} of {path}")
+                if text is not None:
+                    yield text
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} could not be read as parquet: {str(error).splitlines()[0].rstrip('.')}.") from error
 
@@ -274,10 +286,11 @@ def _data_set(source: str, column: str | None, seed: int, revision: str | None) 
         streamed = datasets.load_dataset(name, config, split=split, revision=revision, streaming=True)
         rows = streamed.shuffle(seed=seed, buffer_size=SHUFFLED)
         chosen = None
-        for row in rows:
+        for number, row in enumerate(rows, start=1):
             chosen = chosen or _text_column(list(row), source, column or usual)
-            if row[chosen] is not None:
-                yield str(row[chosen])
+            text = text_at(row[chosen], f"Row {number} of {source}")
+            if text is not None:
+                yield text
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         if isinstance(error, InputError):
             raise

@@ -184,15 +184,12 @@ class Api:
         parts = urlsplit(self.base_url)
         self.client.base_url = urlunsplit((parts.scheme, parts.netloc, path, "", ""))
 
-    async def call(
-        self, endpoint: Endpoint, body: Mapping[str, Any], wait_s: float | None = None
-    ) -> tuple[Any, Mapping[str, str]]:
+    async def call(self, endpoint: Endpoint, body: Mapping[str, Any]) -> tuple[Any, Mapping[str, str]]:
         """Send one request; return the reply's JSON and headers.
 
         Args:
             endpoint: where to.
             body: the request.
-            wait_s: longest wait for the whole reply, if less than the limit of this connection.
 
         Raises:
             RefusedError, BusyError, BrokenError: see there.
@@ -202,14 +199,13 @@ class Api:
         import httpx2
         import openai
 
-        wait_s = self.timeout_s if wait_s is None else min(wait_s, self.timeout_s)
-        late = BrokenError(f"no whole reply within {wait_s:.3g} s", reached=False, maybe_billed=True, late=True)
+        ended = f"no whole reply within {self.timeout_s:.3g} s"
         _most_bytes.set(most_bytes(body))
         try:
-            async with asyncio.timeout(wait_s):  # the client's own limit is for each piece of a reply
+            async with asyncio.timeout(self.timeout_s):  # the client's own limit is for each piece of a reply
                 response = await self.client.post(PATHS[endpoint], cast_to=httpx2.Response, body=dict(body))
         except (TimeoutError, openai.APITimeoutError):
-            raise late from None
+            raise BrokenError(ended, reached=False, maybe_billed=True, late=True) from None
         except openai.APIConnectionError as error:
             cause = error.__cause__
             if isinstance(cause, _TooLongError):

@@ -41,8 +41,9 @@ class Pace:
       5 replies), is lent to another call; at most `concurrency` places are lent at a time, and the call that holds the
       place goes on, so that no answer is asked for twice;
     - once there are 20 replies, the time limit of a call is 10 times the slowest of the last 200, at least 15 s and at
-      most the user's. It is doubled each time that the same call comes to it, and a call's last attempt has all of the
-      user's limit, so that an answer that takes long is had in the end.
+      most the user's; calls in flight at that moment are held to it as well. It is doubled each time that the same
+      call comes to it, and a call's last attempt has all of the user's limit, so that an answer that takes long is had
+      in the end.
 
     Args:
         concurrency: most calls in flight, lent places aside.
@@ -58,6 +59,7 @@ class Pace:
         self._began: dict[object, float] = {}  # of each call in flight, the oldest first
         self._took: deque[float] = deque(maxlen=REPLIES_REMEMBERED)
         self._usual: float | None = None  # median of those
+        self._unlimited: dict[asyncio.Timeout, tuple[float, float, int]] = {}  # begun before 20 replies were known
         self._line = asyncio.Lock()
         self._changed = asyncio.Condition()  # a place is free again, or the run is over
         self._halted = False
@@ -107,14 +109,29 @@ class Pace:
         """How long a call may hold its place before that is lent."""
         return LENT_UNKNOWN_S if self._usual is None else max(LENT_LEAST_S, LENT_MEDIANS * self._usual)
 
-    def wait_s(self, timeout_s: float, late: int, *, last: bool) -> float:
-        """Time limit of one call.
+    @asynccontextmanager
+    async def deadline(self, timeout_s: float, late: int, *, last: bool) -> AsyncIterator[asyncio.Timeout]:
+        """Hold what is inside to the time limit of a call.
 
         Args:
             timeout_s: the user's limit.
             late: how often this call came to its limit before.
             last: whether this is its last attempt.
+
+        Raises:
+            TimeoutError: at that time.
         """
+        began = asyncio.get_running_loop().time()
+        async with asyncio.timeout(self._limit_s(timeout_s, late, last=last)) as limit:
+            if not last and len(self._took) < REPLIES_FOR_SLOWEST:
+                self._unlimited[limit] = began, timeout_s, late
+            try:
+                yield limit
+            finally:
+                self._unlimited.pop(limit, None)
+
+    def _limit_s(self, timeout_s: float, late: int, *, last: bool) -> float:
+        """Time limit of one call, in seconds."""
         if last or len(self._took) < REPLIES_FOR_SLOWEST:
             return timeout_s
         return min(timeout_s, max(LATE_LEAST_S, LATE_SLOWEST * max(self._took)) * 2.0**late)
@@ -131,6 +148,10 @@ class Pace:
             self._took.append(took_s)
             if len(self._took) >= REPLIES_FOR_MEDIAN:
                 self._usual = statistics.median(self._took)
+            if len(self._took) >= REPLIES_FOR_SLOWEST:
+                while self._unlimited:
+                    limit, (began, timeout_s, late) = self._unlimited.popitem()
+                    limit.reschedule(began + self._limit_s(timeout_s, late, last=False))
         if self.limit < self.concurrency:
             self.limit = min(float(self.concurrency), self.limit + 1 / self.limit)
         for kind, (left, pause) in allowances(headers).items():

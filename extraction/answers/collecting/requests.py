@@ -196,9 +196,8 @@ class Collector:
                         if any(bill):
                             self.fail(call.keys, reason, bill)
                         return
-                    wait_s = self.pace.wait_s(self.limits.timeout_s, late, last=attempt == attempts - 1)
                     try:
-                        answers = await self._call(api, capabilities, call, attempt, wait_s, bill)
+                        answers = await self._call(api, capabilities, call, attempt, late, bill)
                     except RefusedError as error:
                         reason = str(error)
                         break
@@ -220,7 +219,7 @@ class Collector:
         self.fail(call.keys, reason, bill)
 
     async def _call(
-        self, api: Api, capabilities: Capabilities, call: Call, attempt: int, wait_s: float, bill: list[int]
+        self, api: Api, capabilities: Capabilities, call: Call, attempt: int, late: int, bill: list[int]
     ) -> list[tuple[Answer, float]]:
         """One call within the budget: its answers with the seconds they took; its cost goes onto the call's `bill`."""
         held = self.most_tokens(call)
@@ -231,9 +230,14 @@ class Collector:
             # On disk before it is sent: if this process dies, the next one charges it at its most.
             self.log.append({"key": call.keys[0], "model": self.model, "sent": held})
             billed = (None, None)  # until the bill is known
-            reply, headers = await api.call(capabilities.endpoint, self.body(capabilities, call), wait_s)
+            last = attempt == self.limits.max_retries
+            async with self.pace.deadline(self.limits.timeout_s, late, last=last):
+                reply, headers = await api.call(capabilities.endpoint, self.body(capabilities, call))
             billed = billed_tokens(capabilities.endpoint, reply)
             answers = api.read(capabilities.endpoint, reply)
+        except TimeoutError:
+            reason = f"no whole reply within {time.monotonic() - began:.0f} s, though others come much sooner"
+            raise BrokenError(reason, reached=False, maybe_billed=True, late=True) from None
         except BusyError as error:
             billed = (0, 0)
             self.pace.complained(error.wait_s, attempt)
