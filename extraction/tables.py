@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from estimators.base import InputError
 from estimators.contracts.files import replacing
+from extraction.reading import check_columns, read_frame
 
 ENDINGS = (".parquet", ".csv", ".json")
 
@@ -38,6 +39,7 @@ class Schema:
         Raises:
             InputError: if a required column is missing or a value does not fit its type.
         """
+        check_columns(frame, f"The {self.name} table")
         missing = [column for column in self.required if column not in frame.columns]
         if missing:
             raise InputError(
@@ -49,7 +51,7 @@ class Schema:
             values = frame[column] if column in frame.columns else pd.Series(pd.NA, index=frame.index)
             try:
                 typed[column] = values.astype(dtype)  # type: ignore[call-overload]
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, OverflowError) as error:
                 raise InputError(
                     f"Column {column} of a {self.name} table holds {dtype}; it could not be read so: {error}."
                 ) from error
@@ -112,7 +114,7 @@ def write_table(frame: pd.DataFrame, path: Path, schema: Schema | None = None) -
     with replacing(path) as temporary:
         if path.suffix == ".parquet":
             table = schema.arrow(frame) if schema is not None else pa.Table.from_pandas(frame, preserve_index=False)
-            pq.write_table(table, temporary)
+            pq.write_table(table, temporary, write_page_checksum=True)
         elif path.suffix == ".csv":
             frame.to_csv(temporary, index=False)
         else:
@@ -129,25 +131,20 @@ def read_table(path: Path, schema: Schema | None = None) -> pd.DataFrame:
         raise InputError(f"No table at {path}; check the path.")
     if path.suffix not in ENDINGS:
         raise InputError(f"A table file ends in {', '.join(ENDINGS)}; {path} does not.")
-    try:
-        if path.suffix == ".parquet":
-            if schema is not None:
-                mark = (pq.read_schema(path).metadata or {}).get(b"emergence.schema", b"").decode()
-                if mark and mark != f"{schema.name}/{schema.version}":
-                    raise InputError(
-                        f"{path} holds {mark}, but {schema.name}/{schema.version} was expected; write it again "
-                        "with this version."
-                    )
-            frame = pd.read_parquet(path)
-        elif path.suffix == ".csv":
-            # Only an empty cell is missing: an answer may well read "NA" or "null", an id "007".
-            text = {} if schema is None else {c: "string" for c, t in schema.columns.items() if t == "string"}
-            frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
-        else:
-            frame = pd.read_json(path, orient="records", dtype=False)
-    except InputError:
-        raise
-    except (OSError, ValueError, pa.ArrowException) as error:
-        reason = str(error).split("\n")[0].rstrip(".")
-        raise InputError(f"{path} could not be read as {path.suffix[1:]}: {reason}.") from error
+    if path.suffix == ".parquet" and schema is not None:
+        _check_version(path, schema)
+    text = () if schema is None else (name for name, dtype in schema.columns.items() if dtype == "string")
+    frame = read_frame(path, text)
     return frame if schema is None else schema.conform(frame)
+
+
+def _check_version(path: Path, schema: Schema) -> None:
+    try:
+        mark = (pq.read_schema(path).metadata or {}).get(b"emergence.schema", b"").decode("utf-8", "replace")
+    except (OSError, ValueError, TypeError) as error:
+        reason = str(error).split("\n")[0].rstrip(".")
+        raise InputError(f"{path} could not be read as parquet: {reason}.") from error
+    if mark and mark != f"{schema.name}/{schema.version}":
+        raise InputError(
+            f"{path} holds {mark}, but {schema.name}/{schema.version} was expected; write it again with this version."
+        )

@@ -15,7 +15,7 @@ from extraction.answers.conversations import as_prompt
 from extraction.answers.prompt_texts import OPENINGS, QUESTIONS
 from extraction.corpora.categories import CATEGORIES
 from extraction.corpora.plain_text import NotTextError
-from extraction.corpora.text import json_rows, lines
+from extraction.reading import check_columns, frame_of, json_rows, lines
 from extraction.tables import Schema, read_table
 
 DEMO_LISTS = 60
@@ -67,6 +67,7 @@ def check_prompts(frame: pd.DataFrame, source: str = "the table") -> pd.DataFram
     column = next((name for name in ("prompt", "instruction") if name in frame.columns), None)
     if column is None:
         raise InputError(f"Prompts need a column prompt; {source} has {', '.join(map(str, frame.columns)) or 'none'}.")
+    check_columns(frame, source)
     pieces = []
     for start in range(0, len(frame), ROWS_AT_A_TIME):  # what the types need in between is a multiple of the result
         part = frame.iloc[start : start + ROWS_AT_A_TIME]
@@ -164,5 +165,5 @@ def _read(path: Path) -> pd.DataFrame:
         rows = (row for _, row in json_rows(path))
     pieces = [pd.DataFrame()]
     while some := list(itertools.islice(rows, ROWS_AT_A_TIME)):  # as a frame they take a fifth of the memory
-        pieces.append(pd.DataFrame(some))
+        pieces.append(frame_of(some))
     return pd.concat(pieces, ignore_index=True)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from estimators.base import InputError
+from extraction.reading import whole_characters
 
 
 class NotTextError(ValueError):
@@ -33,7 +34,7 @@ def as_text(value: object) -> str | None:
     """
     value = unwrapped(value)
     if value is None or isinstance(value, str):
-        return value
+        return None if value is None else whole_characters(value)
     if isinstance(value, Mapping):
         return content_text(value)
     if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):

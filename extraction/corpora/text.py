@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,17 +9,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from estimators.base import InputError
 from extraction.corpora.plain_text import text_at
+from extraction.reading import json_rows, lines, parse_json, read_frame, read_text
 
 ENDINGS = (".txt", ".jsonl", ".json", ".csv", ".parquet")
 TEXT_COLUMNS = ("text", "output", "response", "content")
 DATA_SETS = {"openorca": ("Open-Orca/OpenOrca", "response"), "openhermes": ("teknium/openhermes", "output")}
 SHUFFLED = 10_000  # rows of a streamed data set among which the next one is drawn
-BATCH = 256  # documents tokenized at a time
+BATCH = 256  # texts tokenized at a time
+PIECE = 500_000  # characters of a text tokenized at a time, and of all texts of a batch
 ROWS = 10_000  # of a .csv read at a time
 
 # Where a sentence starts: at the beginning of a document or paragraph, or after . ! ? with closing quotes and a space
@@ -86,19 +85,23 @@ def sample_text(
     starts: list[np.ndarray] = []
     owners: list[np.ndarray] = []
     seen = longest = total = found = 0
-    for batch in _batched(text for text in texts if text.strip()):
+    for batch in _batched(_pieces(texts)):
         encoded = tokenizer(
-            batch, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False, verbose=False
+            [text for _, text in batch],
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            verbose=False,
         )
-        for text, row, offsets in zip(batch, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        for (document, text), row, offsets in zip(batch, encoded["input_ids"], encoded["offset_mapping"], strict=True):
             longest = max(longest, len(row))
             first = _starts(text, np.asarray(offsets, np.int64).reshape(-1, 2), at)
             first = first[first + tokens <= len(row)]
             ids.append(np.asarray(row, np.int32))
             starts.append(first + total)
-            owners.append(np.full(len(first), seen, np.int64))
+            owners.append(np.full(len(first), document, np.int64))
             total += len(row)
-            seen += 1
+            seen = document + 1
             found += len(first)
         if enough is not None and found >= enough:
             break
@@ -130,13 +133,39 @@ def _starts(text: str, offsets: np.ndarray, at: str) -> np.ndarray:
     return np.unique(first[np.array(clean, bool)])
 
 
-def _batched(texts: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
+def _pieces(texts: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """Yield the number of each document and its text, a long one in pieces that no window crosses.
+
+    A token takes a hundred times the memory of its text while it is made. A piece ends where a paragraph, a sentence,
+    a line or at least a word does, if one of them does in its last tenth.
+    """
+    number = 0
     for text in texts:
-        batch.append(text)
-        if len(batch) == BATCH:
+        if not text or text.isspace():
+            continue
+        start = 0
+        while start < len(text):
+            end = min(start + PIECE, len(text))
+            if end < len(text):
+                tail = text[end - PIECE // 10 : end]
+                ends = [tail.rfind(mark) + len(mark) for mark in ("\n\n", ". ", "\n", " ") if mark in tail]
+                end -= len(tail) - ends[0] if ends else 0
+            if not text[start:end].isspace():
+                yield number, text[start:end]
+            start = end
+        number += 1
+
+
+def _batched(texts: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+    """Yield texts in batches of at most `BATCH` texts and `PIECE` characters."""
+    batch: list[tuple[int, str]] = []
+    characters = 0
+    for number, text in texts:
+        if batch and (len(batch) == BATCH or characters + len(text) > PIECE):
             yield batch
-            batch = []
+            batch, characters = [], 0
+        batch.append((number, text))
+        characters += len(text)
     if batch:
         yield batch
 
@@ -149,15 +178,7 @@ def _file(path: Path, column: str | None) -> Iterator[str]:
     elif path.suffix in (".csv", ".json"):
         yield from _table(path, column)
     else:
-        yield _read(path)
-
-
-def _read(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} could not be read: {error.strerror}.") from error
-    return _decoded(data, path)
+        yield read_text(path)
 
 
 def _json_lines(path: Path, column: str | None) -> Iterator[str]:
@@ -168,57 +189,11 @@ def _json_lines(path: Path, column: str | None) -> Iterator[str]:
             yield text
 
 
-def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a file of JSON lines, each with the number of its line.
-
-    Raises:
-        InputError: if a line is no object, or the file cannot be read as UTF-8 (the byte is named).
-    """
-    for number, line in enumerate(lines(path), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"Line {number} of {path} is not JSON ({error.msg}).") from error
-        if not isinstance(row, dict):
-            raise InputError(
-                f'Line {number} of {path} is no JSON object; each line must be an object such as {{"text": "..."}}.'
-            )
-        yield number, row
-
-
-def lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a file of UTF-8, one at a time, ended by line feeds alone: a text may hold other breaks.
-
-    Raises:
-        InputError: if the file cannot be read, or is not UTF-8 (the byte is named).
-    """
-    start = 0
-    try:
-        with path.open("rb") as file:
-            for line in file:
-                yield _decoded(line, path, start)
-                start += len(line)
-    except OSError as error:
-        raise InputError(f"{path} could not be read: {error.strerror}.") from error
-
-
-def _decoded(data: bytes, path: Path, start: int = 0) -> str:
-    """Decode what lies from byte `start` on in the file `path`."""
-    try:
-        return data.decode("utf-8" if start else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not UTF-8: byte {data[error.start]:#04x} at position {start + error.start}; convert it first."
-        ) from error
-
-
 def _is_other_json(path: Path, column: str | None) -> bool:
     """Whether a .json file is one object without a text, such as settings that lie beside texts."""
     try:
-        content = json.loads(_read(path))
-    except json.JSONDecodeError:
+        content = parse_json(read_text(path), str(path))
+    except InputError:
         return False  # reading it as a table says what is wrong
     return isinstance(content, dict) and not set(content) & set(TEXT_COLUMNS if column is None else (column,))
 
@@ -234,13 +209,13 @@ def _table(path: Path, column: str | None) -> Iterator[str]:
                     yield text
     except InputError:
         raise
-    except ValueError as error:
+    except (ValueError, MemoryError) as error:
         raise InputError(f"{path} could not be read as a table: {str(error).splitlines()[0].rstrip('.')}.") from error
 
 
 def _frames(path: Path) -> Iterator[pd.DataFrame]:
     if path.suffix == ".json":
-        yield pd.read_json(io.StringIO(_read(path)), dtype=False)
+        yield read_frame(path)
         return
     for _ in lines(path):  # first, since pandas does not say which byte is not UTF-8
         pass
@@ -259,7 +234,9 @@ def _parquet(path: Path, column: str | None) -> Iterator[str]:
                 text = text_at(value, f"Row {row} of {path}")
                 if text is not None:
                     yield text
-    except (OSError, pa.ArrowException) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, ArithmeticError) as error:
         raise InputError(f"{path} could not be read as parquet: {str(error).splitlines()[0].rstrip('.')}.") from error
 
 

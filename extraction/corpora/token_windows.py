@@ -145,3 +145,18 @@ class Windows:
             documents=drawn[first, 1],
             occurrences=np.column_stack([row, drawn[:, 1:]]),
         )
+
+
+def fewer_windows(windows: Windows, asked: int | None) -> str | None:
+    """Return a sentence where a corpus has fewer windows than were asked for, None where it has enough."""
+    drawn = int(windows.weights.sum())
+    if asked is None or drawn >= asked:
+        return None
+    length = windows.tokens.shape[1]
+    if windows.kind == "icl":
+        return f"{windows.corpus} has {drawn} windows of {length} tokens in all; {asked} were asked for."
+    return (
+        f"{windows.corpus} has only {drawn} windows of {length} tokens, {asked} were asked for: errors are larger by a "
+        f"factor of {(asked / drawn) ** 0.5:.1f}, and the ceiling is at most {np.log2(drawn):.1f} bits. Give more text, or "
+        "fewer tokens a window."
+    )

@@ -44,6 +44,7 @@ def measure(
     ] = None,
     windows: Annotated[int, typer.Option(min=2, help="Windows of text to measure.")] = 2000,
     tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per window.")] = None,
+    column: Annotated[str | None, typer.Option(help="Column of the text, where the corpus is a table.")] = None,
     revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     twin: Annotated[
@@ -82,6 +83,7 @@ def measure(
     from estimators.base import InputError
     from extraction import load_model, random_twin
     from extraction import windows as make_windows
+    from extraction.corpora.token_windows import fewer_windows
     from extraction.tables import check_table_path, write_table
     from proxy.measurement.table import emergence_by_block
     from proxy.measurement.table import measure as measure_model
@@ -100,7 +102,11 @@ def measure(
     with closing(_each_kept(models, tables, out)) as each:
         for name in each:
             model = load_model(name, revision=revision, device=device)
-            chosen = make_windows(corpus, model.tokenizer, tokens=tokens, count=windows, seed=seed, prefix=model.prefix)
+            chosen = make_windows(
+                corpus, model.tokenizer, tokens=tokens, count=windows, seed=seed, prefix=model.prefix, column=column
+            )
+            if fewer := fewer_windows(chosen, windows):
+                _remark(f"{name}: {fewer}")
             if chosen.dropped:
                 _remark(
                     f"{name}: {len(chosen.dropped)} entities are not single tokens here and were left out: "

@@ -89,6 +89,8 @@ class Watch:
         elif event.kind == "done" and self._bars is None:
             count = f"{self._over + 1}/{self._total}"
             self._say(f"{count} {job.label}: {event.seconds:.1f} s{self._left()}")
+        if event.kind == "done" and event.detail:
+            self._say(f"Note: {job.label}: {event.detail}")
         if self._bars is not None:
             self._draw(self._bars, event)
 

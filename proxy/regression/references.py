@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from estimators.base import InputError
+from extraction.reading import check_columns
 from proxy.schemas import REFERENCES
 
 Array = NDArray[np.float64]
@@ -17,6 +18,8 @@ Array = NDArray[np.float64]
 # What is known of the models to be estimated decides what may be learned from.
 PREFIXES = {"outputs": ("small.", "behaviour."), "scale": ("small.", "meta.")}
 SIZE = "meta.log_parameters"
+LARGEST = 1e100  # of a feature or target: sums of squares stay finite
+MOST_FEATURES = 2000  # with which a fit ends in seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ def read_references(references: pd.DataFrame, *, target: str, groups: str | None
     """
     if mode not in PREFIXES:
         raise InputError(f"A proxy's mode is one of {', '.join(PREFIXES)}; {mode!r} came.")
+    check_columns(references, "The reference table")
     if references.empty:
         raise InputError("The reference table has no rows; give one row per reference model.")
     frame = REFERENCES.conform(references)
@@ -84,6 +88,11 @@ def read_references(references: pd.DataFrame, *, target: str, groups: str | None
     X = X.drop(columns=dropped)
     if dropped:
         remarks.append(f"left out as constant or empty: {listed(dropped)}")
+    if len(X.columns) > MOST_FEATURES:
+        raise InputError(
+            f"A proxy learns from at most {MOST_FEATURES:,} columns; the table has {len(X.columns):,} for {len(X)} rows, "
+            "of which most would fit noise: keep those you mean."
+        )
     if X.columns.empty:
         raise InputError(
             f"In mode {mode} a proxy learns from columns that start with {' or '.join(PREFIXES[mode])} and vary "
@@ -121,6 +130,11 @@ def numeric(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
             raise InputError(f"Column {name} must hold numbers; it holds {frame[name].dropna().iloc[0]!r}.") from error
         if np.any(np.isinf(values)):
             raise InputError(f"Column {name} holds an infinite value; leave it empty where it could not be measured.")
+        if np.any(np.abs(values) > LARGEST):
+            raise InputError(
+                f"Column {name} holds {values[np.nanargmax(np.abs(values))]:g}, larger than {LARGEST:g}; its squares "
+                "could not be computed: correct it, or leave it empty."
+            )
         parts[name] = values
     return pd.DataFrame(parts, index=frame.index)
 
@@ -150,7 +164,14 @@ def _weights(frame: pd.DataFrame, target: str) -> Array:
     name = f"{target}_std_error"
     if name not in frame.columns:
         return np.ones(len(frame))
-    square = numeric(frame, [name])[name].to_numpy() ** 2
+    errors = numeric(frame, [name])[name].to_numpy()
+    if np.any(errors < 0):
+        row = int(np.argmax(errors < 0))
+        raise InputError(
+            f"A standard error is 0 or more; {name} of {frame['model'].iloc[row]} is {errors[row]:g}. Leave it empty where "
+            "it is not known."
+        )
+    square = errors**2
     if np.all(np.isnan(square)) or np.nanmedian(square) == 0:
         return np.ones(len(frame))
     typical = float(np.nanmedian(square))

@@ -248,7 +248,7 @@ class Driver:
         if outcome.table is not None:
             self.results.write_done(job.key, outcome.table, outcome.record, outcome.windows)
             self.claims.release(job.key)
-            self.tell(Event("done", job, seconds=outcome.record["seconds"]))
+            self.tell(Event("done", job, str(outcome.record.get("remark") or ""), outcome.record["seconds"]))
             yield job
         elif outcome.trouble is not None and slot.group is not None and self._again(job, outcome.record["error"]):
             slot.group.jobs.append(job)

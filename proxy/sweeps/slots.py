@@ -23,7 +23,7 @@ class Event:
         kind: what happened to the job; `elsewhere`: another driver works on it, `steps`: it goes on, `waiting`: the
             cluster has to grow for it, `unsealed`: its result holds no hash.
         job: the job.
-        detail: why it failed, waits or is done again; empty otherwise.
+        detail: why it failed, waits or is done again, or what to know of its result; else empty.
         seconds: how long the job took, once it is over.
         steps: steps done and in all of a job that goes on.
     """

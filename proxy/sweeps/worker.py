@@ -104,6 +104,7 @@ class Worker:
         import torch
 
         from extraction import windows
+        from extraction.corpora.token_windows import fewer_windows
         from proxy.measurement.table import measure
 
         torch.set_num_threads(self.threads)
@@ -123,6 +124,10 @@ class Worker:
             revision=job.corpus_version if COMMIT.fullmatch(job.corpus_version) else None,
             prefix=model.prefix,
         )
+        fewer = fewer_windows(chosen, job.corpus.windows)
+        if fewer:
+            print(fewer)
+            record |= {"remark": fewer}
         if job.control == "shuffled":
             chosen = chosen.shuffled(job.seed)
         record |= {"corpus": chosen.corpus, "corpus_hash": chosen.hash, "windows": int(chosen.weights.sum())}

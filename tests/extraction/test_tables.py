@@ -40,7 +40,7 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         ("missing.parquet", None, "No table at"),
         ("table.txt", b"x", r"ends in \.parquet, \.csv, \.json"),
         ("cut.parquet", b"PAR1", "could not be read as parquet"),
-        ("bad.json", b"{", "could not be read as json"),
+        ("bad.json", b"{", "is not JSON"),
         ("empty.csv", b"", "could not be read as csv"),
         ("other.csv", b"a,b\n1,2\n", "model, prompt_id, text missing"),
     ],

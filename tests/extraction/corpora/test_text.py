@@ -50,7 +50,7 @@ def test_tables_are_read_a_part_at_a_time(
     path = write(tmp_path, ending, rows)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # a byte order mark, as some editors put
     monkeypatch.setattr(text, "ROWS", 7)
-    monkeypatch.setattr(text, "_read", None)  # nothing reads it whole
+    monkeypatch.setattr(text, "read_text", None)  # nothing reads it whole
     assert list(text.documents(str(path))) == rows
 
 
@@ -66,7 +66,7 @@ def test_a_folder_is_all_its_files(tokenizer: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"config\.json"):
         windows(tmp_path / "config.json", tokenizer)
     (tmp_path / "broken.json").write_text("{", encoding="utf-8")
-    with pytest.raises(InputError, match=r"broken\.json could not be read as a table"):
+    with pytest.raises(InputError, match=r"broken\.json is not JSON"):
         windows(tmp_path, tokenizer, tokens=5)
     (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match=r"holds no \.txt, \.jsonl"):
@@ -173,7 +173,7 @@ def test_an_unknown_corpus_names_the_known_and_the_nearest(tokenizer: Any) -> No
         ("latin.jsonl", b'{"text": "a"}\n{"text": "\xe9"}\n', r"not UTF-8: byte 0xe9 at position 24"),
         ("other.csv", b"story\nb\n", r"other\.csv has no column text .*it has story"),
         ("ragged.csv", b'text\na\n"b",c,d\n', r"ragged\.csv could not be read as a table"),
-        ("broken.json", b"{", r"broken\.json could not be read as a table"),
+        ("broken.json", b"{", r"broken\.json is not JSON"),
         ("broken.parquet", b"PAR1nothing", r"broken\.parquet could not be read as parquet"),
     ],
 )
