@@ -157,6 +157,6 @@ def fewer_windows(windows: Windows, asked: int | None) -> str | None:
         return f"{windows.corpus} has {drawn} windows of {length} tokens in all; {asked} were asked for."
     return (
         f"{windows.corpus} has only {drawn} windows of {length} tokens, {asked} were asked for: errors are larger by a "
-        f"factor of {(asked / drawn) ** 0.5:.1f}, and the ceiling is at most {np.log2(drawn):.1f} bits. Give more text, or "
-        "fewer tokens a window."
+        f"factor of {(asked / drawn) ** 0.5:.1f}, and the ceiling is at most {np.log2(drawn):.1f} bits. Give more "
+        "text, or fewer tokens a window."
     )

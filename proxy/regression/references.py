@@ -90,8 +90,8 @@ def read_references(references: pd.DataFrame, *, target: str, groups: str | None
         remarks.append(f"left out as constant or empty: {listed(dropped)}")
     if len(X.columns) > MOST_FEATURES:
         raise InputError(
-            f"A proxy learns from at most {MOST_FEATURES:,} columns; the table has {len(X.columns):,} for {len(X)} rows, "
-            "of which most would fit noise: keep those you mean."
+            f"A proxy learns from at most {MOST_FEATURES:,} columns; the table has {len(X.columns):,} for {len(X)} "
+            "rows, of which most would fit noise: keep those you mean."
         )
     if X.columns.empty:
         raise InputError(
@@ -168,8 +168,8 @@ def _weights(frame: pd.DataFrame, target: str) -> Array:
     if np.any(errors < 0):
         row = int(np.argmax(errors < 0))
         raise InputError(
-            f"A standard error is 0 or more; {name} of {frame['model'].iloc[row]} is {errors[row]:g}. Leave it empty where "
-            "it is not known."
+            f"A standard error is 0 or more; {name} of {frame['model'].iloc[row]} is {errors[row]:g}. Leave it empty "
+            "where it is not known."
         )
     square = errors**2
     if np.all(np.isnan(square)) or np.nanmedian(square) == 0:

@@ -181,3 +181,49 @@ def test_texts_that_cannot_be_used(tokenizer: Any, tmp_path: Path, name: str, co
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
         windows(tmp_path / name, tokenizer)
+
+
+@pytest.mark.parametrize(
+    "unit", ["The river is cold. Nobody swims in it. ", "abcdefghij", "A line of it\n", "\u4e2d\u6587\u3002"]
+)
+def test_a_long_text_is_read_in_pieces(tokenizer: Any, monkeypatch: pytest.MonkeyPatch, unit: str) -> None:
+    whole = unit * (3000 // len(unit))
+    monkeypatch.setattr(text, "PIECE", 500)
+    pieces = [*text._pieces([whole, "  ", "short"])]
+    assert "".join(piece for number, piece in pieces if number == 0) == whole
+    assert pieces[-1] == (1, "short")
+    assert max(len(piece) for _, piece in pieces) <= 500
+    assert all(sum(len(t) for _, t in batch) <= 500 for batch in text._batched(pieces))
+
+
+def test_windows_of_a_text_in_pieces_are_those_of_the_whole(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the few that would cross from one piece to the next, and the space before a piece's first word."""
+    sentences = "".join(f"It is number {number} of them. " for number in range(300))
+
+    def drawn() -> set[tuple[int, ...]]:
+        rows, owner = text.sample_text(
+            [sentences], tokenizer, 6, count=None, seed=0, at="sentence", name="t", enough=None
+        )
+        assert set(owner) == {0}
+        return {tuple(row) for row in rows.tolist()}
+
+    whole = drawn()
+    monkeypatch.setattr(text, "PIECE", 2000)
+    parts = drawn()
+    pieces = len([*text._pieces([sentences])])
+    assert pieces > 3
+    assert len(whole - parts) <= 2 * pieces
+    assert len(parts - whole) <= pieces
+
+
+def test_too_few_windows_are_said(tokenizer: Any) -> None:
+    from extraction.corpora.loading import text_windows
+    from extraction.corpora.token_windows import fewer_windows
+
+    made = text_windows(["A b c. D e f. G h i. " * 3], tokenizer, tokens=3, count=2000, name="small.txt")
+    drawn = int(made.weights.sum())
+    said = fewer_windows(made, 2000)
+    assert said is not None
+    assert said.startswith(f"small.txt has only {drawn} windows of 3 tokens, 2000 were asked for")
+    assert fewer_windows(made, drawn) is None
+    assert fewer_windows(made, None) is None
