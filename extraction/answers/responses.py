@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from estimators.base import InputError
+from extraction.corpora.data_sets import open_data_set, parse_data_set
 from estimators.contracts.files import replacing
 from extraction.answers.collecting.endpoints import Capabilities, Endpoint, Sampling
 from extraction.answers.collecting.log import AnswerLog, answer_key
@@ -154,8 +155,8 @@ def read_responses(source: str | Path) -> pd.DataFrame:
 
     Args:
         source: a responses table; any table with the columns model, prompt_id and text (or output); AlpacaEval's JSON
-            (instruction, output, generator), whose prompts get their hash as id; or ``hf:NAME`` or ``hf:NAME:SPLIT``, a
-            data set of the hub or a folder with such columns.
+            (instruction, output, generator), whose prompts get their hash as id; or ``hf:NAME``, ``hf:NAME:SPLIT`` or
+            ``hf:NAME:CONFIG:SPLIT``, a data set of the hub or a folder with such columns.
 
     Returns:
         Schema RESPONSES.
@@ -164,7 +165,9 @@ def read_responses(source: str | Path) -> pd.DataFrame:
         InputError: if the source cannot be read, holds no usable answer, or something other than text.
     """
     if str(source).startswith("hf:"):
-        frame = _named_as_here(_data_set(str(source)[3:]), str(source))
+        with open_data_set(parse_data_set(str(source))) as loaded:
+            frame = loaded.to_pandas()
+        frame = _named_as_here(frame, str(source))
     else:
         path = Path(source)
         frame = read_table(path)
@@ -201,25 +204,3 @@ def _named_as_here(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     if "prompt_id" not in frame.columns and "prompt" in frame.columns:  # by content: the same in another file
         frame["prompt_id"] = [hashlib.sha256(str(prompt).encode()).hexdigest()[:16] for prompt in frame["prompt"]]
     return RESPONSES.conform(frame)
-
-
-def _data_set(name: str) -> pd.DataFrame:
-    try:
-        import datasets
-    except ImportError as error:
-        raise InputError(
-            "Data sets of the hub need the package datasets; pip install emergence-proxy[datasets]."
-        ) from error
-    path, _, split = name.partition(":")
-    datasets.disable_progress_bars()
-    try:
-        if (Path(path) / "state.json").is_file() or (Path(path) / "dataset_dict.json").is_file():
-            loaded = datasets.load_from_disk(path)
-            loaded = loaded[split or "train"] if isinstance(loaded, datasets.DatasetDict) else loaded
-        else:
-            loaded = datasets.load_dataset(path, split=split or "train")
-        frame: pd.DataFrame = loaded.to_pandas()
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).split("\n")[0].rstrip(".")
-        raise InputError(f"The data set {path}, split {split or 'train'}, could not be loaded: {reason}.") from error
-    return frame

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
-import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import numpy as np
 
 from estimators.base import InputError
-from extraction.corpora.categories import CATEGORIES, SHOWN
-from extraction.corpora.lists import list_windows, read_entities
+from extraction.corpora.lists import list_windows
+from extraction.corpora.spec import TEXT_TOKENS, resolve_corpus
 from extraction.corpora.text import documents, sample_text
 from extraction.corpora.token_windows import Windows
 from extraction.models.load import added_prefix
 
-TEXT_TOKENS = 8
 STREAMED = 4  # windows to draw from that are read of a streamed data set, per window drawn
-CORPORA = (*CATEGORIES, "python-docs")
 
 
 def windows(
-    corpus: str | Path,
+    corpus: str | PathLike[str],
     tokenizer: Any,
     *,
     tokens: int | None = None,
@@ -56,34 +52,32 @@ def windows(
     Raises:
         InputError: if the corpus is unknown or unreadable, or holds no window.
     """
-    name = str(corpus)
+    chosen = resolve_corpus(corpus)
     if count is not None and count < 1:
         raise InputError(f"count is the number of windows to draw, at least 1; got {count}.")
     front = added_prefix(tokenizer) if prefix is None else tuple(int(i) for i in prefix)
-    if name in CATEGORIES or name.startswith("list:"):
-        entities = CATEGORIES[name] if name in CATEGORIES else read_entities(Path(name.removeprefix("list:")))
-        length = demonstration * SHOWN.get(name, 4) if tokens is None else tokens
+    length = chosen.tokens(tokens, demonstration)
+    if chosen.kind == "list":
         return list_windows(
-            name, entities, tokenizer, tokens=length, count=count, seed=seed, demonstration=demonstration, prefix=front
+            chosen.label,
+            chosen.entities,
+            tokenizer,
+            tokens=length,
+            count=count,
+            seed=seed,
+            demonstration=demonstration,
+            prefix=front,
         )
-    if not (name == "python-docs" or name.startswith("hf:") or os.path.exists(name)):  # Path would raise on a long text
-        near = difflib.get_close_matches(name.lower(), CORPORA, n=1, cutoff=0.4)
-        raise InputError(
-            f"Unknown corpus {name}: it is neither a file or folder nor one of {', '.join(CORPORA)}"
-            + (f"; nearest: {near[0]}." if near else ".")
-        )
-    label = name if name == "python-docs" or name.startswith("hf:") else Path(name).name
-    texts = documents(name, column=column, seed=seed, revision=revision)
     return text_windows(
-        texts,
+        documents(chosen.source if chosen.path is None else chosen.path, column=column, seed=seed, revision=revision),
         tokenizer,
-        tokens=TEXT_TOKENS if tokens is None else tokens,
+        tokens=length,
         count=count,
         seed=seed,
         at=at,
         prefix=front,
-        name=label,
-        enough=STREAMED * count if count and name.startswith("hf:") else None,
+        name=chosen.label,
+        enough=STREAMED * count if count and chosen.kind == "hub" else None,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from estimators.base import InputError
+from extraction.corpora.data_sets import open_data_set, parse_data_set
 from extraction.corpora.plain_text import text_at
 from extraction.reading import json_rows, lines, parse_json, read_frame, read_text
 
 ENDINGS = (".txt", ".jsonl", ".json", ".csv", ".parquet")
 TEXT_COLUMNS = ("text", "output", "response", "content")
-DATA_SETS = {"openorca": ("Open-Orca/OpenOrca", "response"), "openhermes": ("teknium/openhermes", "output")}
-SHUFFLED = 10_000  # rows of a streamed data set among which the next one is drawn
+BUFFER = 10_000  # rows of a streamed data set among which the next one is drawn
 BATCH = 256  # texts tokenized at a time
 PIECE = 500_000  # characters of a text tokenized at a time, and of all texts of a batch
 ROWS = 10_000  # of a .csv read at a time
@@ -29,7 +30,9 @@ _CLOSING = "[\"'\u201d\u2019\u300d\u300f)\\]]*"
 _BREAK = re.compile(rf"\A\s*|\n\s*\n\s*|(?<=[.!?]){_CLOSING}\s+(?![a-z\s])|(?<=[\u3002\uff01\uff1f]){_CLOSING}\s*")
 
 
-def documents(source: str, *, column: str | None = None, seed: int = 0, revision: str | None = None) -> Iterator[str]:
+def documents(
+    source: str | PathLike[str], *, column: str | None = None, seed: int = 0, revision: str | None = None
+) -> Iterator[str]:
     """Yield the documents of ``python-docs``, a file, a folder of files or ``hf:NAME``.
 
     A .txt file is one document (as is any with an ending of its own), a row of a table one each. A .json object without
@@ -45,8 +48,8 @@ def documents(source: str, *, column: str | None = None, seed: int = 0, revision
 
         yield from (topics[name] for name in sorted(topics))
         return
-    if source.startswith("hf:"):
-        yield from _data_set(source, column, seed, revision)
+    if str(source).startswith("hf:"):
+        yield from _data_set(str(source), column, seed, revision)
         return
     path = Path(source)
     files = sorted(p for p in path.rglob("*") if p.suffix in ENDINGS) if path.is_dir() else [path]
@@ -240,42 +243,15 @@ def _parquet(path: Path, column: str | None) -> Iterator[str]:
         raise InputError(f"{path} could not be read as parquet: {str(error).splitlines()[0].rstrip('.')}.") from error
 
 
-def data_set(source: str) -> tuple[str, str | None]:
-    """Return the hub's name of the data set that ``hf:NAME...`` stands for, and the column of its text if known."""
-    name = source.removeprefix("hf:").split(":")[0]
-    return DATA_SETS.get(name.lower(), (name, None))
-
-
 def _data_set(source: str, column: str | None, seed: int, revision: str | None) -> Iterator[str]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise InputError(
-            f"{source} needs the library datasets; pip install 'emergence-proxy[datasets]', or give a file."
-        ) from error
-    _, *which = source.removeprefix("hf:").split(":")
-    name, usual = data_set(source)
-    if not name or len(which) > 2 or not all(which):
-        raise InputError(f"A data set is hf:NAME, hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT; got {source}.")
-    split = which[-1] if which else "train"
-    config = which[0] if len(which) == 2 else None
-    try:
-        streamed = datasets.load_dataset(name, config, split=split, revision=revision, streaming=True)
-        rows = streamed.shuffle(seed=seed, buffer_size=SHUFFLED)
-        chosen = None
-        for number, row in enumerate(rows, start=1):
-            chosen = chosen or _text_column(list(row), source, column or usual)
-            text = text_at(row[chosen], f"Row {number} of {source}")
+    chosen = parse_data_set(source)
+    with open_data_set(chosen, revision=revision, stream=True) as loaded:
+        name = None
+        for number, row in enumerate(loaded.shuffle(seed=seed, buffer_size=BUFFER), start=1):
+            name = name or _text_column(list(row), source, column or chosen.column)
+            text = text_at(row[name], f"Row {number} of {source}")
             if text is not None:
                 yield text
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise InputError(
-            f"The data set {source} could not be read: {reason}. Check its name and the connection; without one, give "
-            "the folder of a downloaded copy, or set HF_HUB_OFFLINE=1 and HF_DATASETS_OFFLINE=1 to keep to the cache."
-        ) from error
 
 
 def _text_column(columns: list[Any], source: str, column: str | None) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ from safetensors import SafetensorError
 from torch import nn
 
 from estimators.base import InputError
-from extraction import reference_models
 from extraction.models.blocks import check_stream, find_blocks
 from extraction.models.devices import (
     chosen_device,
@@ -23,6 +21,7 @@ from extraction.models.devices import (
     quiet,
     where_ids_go_in,
 )
+from extraction.models.names import bundled, resolve_model
 
 NO_LIMIT = 2**31 - 1  # context of models without a longest input, such as Mamba
 
@@ -34,7 +33,8 @@ class LanguageModel:
     Attributes:
         model: the transformers model, in evaluation mode.
         tokenizer: its fast tokenizer.
-        name: as it was asked for.
+        name: what tables call it: the bundled name, the folder's own name, or the id on the hub.
+        path: folder of a model on disk; None for bundled models and those of the hub.
         revision: commit or branch on the hub; None for bundled and local models.
         family: name of the bundled family, else the model type of the configuration.
         parameters: number of weights, tied ones once.
@@ -49,6 +49,7 @@ class LanguageModel:
     model: Any
     tokenizer: Any
     name: str
+    path: Path | None
     revision: str | None
     family: str
     parameters: int
@@ -61,7 +62,7 @@ class LanguageModel:
 
 
 def load_model(
-    name: str,
+    name: str | os.PathLike[str],
     *,
     revision: str | None = None,
     dtype: str = "auto",
@@ -93,7 +94,8 @@ def load_model(
     # Late: takes about two seconds and is not needed to read this module's names.
     from transformers import AutoModelForCausalLM
 
-    where, family = _locate(name)
+    source = resolve_model(name)
+    name, where, family = source.display_name, source.location, source.family
     place = chosen_device(device)
     options: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     with quiet():
@@ -141,6 +143,7 @@ def load_model(
         model=model,
         tokenizer=tokenizer,
         name=name,
+        path=source.path if source.kind == "disk" else None,
         revision=(getattr(config, "_commit_hash", None) or revision) if family is None else None,
         family=family or str(config.model_type),
         parameters=int(model.num_parameters()),
@@ -161,24 +164,6 @@ def added_prefix(tokenizer: Any) -> tuple[int, ...]:
         if full[start : start + len(plain)] == plain:
             return tuple(full[:start])
     return ()
-
-
-def _locate(name: str) -> tuple[str, str | None]:
-    """Return what to hand to from_pretrained, and the family of a bundled model."""
-    if name in reference_models.names():
-        return str(reference_models.path(name)), name.rsplit("-", 1)[0]
-    if not name.strip():
-        raise InputError(f"The name of a model is empty. {_bundled(name)}")
-    folder = Path(os.path.expanduser(name))  # Path.expanduser would raise on an unknown user
-    if os.path.isdir(folder):  # Path.is_dir would raise on an overlong name
-        if not (folder / "config.json").is_file():
-            raise InputError(f"The folder {name} holds no config.json; give the folder that save_pretrained wrote.")
-        return str(folder), None
-    if os.path.isfile(folder):
-        raise InputError(f"{name} is a file; give the folder that holds the model's config.json.")
-    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise InputError(f"No model folder at {name!r}; check the path. {_bundled(name)}")
-    return name, None
 
 
 def _config(name: str, where: str, options: dict[str, Any]) -> Any:
@@ -234,7 +219,7 @@ def _worded(name: str, where: str, error: Exception, *, weights: bool = False) -
         return InputError(
             f"{name} is no bundled model, no folder and not in the local cache, and the hub could not be reached. "
             "Connect, or download it elsewhere and give its folder; HF_HUB_OFFLINE=1 keeps to the cache. "
-            + _bundled(name)
+            + bundled(name)
         )
     if weights and "safetensors" in text and ("no file named" in text or "does not appear to have" in text):
         return InputError(
@@ -242,11 +227,5 @@ def _worded(name: str, where: str, error: Exception, *, weights: bool = False) -
             "allow_pickle, which can run code."
         )
     if os.path.isdir(where):
-        return InputError(f"The model in {name} could not be loaded: {first_line(error)}")
-    return InputError(f"{name} could not be loaded: {first_line(error)} {_bundled(name)}")
-
-
-def _bundled(name: str) -> str:
-    names = list(reference_models.names())
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"Bundled models: {', '.join(names)}" + (f"; nearest: {near[0]}." if near else ".")
+        return InputError(f"The model in {where} could not be loaded: {first_line(error)}")
+    return InputError(f"{name} could not be loaded: {first_line(error)} {bundled(name)}")

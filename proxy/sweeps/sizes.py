@@ -11,8 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from extraction.models.names import resolve_model
+from extraction.versions import cached_model
 from proxy.sweeps.config import Model
-from proxy.sweeps.identity import local_model
 
 SIZE_IN_NAME = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)(k|m|b)(?![a-z0-9])", re.IGNORECASE)
 UNIT = {"k": 1e3, "m": 1e6, "b": 1e9}
@@ -41,7 +42,7 @@ def count_parameters(model: Model) -> int | None:
     """Return the number of parameters: as configured, from the weights' headers, by name; None if none tells."""
     if model.parameters is not None:
         return model.parameters
-    folder = local_model(model.id) or _cached(model)
+    folder = _folder(model)
     counted = _counted(folder) if folder is not None else None
     if counted is not None:
         return counted
@@ -54,7 +55,7 @@ def count_parameters(model: Model) -> int | None:
 @cache
 def shape(model: Model) -> Shape:
     """Return blocks and width from the model's config, or guess them from its size as such models are built."""
-    folder = local_model(model.id) or _cached(model)
+    folder = _folder(model)
     if folder is not None:
         config = _config(folder)
         blocks, width = _first(config, "num_hidden_layers", "n_layer"), _first(config, "hidden_size", "n_embd")
@@ -85,12 +86,9 @@ def _first(config: dict[str, Any], *names: str) -> int | None:
     return next((int(config[name]) for name in names if name in config), None)
 
 
-def _cached(model: Model) -> Path | None:
-    """Return the snapshot of a hub model in the local cache, if it is there."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(model.id, "config.json", revision=model.revision or "main")
-    return Path(found).parent if isinstance(found, str) else None
+def _folder(model: Model) -> Path | None:
+    """Return the folder of a bundled model or one on disk, or the snapshot of a hub model in the local cache."""
+    return resolve_model(model.id).path or cached_model(model.id, model.revision)
 
 
 def _counted(folder: Path) -> int | None:

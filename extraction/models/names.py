@@ -1,0 +1,130 @@
+"""Which model a name stands for: a bundled one, a folder on disk or a repository of the hub, however it is spelled."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from estimators.base import InputError
+from extraction import reference_models
+from extraction.versions import COMMIT, HUB_ID, content_hash, hub_commit, text_hash
+
+# A name of this form is a bundled model or a slip of the pen; those on the hub have an owner before a slash.
+_LIKE_BUNDLED = re.compile(rf"({'|'.join(reference_models.ARCHITECTURES)})-\d+[km]", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a model is found, and what tables call it.
+
+    Attributes:
+        kind: `bundled`, `disk` or `hub`.
+        display_name: the bundled name, the folder's or file's own name, or the id on the hub.
+        path: absolute path of a bundled model or one on disk, without links; None for one of the hub.
+    """
+
+    kind: Literal["bundled", "disk", "hub"]
+    display_name: str
+    path: Path | None = None
+
+    @property
+    def location(self) -> str:
+        """What `from_pretrained` takes; equal for all spellings of one model."""
+        return self.display_name if self.path is None else str(self.path)
+
+    @property
+    def family(self) -> str | None:
+        """The architecture of a bundled model."""
+        return self.display_name.rsplit("-", 1)[0] if self.kind == "bundled" else None
+
+
+def resolve_model(name: str | os.PathLike[str]) -> ModelSource:
+    """Find out what `name` stands for: a bundled model, else what lies on disk at that path, else an id on the hub.
+
+    Raises:
+        InputError: if it is a path without a model, or can be no id on the hub.
+
+    >>> resolve_model("gpt2-30k").kind, resolve_model("EleutherAI/pythia-70m").kind
+    ('bundled', 'hub')
+    """
+    text = os.fspath(name)
+    if text in reference_models.names():
+        return ModelSource("bundled", text, reference_models.path(text))
+    if not text.strip():
+        raise InputError(f"The name of a model is empty. {bundled(text)}")
+    place = os.path.abspath(os.path.expanduser(text))  # Path.expanduser would raise on an unknown user
+    if os.path.isdir(place):  # Path.is_dir would raise on an overlong name
+        if not os.path.isfile(os.path.join(place, "config.json")):
+            raise InputError(f"The folder {text} holds no config.json; give the folder that save_pretrained wrote.")
+        return ModelSource("disk", os.path.basename(place), Path(place).resolve())
+    if os.path.isfile(place):
+        raise InputError(f"{text} is a file; give the folder that holds the model's config.json.")
+    if not HUB_ID.fullmatch(text):
+        raise InputError(f"No model folder at {text!r}, and no id on the hub looks like that; check the path. "
+            f"{bundled(text)}")
+    if _LIKE_BUNDLED.fullmatch(text):
+        raise InputError(f"There is no bundled model {text}. {bundled(text)}")
+    return ModelSource("hub", text)
+
+
+def display_names(sources: Sequence[ModelSource]) -> dict[str, str]:
+    """Return by location what tables call each model: its own name, after as many folders as tell it from another's.
+
+    >>> one, two = (ModelSource("disk", "tiny", Path(f"/models/{run}/tiny")) for run in "ab")
+    >>> display_names([one, two, resolve_model("gpt2-30k")]).values()
+    dict_values(['a/tiny', 'b/tiny', 'gpt2-30k'])
+    """
+    distinct = {source.location: source for source in sources}
+    names = {location: source.display_name for location, source in distinct.items()}
+    for depth in range(2, 1 + max((len(Path(location).parts) for location in distinct), default=0)):
+        shared = {name for name in names.values() if [*names.values()].count(name) > 1}
+        for location, name in names.items():
+            if name in shared and distinct[location].kind == "disk":
+                names[location] = "/".join([*Path(location).parts[-depth:-1], distinct[location].display_name])
+    return names
+
+
+def same_model(name: str, other: str) -> bool:
+    """Whether two names in tables mean one model, however a folder was spelled.
+
+    >>> same_model("./runs/tiny/", "tiny"), same_model("owner/tiny", "tiny")
+    (True, False)
+    """
+    return _written(name) == _written(other)
+
+
+def _written(name: str) -> str:
+    """Return the name that tables give a model today; earlier ones hold folders as they were typed."""
+    is_path = name.startswith((".", "/", "~", os.sep)) or name.endswith("/") or name.count("/") > 1
+    return os.path.basename(os.path.abspath(os.path.expanduser(name))) if is_path else name
+
+
+def model_version(source: ModelSource, revision: str | None = None) -> str | None:
+    """Return the hash of a local model's files, or the commit of a hub model; None where the hub cannot be asked.
+
+    Raises:
+        InputError: if the hub has no such model or revision.
+    """
+    if source.path is None:
+        if revision is not None and COMMIT.fullmatch(revision):
+            return revision
+        try:
+            return hub_commit("model", source.display_name, revision or "main")
+        except InputError as error:
+            raise InputError(f"{error} It is no bundled model and no folder either. {bundled(source.display_name)}"
+            ) from error
+    inside = source.path.iterdir() if source.path.is_dir() else [source.path]
+    files = sorted(path for path in inside if path.is_file() and not path.name.startswith("."))
+    return text_hash("".join(f"{path.name}\0{content_hash(path)}\0" for path in files))
+
+
+def bundled(name: str) -> str:
+    """Name the bundled models, and the one nearest to `name`, for the end of a message."""
+    names = list(reference_models.names())
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"Bundled models: {', '.join(names)}" + (f"; nearest: {near[0]}." if near else ".")
