@@ -10,6 +10,7 @@ EMERGENCE = Schema(
     version=1,
     columns={
         "model": "string",
+        "path": "string",  # of a model on disk, absolute; null for bundled models and those of the hub
         "revision": "string",
         "family": "string",
         "parameters": "Int64",

@@ -14,12 +14,12 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from estimators.base import InputError
-from extraction.corpora.data_sets import open_data_set, parse_data_set
 from estimators.contracts.files import replacing
 from extraction.answers.collecting.endpoints import Capabilities, Endpoint, Sampling
 from extraction.answers.collecting.log import AnswerLog, answer_key
 from extraction.answers.collecting.replies import ALL_REASONING, is_count
 from extraction.answers.conversations import prompt_text
+from extraction.corpora.data_sets import open_data_set, parse_data_set
 from extraction.corpora.plain_text import text_at
 from extraction.tables import RESPONSES, Schema, check_table_path, read_table
 

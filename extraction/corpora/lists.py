@@ -134,10 +134,8 @@ def read_entities(path: Path) -> tuple[str, ...]:
     """Read the entities of a category from a file, one per line.
 
     Raises:
-        InputError: if there is no such file, or nothing in it.
+        InputError: if the file cannot be read, or there is nothing in it.
     """
-    if not path.is_file():
-        raise InputError(f"No list of entities at {path}; give list:FILE with one entity per line.")
     lines = (line.strip().rstrip(",") for text in documents(str(path)) for line in text.splitlines())
     entities = tuple(dict.fromkeys(line for line in lines if line))
     if not entities:

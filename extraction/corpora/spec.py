@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from estimators.base import InputError
 from extraction.corpora.categories import CATEGORIES, SHOWN
@@ -98,7 +98,7 @@ class CorpusSource:
         """Estimate, before anything is read, what `windows` windows of `tokens` tokens are: of text at most.
 
         >>> resolve_corpus("animal").workload(2000, None)
-        Workload(windows=2000, tokens=10, distinct=16)
+        Workload(windows=2000, tokens=10, distinct=17)
         """
         length = self.tokens(tokens, demonstration)
         if self.kind == "list":
@@ -110,8 +110,7 @@ class CorpusSource:
         return Workload(count, length, min(TOKENS_KNOWN, count * length))
 
 
-@dataclass(frozen=True, slots=True)
-class Workload:
+class Workload(NamedTuple):
     """Windows, tokens of each, and distinct tokens among them."""
 
     windows: int
@@ -134,10 +133,10 @@ def resolve_corpus(source: str | os.PathLike[str]) -> CorpusSource:
         return CorpusSource("hub", text)
     is_list = text.startswith("list:")
     place = os.path.abspath(os.path.expanduser(text.removeprefix("list:")))
+    if is_list and not os.path.isfile(place):
+        raise InputError(f"No list of entities at {place}; give list:FILE with one entity per line.")
     if os.path.exists(place):  # Path would raise on a long text
         return CorpusSource("list" if is_list else "file", text, Path(place))
-    if is_list:
-        raise InputError(f"No file {text.removeprefix('list:')} with the entities of a list; check the path.")
     near = difflib.get_close_matches(text.lower(), BUILT_IN, n=1, cutoff=0.4)
     raise InputError(
         f"Unknown corpus {text}: it is neither a file or folder nor one of {', '.join(BUILT_IN)}"

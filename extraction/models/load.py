@@ -34,7 +34,6 @@ class LanguageModel:
         model: the transformers model, in evaluation mode.
         tokenizer: its fast tokenizer.
         name: what tables call it: the bundled name, the folder's own name, or the id on the hub.
-        path: folder of a model on disk; None for bundled models and those of the hub.
         revision: commit or branch on the hub; None for bundled and local models.
         family: name of the bundled family, else the model type of the configuration.
         parameters: number of weights, tied ones once.
@@ -44,12 +43,12 @@ class LanguageModel:
         device: where token ids go in.
         context: longest input in tokens.
         prefix: token ids that the tokenizer puts before every text, such as BOS.
+        path: where a model on disk lies; None for bundled models and those of the hub.
     """
 
     model: Any
     tokenizer: Any
     name: str
-    path: Path | None
     revision: str | None
     family: str
     parameters: int
@@ -59,6 +58,7 @@ class LanguageModel:
     device: torch.device
     context: int
     prefix: tuple[int, ...]
+    path: Path | None = None
 
 
 def load_model(
@@ -143,7 +143,6 @@ def load_model(
         model=model,
         tokenizer=tokenizer,
         name=name,
-        path=source.path if source.kind == "disk" else None,
         revision=(getattr(config, "_commit_hash", None) or revision) if family is None else None,
         family=family or str(config.model_type),
         parameters=int(model.num_parameters()),
@@ -153,6 +152,7 @@ def load_model(
         device=input_device,
         context=int(context) if context else NO_LIMIT,
         prefix=added_prefix(tokenizer),
+        path=source.path if source.kind == "disk" else None,
     )
 
 

@@ -65,8 +65,9 @@ def resolve_model(name: str | os.PathLike[str]) -> ModelSource:
     if os.path.isfile(place):
         raise InputError(f"{text} is a file; give the folder that holds the model's config.json.")
     if not HUB_ID.fullmatch(text):
-        raise InputError(f"No model folder at {text!r}, and no id on the hub looks like that; check the path. "
-            f"{bundled(text)}")
+        raise InputError(
+            f"No model folder at {text!r}, and no id on the hub looks like that; check the path. {bundled(text)}"
+        )
     if _LIKE_BUNDLED.fullmatch(text):
         raise InputError(f"There is no bundled model {text}. {bundled(text)}")
     return ModelSource("hub", text)
@@ -79,7 +80,7 @@ def display_names(sources: Sequence[ModelSource]) -> dict[str, str]:
     >>> display_names([one, two, resolve_model("gpt2-30k")]).values()
     dict_values(['a/tiny', 'b/tiny', 'gpt2-30k'])
     """
-    distinct = {source.location: source for source in sources}
+    distinct = {source.location: source for source in reversed(sources)}  # of several spellings the first
     names = {location: source.display_name for location, source in distinct.items()}
     for depth in range(2, 1 + max((len(Path(location).parts) for location in distinct), default=0)):
         shared = {name for name in names.values() if [*names.values()].count(name) > 1}
@@ -87,6 +88,23 @@ def display_names(sources: Sequence[ModelSource]) -> dict[str, str]:
             if name in shared and distinct[location].kind == "disk":
                 names[location] = "/".join([*Path(location).parts[-depth:-1], distinct[location].display_name])
     return names
+
+
+def distinct_models(names: Sequence[str]) -> dict[str, str]:
+    """Return what was given for each model, of several spellings the first, and what tables call it.
+
+    Raises:
+        InputError: if a name stands for no model; see `resolve_model`.
+
+    >>> distinct_models(["gpt2-30k", "gpt2-90k", "gpt2-30k"])
+    {'gpt2-30k': 'gpt2-30k', 'gpt2-90k': 'gpt2-90k'}
+    """
+    sources = [resolve_model(name) for name in names]
+    first: dict[str, str] = {}
+    for name, source in zip(names, sources, strict=True):
+        first.setdefault(source.location, name)
+    labels = display_names(sources)
+    return {name: labels[location] for location, name in first.items()}
 
 
 def same_model(name: str, other: str) -> bool:
@@ -100,8 +118,9 @@ def same_model(name: str, other: str) -> bool:
 
 def _written(name: str) -> str:
     """Return the name that tables give a model today; earlier ones hold folders as they were typed."""
-    is_path = name.startswith((".", "/", "~", os.sep)) or name.endswith("/") or name.count("/") > 1
-    return os.path.basename(os.path.abspath(os.path.expanduser(name))) if is_path else name
+    place = os.path.abspath(os.path.expanduser(name))
+    is_path = name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1 or os.path.isdir(place)
+    return os.path.basename(place) if is_path else name
 
 
 def model_version(source: ModelSource, revision: str | None = None) -> str | None:
@@ -116,7 +135,8 @@ def model_version(source: ModelSource, revision: str | None = None) -> str | Non
         try:
             return hub_commit("model", source.display_name, revision or "main")
         except InputError as error:
-            raise InputError(f"{error} It is no bundled model and no folder either. {bundled(source.display_name)}"
+            raise InputError(
+                f"{error} It is no bundled model and no folder either. {bundled(source.display_name)}"
             ) from error
     inside = source.path.iterdir() if source.path.is_dir() else [source.path]
     files = sorted(path for path in inside if path.is_file() and not path.name.startswith("."))

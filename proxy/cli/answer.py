@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -33,15 +34,16 @@ def answer(
 
     from extraction import generate_answers, load_model
     from extraction import prompts as read_prompts
+    from extraction.models.names import distinct_models
     from extraction.tables import RESPONSES, check_table_path
 
     if out is not None:
         check_table_path(out)
     asked = read_prompts(prompts)
     tables = []
-    for name in models:
-        model = load_model(name, device=device)
-        with progress(f"{name} answers") as told:
+    for name, display_name in distinct_models(models).items():
+        model = replace(load_model(name, device=device), name=display_name)
+        with progress(f"{display_name} answers") as told:
             tables.append(
                 generate_answers(
                     model,

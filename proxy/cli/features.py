@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +37,7 @@ def features(
     from estimators.base import InputError
     from extraction import load_model
     from extraction.answers.responses import read_responses
+    from extraction.models.names import distinct_models
     from extraction.tables import check_table_path, read_table
     from proxy.features.table import compute_features, join_target
     from proxy.measurement.table import peak_emergence
@@ -52,7 +54,10 @@ def features(
             if corpus not in known:
                 raise InputError(f"{emergence} holds no corpus {corpus}; it has {', '.join(known)}.")
             peaks = peaks[peaks["corpus"] == corpus]
-    models = [load_model(name) for name in readers or ["gpt2-2m"]]
+    models = [
+        replace(load_model(name), name=display_name)
+        for name, display_name in distinct_models(readers or ["gpt2-2m"]).items()
+    ]
     with progress("Reading answers") as tell:
         frame = compute_features(answers, models, seed=seed, progress=tell)
     remarks = frame.attrs["remarks"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -84,6 +85,7 @@ def measure(
     from extraction import load_model, random_twin
     from extraction import windows as make_windows
     from extraction.corpora.token_windows import fewer_windows
+    from extraction.models.names import distinct_models
     from extraction.tables import check_table_path, write_table
     from proxy.measurement.table import emergence_by_block
     from proxy.measurement.table import measure as measure_model
@@ -99,17 +101,20 @@ def measure(
         raise InputError(f"--memory-gb is a size in GB above 0; got {memory_gb:g}.")
     tables: list[pd.DataFrame] = []
     said: list[pd.DataFrame] = []
-    with closing(_each_kept(models, tables, out)) as each:
+    names = distinct_models(models)
+    if len(names) < len(models):
+        _remark(f"Models given more than once are measured once: {', '.join(names)}")
+    with closing(_each_kept([*names], tables, out)) as each:
         for name in each:
-            model = load_model(name, revision=revision, device=device)
+            model = replace(load_model(name, revision=revision, device=device), name=names[name])
             chosen = make_windows(
                 corpus, model.tokenizer, tokens=tokens, count=windows, seed=seed, prefix=model.prefix, column=column
             )
             if fewer := fewer_windows(chosen, windows):
-                _remark(f"{name}: {fewer}")
+                _remark(f"{model.name}: {fewer}")
             if chosen.dropped:
                 _remark(
-                    f"{name}: {len(chosen.dropped)} entities are not single tokens here and were left out: "
+                    f"{model.name}: {len(chosen.dropped)} entities are not single tokens here and were left out: "
                     f"{', '.join(chosen.dropped)}"
                 )
             cases = [(model, chosen)]
@@ -137,8 +142,8 @@ def measure(
         write_table(pd.concat(said, ignore_index=True), behaviour)
         _remark(f"Wrote {sum(map(len, said))} rows to {behaviour}")
     if not as_json:
-        names = {"model": "model", "corpus": "corpus", **SHOWN} if shuffled else SHOWN
-        shown = emergence_by_block(table)[list(names)].rename(columns=names)
+        columns = {"model": "model", "corpus": "corpus", **SHOWN} if shuffled else SHOWN
+        shown = emergence_by_block(table)[list(columns)].rename(columns=columns)
         show(shown, f"E(l) on {chosen.corpus}, last position, bits")
     if out is not None or as_json:
         emit(table, out, as_json=as_json, schema=EMERGENCE)

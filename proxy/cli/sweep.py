@@ -10,6 +10,7 @@ from proxy.cli.console import emit, screen, show
 
 if TYPE_CHECKING:
     from proxy.sweeps.config import SweepConfig
+    from proxy.sweeps.plan import Plan
 
 
 def sweep(
@@ -133,13 +134,20 @@ def _warn(text: str, style: str) -> None:
 
 
 def _show_plan(settings: SweepConfig, where: str, address: str | None, as_json: bool) -> None:
+    from proxy.sweeps.jobs import require_reachable
+    from proxy.sweeps.plan import plan
+
+    planned = plan(settings, where, address=address)
+    _print_plan(planned, where, as_json)
+    require_reachable(planned.absent)  # after the plan, which may be of use all the same
+
+
+def _print_plan(planned: Plan, where: str, as_json: bool) -> None:
     import json
     import sys
 
     from proxy.cli.watching import duration
-    from proxy.sweeps.plan import plan
 
-    planned = plan(settings, where, address=address)
     if as_json:
         summary = {
             "jobs": planned.jobs,
@@ -148,6 +156,7 @@ def _show_plan(settings: SweepConfig, where: str, address: str | None, as_json: 
             "workers": planned.workers,
             "seconds": planned.seconds,
             "remarks": planned.remarks,
+            "absent": planned.absent,
             "models": json.loads(planned.models.to_json(orient="records")),
         }
         sys.stdout.write(json.dumps(summary, indent=1) + "\n")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from estimators.base import InputError, Progress
+from extraction.models.names import same_model
 from extraction.tables import RESPONSES
 from proxy.features.behaviour import accuracy_by_shots, behaviour_features
 from proxy.features.readers import RESOLUTIONS, Reader, read_features
@@ -124,13 +125,29 @@ def join_target(frame: pd.DataFrame, peaks: pd.DataFrame) -> pd.DataFrame:
     corpora = sorted(peaks["corpus"].unique())
     if len(corpora) != 1:
         raise InputError(f"The emergence table holds the corpora {', '.join(corpora)}; name one by --corpus.")
-    missing = sorted(set(frame["model"]) - set(peaks["model"]))
+    measured_as = {name: _found_as(name, peaks["model"].tolist()) for name in frame["model"]}
+    missing = sorted(name for name, found in measured_as.items() if found is None)
     if missing:
         raise InputError(f"No emergence was measured for {', '.join(missing)}; measure them first (emergence sweep).")
+    frame = frame.assign(model=frame["model"].map(measured_as).astype("string"))
     measured = peaks.assign(**{"meta.log_parameters": np.log10(peaks["parameters"].astype("Float64"))})
     columns = ["model", "family", "meta.log_parameters", "corpus", "emergence_bits", "emergence_bits_std_error"]
     joined = frame.merge(measured[columns], on="model", how="left", validate="one_to_one")
     return REFERENCES.conform(joined)
+
+
+def _found_as(name: str, measured: Sequence[str]) -> str | None:
+    """Return the one of the `measured` models that `name` is, however its folder was spelled; None if none is.
+
+    Raises:
+        InputError: if several may be meant.
+    """
+    if name in measured:
+        return name
+    found = [other for other in measured if same_model(name, other)]
+    if len(found) > 1:
+        raise InputError(f"{name} may be {' or '.join(found)} of the emergence table; name it alike in both tables.")
+    return found[0] if found else None
 
 
 def _short(name: str) -> str:

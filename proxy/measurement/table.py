@@ -116,6 +116,7 @@ def measure(
     return EMERGENCE.conform(
         table.assign(
             model=model.name,
+            path=None if model.path is None else str(model.path),
             revision=model.revision,
             family=model.family,
             parameters=model.parameters,

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from estimators.base import InputError
 from estimators.contracts.conventions import SHUFFLED, TWIN
 from estimators.contracts.results_folder import RESULT_VERSION
+from extraction.corpora.spec import CorpusSource, resolve_corpus
+from extraction.models.names import display_names, model_version, resolve_model
+from extraction.versions import cached_model
 from proxy.schemas import EMERGENCE
 from proxy.sweeps.config import Control, Corpus, Measurement, Model, Resources, SweepConfig
-from proxy.sweeps.identity import corpus_versions, model_versions
+
+HUB_CALLS = 16  # at once
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,10 @@ class Job:
 
     Attributes:
         model: what to load.
+        model_label: what tables call it, however a folder was spelled.
         model_version: hash of a local model's files, or the commit of a hub model; None where not known.
         corpus: what to measure it on.
+        corpus_label: what tables call it: a file goes by its own name, without its folder.
         corpus_version: hash of the corpus' content, or the commit of a data set of the hub.
         measurement: how bits are estimated, with its resolutions filled in.
         control: None for the model itself.
@@ -33,8 +40,10 @@ class Job:
     """
 
     model: Model
+    model_label: str
     model_version: str | None
     corpus: Corpus
+    corpus_label: str
     corpus_version: str
     measurement: Measurement
     control: Control | None = None
@@ -44,11 +53,11 @@ class Job:
     @property
     def settings(self) -> dict[str, Any]:
         """All that determines the result, as JSON types; what only decides where it runs is left out."""
-        model = self.model.model_dump(mode="json", exclude={"parameters", "resources"})
+        model, revision = self.model.model_dump(mode="json", exclude={"parameters", "resources"}), self.model.revision
         return {
-            "model": model | {"revision": None if self.model.revision == "main" else self.model.revision},
+            "model": model | {"id": self.model_label, "revision": None if revision == "main" else revision},
             "model_version": self.model_version,
-            "corpus": self.corpus.model_dump(mode="json"),
+            "corpus": self.corpus.model_dump(mode="json") | {"source": self.corpus_label},
             "corpus_version": self.corpus_version,
             "measurement": self.measurement.model_dump(mode="json"),
             "control": self.control,
@@ -74,8 +83,8 @@ class Job:
 
     @property
     def model_name(self) -> str:
-        """The model's name in tables: its id, and for a twin what was done to it."""
-        return f"{self.model.id}{TWIN}" if self.twin else self.model.id
+        """The model's name in tables, with the mark of a twin."""
+        return f"{self.model_label}{TWIN}" if self.twin else self.model_label
 
     @property
     def twin(self) -> bool:
@@ -84,10 +93,8 @@ class Job:
 
     @property
     def corpus_name(self) -> str:
-        """The corpus' name in tables: a file goes by its own name, without its folder; shuffled windows are marked."""
-        source = self.corpus.source
-        name = source if source.startswith(("hf:", "list:")) else Path(source).name
-        return f"{name}{SHUFFLED}" if self.control == "shuffled" else name
+        """The corpus' name in tables, with the mark of shuffled windows."""
+        return f"{self.corpus_label}{SHUFFLED}" if self.control == "shuffled" else self.corpus_label
 
     @property
     def label(self) -> str:
@@ -112,22 +119,29 @@ def make_jobs(config: SweepConfig) -> list[Job]:
         InputError: if a model or corpus does not exist, or two jobs would be the same work.
     """
     measurement = _resolved(config.measurement)
-    corpora = list(zip(config.corpora, corpus_versions([corpus.source for corpus in config.corpora]), strict=True))
+    sources = [resolve_model(model.id) for model in config.models]
+    labels = display_names(sources)
+    corpora = [resolve_corpus(corpus.source) for corpus in config.corpora]
+    with ThreadPoolExecutor(HUB_CALLS) as pool:
+        model_versions = [*pool.map(model_version, sources, [model.revision for model in config.models])]
+        corpus_versions = [*pool.map(CorpusSource.version, corpora)]
     controls = sorted(config.controls, key=lambda control: control == "random-weights")  # one loading's stand together
     jobs = [
         Job(
-            model,
-            version,
-            corpus,
-            content,
-            measurement,
-            control,
-            config.seed,
-            (model.resources or Resources()).over(config.resources),
+            model=model,
+            model_label=labels[source.location],
+            model_version=version,
+            corpus=corpus,
+            corpus_label=corpus_source.label,
+            corpus_version=content,
+            measurement=measurement,
+            control=control,
+            seed=config.seed,
+            resources=(model.resources or Resources()).over(config.resources),
         )
-        for model, version in zip(config.models, model_versions(config.models), strict=True)
+        for model, source, version in zip(config.models, sources, model_versions, strict=True)
         for control in (None, *controls)
-        for corpus, content in corpora
+        for corpus, corpus_source, content in zip(config.corpora, corpora, corpus_versions, strict=True)
     ]
     by_key: dict[str, Job] = {}
     for job in jobs:
@@ -137,19 +151,29 @@ def make_jobs(config: SweepConfig) -> list[Job]:
     return jobs
 
 
-def require_reachable(jobs: list[Job]) -> None:
-    """Refuse models that cannot be loaded without the hub, where the hub is switched off.
+def out_of_reach(jobs: Sequence[Job]) -> list[str]:
+    """Return the ids of hub models that are not in this machine's cache while the hub cannot be asked for them."""
+    from huggingface_hub import constants
+
+    absent = {}
+    for job in jobs:
+        hub = resolve_model(job.model.id).kind == "hub"
+        if hub and (job.model_version is None or constants.HF_HUB_OFFLINE):
+            absent[job.model.id] = cached_model(job.model.id, job.model_version or job.model.revision) is None
+    return [name for name, is_absent in absent.items() if is_absent]
+
+
+def require_reachable(absent: Sequence[str]) -> None:
+    """Refuse the models of `out_of_reach`, if there are any.
 
     Raises:
         InputError: naming them.
     """
-    from huggingface_hub import constants
-
-    absent = list(dict.fromkeys(job.model.id for job in jobs if job.model_version is None))
-    if constants.HF_HUB_OFFLINE and absent:
+    if absent:
         raise InputError(
-            f"HF_HUB_OFFLINE is set, but {', '.join(absent)} {'is' if len(absent) == 1 else 'are'} neither bundled, "
-            "nor a folder, nor in the hub's cache on this machine; check the name, or unset it for a first download."
+            f"{', '.join(absent)} {'is' if len(absent) == 1 else 'are'} neither bundled, nor a folder, nor in the "
+            "hub's cache on this machine, and the hub cannot be reached (or HF_HUB_OFFLINE is set): check the name, or "
+            "connect for a first download."
         )
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from extraction.corpora.categories import CATEGORIES, SHOWN
+from extraction.corpora.spec import Workload, resolve_corpus
 from proxy.sweeps.cluster import Cluster, this_machine
 from proxy.sweeps.config import SweepConfig
-from proxy.sweeps.jobs import Job, make_jobs
+from proxy.sweeps.jobs import Job, make_jobs, out_of_reach
 from proxy.sweeps.placement import STATES_GB, Demand, Node, demand, misfits, place, weights_gb
 from proxy.sweeps.sizes import count_parameters, shape
 from proxy.sweeps.store.results import Found, ResultsStore
@@ -32,9 +32,6 @@ GPU_FLOPS = 5e13
 CORE_SCORES = 7e8  # of query x reference x resolution per second, with the products behind them
 GPU_SCORES = 1e10
 PILOT_WINDOWS = 2048  # run twice, for the statistics
-TOKENS_KNOWN = 20_000  # distinct tokens that a text corpus shows at most
-TYPICAL_TOKENS = 8
-ALL_WINDOWS = 400_000  # of a text whose windows are all taken
 SPILL_GB = 50.0  # that `proxy.measurement.table` lets a job spill where the config does not say
 
 
@@ -52,6 +49,7 @@ class Plan:
         seconds: estimate of the time until the end.
         measured: whether the estimate is scaled by jobs done before.
         remarks: what a person should know before starting.
+        absent: hub models that this machine cannot load, for which a sweep on it would refuse to start.
     """
 
     models: pd.DataFrame
@@ -62,6 +60,7 @@ class Plan:
     seconds: float
     measured: bool
     remarks: tuple[str, ...]
+    absent: tuple[str, ...] = ()
 
 
 def plan(config: SweepConfig, results: Path | str, *, address: str | None = None) -> Plan:
@@ -115,6 +114,7 @@ def plan(config: SweepConfig, results: Path | str, *, address: str | None = None
         seconds=makespan,
         measured=bool(found.seconds),
         remarks=(*_remarks(models), *_spills([job for job in jobs if job.key not in found.done])),
+        absent=tuple(out_of_reach(jobs)) if address is None else (),
     )
 
 
@@ -157,10 +157,10 @@ def _spills(jobs: Sequence[Job]) -> list[str]:
 def spilled_gb(job: Job) -> float:
     """Estimate the states in GB that a job spills to disk, as `extraction.spilled_bytes`; 0 where memory holds them."""
     size, settings = shape(job.model), job.measurement
-    windows, tokens, distinct = workload(job)
+    work = workload(job)
     features = min(settings.project or size.width, size.width)
     points = size.blocks + (settings.estimator != "sample-propagation")  # trained ones also see what enters block 0
-    states = 4e-9 * points * features * (windows * tokens + distinct)
+    states = 4e-9 * points * features * (work.windows * work.tokens + work.distinct)
     return states if states > (job.resources.states_gb or STATES_GB) / 2 else 0.0
 
 
@@ -169,32 +169,25 @@ def load_seconds(job: Job, wanted: Demand) -> float:
     return LOAD_SECONDS + weights_gb(job.model, on_gpu=bool(wanted.gpus)) / LOAD_GB_PER_SECOND
 
 
-def workload(job: Job) -> tuple[int, int, int]:
-    """Return windows, tokens of a window and distinct tokens: of the paper's lists as they are, of text at most."""
+def workload(job: Job) -> Workload:
+    """Return windows, tokens of a window and distinct tokens: of lists as they are, of text at most."""
     corpus = job.corpus
-    entities = CATEGORIES.get(corpus.source)
-    if entities is not None:
-        shown = (corpus.tokens or corpus.demonstration * SHOWN[corpus.source]) // corpus.demonstration
-        total = math.perm(len(entities), shown)
-        distinct = len(entities) * (corpus.demonstration - 1) + 1
-        return min(corpus.windows or total, total), shown * corpus.demonstration, distinct
-    windows, tokens = corpus.windows or ALL_WINDOWS, corpus.tokens or TYPICAL_TOKENS
-    return windows, tokens, min(TOKENS_KNOWN, windows * tokens)
+    return resolve_corpus(corpus.source).workload(corpus.windows, corpus.tokens, corpus.demonstration)
 
 
 def job_seconds(job: Job, wanted: Demand) -> float:
     """Estimate how long a job takes once its model is loaded: running the model, then comparing all states."""
     size = shape(job.model)
     parameters = count_parameters(job.model) or 12 * size.blocks * size.width**2
-    windows, tokens, distinct = workload(job)
+    work = workload(job)
     resolutions = max(1, len(job.measurement.resolutions))
     flops, scores = (
         (GPU_FLOPS * wanted.gpus, GPU_SCORES * wanted.gpus)
         if wanted.gpus
         else (CORE_FLOPS * wanted.cpus, CORE_SCORES * wanted.cpus)
     )
-    run_tokens = (windows + min(windows, PILOT_WINDOWS)) * tokens + distinct
-    pairs = size.blocks * tokens * windows * min(windows, job.measurement.queries)
+    run_tokens = (work.windows + min(work.windows, PILOT_WINDOWS)) * work.tokens + work.distinct
+    pairs = size.blocks * work.tokens * work.windows * min(work.windows, job.measurement.queries)
     return 2 * parameters * run_tokens / flops + pairs * resolutions / scores
 
 

@@ -11,7 +11,7 @@ from estimators.base import EmergenceError, Progress
 from proxy.sweeps.cluster import Cluster
 from proxy.sweeps.config import SweepConfig
 from proxy.sweeps.driver import Driver
-from proxy.sweeps.jobs import make_jobs, require_reachable
+from proxy.sweeps.jobs import make_jobs, out_of_reach, require_reachable
 from proxy.sweeps.slots import Event
 from proxy.sweeps.store.claims import Claims
 from proxy.sweeps.store.provenance import header
@@ -79,7 +79,7 @@ def sweep(
     jobs = make_jobs(config)
     running = cluster or Cluster(address)
     if running.address is None:  # workers elsewhere may have in their cache what this machine lacks
-        require_reachable(jobs)
+        require_reachable(out_of_reach(jobs))
     store = ResultsStore(open_storage(results))
     tell = watch or (lambda event: None)
     failed: list[dict[str, Any]] = []

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from estimators.base import EmergenceError
 from estimators.contracts.results_folder import blank_record
-from proxy.sweeps.identity import COMMIT
+from extraction.versions import COMMIT
 from proxy.sweeps.jobs import Job
 from proxy.sweeps.store.provenance import accelerators
 from proxy.sweeps.store.results import to_parquet, windows_to_parquet

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from extraction import reference_models
 from proxy.sweeps.config import load_config, shipped_sweeps
 
 SHIPPED = {"demo", "paper", "pythia", "gemma", "references"}
@@ -19,9 +20,11 @@ def test_all_of_them_are_here() -> None:
 @pytest.mark.parametrize("name", sorted(SHIPPED))
 def test_it_can_be_planned(name: str, emergence: Callable[..., Any], tmp_path: Path) -> None:
     outcome = emergence("sweep", name, "--dry-run", "--json", "--results", tmp_path / "results")
-    assert outcome.code == 0, outcome.err
     plan = json.loads(outcome.out)
     config = load_config(name)
+    hub = {model.id for model in config.models} - set(reference_models.names())
+    assert set(plan["absent"]) == hub  # nothing is downloaded in tests
+    assert outcome.code == (2 if hub else 0), outcome.err
     assert config.name == name
     assert config.description
     assert plan["jobs"] == len(config.models) * len(config.corpora) * (1 + len(config.controls))
@@ -31,8 +34,6 @@ def test_it_can_be_planned(name: str, emergence: Callable[..., Any], tmp_path: P
 
 
 def test_the_demo_is_every_bundled_model() -> None:
-    from extraction import reference_models
-
     assert {model.id for model in load_config("demo").models} == set(reference_models.names())
 
 
@@ -40,6 +41,7 @@ def test_the_plan_says_what_does_not_fit(emergence: Callable[..., Any], tmp_path
     config = tmp_path / "large.yaml"
     config.write_text("models: [gpt2-30k, some/model-900b]\ncorpora: [animal]\n")
     outcome = emergence("sweep", config, "--dry-run", "--results", tmp_path / "results")
-    assert outcome.code == 0
+    assert outcome.code == 2
+    assert "some/model-900b is neither bundled, nor a folder, nor in the hub's cache" in outcome.err
     assert "No node has room for some/model-900b" in outcome.err
     assert "2 jobs, 0 done" in outcome.err

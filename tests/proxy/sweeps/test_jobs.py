@@ -9,7 +9,7 @@ import pytest
 from estimators.base import InputError
 from extraction import reference_models
 from proxy.sweeps.config import parse_config
-from proxy.sweeps.jobs import make_jobs, require_reachable
+from proxy.sweeps.jobs import make_jobs, out_of_reach, require_reachable
 
 BASE: dict[str, Any] = {"name": "small", "models": ["gpt2-30k"], "corpora": ["animal"]}
 
@@ -131,6 +131,22 @@ def test_two_names_of_one_folder_stay_two_jobs(tmp_path: Path) -> None:
     assert len(set(keys(models=[str(one), str(two)]))) == 2
 
 
+def test_every_spelling_of_a_folder_is_the_same_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = copied("gpt2-30k", tmp_path / "tiny")
+    (tmp_path / "text.txt").write_text("One sentence. " * 50)
+    spelled = [keys(models=[str(name)], corpora=["text.txt"]) for name in ("tiny", "./tiny/", folder)]
+    assert spelled[0] == spelled[1] == spelled[2]
+    assert keys(models=["tiny"], corpora=["./text.txt"]) == spelled[0]
+    with pytest.raises(InputError, match=r"tiny on animal is listed twice in small"):
+        keys(models=["tiny", "./tiny"])
+
+
+def test_two_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    folders = [str(copied("gpt2-30k", tmp_path / run / "tiny")) for run in "ab"]
+    assert [job.model_name for job in make_jobs(parse_config({**BASE, "models": folders}))] == ["a/tiny", "b/tiny"]
+
+
 def test_a_hub_model_out_of_reach_can_still_be_planned() -> None:
     job = make_jobs(parse_config({**BASE, "models": ["EleutherAI/pythia-70m"]}))[0]
     assert job.model_version is None
@@ -138,8 +154,15 @@ def test_a_hub_model_out_of_reach_can_still_be_planned() -> None:
 
 def test_a_model_that_is_nowhere_is_refused_where_the_hub_is_switched_off() -> None:
     jobs = make_jobs(parse_config({**BASE, "models": ["gpt2-30k", "EleutherAI/pythia-70m"]}))
-    with pytest.raises(InputError, match=r"HF_HUB_OFFLINE is set, but EleutherAI/pythia-70m is neither"):
-        require_reachable(jobs)
+    assert out_of_reach(jobs) == ["EleutherAI/pythia-70m"]
+    with pytest.raises(InputError, match=r"EleutherAI/pythia-70m is neither bundled, nor a folder, nor in the hub's"):
+        require_reachable(out_of_reach(jobs))
+
+
+def test_a_commit_that_is_not_in_the_cache_is_out_of_reach_too() -> None:
+    commit = "0123456789abcdef" * 2 + "01234567"
+    models = [{"id": "EleutherAI/pythia-70m", "revision": commit}]
+    assert out_of_reach(make_jobs(parse_config({**BASE, "models": models}))) == ["EleutherAI/pythia-70m"]
 
 
 def test_an_empty_text_is_refused(tmp_path: Path) -> None:
@@ -158,9 +181,9 @@ def test_a_commit_is_its_own_version() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"corpora": ["anmal"]}, r"No corpus anmal: .*did you mean animal\?"),
-        ({"corpora": ["/nowhere/text.txt"]}, "No corpus /nowhere/text.txt"),
-        ({"models": ["./nowhere"]}, "No model folder at ./nowhere"),
+        ({"corpora": ["anmal"]}, r"Unknown corpus anmal: .*nearest: animal\."),
+        ({"corpora": ["/nowhere/text.txt"]}, "Unknown corpus /nowhere/text.txt"),
+        ({"models": ["./nowhere"]}, "No model folder at './nowhere'"),
         ({"measurement": {"estimator": "mime"}}, "Unknown estimator 'mime'.*'mine'"),
         ({"measurement": {"options": {"epochs": 3}}}, "sample-propagation takes none"),
         ({"measurement": {"estimator": "mine", "resolutions": [0.1]}}, "mine has no resolutions"),
