@@ -80,7 +80,9 @@ def display_names(sources: Sequence[ModelSource]) -> dict[str, str]:
     >>> display_names([one, two, resolve_model("gpt2-30k")]).values()
     dict_values(['a/tiny', 'b/tiny', 'gpt2-30k'])
     """
-    distinct = {source.location: source for source in reversed(sources)}  # of several spellings the first
+    distinct: dict[str, ModelSource] = {}
+    for source in sources:
+        distinct.setdefault(source.location, source)  # of several spellings the first
     names = {location: source.display_name for location, source in distinct.items()}
     for depth in range(2, 1 + max((len(Path(location).parts) for location in distinct), default=0)):
         shared = {name for name in names.values() if [*names.values()].count(name) > 1}
