@@ -170,7 +170,7 @@ def test_every_figure_of_a_page_is_there_and_every_figure_is_on_a_page():
     shown = {
         (ROOT / page).parent.joinpath(name).resolve()
         for page in PAGES
-        for name in re.findall(r"!\[[^\]]*\]\(([^)]+\.png)\)", (ROOT / page).read_text(encoding="utf-8"))
+        for name in re.findall(r"!\[[^\]]*\]\(([^)]+\.(?:png|svg))\)", (ROOT / page).read_text(encoding="utf-8"))
     }
     assert shown == {path.resolve() for path in (ROOT / "docs/images").iterdir()}
 

@@ -11,126 +11,52 @@ from pathlib import Path
 
 import pytest
 
+from docs.architecture_picture import PACKAGES, PICTURE, arrows, code_map, modules, picture, room_arrows, room_of
+
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("estimators", "extraction", "proxy", "tracking")
 CONTRACTS = {
     "estimators.base",
     *(f"estimators.contracts.{path.stem}" for path in (ROOT / "estimators" / "contracts").glob("[!_]*.py")),
 }
 
 
-# Which rooms of its own package a room may import; what it may import of others says `test_packages_...` below.
-# A room is a folder, or a file that lies in a package itself. A package's __init__ names them all and is none.
-ROOMS: dict[str, set[str]] = {
-    "estimators.base": set(),
-    "estimators.contracts": {"estimators.base"},
-    "estimators": {"estimators.base", "estimators.contracts"},
-    "extraction.reading": set(),
-    "extraction.tables": {"extraction.reading"},
-    "extraction.reference_models": set(),
-    "extraction.versions": set(),
-    "extraction.models": {"extraction.reference_models", "extraction.tables", "extraction.versions"},
-    "extraction.corpora": {
-        "extraction.models",
-        "extraction.reading",
-        "extraction.tables",
-        "extraction.versions",
-    },
-    "extraction.states": {"extraction.models", "extraction.corpora", "extraction.tables"},
-    "extraction.answers": {"extraction.models", "extraction.corpora", "extraction.reading", "extraction.tables"},
-    "proxy.schemas": set(),
-    "proxy.measurement": {"proxy.schemas"},
-    "proxy.features": {"proxy.schemas", "proxy.measurement"},
-    "proxy.regression": {"proxy.schemas", "proxy.measurement"},
-    "proxy.sweeps.store": {"proxy.schemas", "proxy.measurement"},
-    "proxy.sweeps": {"proxy.schemas", "proxy.measurement", "proxy.sweeps.store"},
-    "proxy.cli": {
-        "proxy.schemas",
-        "proxy.measurement",
-        "proxy.features",
-        "proxy.regression",
-        "proxy.sweeps",
-        "proxy.sweeps.store",
-    },
-    "tracking.results": {"tracking.summary"},
-    "tracking.summary": set(),
-    "tracking.pairing": set(),
-    "tracking.comparison": {
-        "tracking.results",
-        "tracking.summary",
-        "tracking.pairing",
-        "tracking.mlflow",
-        "tracking.reports",
-    },
-    "tracking.reports": {"tracking.results", "tracking.summary"},
-    "tracking.mlflow": {"tracking.results", "tracking.summary", "tracking.reports"},
-    "ray_configs": set(),
-}
-
-
-def _modules() -> dict[str, Path]:
-    """Return every module of the packages by its dotted name."""
-    found = {}
-    for package in (*PACKAGES, "ray_configs"):
-        for path in (ROOT / package).rglob("*.py"):
-            parts = path.relative_to(ROOT).with_suffix("").parts
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
-
-
-def _arrows() -> dict[str, set[str]]:
-    """Return which modules each one imports: also inside functions, and for the eyes of the type checker alone."""
-    modules = _modules()
-    arrows: dict[str, set[str]] = {}
-    for name, path in modules.items():
-        named: set[str] = set()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                named |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                # a name is a module, or lives in the one that it is imported from
-                inner = {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
-                named |= {dotted if dotted in modules else node.module for dotted in inner.values()}
-        arrows[name] = (named & modules.keys()) - {name}
-    return arrows
-
-
-def _room(module: str) -> str:
-    """Return the room of a module: the longest name in `ROOMS` that it starts with, "" for a package's __init__."""
-    return max((room for room in ROOMS if f"{module}.".startswith(f"{room}.")), key=len, default="")
+ROOMS = code_map()  # by docs/architecture.md: which rooms of its own package a room may import
 
 
 def test_every_folder_of_modules_is_installed() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
-    folders = {".".join(path.parent.relative_to(ROOT).parts) for path in _modules().values()}
+    folders = {".".join(path.parent.relative_to(ROOT).parts) for path in modules().values()}
     assert sorted(folders) == sorted(listed)
 
 
 def test_no_circle_of_modules() -> None:
     try:
-        TopologicalSorter(_arrows()).prepare()
+        TopologicalSorter(arrows()).prepare()
     except CycleError as error:
         pytest.fail(f"a circle: {' <- '.join(error.args[1])}")
 
 
-def test_every_module_is_in_a_room() -> None:
-    homeless = [module for module in _modules() if not _room(module) and module not in PACKAGES]
-    assert not homeless
+def test_the_code_map_has_every_module_and_no_room_that_is_not_there() -> None:
+    every = modules()
+    assert [name for name in every if not room_of(name, ROOMS) and name not in {*PACKAGES, "ray_configs"}] == []
+    assert [room for room in ROOMS if room not in every] == []
+    assert [(room, other) for room, allowed in ROOMS.items() for other in allowed if other not in ROOMS] == []
 
 
-def test_rooms_import_only_what_their_row_allows() -> None:
+def test_rooms_import_only_what_their_row_of_the_code_map_allows() -> None:
     bad = []
-    for module, named in _arrows().items():
-        room = _room(module)
-        for other in named:
-            same_package = module.split(".")[0] == other.split(".")[0]
-            if room and same_package and _room(other) not in {room, *ROOMS[room]}:
-                bad.append(f"{module} imports {other}, but {room} may import {sorted(ROOMS[room]) or 'no other room'}")
+    for room, named in room_arrows(ROOMS).items():
+        own = {other for other in named if other.split(".")[0] == room.split(".")[0]}
+        bad += [f"{room} imports {other}, which its row of docs/architecture.md lacks" for other in own - ROOMS[room]]
     assert not bad
 
 
 def test_the_rooms_have_no_circle() -> None:
     TopologicalSorter(ROOMS).prepare()
+
+
+def test_the_picture_of_the_rooms_is_current() -> None:
+    assert PICTURE.read_text(encoding="utf-8") == picture(), "run `python docs/architecture_picture.py`"
 
 
 def _imports(package: str) -> list[tuple[Path, str]]:
