@@ -3,7 +3,7 @@
     python benchmarks/extraction_speed.py                        # CPU, 124M parameters, 40 minutes on 2 cores
     python benchmarks/extraction_speed.py --windows 3000 --distinct 400 --repeats 2 --memory     # throughput alone
     python benchmarks/extraction_speed.py --windows 0 --inner 64                                 # memory alone
-    python benchmarks/extraction_speed.py --windows 0 --memory 300000 --memory-gb 1 --limit-gb 3 # paper's size, an hour
+    python benchmarks/extraction_speed.py --windows 0 --memory 300000 --states-gb 1 --limit-gb 3 # paper's size, an hour
     python benchmarks/extraction_speed.py --device cuda --dtype bfloat16 --windows 100000
     python benchmarks/extraction_speed.py --layers 2 --width 64 --windows 1000 --memory 500 5000  # only to try
 
@@ -34,6 +34,7 @@ import torch
 from extraction.corpora.token_windows import Windows
 from extraction.models.blocks import find_blocks, run_decoder
 from extraction.models.load import LanguageModel
+from extraction.states.budget import StateBudget
 from extraction.states.extracting import extract, spilled_bytes
 from extraction.states.passes import batch_tokens
 
@@ -86,7 +87,7 @@ def throughput(options: argparse.Namespace) -> bool:
                 run_decoder(model.model, batch.to(model.device))
 
     def captured() -> None:
-        with extract(model, windows, behaviour=False, spill_dir=options.spill):
+        with extract(model, windows, behaviour=False, budget=StateBudget(spill_dir=options.spill)):
             pass
 
     per_core = "" if model.device.type == "cuda" else " and core"
@@ -125,7 +126,7 @@ def memory(options: argparse.Namespace) -> bool:
     peaks = {}
     for count in options.memory:
         arguments = [sys.executable, "-P", __file__, "--one-memory", str(count)]
-        for name in ("layers", "width", "inner", "device", "dtype", "distinct", "memory_gb", "spill"):
+        for name in ("layers", "width", "inner", "device", "dtype", "distinct", "states_gb", "spill"):
             if getattr(options, name) is not None:
                 arguments += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
         found = json.loads(subprocess.run(arguments, capture_output=True, text=True, check=True).stdout)
@@ -138,7 +139,7 @@ def memory(options: argparse.Namespace) -> bool:
     growth = peaks[max(peaks)] / peaks[min(peaks)]
     print(
         f"memory: the peak of {max(peaks):,} windows is {growth:.3f} of that of {min(peaks):,}, at a budget of "
-        f"{options.memory_gb:g} GB"
+        f"{options.states_gb:g} GB"
     )
     return bool(growth <= MOST_GROWTH and max(peaks.values()) <= options.limit_gb * 1e9)
 
@@ -148,9 +149,10 @@ def one_memory(options: argparse.Namespace) -> None:
     model, windows = shaped_like_gpt2(options), random_windows(options.one_memory, options.distinct)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak of making the model
     before = peak_memory()
-    spilled = spilled_bytes(model, windows, memory_gb=options.memory_gb)
+    spilled = spilled_bytes(model, windows, budget=StateBudget(states_gb=options.states_gb))
     started = time.perf_counter()
-    with extract(model, windows, behaviour=False, memory_gb=options.memory_gb, spill_dir=options.spill) as states:
+    budget = StateBudget(states_gb=options.states_gb, spill_dir=options.spill)
+    with extract(model, windows, behaviour=False, budget=budget) as states:
         states.leaving(0, 1)
     seconds = time.perf_counter() - started
     peak = peak_memory()
@@ -193,7 +195,7 @@ def main() -> int:
     parser.add_argument("--distinct", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory", type=int, nargs="*", default=[2000, 50_000], help="numbers of windows")
-    parser.add_argument("--memory-gb", type=float, default=0.25, help="budget of --memory")
+    parser.add_argument("--states-gb", type=float, default=0.25, help="budget of --memory")
     parser.add_argument("--limit-gb", type=float, default=float("inf"), help="most that any peak of --memory may reach")
     parser.add_argument("--spill", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--one-memory", type=int, help=argparse.SUPPRESS)

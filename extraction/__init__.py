@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from extraction.models.load import LanguageModel, load_model
     from extraction.models.twin import random_twin
     from extraction.states.behaviour import Behaviour, accuracy_by_shots, behaviour_table
+    from extraction.states.budget import StateBudget
     from extraction.states.extracting import States, extract, spill_notice, spilled_bytes
     from extraction.states.statistics import Statistics
 
@@ -33,6 +34,7 @@ _HOMES = {
     "Limits": "answers.collecting.options",
     "Sampling": "answers.collecting.endpoints",
     "Server": "answers.collecting.options",
+    "StateBudget": "states.budget",
     "States": "states.extracting",
     "Statistics": "states.statistics",
     "Windows": "corpora.token_windows",
@@ -59,6 +61,7 @@ __all__ = [
     "Limits",
     "Sampling",
     "Server",
+    "StateBudget",
     "States",
     "Statistics",
     "Windows",

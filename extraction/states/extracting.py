@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
 from contextlib import ExitStack, closing
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +13,7 @@ from estimators.base import InputError, Progress
 from extraction.corpora.token_windows import Windows
 from extraction.models.load import LanguageModel
 from extraction.states.behaviour import Behaviour
+from extraction.states.budget import DEFAULT_BUDGET, StateBudget, state_bytes
 from extraction.states.passes import Passes, sources
 from extraction.states.spill import StateStore, described, spill_folder
 from extraction.states.statistics import Statistics, pooled_statistics, with_scale
@@ -110,9 +109,7 @@ def extract(
     behaviour: bool = True,
     statistics: Statistics | None = None,
     seed: int = 0,
-    memory_gb: float = 2.0,
-    spill_dir: Path | None = None,
-    spill_gb: float = 50.0,
+    budget: StateBudget = DEFAULT_BUDGET,
     progress: Progress | None = None,
 ) -> States:
     """Run a model over windows, and over each of their distinct tokens alone, and keep its normalised states.
@@ -131,17 +128,15 @@ def extract(
         behaviour: also run the head: likelihoods, entropies and predictions along the windows.
         statistics: of another run of this model, to normalise by instead of those of these windows.
         seed: of the projection, unless `statistics` bring theirs.
-        memory_gb: bound on the states held in memory at a time; results of more than half of it are spilled to disk.
-        spill_dir: where to spill; default the system's temporary folder.
-        spill_gb: most that may be spilled; `spilled_bytes` says beforehand how much will be.
+        budget: how much is held in memory, and where more is spilled; `spilled_bytes` says beforehand how much.
         progress: told how many sequences have run.
 
     Raises:
         InputError: if a window is longer than the context, ids are not the model's, statistics are of another model, or
-            more than `spill_gb`, or than the disk has room for, must be spilled.
+            more than `budget.spill_gb`, or than the disk has room for, must be spilled.
         EmergenceError: if memory runs out even with single sequences.
     """
-    _check(model, windows, project, memory_gb)
+    _check(model, windows, project)
     features = model.width if project is None else min(project, model.width)
     points = len(model.blocks) + entering
     if statistics is not None and (statistics.mean.shape, statistics.features) != ((points, model.width), features):
@@ -150,21 +145,20 @@ def extract(
             f"projected to {statistics.features}, but {model.name} gives {points} of {model.width} projected to "
             f"{features}; take those of the same model and options."
         )
-    budget = int(memory_gb * 1e9)
     both = sources(windows)
     shapes = [(points, source.ids.shape[1], len(source.ids), features) for source in both]
-    spilled = _spilled(shapes, budget)
-    folder = spill_folder(spill_dir) if spilled else None
-    if spilled > spill_gb * 1e9:
+    spilled = spilled_bytes(model, windows, project=project, entering=entering, budget=budget)
+    folder = spill_folder(budget.spill_dir) if spilled else None
+    if spilled > budget.spill_gb * 1e9:
         raise InputError(
-            f"States of {spilled / 1e9:.1f} GB are to be spilled to {folder}, more than the {spill_gb:g} GB allowed; "
-            "raise spill_gb or memory_gb, or take fewer windows or a smaller project."
+            f"States of {spilled / 1e9:.1f} GB are to be spilled to {folder}, more than the {budget.spill_gb:g} GB "
+            "allowed; raise spill_gb or states_gb, or take fewer windows or a smaller project."
         )
     if folder is not None:
         logger.info("Spilling %.1f GB of states of %s to %s", spilled / 1e9, model.name, described(folder))
     with ExitStack() as undo:
         stores = [undo.enter_context(closing(StateStore(shape, folder))) for shape in shapes]
-        passes = Passes(model, windows.prefix, points, 0 if entering else 1, budget, progress)
+        passes = Passes(model, windows.prefix, points, 0 if entering else 1, budget.bytes, progress)
         norm = statistics
         if norm is None:
             pilot = passes.measure(both, behaviour=behaviour)
@@ -182,14 +176,13 @@ def spilled_bytes(
     *,
     project: int | None = 256,
     entering: bool = False,
-    memory_gb: float = 2.0,
+    budget: StateBudget = DEFAULT_BUDGET,
 ) -> int:
     """Return how many bytes `extract` will spill to disk with these arguments; 0 where memory holds all."""
     features = model.width if project is None else min(project, model.width)
     points = len(model.blocks) + entering
-    tokens = len(windows.distinct_tokens()[0])
-    shapes = [(points, windows.tokens.shape[1], len(windows), features), (points, 1, tokens, features)]
-    return _spilled(shapes, int(memory_gb * 1e9))
+    distinct = len(windows.distinct_tokens()[0])
+    return budget.spilled(state_bytes(points, features, len(windows), windows.tokens.shape[1], distinct))
 
 
 def spill_notice(
@@ -198,22 +191,18 @@ def spill_notice(
     *,
     project: int | None = 256,
     entering: bool = False,
-    memory_gb: float = 2.0,
-    spill_dir: Path | None = None,
+    budget: StateBudget = DEFAULT_BUDGET,
 ) -> str:
     """Say to a person what `extract` will spill with these arguments, and where; empty where memory holds all."""
-    size = spilled_bytes(model, windows, project=project, entering=entering, memory_gb=memory_gb)
+    size = spilled_bytes(model, windows, project=project, entering=entering, budget=budget)
     if not size:
         return ""
-    return f"{size / 1e9:.3g} GB of states of {model.name} will be spilled to {described(spill_folder(spill_dir))}."
+    return (
+        f"{size / 1e9:.3g} GB of states of {model.name} will be spilled to {described(spill_folder(budget.spill_dir))}."
+    )
 
 
-def _spilled(shapes: list[tuple[int, int, int, int]], budget: int) -> int:
-    size = sum(4 * math.prod(shape) for shape in shapes)
-    return 0 if size <= budget // 2 else size
-
-
-def _check(model: LanguageModel, windows: Windows, project: int | None, memory_gb: float) -> None:
+def _check(model: LanguageModel, windows: Windows, project: int | None) -> None:
     if not len(windows):
         raise InputError(f"There are no windows of {windows.corpus} to run; take at least one.")
     length = len(windows.prefix) + windows.tokens.shape[1]
@@ -230,5 +219,3 @@ def _check(model: LanguageModel, windows: Windows, project: int | None, memory_g
         )
     if project is not None and project < 1:
         raise InputError(f"project is the number of features to keep, at least 1; got {project}.")
-    if not memory_gb > 0:
-        raise InputError(f"memory_gb is a size in GB above 0; got {memory_gb}.")

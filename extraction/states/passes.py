@@ -12,11 +12,11 @@ from estimators.base import Progress
 from extraction.corpora.token_windows import Windows
 from extraction.models.load import LanguageModel
 from extraction.states.behaviour import Behaviour
+from extraction.states.budget import PILOT_WINDOWS
 from extraction.states.forward import Batch, Reduce, run_batches, to_host
 from extraction.states.spill import StateStore
 from extraction.states.statistics import Moments, Normaliser, Statistics
 
-PILOT = 1024  # windows the statistics come from when there are more
 BATCH_TOKENS = 4096
 # On a CPU the widest tensors of a batch stay below what glibc takes from the system anew each time (32 MB): with larger
 # ones a GPT-2 of 124 million parameters spends a quarter of its time on page faults.
@@ -46,7 +46,7 @@ def sources(windows: Windows) -> tuple[Source, Source]:
     weights = torch.from_numpy(windows.weights)
     counts = torch.zeros(len(ids), dtype=torch.float64)
     counts.index_add_(0, torch.from_numpy(occurrence).reshape(-1), weights.repeat_interleave(occurrence.shape[1]))
-    macro = Source(torch.from_numpy(windows.tokens), weights, min(len(windows), PILOT))
+    macro = Source(torch.from_numpy(windows.tokens), weights, min(len(windows), PILOT_WINDOWS))
     return macro, Source(torch.from_numpy(ids)[:, None], counts, len(ids))
 
 

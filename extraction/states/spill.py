@@ -83,9 +83,9 @@ class StateStore:
         return 4 * (point * positions + position) * rows * features
 
 
-def spill_folder(chosen: Path | None) -> Path:
+def spill_folder(chosen: str | os.PathLike[str] | None) -> Path:
     """Return the folder to spill to: `chosen`, else the system's temporary one."""
-    return Path(tempfile.gettempdir()) if chosen is None else chosen
+    return Path(tempfile.gettempdir() if chosen is None else chosen)
 
 
 def described(folder: Path) -> str:

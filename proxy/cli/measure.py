@@ -61,7 +61,7 @@ def measure(
             help="Table to write of likelihood, entropy and, on lists, accuracy by shots, from the same pass."
         ),
     ] = None,
-    memory_gb: Annotated[
+    states_gb: Annotated[
         float, typer.Option(help="Main memory for states, in GB; what needs more is spilled to disk.")
     ] = 2.0,
     spill_dir: Annotated[Path | None, typer.Option(help="Folder to spill to; default the temporary one.")] = None,
@@ -82,7 +82,7 @@ def measure(
     import pandas as pd
 
     from estimators.base import InputError
-    from extraction import load_model, random_twin
+    from extraction import StateBudget, load_model, random_twin
     from extraction import windows as make_windows
     from extraction.corpora.token_windows import fewer_windows
     from extraction.models.names import distinct_models
@@ -97,8 +97,9 @@ def measure(
     options = parse_options(option or [])
     if options and estimator == "sample-propagation":
         raise InputError("--option is for trained estimators; name one by --estimator, such as mine.")
-    if not memory_gb > 0:
-        raise InputError(f"--memory-gb is a size in GB above 0; got {memory_gb:g}.")
+    if not states_gb > 0:
+        raise InputError(f"--states-gb is a size in GB above 0; got {states_gb:g}.")
+    budget = StateBudget(states_gb=states_gb, spill_dir=spill_dir, spill_gb=spill_gb)
     tables: list[pd.DataFrame] = []
     said: list[pd.DataFrame] = []
     names = distinct_models(models)
@@ -129,11 +130,9 @@ def measure(
                             estimator=estimator,
                             options=options,
                             seed=seed,
-                            memory_gb=memory_gb,
-                            spill_dir=spill_dir,
-                            spill_gb=spill_gb,
-                            tell=_remark,
-                            heard=None if behaviour is None else partial(_hear, said, read, one.name),
+                            budget=budget,
+                            on_notice=_remark,
+                            on_behaviour=None if behaviour is None else partial(_keep, said, read, one.name),
                             progress=told,
                         )
                     )
@@ -183,7 +182,7 @@ def _remark(text: str) -> None:
     screen.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _hear(said: list[pd.DataFrame], chosen: Windows, model: str, behaviour: Behaviour) -> None:
+def _keep(said: list[pd.DataFrame], chosen: Windows, model: str, behaviour: Behaviour) -> None:
     from extraction import behaviour_table
 
     said.append(behaviour_table(behaviour, chosen, model))

@@ -13,6 +13,7 @@ import torch
 from estimators import MIEstimate, estimate_many, plug_in_entropy
 from estimators.positions import Queries, Symbols, WindowEmergence, choose_queries, window_emergence
 from extraction import States, Windows
+from extraction.states.budget import StateBudget
 
 
 def emergence_of_block(
@@ -113,9 +114,9 @@ def trained_block(
     estimator: str,
     options: Mapping[str, Any],
     seed: int,
-    memory_gb: float,
+    budget: StateBudget,
 ) -> Iterable[pd.DataFrame]:
-    """Yield one frame per position, a single row each; problems that fit into `memory_gb` are trained together."""
+    """Yield one frame per position, a single row each; problems that fit into `budget.states_gb` are trained together."""
     started = time.perf_counter()
     positions = range(1, states.positions + 1)
     repeated = torch.from_numpy(np.repeat(np.arange(len(windows.weights)), windows.weights.astype(np.int64)))
@@ -132,7 +133,7 @@ def trained_block(
 
     asked = [(t, False) for t in positions] + [(t, True) for t, varies in zip(positions, varied, strict=True) if varies]
     size = 8 * len(repeated) * states.features  # bytes of a pair
-    together = max(1, int(memory_gb * 1e9) // size)
+    together = max(1, budget.bytes // size)
     found: list[MIEstimate] = []
     for first in range(0, len(asked), together):
         problems = [pair(t, alone=alone) for t, alone in asked[first : first + together]]

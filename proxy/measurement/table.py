@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from estimators import estimator as known_estimator
 from estimators.base import InputError, Progress
 from estimators.contracts.peaks import at_end, complete, peaks
 from extraction import Behaviour, LanguageModel, Windows, extract, spill_notice
+from extraction.states.budget import DEFAULT_BUDGET, StateBudget
 from proxy.measurement.blocks import propagated_block, trained_block
 from proxy.schemas import EMERGENCE, WINDOWS
 
@@ -41,12 +41,10 @@ def measure(
     queries: int = QUERIES,
     project: int | None = 256,
     seed: int = 0,
-    memory_gb: float = 2.0,
-    spill_dir: Path | None = None,
-    spill_gb: float = 50.0,
-    tell: Callable[[str], None] | None = None,
-    heard: Callable[[Behaviour], None] | None = None,
-    by_window: Callable[[pd.DataFrame], None] | None = None,
+    budget: StateBudget = DEFAULT_BUDGET,
+    on_notice: Callable[[str], None] | None = None,
+    on_behaviour: Callable[[Behaviour], None] | None = None,
+    on_windows: Callable[[pd.DataFrame], None] | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Measure macro, micro and emergence of every block at every position, in bits.
@@ -62,14 +60,13 @@ def measure(
         queries: windows drawn (by their weight, seeded) to read the information of; all when N is not larger.
         project: dimensions that states are projected to when the model is wider.
         seed: governs projection, query sample and noise.
-        memory_gb: bound on the states held in memory at a time; see `extraction.extract`.
-        spill_dir: where states that need more are spilled; default the system's temporary folder.
-        spill_gb: most that may be spilled.
-        tell: told, before any work, how much will be spilled and where, if anything will.
-        heard: given what the model's head says along the windows, from the same pass; None: the head is not run.
-        by_window: given, at the end, the emergence of each window that was read (`proxy.schemas.WINDOWS`), which pairs
-            with another model's on the same corpus; not called for trained estimators, which have none.
-        progress: told of every finished block and position.
+        budget: how many states are held in memory, and where more are spilled.
+        on_notice: called before any work with a sentence on how much will be spilled and where, if anything will.
+        on_behaviour: called with what the model's head says along the windows, from the same pass; None: the head is
+            not run.
+        on_windows: called at the end with the emergence of each window that was read (`proxy.schemas.WINDOWS`), which
+            pairs with another model's on the same corpus; not called for trained estimators, which have none.
+        progress: called after every block and position.
 
     Returns:
         The emergence table (`proxy.schemas.EMERGENCE`), one row per block x position x resolution.
@@ -80,29 +77,27 @@ def measure(
     trained = estimator != "sample-propagation"
     if trained:
         known_estimator(estimator, **(options or {}))  # a wrong name is said before any work
-    notice = spill_notice(model, windows, project=project, entering=trained, memory_gb=memory_gb, spill_dir=spill_dir)
-    if tell is not None and notice:
-        tell(notice)
+    notice = spill_notice(model, windows, project=project, entering=trained, budget=budget)
+    if on_notice is not None and notice:
+        on_notice(notice)
     with extract(
         model,
         windows,
         project=project,
         entering=trained,
-        behaviour=heard is not None,
+        behaviour=on_behaviour is not None,
         seed=seed,
-        memory_gb=memory_gb,
-        spill_dir=spill_dir,
-        spill_gb=spill_gb,
+        budget=budget,
     ) as states:
-        if heard is not None and states.behaviour is not None:
-            heard(states.behaviour)
+        if on_behaviour is not None and states.behaviour is not None:
+            on_behaviour(states.behaviour)
         total = states.blocks * states.positions
         parts: list[pd.DataFrame] = []
         highest = _Highest()
-        last = None if by_window is None else highest.add
+        last = None if on_windows is None else highest.add
         for block in range(states.blocks):
             rows = (
-                trained_block(states, windows, block, estimator, options or {}, seed, memory_gb)
+                trained_block(states, windows, block, estimator, options or {}, seed, budget)
                 if trained
                 else propagated_block(states, windows, block, resolutions, queries, seed, model.device, last)
             )
@@ -110,8 +105,8 @@ def measure(
                 parts.append(row)
                 if progress is not None:
                     progress(len(parts), total)
-    if by_window is not None and highest.found:
-        by_window(WINDOWS.conform(pd.concat(highest.found.values(), ignore_index=True)))
+    if on_windows is not None and highest.found:
+        on_windows(WINDOWS.conform(pd.concat(highest.found.values(), ignore_index=True)))
     table = pd.concat(parts, ignore_index=True)
     return EMERGENCE.conform(
         table.assign(

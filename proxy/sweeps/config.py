@@ -12,6 +12,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from estimators.base import InputError
+from extraction.states.budget import StateBudget
 from proxy.sweeps.strict import Strict, kind, worded
 
 Control = Literal["random-weights", "shuffled"]
@@ -45,6 +46,12 @@ class Resources(Strict):
         if value is not None and value > 1 and value != int(value):
             raise ValueError(f"more than one GPU comes in whole numbers, got {value:g}")
         return value
+
+    @property
+    def budget(self) -> StateBudget:
+        """How a worker holds states: as given here, else as `extraction.extract` does."""
+        given = {"states_gb": self.states_gb, "spill_dir": self.spill_dir, "spill_gb": self.spill_gb}
+        return StateBudget(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
     def over(self, other: Resources) -> Resources:
         """Return these, with those of `other` where they say nothing."""

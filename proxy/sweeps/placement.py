@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from extraction.states.budget import DEFAULT_BUDGET
 from proxy.sweeps.config import Model, Resources
 from proxy.sweeps.sizes import count_parameters
 from proxy.sweeps.store.results import Peaks
@@ -14,7 +15,6 @@ GIB = 2**30
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 QUANTIZED_BYTES = {"8": 1.0, "4": 0.6}  # per parameter, by the bits in the quantization's name
 PROCESS_GB = 0.9  # a Python process with torch and transformers: 0.7 GiB measured, and what one block's states take
-STATES_GB = 2.0  # states that extraction keeps in memory before it spills to disk, where the config does not say
 LOADING = 1.2  # weights while they are loaded, relative to weights at rest
 CONTEXT_GB = 0.6  # what CUDA takes per process
 ACTIVATIONS = 1.15  # weights and the activations of a batch of short windows, relative to weights
@@ -113,9 +113,11 @@ def weights_gb(model: Model, *, on_gpu: bool) -> float:
 def main_memory_gb(model: Model, gpus: float, states_gb: float | None = None) -> float:
     """Estimate the main memory in GiB; with a GPU the weights only pass through it, shard by shard."""
     if gpus:
-        return PROCESS_GB + (states_gb or STATES_GB) + min(10.0, weights_gb(model, on_gpu=True))
+        return PROCESS_GB + (states_gb or DEFAULT_BUDGET.states_gb) + min(10.0, weights_gb(model, on_gpu=True))
     weights = weights_gb(model, on_gpu=False)
-    return PROCESS_GB + LOADING * weights + (states_gb or min(STATES_GB, weights))  # small models have small states
+    return (
+        PROCESS_GB + LOADING * weights + (states_gb or min(DEFAULT_BUDGET.states_gb, weights))
+    )  # small models have small states
 
 
 def gpu_memory_gb(model: Model) -> float:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from extraction.corpora.spec import Workload, resolve_corpus
+from extraction.states.budget import PILOT_WINDOWS, state_bytes
 from proxy.sweeps.cluster import Cluster, this_machine
 from proxy.sweeps.config import SweepConfig
 from proxy.sweeps.jobs import Job, make_jobs, out_of_reach
-from proxy.sweeps.placement import STATES_GB, Demand, Node, demand, misfits, place, weights_gb
+from proxy.sweeps.placement import Demand, Node, demand, misfits, place, weights_gb
 from proxy.sweeps.sizes import count_parameters, shape
 from proxy.sweeps.store.results import Found, ResultsStore
 from proxy.sweeps.store.storage import open_storage
@@ -31,8 +32,6 @@ CORE_FLOPS = 4e10
 GPU_FLOPS = 5e13
 CORE_SCORES = 7e8  # of query x reference x resolution per second, with the products behind them
 GPU_SCORES = 1e10
-PILOT_WINDOWS = 2048  # run twice, for the statistics
-SPILL_GB = 50.0  # that `proxy.measurement.table` lets a job spill where the config does not say
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def _spills(jobs: Sequence[Job]) -> list[str]:
         f"{len(spilled)} of {len(jobs)} jobs spill states to {most.resources.spill_dir or 'the temporary folder'} of "
         f"their node while they run, at most about {largest:.1f} GB each ({most.label})."
     ]
-    over = [(size, job) for size, job in spilled if size > (job.resources.spill_gb or SPILL_GB)]
+    over = [(size, job) for size, job in spilled if size > job.resources.budget.spill_gb]
     if over:
         needed, first = max(over, key=lambda found: found[0])
         remarks.append(
@@ -160,8 +159,7 @@ def spilled_gb(job: Job) -> float:
     work = workload(job)
     features = min(settings.project or size.width, size.width)
     points = size.blocks + (settings.estimator != "sample-propagation")  # trained ones also see what enters block 0
-    states = 4e-9 * points * features * (work.windows * work.tokens + work.distinct)
-    return states if states > (job.resources.states_gb or STATES_GB) / 2 else 0.0
+    return job.resources.budget.spilled(state_bytes(points, features, *work)) / 1e9
 
 
 def load_seconds(job: Job, wanted: Demand) -> float:

@@ -132,7 +132,6 @@ class Worker:
             chosen = chosen.shuffled(job.seed)
         record |= {"corpus": chosen.corpus, "corpus_hash": chosen.hash, "windows": int(chosen.weights.sum())}
         settings, room = job.measurement, job.resources
-        given: dict[str, Any] = {"memory_gb": room.states_gb, "spill_gb": room.spill_gb}
         by_window: list[pd.DataFrame] = []
         frame = measure(
             model,
@@ -143,11 +142,10 @@ class Worker:
             queries=settings.queries,
             project=settings.project,
             seed=job.seed,
-            spill_dir=None if room.spill_dir is None else Path(room.spill_dir),
-            tell=print,  # into the log of the job
-            by_window=by_window.append,
+            budget=room.budget,
+            on_notice=print,  # into the log of the job
+            on_windows=by_window.append,
             progress=self._told,
-            **{name: value for name, value in given.items() if value is not None},
         )
         windows_read = windows_to_parquet(by_window[0]) if by_window else None
         return to_parquet(frame.assign(model=job.model_name)), windows_read

@@ -13,8 +13,8 @@ from estimators.base import InputError
 from extraction.corpora.loading import text_windows, windows
 from extraction.corpora.token_windows import Windows
 from extraction.models.load import LanguageModel, load_model
+from extraction.states.budget import PILOT_WINDOWS, StateBudget
 from extraction.states.extracting import extract
-from extraction.states.passes import PILOT
 from extraction.states.statistics import Statistics, projection
 from tests.extraction.states.state_checks import CLOSE, TEXT, everything
 
@@ -149,10 +149,10 @@ def test_statistics_of_another_run_put_text_on_its_scale(gpt2: LanguageModel, fo
 
 
 def test_many_windows_take_their_statistics_from_the_first(gpt2: LanguageModel) -> None:
-    many = windows("animal", gpt2.tokenizer, tokens=6, count=PILOT + 500)
-    pilot = many.select(np.arange(PILOT))
+    many = windows("animal", gpt2.tokenizer, tokens=6, count=PILOT_WINDOWS + 500)
+    pilot = many.select(np.arange(PILOT_WINDOWS))
     with extract(gpt2, many, project=None) as states, extract(gpt2, pilot, project=None) as first:
-        assert states.statistics.windows == PILOT
+        assert states.statistics.windows == PILOT_WINDOWS
         # The tokens alone weigh in by their frequency among all windows, so the two differ slightly.
         torch.testing.assert_close(states.statistics.std, first.statistics.std, rtol=0.02, atol=0)
         ids = many.distinct_tokens()[0]
@@ -178,7 +178,12 @@ def test_progress_counts_every_sequence(gpt2: LanguageModel, found: Windows) -> 
     told: list[tuple[int, int]] = []
     for memory_gb in (2.0, 1e-4):  # with room to keep the pilot's states, and without
         told.clear()
-        with extract(gpt2, found, memory_gb=memory_gb, progress=lambda done, total: told.append((done, total))):
+        with extract(
+            gpt2,
+            found,
+            budget=StateBudget(states_gb=memory_gb),
+            progress=lambda done, total: told.append((done, total)),
+        ):
             pass
         assert told == sorted(told)
         assert told[-1][0] == told[-1][1] == told[0][1]
@@ -188,7 +193,6 @@ def test_progress_counts_every_sequence(gpt2: LanguageModel, found: Windows) -> 
     ("change", "message"),
     [
         ({"project": 0}, "at least 1; got 0"),
-        ({"memory_gb": 0}, "above 0; got 0"),
     ],
 )
 def test_options_that_make_no_sense(gpt2: LanguageModel, found: Windows, change: dict[str, Any], message: str) -> None:
@@ -224,3 +228,16 @@ def test_half_precision_and_device_maps_give_about_the_same(
         assert rough.leaving(2, 5).dtype == torch.float32
         error = (rough.leaving(2, 5) - fine.leaving(2, 5)).norm() / fine.leaving(2, 5).norm()
         assert error < 0.05  # bfloat16 keeps 8 bits: 0.4 % a rounding, some tens of them in three blocks
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"states_gb": 0}, "states_gb is a size in GB above 0; got 0"),
+        ({"states_gb": float("nan")}, "above 0; got nan"),
+        ({"spill_gb": -1}, "spill_gb is a size in GB, at least 0; got -1"),
+    ],
+)
+def test_a_budget_of_nothing_is_refused(sizes: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        StateBudget(**sizes)

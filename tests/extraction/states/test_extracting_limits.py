@@ -16,6 +16,7 @@ from torch import Tensor
 from estimators.base import EmergenceError, InputError
 from extraction.corpora.token_windows import Windows
 from extraction.models.load import LanguageModel
+from extraction.states.budget import StateBudget
 from extraction.states.extracting import extract, spill_notice, spilled_bytes
 from extraction.states.forward import run_batches
 from extraction.states.spill import StateStore, described
@@ -33,10 +34,13 @@ def open_files(folder: Path) -> int:
 
 def test_spilled_states_are_the_same(gpt2: LanguageModel, found: Windows, tmp_path: Path) -> None:
     small = 2e-4  # GB: 200 kB
-    expected = spilled_bytes(gpt2, found, memory_gb=small)
+    expected = spilled_bytes(gpt2, found, budget=StateBudget(states_gb=small))
     assert expected == 4 * 32 * 3 * (5 * len(found) + len(found.distinct_tokens()[0]))
     assert spilled_bytes(gpt2, found) == 0
-    with extract(gpt2, found) as memory, extract(gpt2, found, memory_gb=small, spill_dir=tmp_path) as disk:
+    with (
+        extract(gpt2, found) as memory,
+        extract(gpt2, found, budget=StateBudget(states_gb=small, spill_dir=tmp_path)) as disk,
+    ):
         assert (memory.spilled_bytes, disk.spilled_bytes) == (0, expected)
         torch.testing.assert_close(everything(disk), everything(memory), **CLOSE)
         torch.testing.assert_close(disk.micro_leaving(2), memory.micro_leaving(2), **CLOSE)
@@ -53,16 +57,16 @@ def test_spilled_states_are_the_same(gpt2: LanguageModel, found: Windows, tmp_pa
 
 
 def test_spilling_is_bounded(gpt2: LanguageModel, found: Windows, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"more than the 0\.0001 GB allowed; raise spill_gb or memory_gb"):
-        extract(gpt2, found, memory_gb=1e-4, spill_dir=tmp_path, spill_gb=1e-4)
+    with pytest.raises(InputError, match=r"more than the 0\.0001 GB allowed; raise spill_gb or states_gb"):
+        extract(gpt2, found, budget=StateBudget(states_gb=1e-4, spill_dir=tmp_path, spill_gb=1e-4))
     with pytest.raises(InputError, match="for spilled states does not exist"):
-        extract(gpt2, found, memory_gb=1e-4, spill_dir=tmp_path / "none")
+        extract(gpt2, found, budget=StateBudget(states_gb=1e-4, spill_dir=tmp_path / "none"))
 
 
 def test_what_will_be_spilled_is_said(gpt2: LanguageModel, found: Windows, tmp_path: Path, monkeypatch: Any) -> None:
     assert spill_notice(gpt2, found) == ""
-    size = spilled_bytes(gpt2, found, memory_gb=1e-4) / 1e9
-    notice = spill_notice(gpt2, found, memory_gb=1e-4, spill_dir=tmp_path)
+    size = spilled_bytes(gpt2, found, budget=StateBudget(states_gb=1e-4)) / 1e9
+    notice = spill_notice(gpt2, found, budget=StateBudget(states_gb=1e-4, spill_dir=tmp_path))
     assert f"{size:.3g} GB of states of {gpt2.name} will be spilled to {tmp_path}" in notice
 
 
@@ -80,7 +84,10 @@ def test_a_system_that_cannot_reserve_files(
     gpt2: LanguageModel, found: Windows, tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.delattr(os, "posix_fallocate")  # as on macOS
-    with extract(gpt2, found) as memory, extract(gpt2, found, memory_gb=2e-4, spill_dir=tmp_path) as disk:
+    with (
+        extract(gpt2, found) as memory,
+        extract(gpt2, found, budget=StateBudget(states_gb=2e-4, spill_dir=tmp_path)) as disk,
+    ):
         torch.testing.assert_close(everything(disk), everything(memory), **CLOSE)
 
 
@@ -96,10 +103,10 @@ def test_a_disk_that_fills_up_meanwhile(gpt2: LanguageModel, found: Windows, tmp
 
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(EmergenceError, match="Spilling states failed: No space left on device; choose another"):
-        extract(gpt2, found, memory_gb=1e-4, spill_dir=tmp_path)
+        extract(gpt2, found, budget=StateBudget(states_gb=1e-4, spill_dir=tmp_path))
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(InputError, match=r"has no room for .* GB of spilled states \(No space left on device\)"):
-        extract(gpt2, found, memory_gb=1e-4, spill_dir=tmp_path)
+        extract(gpt2, found, budget=StateBudget(states_gb=1e-4, spill_dir=tmp_path))
     assert list(tmp_path.iterdir()) == []
     assert open_files(tmp_path) == 0
 
@@ -107,12 +114,12 @@ def test_a_disk_that_fills_up_meanwhile(gpt2: LanguageModel, found: Windows, tmp
 INTERRUPTED = """
 import sys
 from pathlib import Path
-from extraction import extract, load_model, windows
+from extraction import StateBudget, extract, load_model, windows
 model = load_model(sys.argv[1])
 found = windows("animal", model.tokenizer, count=20_000)
 def progress(done, total):
     print(done, flush=True)
-extract(model, found, memory_gb=0.01, spill_dir=Path(sys.argv[2]), progress=progress)
+extract(model, found, budget=StateBudget(states_gb=0.01, spill_dir=Path(sys.argv[2])), progress=progress)
 """
 
 
@@ -162,7 +169,7 @@ def test_a_batch_too_large_is_halved(gpt2: LanguageModel, found: Windows, error:
 STARVED = """
 import resource
 import numpy as np
-from extraction import extract, load_model, windows
+from extraction import StateBudget, extract, load_model, windows
 from extraction.states import passes
 model = load_model("gpt2-90k", device="cpu")
 found = windows("animal", model.tokenizer, count=20_000)
@@ -173,7 +180,7 @@ rows = []
 model.blocks[0].register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + 400_000_000,) * 2)
-with extract(model, found, memory_gb=64.0) as states:
+with extract(model, found, budget=StateBudget(states_gb=64.0)) as states:
     assert len(states.leaving(3, 10)) == 20_000
     assert not states.nll_bits[:, 1:].isnan().any()
 print(max(rows), rows[-1])

@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).parents[3] / "benchmarks" / "extraction_speed.py"
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 def test_peak_memory_is_flat(tmp_path: Path) -> None:
     # 20,000 windows x 8 tokens x 6 blocks x 128 features are 0.49 GB, about what the process holds besides.
-    shape = ["--layers", "6", "--width", "128", "--inner", "64", "--distinct", "200", "--memory-gb", "0.05"]
+    shape = ["--layers", "6", "--width", "128", "--inner", "64", "--distinct", "200", "--states-gb", "0.05"]
     done = subprocess.run(
         [sys.executable, "-P", SCRIPT, "--windows", "0", "--memory", "2000", "20000", *shape, "--spill", str(tmp_path)],
         capture_output=True,

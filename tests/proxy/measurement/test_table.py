@@ -12,7 +12,7 @@ from scipy.special import logsumexp
 from transformers import AutoModelForCausalLM
 
 from estimators.base import InputError
-from extraction import LanguageModel, Windows, load_model, reference_models, windows
+from extraction import LanguageModel, StateBudget, Windows, load_model, reference_models, windows
 from extraction.models.twin import random_twin
 from proxy.measurement.table import emergence_by_block, measure, peak_emergence
 from proxy.schemas import EMERGENCE
@@ -180,7 +180,14 @@ def test_little_memory_trains_few_problems_at_a_time(model: LanguageModel, tmp_p
     whole = measure(model, few, estimator="mine", options=options)
     said: list[str] = []
     # 8 bytes x 60 windows x 32 features: each pair of states is larger than that.
-    parts = measure(model, few, estimator="mine", options=options, memory_gb=1e-5, spill_dir=tmp_path, tell=said.append)
+    parts = measure(
+        model,
+        few,
+        estimator="mine",
+        options=options,
+        budget=StateBudget(states_gb=1e-5, spill_dir=tmp_path),
+        on_notice=said.append,
+    )
     assert len(said) == 1
     columns = ["layer", "position", "macro_ceiling_bits", "micro_ceiling_bits", "windows"]
     pd.testing.assert_frame_equal(parts[columns], whole[columns])
@@ -189,7 +196,7 @@ def test_little_memory_trains_few_problems_at_a_time(model: LanguageModel, tmp_p
 
 def test_command_says_what_it_spills_and_writes_behaviour(emergence: Callable[..., Any], tmp_path: Path) -> None:
     path = tmp_path / "behaviour.csv"
-    arguments = ["measure", NAME, "--corpus", "color", "--windows", 60, "--memory-gb", 1e-4, "--spill-dir", tmp_path]
+    arguments = ["measure", NAME, "--corpus", "color", "--windows", 60, "--states-gb", 1e-4, "--spill-dir", tmp_path]
     done = emergence(*arguments, "--behaviour", path)
     assert done.code == 0, done.err
     assert f"GB of states of {NAME} will be spilled to {tmp_path}" in done.err
@@ -229,7 +236,7 @@ def test_command_writes_the_table(emergence: Callable[..., Any], tmp_path: Path)
         ([NAME, "--corpus", "animal", "--out", "table.xls"], "ends in"),
         ([NAME, "--corpus", "animal", "--estimator", "mne"], "mine"),
         ([NAME, "--corpus", "animal", "--device", "tpu9"], "tpu9"),
-        ([NAME, "--corpus", "animal", "--memory-gb", "0"], "--memory-gb is a size in GB above 0; got 0"),
+        ([NAME, "--corpus", "animal", "--states-gb", "0"], "--states-gb is a size in GB above 0; got 0"),
         ([NAME, "--corpus", "animal", "--behaviour", "table.xls"], "ends in"),
     ],
 )
@@ -256,7 +263,7 @@ def test_single_windows_give_the_peak_and_its_error(
     model: LanguageModel, animals: Windows, table: pd.DataFrame
 ) -> None:
     kept: list[pd.DataFrame] = []
-    measure(model, animals, resolutions=(0.12, 0.25), seed=0, by_window=kept.append)
+    measure(model, animals, resolutions=(0.12, 0.25), seed=0, on_windows=kept.append)
     (values,) = kept
     for resolution, rows in values.groupby("resolution"):
         ends = table[(table["position"] == table["position"].max()) & (table["resolution"] == resolution)]
@@ -268,5 +275,5 @@ def test_single_windows_give_the_peak_and_its_error(
         assert share @ each == pytest.approx(peak["ie_bits"], abs=1e-5)
         assert np.sqrt(share @ (each - share @ each) ** 2) == pytest.approx(peak["ie_sample_std"], abs=1e-5)
     trained: list[pd.DataFrame] = []
-    measure(model, animals, estimator="infonce", options={"steps": 2}, by_window=trained.append)
+    measure(model, animals, estimator="infonce", options={"steps": 2}, on_windows=trained.append)
     assert trained == []

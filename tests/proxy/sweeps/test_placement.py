@@ -1,16 +1,14 @@
 """Demand and placement: what a model needs, and where there is room."""
 
-import inspect
 from pathlib import Path
 
 import pytest
 
-from extraction import extract, load_model, spilled_bytes, windows
-from proxy.measurement.table import measure
+from extraction import load_model, spilled_bytes, windows
 from proxy.sweeps.config import Model, Resources, parse_config
 from proxy.sweeps.jobs import Job, make_jobs
-from proxy.sweeps.placement import GIB, STATES_GB, Demand, Node, demand, misfits, place
-from proxy.sweeps.plan import SPILL_GB, plan, simulate, spilled_gb, workload
+from proxy.sweeps.placement import GIB, Demand, Node, demand, misfits, place
+from proxy.sweeps.plan import plan, simulate, spilled_gb, workload
 from proxy.sweeps.sizes import Shape, count_parameters, shape
 from proxy.sweeps.store.results import Peaks
 
@@ -169,7 +167,6 @@ def test_the_plan_counts_as_extraction_does(estimator: str) -> None:
     model = load_model("gpt2-30k", device="cpu")
     found = windows("animal", model.tokenizer, count=300)
     entering = estimator != "sample-propagation"
-    assert 1e9 * spilled_gb(job) == pytest.approx(spilled_bytes(model, found, entering=entering, memory_gb=1e-4))
-    for function in (extract, measure):
-        defaults = inspect.signature(function).parameters
-        assert (defaults["memory_gb"].default, defaults["spill_gb"].default) == (STATES_GB, SPILL_GB)
+    assert 1e9 * spilled_gb(job) == pytest.approx(
+        spilled_bytes(model, found, entering=entering, budget=job.resources.budget)
+    )

@@ -1,0 +1,56 @@
+"""How much of a model's states is held in memory, and what is spilled to disk: arithmetic, without any state."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from estimators.base import InputError
+
+PILOT_WINDOWS = 1024  # windows the statistics come from when there are more; they are run twice if memory is short
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateBudget:
+    """Where states are held, and how many of them.
+
+    Attributes:
+        states_gb: bound on the states held in memory at a time, in GB; results of more than half of it are spilled to
+            disk.
+        spill_dir: folder to spill to; None: the system's temporary folder.
+        spill_gb: most that may be spilled, in GB.
+
+    Raises:
+        InputError: if a size is not a positive number (of `spill_gb`: not negative).
+
+    >>> StateBudget(states_gb=1).spilled(600_000_000), StateBudget(states_gb=2).spilled(600_000_000)
+    (600000000, 0)
+    """
+
+    states_gb: float = 2.0
+    spill_dir: str | os.PathLike[str] | None = None
+    spill_gb: float = 50.0
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that mean nothing."""
+        if not self.states_gb > 0:
+            raise InputError(f"states_gb is a size in GB above 0; got {self.states_gb}.")
+        if not self.spill_gb >= 0:
+            raise InputError(f"spill_gb is a size in GB, at least 0; got {self.spill_gb}.")
+
+    @property
+    def bytes(self) -> int:
+        """`states_gb` in bytes."""
+        return int(self.states_gb * 1e9)
+
+    def spilled(self, size: int) -> int:
+        """Return how many of `size` bytes of states go to disk: all or none."""
+        return 0 if size <= self.bytes // 2 else size
+
+
+DEFAULT_BUDGET = StateBudget()
+
+
+def state_bytes(points: int, features: int, windows: int, tokens: int, distinct: int) -> int:
+    """Return the size of states in float32: of each point in the network, all windows' and the tokens' run alone."""
+    return 4 * points * features * (windows * tokens + distinct)
