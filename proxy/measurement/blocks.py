@@ -116,7 +116,7 @@ def trained_block(
     seed: int,
     budget: StateBudget,
 ) -> Iterable[pd.DataFrame]:
-    """Yield one frame per position, a single row each; problems that fit into `budget.states_gb` are trained together."""
+    """Yield one frame per position, a single row each; problems that fit into `budget` are trained together."""
     started = time.perf_counter()
     positions = range(1, states.positions + 1)
     repeated = torch.from_numpy(np.repeat(np.arange(len(windows.weights)), windows.weights.astype(np.int64)))
