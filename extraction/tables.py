@@ -91,10 +91,12 @@ def check_table_path(path: Path) -> None:
     """Refuse a table path that could not be written, before any work is done.
 
     Raises:
-        InputError: if the ending is unknown, or the folder is missing or cannot be written.
+        InputError: if the ending is unknown, the path is a folder, or its folder is missing or cannot be written.
     """
     if path.suffix not in ENDINGS:
         raise InputError(f"A table file ends in {', '.join(ENDINGS)}; {path} does not, so rename it.")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the path of a table file in it.")
     folder = path.absolute().parent
     if not folder.is_dir():
         raise InputError(f"The folder {folder} for {path.name} does not exist; create it first.")

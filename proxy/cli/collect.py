@@ -62,6 +62,7 @@ def collect(
     A server on this machine needs no key:
     `emergence collect gemma-2m --base-url http://127.0.0.1:8000/v1 --out answers.parquet`
     """
+    from estimators.base import InputError
     from extraction.answers.collecting.batch import NotReadyError
     from extraction.answers.collecting.budget import Budget, read_prices
     from extraction.answers.collecting.endpoints import Sampling
@@ -74,6 +75,8 @@ def collect(
     sampling = Sampling(max_tokens, temperature, seed, system, tuple(stop or ()))
     limits = Limits(concurrency, max_retries, timeout)
     asked = read_prompts(prompts)
+    if Path(prompts).exists() and out.exists() and Path(prompts).samefile(out):
+        raise InputError(f"--out {out} is the file of the prompts; give another, or they would be written over.")
     price_in, price_out = (None, None) if prices is None else read_prices(prices, model)
     budget = Budget(price_in, price_out, max_cost, max_total_tokens)
     if dry_run:

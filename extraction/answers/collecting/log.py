@@ -64,6 +64,8 @@ class AnswerLog:
         self._secret = secret
         self._synced_all = True
         self._synced = time.monotonic()
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise InputError(f"{path} is not a file but a device or pipe; choose another --out.")
         try:
             self._handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         except OSError as error:
@@ -111,8 +113,15 @@ class AnswerLog:
             self.sync()
 
     def sync(self) -> None:
-        """Force what was written to the disk."""
-        os.fsync(self._handle)
+        """Force what was written to the disk.
+
+        Raises:
+            EmergenceError: if that cannot be done, as on a full disk.
+        """
+        try:
+            os.fsync(self._handle)
+        except OSError as error:
+            raise EmergenceError(f"The answer log {self.path} could not be written: {error.strerror}.") from error
         self._synced, self._synced_all = time.monotonic(), True
 
     def records(self) -> Iterator[dict[str, Any]]:
@@ -191,8 +200,10 @@ class AnswerLog:
 
     def close(self) -> None:
         """Force everything to the disk and let others have the file."""
-        self.sync()
-        os.close(self._handle)
+        try:
+            self.sync()
+        finally:
+            os.close(self._handle)
 
     def __enter__(self) -> AnswerLog:
         return self

@@ -236,7 +236,9 @@ class Collector:
             billed = billed_tokens(capabilities.endpoint, reply)
             answers = api.read(capabilities.endpoint, reply)
         except TimeoutError:
-            reason = f"no whole reply within {time.monotonic() - began:.0f} s, though others come much sooner"
+            waited_s = min(time.monotonic() - began, self.limits.timeout_s)
+            sooner = ", while others come much sooner" if waited_s < self.limits.timeout_s else ""
+            reason = f"no whole reply within {waited_s:.3g} s{sooner}"
             raise BrokenError(reason, reached=False, maybe_billed=True, late=True) from None
         except BusyError as error:
             billed = (0, 0)

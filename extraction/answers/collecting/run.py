@@ -104,9 +104,15 @@ def collect(
         done = Collected(out, capabilities)
         if stopped is not None and not any(map(log.answered, _keys(model, texts, samples, sampling, run))):
             raise stopped
-        write_chunks(
-            _counted(response_chunks(log, model, capabilities.endpoint, prompts, samples, sampling), done), out
-        )
+        chunks = response_chunks(log, model, capabilities.endpoint, prompts, samples, sampling)
+        try:
+            write_chunks(_counted(chunks, done), out)
+        except OSError as error:
+            held = sum(map(log.answered, _keys(model, texts, samples, sampling, run)))
+            raise EmergenceError(
+                f"{out} could not be written: {error.strerror or error}. {held} of {len(texts) * samples} answers are "
+                f"kept in {log.path}; make room, and the same command goes on without asking for them again."
+            ) from None
     if stopped is not None:
         kind = type(stopped) if isinstance(stopped, InputError | NotReadyError) else EmergenceError
         raise kind(

@@ -11,8 +11,7 @@ from estimators.base import EmergenceError, InputError
 from extraction.answers.collecting import pace
 from extraction.answers.collecting.budget import Budget
 from extraction.answers.collecting.run import estimate_bill, log_path
-from extraction.answers.collecting.waiting import seconds_to_wait
-from tests.extraction.answers.collecting.played import URL, ask, good, reply, some_prompts
+from tests.extraction.answers.collecting.played import URL, ask, good, prompt_of, reply, some_prompts
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -114,27 +113,119 @@ def test_an_allowance_that_is_long_to_come_back_is_used_one_call_at_a_time():
     assert rate.limit == 1.0
 
 
-@pytest.mark.parametrize(
-    ("headers", "wait"),
-    [
-        ({"x-ratelimit-reset-requests": "2s"}, 2.0),
-        ({"x-ratelimit-reset-requests": "9s", "x-ratelimit-reset-tokens": "3s"}, 9.0),
-        (
-            {
-                "x-ratelimit-reset-requests": "9s",
-                "x-ratelimit-reset-tokens": "3s",
-                "x-ratelimit-remaining-requests": "7",
-                "x-ratelimit-remaining-tokens": "0",
-            },
-            3.0,
-        ),
-        ({"retry-after": "1", "x-ratelimit-reset-requests": "9s"}, 1.0),
-        ({"x-ratelimit-reset-requests": "soon"}, None),
-        ({}, None),
-    ],
-)
-def test_a_complaint_without_retry_after_says_by_its_allowance_when_to_come_back(headers, wait):
-    assert seconds_to_wait(headers) == wait
+def test_a_silent_call_does_not_hold_the_only_place(monkeypatch):
+    """At one call at a time, the next begins once the silent one has had its second, and no earlier."""
+    rate = pace.Pace(4)
+
+    async def run():
+        for _ in range(pace.REPLIES_FOR_MEDIAN):
+            rate.answered({}, took_s=0.01)
+        rate.limit = 1.0
+        silent = asyncio.create_task(hold())
+        await asyncio.sleep(0)
+        started = time.monotonic()
+        async with rate.turn():
+            waited = time.monotonic() - started
+        silent.cancel()
+        return waited
+
+    async def hold():
+        async with rate.turn():
+            await asyncio.sleep(60)
+
+    monkeypatch.setattr(pace, "LENT_LEAST_S", 0.3)
+    assert 0.29 <= asyncio.run(run()) < 1.0
+
+
+def test_no_more_places_are_lent_than_there_are(monkeypatch):
+    monkeypatch.setattr(pace, "LENT_UNKNOWN_S", 0.0)
+    rate = pace.Pace(3)
+    begun = []
+
+    async def hold():
+        async with rate.turn():
+            begun.append(1)
+            await asyncio.sleep(60)
+
+    async def run():
+        tasks = [asyncio.create_task(hold()) for _ in range(20)]
+        await asyncio.sleep(0.2)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(run())
+    assert len(begun) == 6
+
+
+def test_turns_are_taken_in_the_order_in_which_they_are_asked_for():
+    rate = pace.Pace(1)
+    order = []
+
+    async def take(number):
+        for _ in range(3):
+            async with rate.turn():
+                order.append(number)
+                await asyncio.sleep(0)
+
+    async def run():
+        await asyncio.gather(*(take(number) for number in range(4)))
+
+    asyncio.run(run())
+    assert order == [0, 1, 2, 3] * 3
+
+
+def test_the_time_limit_follows_the_replies(monkeypatch):
+    """After 20 replies: 10 times the slowest, at least 15 s, doubled each time it was reached, never on the last."""
+    rate = pace.Pace(4)
+    took = []
+
+    async def limit(late=0, last=False, timeout_s=120.0):
+        async with rate.deadline(timeout_s, late, last=last) as held:
+            return held.when() - asyncio.get_running_loop().time()
+
+    async def run():
+        took.append(await limit())
+        for number in range(20):
+            rate.answered({}, took_s=2.0 if number == 3 else 0.1)
+        for late, last, timeout_s in ((0, False, 120), (1, False, 120), (3, False, 120), (0, True, 120), (0, False, 9)):
+            took.append(await limit(late, last, timeout_s))
+
+    asyncio.run(run())
+    assert took == pytest.approx([120, 20, 40, 120, 120, 9], abs=0.1)
+
+
+def test_calls_that_began_before_replies_were_known_are_held_to_the_limit_as_well(monkeypatch):
+    monkeypatch.setattr(pace, "LATE_LEAST_S", 0.1)
+    rate = pace.Pace(4)
+
+    async def silent():
+        async with rate.deadline(60.0, 0, last=False):
+            for _ in range(20):
+                rate.answered({}, took_s=0.02)
+            await asyncio.sleep(60)
+
+    async def run():
+        started = time.monotonic()
+        with pytest.raises(TimeoutError):
+            await silent()
+        return time.monotonic() - started
+
+    assert 0.19 < asyncio.run(run()) < 1.0
+
+
+def test_an_answer_that_takes_longer_than_all_others_is_had_in_the_end(tmp_path, monkeypatch):
+    """The last attempt has all of the user's time."""
+    monkeypatch.setattr(pace, "LATE_LEAST_S", 0.05)
+    monkeypatch.setattr(pace, "LATE_SLOWEST", 1.0)
+
+    async def server(request):
+        if prompt_of(request) == "Say 30":
+            await asyncio.sleep(1.0)
+        return good(request)
+
+    table = ask(tmp_path / "a.parquet", server, 40, max_retries=2, timeout_s=10.0, concurrency=4)
+    assert table["text"].tolist() == [f"said Say {number}" for number in range(40)]
 
 
 def test_the_command_says_what_it_would_cost_and_asks_nothing(tmp_path, emergence, monkeypatch):

@@ -5,6 +5,7 @@ import json
 import random
 
 import httpx2
+import pandas as pd
 import pytest
 
 from estimators.base import InputError
@@ -161,6 +162,129 @@ def test_the_probe_is_short():
     server = Server(logprobs=5)
     found(server, **ALL)
     assert server.calls == 6
+
+
+class Picky(Server):
+    """Refuses some fields in words of its own, as real servers do."""
+
+    def __init__(self, refused, refusal, **switches):
+        super().__init__(**switches)
+        self.refused, self.refusal = refused, refusal
+
+    def __call__(self, http):
+        body = json.loads(http.content)
+        if any(self.refused(name, body) for name in body):
+            self.calls += 1
+            status, content = self.refusal(body)
+            return httpx2.Response(status, content=content)
+        return super().__call__(http)
+
+
+def as_error(message, status=400):
+    return lambda body: (status, json.dumps({"error": {"message": message(body), "param": None, "code": status}}))
+
+
+WORDINGS = {
+    "names it": as_error(lambda body: "Unsupported parameter: 'seed'."),
+    "repeats the request": as_error(
+        lambda body: f"1 validation error: {{'msg': 'per-request seeds are off here', 'input': {body}}}"
+    ),
+    "lists what is supported": as_error(lambda body: "bad field; supported: 'temperature', 'n', 'stop', 'max_tokens'"),
+    "names another": as_error(lambda body: "temperature is fine, but something else is not"),
+    "says nothing": lambda body: (400, ""),
+    "is a string": lambda body: (400, json.dumps({"code": "invalid-argument", "error": "no such thing here"})),
+    "is a page": lambda body: (400, "<html><title>Bad Request</title></html>"),
+    "is a list": lambda body: (422, json.dumps({"detail": [{"loc": ["body", "seed"], "msg": "extra"}]})),
+    "not implemented": as_error(lambda body: "not implemented", 501),
+}
+
+
+@pytest.mark.parametrize("wording", WORDINGS)
+def test_the_refused_field_alone_is_left_out_whatever_the_wording(wording):
+    able = found(Picky(lambda name, body: name == "seed", WORDINGS[wording], logprobs=5))
+    assert able.rejected == ("seed",)
+    assert able.seed is False
+    assert able.logprobs == 5
+    body = request("m", "Hello", Sampling(temperature=0.2), able, seed=7)
+    assert body["temperature"] == 0.2
+    assert "seed" not in body
+
+
+@pytest.mark.parametrize("field", ["temperature", "seed", "logprobs", "top_logprobs", "max_tokens"])
+def test_every_optional_field_is_found_without_a_hint(field):
+    able = found(Picky(lambda name, body: name == field, WORDINGS["says nothing"], logprobs=5))
+    assert able.rejected == (("logprobs", "top_logprobs") if field == "logprobs" else (field,))
+    assert able.logprobs == {"logprobs": 0, "top_logprobs": 5}.get(field, 5)
+    body = request("m", "Hello", Sampling(), able, seed=7)
+    assert {"temperature", "seed"} - {field} <= set(body)
+    assert field not in body
+    assert ("max_completion_tokens" in body) == (field == "max_tokens")
+
+
+def test_several_refused_fields_are_found_without_a_hint():
+    refused = ("temperature", "seed", "max_tokens")
+    able = found(Picky(lambda name, body: name in refused, WORDINGS["says nothing"], logprobs=5))
+    assert set(able.rejected) == set(refused)
+    assert able.logprobs == 5
+
+
+def test_several_choices_are_left_out_alone_where_they_are_refused():
+    greedy = as_error(lambda body: "with greedy decoding the number of choices has to be 1, not 2")
+    refuses = lambda name, body: name == "n" and body["n"] > 1 and not body.get("temperature")  # noqa: E731
+    able = found(Picky(refuses, greedy, logprobs=5), several=True, temperature=0.0)
+    assert not able.several
+    assert able.logprobs == 5
+    assert able.rejected == ("n",)
+    never = found(Picky(lambda name, body: name == "n", WORDINGS["says nothing"], logprobs=5), several=True)
+    assert (never.several, never.logprobs, never.seed, never.rejected) == (False, 5, True, ("n",))
+
+
+def test_stops_are_only_asked_for_where_the_user_gave_one(tmp_path):
+    refused = as_error(lambda body: "this model takes no parameter named stop")
+    server = Picky(lambda name, body: name == "stop", refused)
+    assert found(server).rejected == ()
+    able = found(server, stop=(",",))
+    assert able.rejected == ("stop",)
+    assert "stop" not in request("m", "Hello", Sampling(stop=(",",)), able)
+    asked = prompts("questions").head(2)
+    assert ask(tmp_path, server, asked, stop=(",",)).rejected == ("stop",)  # cut here instead
+    texts = pd.read_csv(tmp_path / "a.csv")["text"]
+    assert len(texts) == 2
+
+
+def test_a_refusal_that_is_about_none_of_the_fields_is_told_with_its_reason():
+    broke = as_error(lambda body: "the model has been retired")
+    with pytest.raises(InputError, match="chat: HTTP 400: the model has been retired"):
+        found(Picky(lambda name, body: name == "model", broke), "chat")
+
+
+def test_the_length_of_an_answer_is_never_left_to_the_server():
+    """Not even to find out which field is refused."""
+    bodies = []
+
+    class Watching(Picky):
+        def __call__(self, http):
+            bodies.append(json.loads(http.content))
+            return super().__call__(http)
+
+    found(Watching(lambda name, body: name in ("seed", "max_tokens"), WORDINGS["says nothing"]), **ALL)
+    assert all(body.get("max_tokens", body.get("max_completion_tokens")) == 16 for body in bodies)
+
+
+def test_a_reasoning_model_whose_short_answers_are_all_reasoning_is_found_out():
+    class Thinking(Server):
+        def choice(self, endpoint, body, number):
+            made = super().choice(endpoint, body, number)
+            return made | {"message": {"content": None, "reasoning_content": made["message"]["content"]}}
+
+    able = found(Thinking(), **ALL)
+    assert (able.seed, able.sampled, able.several, able.stop) == (True, True, True, True)
+
+
+def test_a_reply_that_is_a_failure_is_asked_again(monkeypatch):
+    monkeypatch.setattr("extraction.answers.collecting.pace.FIRST_DELAY_S", 0.001)
+    lost = httpx2.Response(200, json={"choices": [{"finish_reason": "error", "error": {"message": "lost"}}]})
+    assert found(failing(Server(logprobs=5), lost, lost)) == found(Server(logprobs=5))
 
 
 def failing(server, *faults):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import random
 import threading
 from collections import Counter
@@ -302,3 +303,83 @@ def test_only_what_is_asked_for_counts_as_work(tmp_path):
     ask(tmp_path / "a.parquet", good, 8, progress=lambda done, total: told.append((done, total)))
     assert told[0] == (0, 3)
     assert told[-1] == (3, 3)
+
+
+def test_a_table_that_cannot_be_written_is_told_before_anything_is_asked(tmp_path):
+    (tmp_path / "a.parquet").mkdir()
+    with pytest.raises(InputError, match=r"a.parquet is a folder; give the path of a table file in it"):
+        ask(tmp_path / "a.parquet", lambda _: pytest.fail("asked"))
+    (tmp_path / "b.log.jsonl").mkdir()
+    with pytest.raises(InputError, match=r"answer log .* could not be opened: Is a directory"):
+        ask(tmp_path / "b.parquet", lambda _: pytest.fail("asked"))
+
+
+def test_the_prompts_are_not_written_over(tmp_path, emergence):
+    path = tmp_path / "p.csv"
+    path.write_text("prompt\nName a river.\n")
+    done = emergence("collect", "m", "--prompts", path, "--base-url", "http://127.0.0.1:9/v1", "--out", path)
+    assert done.code == 2
+    assert "is the file of the prompts" in done.err
+    assert path.read_text() == "prompt\nName a river.\n"
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "json"])
+def test_a_full_disk_at_the_table_says_what_is_kept_and_how_to_go_on(tmp_path, monkeypatch, ending):
+    from extraction.answers import responses
+
+    out = tmp_path / f"a.{ending}"
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(responses, "_write_parquet" if ending == "parquet" else "_write_text", full)
+        with pytest.raises(EmergenceError) as caught:
+            ask(out, good)
+    said = str(caught.value)
+    assert "could not be written: No space left on device. 3 of 3 answers are kept in" in said
+    assert "the same command goes on without asking for them again" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["a.log.jsonl"]
+    assert ask(out, lambda _: pytest.fail("asked again"))["error"].isna().all()
+
+
+@pytest.mark.parametrize("place", ["/dev/full", "/dev/null"])
+def test_a_log_that_is_no_file_is_refused(tmp_path, place):
+    log_path(tmp_path / "a.csv").symlink_to(place)
+    with pytest.raises(InputError, match="is not a file"):
+        ask(tmp_path / "a.csv", lambda _: pytest.fail("asked"))
+
+
+def test_a_disk_that_fills_up_ends_the_run_with_what_is_kept(tmp_path, monkeypatch):
+    """From then on nothing is asked, as it could not be kept."""
+    out, calls = tmp_path / "a.parquet", []
+    write = os.write
+
+    def nearly_full(handle, data):
+        if len(calls) > 10:
+            raise OSError(28, "No space left on device")
+        return write(handle, data)
+
+    def counted(request):
+        calls.append(1)
+        return good(request)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", nearly_full)
+        with pytest.raises(EmergenceError) as caught:
+            ask(out, counted, 100)
+    assert "No space left on device" in str(caught.value)
+    assert "of 100 answers are in" in str(caught.value)
+    assert len(calls) <= 10 + 4 + 1
+    kept = pd.read_parquet(out)["text"].notna().sum()
+    assert kept >= 10 - 4
+    calls.clear()
+    assert ask(out, counted, 100)["error"].isna().all()
+    assert len(calls) == 100 - kept
+
+
+@pytest.mark.parametrize("name", ["seed", "max_tokens", "samples", "concurrency"])
+def test_numbers_beyond_what_tables_and_generators_hold_are_refused_first(tmp_path, name):
+    with pytest.raises(InputError, match=f"{name} takes a whole number"):
+        ask(tmp_path / "a.parquet", lambda _: pytest.fail("asked"), **{name: 2**64})
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,242 @@
+"""Replies with HTTP 200 that are no answers, and answers that stand elsewhere or behind reasoning."""
+
+import json
+
+import httpx2
+import pandas as pd
+import pytest
+
+from extraction.answers.collecting.endpoints import Capabilities
+from extraction.answers.collecting.faults import MalformedAnswerError, reason_of
+from extraction.answers.collecting.replies import read, without_tags
+from extraction.answers.collecting.run import log_path
+from extraction.answers.responses import read_responses
+from tests.extraction.answers.collecting.played import URL, ask, good, prompt_of
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+HALF = {"role": "assistant", "content": "The longest river of the"}
+LOST = {"code": 502, "message": "connection to the provider was lost"}
+
+
+def choice(**fields):
+    return {"index": 0, "finish_reason": "stop", "message": HALF} | fields
+
+
+FAILURES = {
+    "end called error": {"choices": [choice(finish_reason="error")]},
+    "error beside the choice": {"choices": [choice(finish_reason="error", error=LOST)]},
+    "error beside a choice that ended well": {"choices": [choice(error=LOST)]},
+    "error in the message": {"choices": [choice(message=HALF | {"error": LOST})]},
+    "error at the top": {"error": LOST, "choices": [choice()]},
+    "error at the top as a text": {"error": "connection to the provider was lost", "choices": [choice()]},
+    "aborted by the scheduler": {"choices": [choice(finish_reason="abort")]},
+    "only a message": {"object": "error", "message": "connection to the provider was lost"},
+    "content that is a number": {"choices": [choice(message={"content": 5})]},
+    "content that is an object": {"choices": [choice(message={"content": {"text": "x"}})]},
+    "parts without text": {"choices": [choice(message={"content": [{"type": "image_url"}]})]},
+}
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+def test_a_failure_inside_http_200_is_asked_again_and_never_kept(tmp_path, kind):
+    calls = []
+
+    def server(request):
+        calls.append(prompt_of(request))
+        fails = prompt_of(request) == "Say 1" and calls.count("Say 1") == 1
+        return httpx2.Response(200, json=FAILURES[kind]) if fails else good(request)
+
+    out = tmp_path / "a.parquet"
+    table = ask(out, server)
+    assert table["text"].tolist() == ["said Say 0", "said Say 1", "said Say 2"]
+    assert calls.count("Say 1") == 2
+    assert HALF["content"] not in log_path(out).read_text()
+    told = LOST["message"] if LOST["message"] in json.dumps(FAILURES[kind]) else ""
+    with pytest.raises(MalformedAnswerError, match=told):
+        read("chat", FAILURES[kind])
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+def test_a_failed_response_is_none(status):
+    part = {"type": "output_text", "text": "half"}
+    whole = {"status": status, "error": None, "output": [{"type": "message", "content": [part]}]}
+    with pytest.raises(MalformedAnswerError, match=status):
+        read("responses", whole)
+
+
+def test_empty_errors_are_no_errors():
+    for nothing in (None, "", {}, {"code": None, "message": ""}, []):
+        assert read("chat", {"error": nothing, "choices": [choice(error=nothing)]})[0].text == HALF["content"]
+
+
+def test_of_several_choices_the_failed_one_alone_is_asked_again(tmp_path):
+    asked = []
+
+    def server(request):
+        count = json.loads(request.content).get("n", 1)
+        asked.append(count)
+        choices = [choice(message={"content": f"answer {len(asked)}.{number}"}) for number in range(count)]
+        if len(asked) == 1:
+            choices[0] |= {"finish_reason": "error"}
+        usage = {"prompt_tokens": 5, "completion_tokens": 3}
+        return httpx2.Response(200, json={"choices": choices, "usage": usage})
+
+    table = ask(tmp_path / "a.parquet", server, 1, samples=3, capabilities=Capabilities("chat", several=True))
+    assert asked == [3, 1]
+    assert table["text"].tolist() == ["answer 1.1", "answer 1.2", "answer 2.0"]
+
+
+REASONING = {
+    "reasoning_content": {"content": None, "reasoning_content": "They ask for a river."},
+    "reasoning": {"content": "", "reasoning": "They ask for a river."},
+    "reasoning_details": {"content": None, "reasoning_details": [{"type": "reasoning.text", "text": "They ask."}]},
+    "tags not closed": {"content": "<think>They ask for a river, so"},
+    "tags and nothing behind": {"content": "<think>They ask for a river.</think>\n"},
+    "parts": {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "They ask."}]}]},
+}
+
+
+@pytest.mark.parametrize("kind", REASONING)
+def test_an_answer_that_is_all_reasoning_is_a_failure_that_says_what_to_do(tmp_path, kind):
+    calls = []
+
+    def server(request):
+        calls.append(prompt_of(request))
+        message = REASONING[kind] if prompt_of(request) == "Say 1" else {"content": "The Elbe."}
+        return httpx2.Response(200, json={"choices": [choice(message=message)]})
+
+    table = ask(tmp_path / "a.parquet", server)
+    assert table["error"].isna().tolist() == [True, False, True]
+    assert "raise --max-tokens" in table["error"][1]
+    assert "temperature" not in table["error"][1]
+    assert "They ask" in table["reasoning"][1]
+    assert pd.isna(table["text"][1])
+    assert calls.count("Say 1") == 1  # another attempt would be paid for and end the same
+
+
+def test_reasoning_that_the_server_only_counts_is_reasoning():
+    usage = {"prompt_tokens": 5, "completion_tokens": 64, "completion_tokens_details": {"reasoning_tokens": 64}}
+    cut = {"choices": [choice(message={"content": ""}, finish_reason="length")], "usage": usage}
+    assert read("chat", cut)[0].all_reasoning
+    item = {"type": "reasoning", "summary": []}
+    reply = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}, "output": [item]}
+    counted = {"input_tokens": 5, "output_tokens": 64, "output_tokens_details": {"reasoning_tokens": 64}}
+    assert read("responses", reply | {"usage": counted})[0].all_reasoning
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "reasoning"),
+    [
+        ("<think>A sum.</think>\n\nFour.", "Four.", "A sum."),
+        ("<THINK>A sum.</THINK>Four.", "Four.", "A sum."),
+        ("A sum.</think>Four.", "Four.", "A sum."),  # the template wrote the beginning
+        ("<think>One.</think>Two.<think>Three.</think>Four.", "Two.Four.", "One.\nThree."),
+        ("<think>cut off", "", "cut off"),
+        ("<think></think>Four.", "Four.", ""),
+        ("Four < five.", "Four < five.", None),
+        ("  kept as it is ", "  kept as it is ", None),
+    ],
+)
+def test_reasoning_in_tags_is_taken_out(text, answer, reasoning):
+    assert without_tags(text) == (answer, reasoning)
+    assert read("chat", {"choices": [choice(message={"content": text})]})[0].text == answer
+    assert read("completions", {"choices": [choice(text=text)]})[0].text == answer
+    part = {"type": "output_text", "text": text}
+    response = {"status": "completed", "output": [{"type": "message", "content": [part]}]}
+    assert read("responses", response)[0].text == answer
+
+
+def test_reasoning_is_stored_apart_and_features_read_the_answer_alone(tmp_path):
+    message = {"content": "The Elbe.", "reasoning_content": "They ask for a river."}
+    out = tmp_path / "a.parquet"
+    table = ask(out, lambda _: httpx2.Response(200, json={"choices": [choice(message=message)]}), 1)
+    assert table["text"].tolist() == ["The Elbe."]
+    assert table["reasoning"].tolist() == ["They ask for a river."]
+    assert read_responses(out)["text"].tolist() == ["The Elbe."]
+
+
+def test_logprobs_are_those_of_the_answer_alone():
+    words = ["<think>", "A sum.", "</think>", "Four", ".", "<|end|>"]
+    told = {"content": [{"token": word, "logprob": -float(number)} for number, word in enumerate(words)]}
+    answer = read("chat", {"choices": [choice(message={"content": "".join(words[:5])}, logprobs=told)]})[0]
+    assert [entry["token"] for entry in answer.logprobs] == ["Four", "."]
+    assert [entry["logprob"] for entry in answer.logprobs] == [-3.0, -4.0]
+    apart = {"content": "Four.", "reasoning": "A sum."}
+    answer = read("chat", {"choices": [choice(message=apart, logprobs=told)]})[0]
+    assert [entry["token"] for entry in answer.logprobs] == ["Four", "."]
+
+
+def test_the_command_says_of_how_many_answers_there_is_reasoning_alone(tmp_path, emergence, monkeypatch):
+    message = REASONING["reasoning_content"]
+    answers = [choice(message=message), choice()]
+
+    def server(request):
+        odd = "poem" in prompt_of(request)
+        return httpx2.Response(200, json={"choices": [answers[0 if odd else 1]]})
+
+    transport = httpx2.MockTransport(server)
+    monkeypatch.setattr("openai.DefaultAsyncHttpxClient", lambda **_: httpx2.AsyncClient(transport=transport))
+    (tmp_path / "p.txt").write_text("Write a poem.\nName a river.\n")
+    done = emergence("collect", "m", "--base-url", URL, "--prompts", tmp_path / "p.txt", "--out", tmp_path / "a.csv")
+    assert done.code == 1
+    assert "1 of 2 answers are reasoning alone" in done.err
+    assert "raise --max-tokens" in done.err
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ('{"error": {"message": "no such field"}}', "no such field"),
+        ('{"error": "no such field"}', "no such field"),
+        ('{"code": "invalid-argument", "error": "no such field"}', "no such field"),
+        ('{"object": "error", "message": "no such field", "type": "BadRequestError"}', "no such field"),
+        ('{"detail": "no such field"}', "no such field"),
+        ('{"detail": [{"loc": ["body", "n"], "msg": "no such field"}]}', "body.n: no such field"),
+        ('[{"error": {"code": 400, "message": "no such field", "status": "INVALID_ARGUMENT"}}]', "no such field"),
+        ('{"errors": ["no such field", "nor that"]}', "no such field; nor that"),
+        ('{"error": {"message": "Provider returned error", "metadata": {"raw": "{\\"detail\\": \\"no such\\"}"}}}',
+         "Provider returned error: no such"),
+        ('{"error": {"message": "", "type": "overloaded_error"}}', "overloaded_error"),
+        ('"no such field"', "no such field"),
+        ("no such field", "no such field"),
+        ("<!DOCTYPE html><html><head><title>504 Gateway\n Time-out</title></head></html>", "504 Gateway Time-out"),
+        ("<html><body><h1>Not &lt;here&gt;</h1><p>nginx</p></body></html>", "Not <here>"),
+        ("<?xml version='1.0'?><Error><Code>Denied</Code><Message>no such field</Message></Error>", "no such field"),
+        ("\ufeff{\"error\": \"no such field\"}", "no such field"),
+    ],
+)  # fmt: skip
+def test_the_reason_is_read_from_a_body_of_any_shape(tmp_path, body, reason):
+    assert reason_of(body) == reason
+    table = ask(tmp_path / "a.csv", lambda _: httpx2.Response(400, content=body.encode()), 1)
+    assert table["error"].tolist() == [f"HTTP 400: {reason}"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"null", b"5"])
+def test_a_refusal_without_a_reason_says_so(tmp_path, body):
+    table = ask(tmp_path / "a.csv", lambda _: httpx2.Response(400, content=body), 1)
+    assert table["error"][0].startswith("HTTP 400: ")
+    assert "Error code" not in table["error"][0]
+    assert body or "the server gives no reason" in table["error"][0]
+
+
+def test_bodies_nested_without_end_have_no_reason():
+    assert reason_of("[" * 100_000) != ""
+    deep: list = []
+    for _ in range(50):
+        deep = [deep]
+    assert reason_of(deep) == ""
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J\x1b]0;owned\x07gone", "\x9b31mred", "a\rb\x00c\x08", "\u202etxt.exe"])
+def test_control_characters_of_a_server_never_reach_the_terminal(tmp_path, emergence, monkeypatch, text):
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(400, json={"error": {"message": text}}))
+    monkeypatch.setattr("openai.DefaultAsyncHttpxClient", lambda **_: httpx2.AsyncClient(transport=transport))
+    asked = tmp_path / "p.txt"
+    asked.write_text("One\n")
+    done = emergence("collect", "m", "--base-url", URL, "--prompts", asked, "--out", tmp_path / "a.csv")
+    assert done.code == 2
+    shown = done.err.replace("\n", "")
+    assert all(character.isprintable() for character in shown), shown
+    table = ask(tmp_path / "b.csv", lambda _: httpx2.Response(400, json={"error": {"message": text}}), 1)
+    assert table["error"][0].isprintable()
