@@ -1,7 +1,7 @@
 """Every block of the manual does what the page says: Python runs, commands run, sweeps are valid, files are there.
 
 A comment before a block says what it needs that a test does not have (`<!-- needs: hub -->`; its commands are then only
-parsed by the real command line), or that it is meant to fail (`<!-- fails -->`).
+parsed by the real command line), or with which words it fails (`<!-- fails: unknown key -->`).
 """
 
 import re
@@ -21,7 +21,7 @@ SLOW = {"docs/guides/closed-model.md", "docs/guides/compare.md", "docs/guides/sw
 SHELL = {"git", "make", "source", "export", "ray", "printf"}  # other programs that a page may name
 RUN = {"printf"}  # of those, harmless ones that later blocks need
 BLOCK = re.compile(
-    r"(?:^<!-- (?P<mark>needs: \w+|fails) -->\n)?"
+    r"(?:^<!-- (?P<mark>needs: \w+|fails: [^\n]+) -->\n)?"
     r"^```(?P<kind>\w+)(?: title=\"(?P<title>[\w.-]+)\")?\n(?P<text>.*?)^```$",
     re.M | re.S,
 )
@@ -75,7 +75,12 @@ def run_shell(block: Block, emergence, small: bool) -> None:
             for usual, smaller in SMALLER.items() if small else ():
                 command = command.replace(usual, smaller)
             done = emergence(*shlex.split(command)[1:])
-            assert done.code == (2 if block.mark == "fails" else 0), f"{command}\n{done.out}\n{done.err}"
+            if block.mark.startswith("fails: "):
+                assert (done.code, block.mark.removeprefix("fails: ") in done.err) == (2, True), (
+                    f"{command}\n{done.err}"
+                )
+            else:
+                assert done.code == 0, f"{command}\n{done.out}\n{done.err}"
         elif program in RUN:
             subprocess.run(["bash", "-c", command], check=True)
         else:

@@ -15,16 +15,17 @@ SIZES = {"30k": 3e4, "90k": 9e4, "280k": 2.8e5}
 
 
 @pytest.fixture
-def claims(monkeypatch):
-    """The names of the modules that judge."""
+def study(monkeypatch):
+    """The modules that judge: the rules, and the claims about sizes and tokens, about lists, and about observers."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import paper_claims
     import paper_list_claims
     import paper_observer_claims
     import paper_rules
 
-    modules = paper_rules, paper_list_claims, paper_observer_claims, paper_claims
-    return SimpleNamespace(**{name: value for module in modules for name, value in vars(module).items()})
+    return SimpleNamespace(
+        rules=paper_rules, claims=paper_claims, lists=paper_list_claims, observers=paper_observer_claims
+    )
 
 
 def table(
@@ -58,138 +59,138 @@ def table(
     return pd.DataFrame(rows)
 
 
-def size_of(claims, made, tmp_path):
-    return claims.by_size(made, tmp_path).verdict
+def size_of(study, made, tmp_path):
+    return study.claims.by_size(made, tmp_path).verdict
 
 
-def test_growth_with_size_holds_fails_or_is_shared_by_the_control(claims, tmp_path):
+def test_growth_with_size_holds_fails_or_is_shared_by_the_control(study, tmp_path):
     def grows(number, layer, t):
         return number + layer
 
-    assert size_of(claims, table(grows), tmp_path) == claims.HOLDS
-    assert size_of(claims, table(grows, twins=lambda n, layer, t: 0.6 * n), tmp_path) == claims.IN_CONTROL
-    assert size_of(claims, table(lambda n, layer, t: -n), tmp_path) == claims.FAILS
-    assert size_of(claims, table(lambda n, layer, t: [0, 2, 1][n]), tmp_path) == claims.UNKNOWN
+    assert size_of(study, table(grows), tmp_path) == study.rules.HOLDS
+    assert size_of(study, table(grows, twins=lambda n, layer, t: 0.6 * n), tmp_path) == study.rules.IN_CONTROL
+    assert size_of(study, table(lambda n, layer, t: -n), tmp_path) == study.rules.FAILS
+    assert size_of(study, table(lambda n, layer, t: [0, 2, 1][n]), tmp_path) == study.rules.UNKNOWN
     assert (tmp_path / "study_size.png").exists()
 
 
-def test_architectures_of_one_size_say_nothing_of_size(claims, tmp_path):
+def test_architectures_of_one_size_say_nothing_of_size(study, tmp_path):
     one = table(lambda n, layer, t: n)
     lone = one[one["model"].str.contains("30k")].assign(model="llama-3b", family="llama")
-    assert size_of(claims, pd.concat([one, lone]), tmp_path) == claims.HOLDS
-    assert size_of(claims, lone, tmp_path) == claims.UNKNOWN
+    assert size_of(study, pd.concat([one, lone]), tmp_path) == study.rules.HOLDS
+    assert size_of(study, lone, tmp_path) == study.rules.UNKNOWN
 
 
-def test_a_text_is_held_against_its_own_control(claims, tmp_path):
+def test_a_text_is_held_against_its_own_control(study, tmp_path):
     rising = table(lambda n, layer, t: t)
     other = table(lambda n, layer, t: t, twins=lambda n, layer, t: t, corpus="other text")
-    both = claims.by_token(pd.concat([rising, other]), tmp_path).numbers
-    controls = claims.only(both, claims.RANDOM).set_index("corpus")["rise"].astype(float)
+    both = study.claims.by_token(pd.concat([rising, other]), tmp_path).numbers
+    controls = study.rules.only(both, study.rules.RANDOM).set_index("corpus")["rise"].astype(float)
     assert (controls["other text"] == 7).all()
     assert (controls["python-docs"] == 0).all()
 
 
-def test_growth_token_by_token(claims, tmp_path):
+def test_growth_token_by_token(study, tmp_path):
     def verdict(bits, twins=lambda n, layer, t: 0.0):
-        return claims.by_token(table(bits, twins=twins), tmp_path).verdict
+        return study.claims.by_token(table(bits, twins=twins), tmp_path).verdict
 
-    assert verdict(lambda n, layer, t: t) == claims.HOLDS
-    assert verdict(lambda n, layer, t: t, twins=lambda n, layer, t: t) == claims.IN_CONTROL
-    assert verdict(lambda n, layer, t: min(t, 4)) == claims.UNKNOWN  # stops half-way
-    assert verdict(lambda n, layer, t: -t) == claims.FAILS
+    assert verdict(lambda n, layer, t: t) == study.rules.HOLDS
+    assert verdict(lambda n, layer, t: t, twins=lambda n, layer, t: t) == study.rules.IN_CONTROL
+    assert verdict(lambda n, layer, t: min(t, 4)) == study.rules.UNKNOWN  # stops half-way
+    assert verdict(lambda n, layer, t: -t) == study.rules.FAILS
 
 
 def shots(bits, **options):
     return table(bits, corpus="country", positions=24, **options)
 
 
-def test_a_staircase_is_told_from_a_slope_and_a_saw(claims, tmp_path):
+def test_a_staircase_is_told_from_a_slope_and_a_saw(study, tmp_path):
     def verdict(bits, twins=lambda n, layer, t: 0.0):
-        return claims.staircase(shots(bits, twins=twins), tmp_path).verdict
+        return study.lists.staircase(shots(bits, twins=twins), tmp_path).verdict
 
     def stairs(n, layer, t):
         return (t + 1) // 2
 
-    assert verdict(stairs) == claims.HOLDS
-    assert verdict(stairs, twins=stairs) == claims.IN_CONTROL
-    assert verdict(lambda n, layer, t: t) == claims.FAILS
-    assert verdict(lambda n, layer, t: t % 2) == claims.FAILS  # up at the entity, down at the comma
+    assert verdict(stairs) == study.rules.HOLDS
+    assert verdict(stairs, twins=stairs) == study.rules.IN_CONTROL
+    assert verdict(lambda n, layer, t: t) == study.rules.FAILS
+    assert verdict(lambda n, layer, t: t % 2) == study.rules.FAILS  # up at the entity, down at the comma
 
 
-def test_levelling_needs_a_rise_and_is_held_against_the_ceiling(claims, tmp_path):
+def test_levelling_needs_a_rise_and_is_held_against_the_ceiling(study, tmp_path):
     def verdict(bits):
-        return claims.levelling(shots(bits), tmp_path).verdict
+        return study.lists.levelling(shots(bits), tmp_path).verdict
 
-    assert verdict(lambda n, layer, t: min(t, 12)) == claims.HOLDS  # levels at shot 6, the ceiling at shot 3
-    assert verdict(lambda n, layer, t: min(t, 6)) == claims.IN_CONTROL  # with the ceiling
-    assert verdict(lambda n, layer, t: t) == claims.FAILS  # goes on to the last shot
-    assert verdict(lambda n, layer, t: 0.0) == claims.FAILS  # nothing rises
+    assert verdict(lambda n, layer, t: min(t, 12)) == study.rules.HOLDS  # levels at shot 6, the ceiling at shot 3
+    assert verdict(lambda n, layer, t: min(t, 6)) == study.rules.IN_CONTROL  # with the ceiling
+    assert verdict(lambda n, layer, t: t) == study.rules.FAILS  # goes on to the last shot
+    assert verdict(lambda n, layer, t: 0.0) == study.rules.FAILS  # nothing rises
 
 
 @pytest.mark.parametrize(("curve", "shot"), [([0, 5, 10, 10], 3), ([-3, -2, -1], 3), ([4, 3, 2], 1), ([1, 1], 1)])
-def test_where_a_curve_levels_off(claims, curve, shot):
-    assert claims.levelled(curve) == shot
+def test_where_a_curve_levels_off(study, curve, shot):
+    assert study.lists.levelled(curve) == shot
 
 
-def test_spread_peaks_where_growth_stops_or_elsewhere(claims, tmp_path):
+def test_spread_peaks_where_growth_stops_or_elsewhere(study, tmp_path):
     def verdict(peak):
         made = shots(lambda n, layer, t: min(t, 12), spread=lambda t: -abs(t - peak))
-        return claims.spread(made[~made["model"].str.endswith("~random")], tmp_path).verdict
+        return study.lists.spread(made[~made["model"].str.endswith("~random")], tmp_path).verdict
 
-    assert verdict(12) == claims.HOLDS
-    assert verdict(24) == claims.FAILS
+    assert verdict(12) == study.rules.HOLDS
+    assert verdict(24) == study.rules.FAILS
 
 
-def test_observers_agree_or_not(claims, tmp_path):
+def test_observers_agree_or_not(study, tmp_path):
     fine = table(lambda n, layer, t: n)
     same = pd.concat([fine, fine.assign(resolution=0.5)])
     other = pd.concat([fine, fine.assign(resolution=0.5, ie_bits=-fine["ie_bits"])])
-    found = [claims.ranking(made, pd.DataFrame(), tmp_path) for made in (same, other)]
-    assert [claim.verdict for claim in found] == [claims.HOLDS, claims.FAILS]
+    found = [study.observers.ranking(made, pd.DataFrame(), tmp_path) for made in (same, other)]
+    assert [claim.verdict for claim in found] == [study.rules.HOLDS, study.rules.FAILS]
     assert np.isclose(found[1].numbers.iloc[0, 2], -1)
-    alone = claims.ranking(fine, pd.DataFrame(), tmp_path)
-    assert alone.verdict == claims.UNKNOWN  # one observer agrees with itself
+    alone = study.observers.ranking(fine, pd.DataFrame(), tmp_path)
+    assert alone.verdict == study.rules.UNKNOWN  # one observer agrees with itself
 
 
-def test_shuffled_windows_are_a_control_of_their_model(claims, tmp_path):
+def test_shuffled_windows_are_a_control_of_their_model(study, tmp_path):
     rising = table(lambda n, layer, t: t)
     model = rising[~rising["model"].str.endswith("~random")]
-    for share, verdict in ((0.4, claims.HOLDS), (0.6, claims.IN_CONTROL)):
+    for share, verdict in ((0.4, study.rules.HOLDS), (0.6, study.rules.IN_CONTROL)):
         control = model.assign(corpus="python-docs, shuffled", ie_bits=share * model["ie_bits"])
-        found = claims.by_token(pd.concat([rising, control]), tmp_path)
+        found = study.claims.by_token(pd.concat([rising, control]), tmp_path)
         assert found.verdict == verdict
         assert found.numbers.groupby("case")["rise"].max()["shuffled"] == pytest.approx(7 * share)
 
 
-def test_an_interval_is_that_of_the_errors(claims):
+def test_an_interval_is_that_of_the_errors(study):
     """The mean of 100 numbers with errors of 1 has one of 0.1, and 90 % of draws lie within 1.64 of it."""
-    low, high = map(float, claims.interval(np.mean, np.full(100, 5.0), np.ones(100)).split(" to "))
+    low, high = map(float, study.rules.interval(np.mean, np.full(100, 5.0), np.ones(100)).split(" to "))
     # quantiles of 1,000 draws err by sqrt(.05 x .95 / 1000) / density = .007 / 1.03 of a standard error; four of them
     assert low == pytest.approx(5 - 0.1645, abs=0.03)
     assert high == pytest.approx(5 + 0.1645, abs=0.03)
-    assert claims.interval(claims.levelled, [0, 5, 10, 10], np.zeros(4)) == "3 to 3"
+    assert study.rules.interval(study.lists.levelled, [0, 5, 10, 10], np.zeros(4)) == "3 to 3"
 
 
-def test_the_error_of_a_spread_is_that_of_normal_windows(claims):
+def test_the_error_of_a_spread_is_that_of_normal_windows(study):
     """Against the spread of the standard deviations of 4,000 samples of 50 normal numbers."""
     samples = np.random.default_rng(0).normal(0, 2, (4000, 50)).std(axis=1, ddof=1)
     made = pd.DataFrame({"ie_sample_std": [2.0], "ie_std_error": [2.0 / np.sqrt(50)]})
     # an estimate of a spread from 4,000 errs by 1 / sqrt(8000) = .011 of it; four of these, and the formula's 1 / (4n)
-    assert claims.spread_error(made)[0] == pytest.approx(samples.std(), rel=0.05)
+    assert study.lists.spread_error(made)[0] == pytest.approx(samples.std(), rel=0.05)
 
 
-def test_the_papers_estimator_is_held_against_its_ceiling_in_every_run(claims, tmp_path):
+def test_the_papers_estimator_is_held_against_its_ceiling_in_every_run(study, tmp_path):
     def verdict(maxima):
         rows = [
             {"model": "gpt2-30k", "pairs": "true", "seed": seed, "max": one, "last": one, "held_out": 1.0}
             for seed, one in enumerate(maxima)
         ]
-        made = claims.with_cases(pd.DataFrame(rows).assign(ceiling=2.0, epochs=3, samples=40))
-        return claims.preset(made, tmp_path).verdict
+        made = study.rules.with_cases(pd.DataFrame(rows).assign(ceiling=2.0, epochs=3, samples=40))
+        return study.observers.preset(made, tmp_path).verdict
 
-    assert verdict([2.0, 2.04, 2.02]) == claims.HOLDS
-    assert verdict([2.3, 2.31, 2.32]) == claims.FAILS
-    assert verdict([0.1, 0.2, 2.5]) == claims.FAILS  # a bound that one run passes is none
+    assert verdict([2.0, 2.04, 2.02]) == study.rules.HOLDS
+    assert verdict([2.3, 2.31, 2.32]) == study.rules.FAILS
+    assert verdict([0.1, 0.2, 2.5]) == study.rules.FAILS  # a bound that one run passes is none
 
 
 @pytest.mark.slow

@@ -2,16 +2,10 @@
 
 import subprocess
 import sys
-import types
 
 import pytest
 
 import extraction
-
-
-@pytest.mark.parametrize("name", extraction.__all__)
-def test_every_public_name_is_there(name: str) -> None:
-    assert not isinstance(getattr(extraction, name), types.ModuleType)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -28,7 +28,7 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     before = path.read_bytes()
     with pytest.raises(InputError, match="prompt_id missing"):
         write_table(ANSWER.drop(columns="prompt_id"), path, RESPONSES)
-    with pytest.raises(Exception, match=r"mixed|object|Expected|convert"):  # arrow refuses a column of mixed objects
+    with pytest.raises(Exception, match="cannot mix struct and non-struct"):  # arrow refuses a column of mixed objects
         write_table(pd.DataFrame({"x": [1, {"a": 2}]}), path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == [path.name]

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from estimators.base import EmergenceError, InputError
+from estimators.base import InputError
+from estimators.contracts.results_folder import SCHEMA
 from tests.tracking.mlflow.memory import MemoryTracker
 from tracking import replay, track
 from tracking.mlflow import sweep_run as sweep_runs
@@ -142,8 +143,18 @@ def test_unreachable_server_is_named(small) -> None:
         track(small.folder, tracking_uri="http://127.0.0.1:9")
 
 
-@pytest.mark.parametrize("damage", ["missing", "no sweep.json", "bad json", "schema", "no parquet", "no jobs"])
-def test_damaged_results_are_refused(small, damage: str) -> None:
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("missing", "No results folder at .*elsewhere; give the folder that `emergence sweep` wrote"),
+        ("no sweep.json", "holds no sweep.json, so it is no results folder"),
+        ("bad json", r"jobs/\w+.json could not be read as JSON"),
+        ("schema", f"has results schema 99, but this version reads {SCHEMA}"),
+        ("no parquet", r"jobs/\w+.json says done but \w+.parquet is missing"),
+        ("no jobs", "No job of .*small has ended yet"),
+    ],
+)
+def test_damaged_results_are_refused(small, damage: str, message: str) -> None:
     folder: Path = small.folder
     job = next((folder / "jobs").glob("*.json"))
     if damage == "missing":
@@ -158,5 +169,5 @@ def test_damaged_results_are_refused(small, damage: str) -> None:
         job.with_suffix(".parquet").unlink()
     else:
         job.unlink()
-    with pytest.raises(EmergenceError, match=r"folder|JSON|schema|missing|ended"):
+    with pytest.raises(InputError, match=message):
         replay(read_results(folder), MemoryTracker())
