@@ -74,6 +74,27 @@ def cached_model(name: str, revision: str | None = None) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
+def hub_parameters(name: str, revision: str | None = None) -> int | None:
+    """Return the number of parameters of a hub model by the headers of its safetensors files, which alone are fetched.
+
+    None where the hub cannot be asked, or the model has no such files.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
+
+    if constants.HF_HUB_OFFLINE:
+        return None
+    try:
+        found = HfApi().get_safetensors_metadata(name, revision=revision, timeout=HUB_TIMEOUT)
+    except (NotASafetensorsRepoError, SafetensorsParsingError):
+        return None
+    except Exception as error:  # an estimate of its size is no reason to end a plan
+        if not out_of_reach(error):
+            raise
+        return None
+    return sum(found.parameter_count.values())
+
+
 def out_of_reach(error: Exception) -> bool:
     """Whether `error` says that the hub is out of reach, in any of its HTTP libraries' words."""
     kinds = {kind.__name__ for kind in type(error).__mro__}

@@ -114,9 +114,8 @@ def text_windows(
     if at not in ("sentence", "anywhere"):
         raise InputError(f"at says where windows start, sentence or anywhere; got {at}.")
     rows, document = sample_text(texts, tokenizer, tokens, count=count, seed=seed, at=at, name=name, enough=enough)
-    distinct, first, group, counts = np.unique(rows, axis=0, return_index=True, return_inverse=True, return_counts=True)
+    distinct, first, counts = np.unique(rows, axis=0, return_index=True, return_counts=True)
     order = np.random.default_rng([seed, 1]).permutation(len(distinct))
-    pairs, times = np.unique(np.column_stack([np.argsort(order)[group], document]), axis=0, return_counts=True)
     return Windows(
         corpus=name,
         kind="text",
@@ -124,5 +123,4 @@ def text_windows(
         weights=counts[order].astype(np.float64),
         prefix=added_prefix(tokenizer) if prefix is None else tuple(prefix),
         documents=document[first][order],
-        occurrences=np.column_stack([pairs, times]),
     )

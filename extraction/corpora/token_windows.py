@@ -1,4 +1,4 @@
-"""Windows of a corpus: token ids, how often each was drawn, and from which documents."""
+"""Windows of a corpus: token ids, how often each was sampled, and from which documents."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from functools import cached_property
 
 import numpy as np
 
-from estimators.base import InputError
 from estimators.contracts.conventions import SHUFFLED
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Windows:
     """Distinct windows of a corpus, in seeded random order, so that any leading part is a sample.
 
@@ -26,7 +25,6 @@ class Windows:
         entities: (E, tokens_per_demonstration - 1) token ids of the category's entities; None for text.
         dropped: entities left out because they are not that many tokens.
         documents: (N,) number of the first document that each window was drawn from; None for lists.
-        occurrences: (M, 3) a window's row, a document, how often it was drawn from that one; None for lists.
     """
 
     corpus: str
@@ -38,7 +36,6 @@ class Windows:
     entities: np.ndarray | None = None
     dropped: tuple[str, ...] = ()
     documents: np.ndarray | None = None
-    occurrences: np.ndarray | None = None
 
     @cached_property
     def hash(self) -> str:
@@ -51,6 +48,15 @@ class Windows:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def __repr__(self) -> str:
+        """One line: what they are of, and how many.
+
+        >>> Windows("animal", "icl", np.zeros((3, 10), np.int64), np.array([1.0, 2.0, 1.0]))
+        <Windows of animal: 4 of 10 tokens, 3 distinct>
+        """
+        total, length = int(self.weights.sum()), self.tokens.shape[1]
+        return f"<Windows of {self.corpus}: {total:,} of {length} tokens, {len(self):,} distinct>"
 
     def prefixes(self, t: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the P distinct beginnings x_1 ... x_t of the windows, t = 1 ... T.
@@ -71,37 +77,13 @@ class Windows:
         ids, index = np.unique(self.tokens, return_inverse=True)
         return ids, index.reshape(self.tokens.shape)
 
-    def split(self, held_out: float = 0.2, *, seed: int = 0) -> tuple[Windows, Windows]:
-        """Part the windows into (rest, held out), whole documents together, single windows where there are none.
-
-        A window drawn from documents of both parts is in both, each time counted by the draws from that part.
-
-        Raises:
-            InputError: if one part would be empty.
-        """
-        unit = self._drawn()[:, 1]
-        units = np.random.default_rng(seed).permutation(np.unique(unit))
-        out = np.isin(unit, units[: round(held_out * len(units))])
-        if out.all() or not out.any():
-            raise InputError(
-                f"{self.corpus} has {len(units)} documents, too few to hold out {held_out:.0%}; give more text."
-            )
-        return self._of(~out), self._of(out)
-
     def select(self, rows: np.ndarray) -> Windows:
         """Return only the windows of these rows."""
-        occurrences = self.occurrences
-        if occurrences is not None:
-            place = np.full(len(self), -1)
-            place[rows] = np.arange(len(place[rows]))
-            occurrences = np.column_stack([place[occurrences[:, 0]], occurrences[:, 1:]])
-            occurrences = occurrences[occurrences[:, 0] >= 0]
         return replace(
             self,
             tokens=self.tokens[rows],
             weights=self.weights[rows],
             documents=None if self.documents is None else self.documents[rows],
-            occurrences=occurrences,
         )
 
     def shuffled(self, seed: int) -> Windows:
@@ -121,29 +103,6 @@ class Windows:
             tokens=distinct[order],
             weights=counts[order].astype(np.float64),
             documents=None,
-            occurrences=None,
-        )
-
-    def _drawn(self) -> np.ndarray:
-        """Rows, units and counts as `occurrences`; a window is its own unit where there are no documents."""
-        if self.occurrences is not None:
-            return self.occurrences
-        row = np.arange(len(self))
-        return np.column_stack([row, row if self.documents is None else self.documents, self.weights])
-
-    def _of(self, chosen: np.ndarray) -> Windows:
-        """Keep only what was drawn in these occurrences."""
-        drawn = self._drawn()[chosen]
-        rows, first = np.unique(drawn[:, 0].astype(np.int64), return_index=True)
-        part = self.select(rows)
-        if self.occurrences is None:
-            return part
-        row = np.searchsorted(rows, drawn[:, 0])
-        return replace(
-            part,
-            weights=np.bincount(row, weights=drawn[:, 2]),
-            documents=drawn[first, 1],
-            occurrences=np.column_stack([row, drawn[:, 1:]]),
         )
 
 

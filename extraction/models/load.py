@@ -26,7 +26,7 @@ from extraction.models.names import bundled, resolve_model
 NO_LIMIT = 2**31 - 1  # context of models without a longest input, such as Mamba
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LanguageModel:
     """A causal language model with its tokenizer.
 
@@ -59,6 +59,13 @@ class LanguageModel:
     context: int
     prefix: tuple[int, ...]
     path: Path | None = None
+
+    def __repr__(self) -> str:
+        """One line; what transformers prints of a model is a page."""
+        return (
+            f"<LanguageModel {self.name}: {self.parameters:,} parameters, {len(self.blocks)} blocks of width "
+            f"{self.width}, on {self.device}>"
+        )
 
 
 def load_model(

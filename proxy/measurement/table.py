@@ -18,15 +18,16 @@ from extraction.states.budget import DEFAULT_BUDGET, StateBudget
 from proxy.measurement.blocks import propagated_block, trained_block
 from proxy.schemas import EMERGENCE, WINDOWS
 
+# On a narrow screen pandas leaves out columns in the middle: what a reader looks for stands first and last.
 PEAK_COLUMNS = (
     "model",
     "corpus",
     "corpus_hash",
     "family",
     "parameters",
-    "emergence_bits",
-    "emergence_bits_std_error",
     "peak_layer",
+    "emergence_bits_std_error",
+    "emergence_bits",
 )
 QUERIES = 4000  # windows whose information is read; every window is still a reference
 
@@ -162,7 +163,7 @@ def peak_emergence(table: pd.DataFrame, *, resolution: float = DEFAULT_RESOLUTIO
 
     Returns:
         One row per model x corpus, by corpus, family and size: model, corpus, corpus_hash, family, parameters,
-        emergence_bits, emergence_bits_std_error, peak_layer.
+        peak_layer, emergence_bits_std_error, emergence_bits.
 
     Raises:
         InputError: if the table has no row at `resolution`.

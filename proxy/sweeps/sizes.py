@@ -1,18 +1,17 @@
-"""The size of a model without loading it, from its files, the hub's cache or its name."""
+"""The size of a model without loading it: from its files, the hub's cache, the hub or its name."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-import struct
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from extraction.models.names import resolve_model
-from extraction.versions import cached_model
+from extraction.versions import cached_model, hub_parameters
 from proxy.sweeps.config import Model
 
 SIZE_IN_NAME = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)(k|m|b)(?![a-z0-9])", re.IGNORECASE)
@@ -43,7 +42,7 @@ def count_parameters(model: Model) -> int | None:
     if model.parameters is not None:
         return model.parameters
     folder = _folder(model)
-    counted = _counted(folder) if folder is not None else None
+    counted = hub_parameters(model.id, model.revision) if folder is None else _counted(folder)
     if counted is not None:
         return counted
     if (named := NAMED.get(_last(model))) is not None:
@@ -96,13 +95,13 @@ def _counted(folder: Path) -> int | None:
 
     It may be empty or a pointer of Git LFS: loading that model says so, and the others can be measured.
     """
+    from safetensors import SafetensorError, safe_open
+
     total = 0
     try:
         for path in folder.glob("*.safetensors"):
-            with open(path, "rb") as stream:
-                (length,) = struct.unpack("<Q", stream.read(8))
-                header = json.loads(stream.read(length if length < path.stat().st_size else 0))
-            total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
-    except (OSError, struct.error, ValueError, AttributeError, KeyError, TypeError):
+            with safe_open(path, framework="numpy") as file:
+                total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    except (OSError, SafetensorError):
         return None
     return total or None

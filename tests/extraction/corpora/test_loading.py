@@ -99,51 +99,6 @@ def test_prefixes_and_distinct_tokens_agree_with_the_windows(tokenizer: Any) -> 
     assert len(ids) == len(set(found.tokens.reshape(-1).tolist()))
 
 
-def test_held_out_windows_are_of_other_documents(tokenizer: Any) -> None:
-    found = windows("python-docs", tokenizer, count=800)
-    rest, held_out = found.split(0.25)
-    assert rest.documents is not None
-    assert held_out.documents is not None
-    assert not set(rest.documents) & set(held_out.documents)
-    assert rest.weights.sum() + held_out.weights.sum() == found.weights.sum()
-    # 79 documents of very different length; a quarter of them holds some, and not most, of the windows.
-    assert 0.02 < len(held_out) / len(found) < 0.7
-    lists, more = windows("animal", tokenizer, count=100).split(0.2)
-    assert (len(lists), len(more)) == (80, 20)
-    with pytest.raises(InputError, match="too few to hold out 20%"):
-        text_windows([STORY], tokenizer, tokens=2).split()
-
-
-def test_a_window_of_two_documents_counts_in_each_part_what_was_drawn_there(tokenizer: Any) -> None:
-    texts = ["1111", "22222", "111", "3333", "1111"]
-    found = text_windows(texts, tokenizer, tokens=3, count=None, at="anywhere")
-    drawn = {text: [text[i : i + 3] for i in range(len(text) - 2)] for text in texts}
-    for seed in range(8):
-        rest, held_out = found.split(0.4, seed=seed)
-        held = {int(document) for document in held_out.occurrences[:, 1]}
-        assert len(held) == 2
-        assert not held & {int(document) for document in rest.occurrences[:, 1]}
-        for part, members in ((rest, set(range(5)) - held), (held_out, held)):
-            wanted: dict[str, float] = {}
-            for window in [window for document in members for window in drawn[texts[document]]]:
-                wanted[window] = wanted.get(window, 0) + 1
-            weights = zip(part.tokens, part.weights, strict=True)
-            assert {tokenizer.decode(row): weight for row, weight in weights} == wanted
-            assert part.documents is not None
-            assert set(part.documents) <= members
-            again = part.select(np.arange(len(part))[::-1])
-            assert (again.occurrences[:, 2].sum(), len(again)) == (part.weights.sum(), len(part))
-            first = again.occurrences[again.occurrences[:, 0] == 0]
-            assert first[:, 2].sum() == again.weights[0]
-
-
-def test_windows_of_ones_own_split_by_their_documents() -> None:
-    own = Windows("x", "text", np.arange(8)[:, None], np.full(8, 2.0), documents=np.repeat(np.arange(4), 2))
-    rest, held_out = own.split(0.25)
-    assert (len(rest), len(held_out), held_out.weights.tolist()) == (6, 2, [2.0, 2.0])
-    assert len(set(held_out.documents)) == 1
-
-
 def test_options_that_make_no_sense(tokenizer: Any) -> None:
     with pytest.raises(InputError, match="sentence or anywhere; got word"):
         windows("python-docs", tokenizer, at="word")

@@ -277,3 +277,17 @@ def test_single_windows_give_the_peak_and_its_error(
     trained: list[pd.DataFrame] = []
     measure(model, animals, estimator="infonce", options={"steps": 2}, on_windows=trained.append)
     assert trained == []
+
+
+def test_the_peak_is_on_a_screen_of_80_columns(table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    long = peak_emergence(table.assign(model="EleutherAI/pythia-410m-deduped", corpus="a long name of a text.txt"))
+    with pd.option_context("display.max_columns", 0, "display.width", 80):  # as in a terminal
+        shown = repr(long)
+    assert f"{long['emergence_bits'].iloc[0]:.4f}"[:5] in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_models_and_windows_are_shown_in_one_line(model: LanguageModel, animals: Windows) -> None:
+    assert repr(model) == "<LanguageModel gpt2-30k: 33,632 parameters, 4 blocks of width 32, on cpu>"
+    assert repr(animals) == "<Windows of animal: 150 of 10 tokens, 150 distinct>"
