@@ -281,7 +281,7 @@ def test_single_windows_give_the_peak_and_its_error(
 
 def test_the_peak_is_on_a_screen_of_80_columns(table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    long = peak_emergence(table.assign(model="EleutherAI/pythia-410m-deduped", corpus="a long name of a text.txt"))
+    long = peak_emergence(table.assign(model="EleutherAI/pythia-410m-deduped", corpus="long.txt"), resolution=0.25)
     with pd.option_context("display.max_columns", 0, "display.width", 80):  # as in a terminal
         shown = repr(long)
     assert f"{long['emergence_bits'].iloc[0]:.4f}"[:5] in shown
