@@ -289,5 +289,5 @@ def test_the_peak_is_on_a_screen_of_80_columns(table: pd.DataFrame, monkeypatch:
 
 
 def test_models_and_windows_are_shown_in_one_line(model: LanguageModel, animals: Windows) -> None:
-    assert repr(model) == "<LanguageModel gpt2-30k: 33,632 parameters, 4 blocks of width 32, on cpu>"
+    assert repr(model) == "<LanguageModel gpt2-30k: 33,632 parameters, 4 blocks of width 16, on cpu>"
     assert repr(animals) == "<Windows of animal: 150 of 10 tokens, 150 distinct>"
