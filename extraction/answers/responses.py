@@ -17,7 +17,7 @@ from estimators.base import InputError
 from estimators.contracts.files import replacing
 from extraction.answers.collecting.endpoints import Capabilities, Endpoint, Sampling
 from extraction.answers.collecting.log import AnswerLog, answer_key
-from extraction.answers.collecting.replies import ALL_REASONING, is_count
+from extraction.answers.collecting.replies import ALL_REASONING, is_count, without_tags
 from extraction.answers.conversations import prompt_text
 from extraction.corpora.data_sets import open_data_set, parse_data_set
 from extraction.corpora.plain_text import text_at
@@ -200,6 +200,8 @@ def _named_as_here(frame: pd.DataFrame, source: str) -> pd.DataFrame:
         )
     for name in {"text", "prompt"} & {*frame.columns}:
         values = [text_at(value, f"Row {row} of {source}, column {name},") for row, value in enumerate(frame[name], 1)]
+        if name == "text":  # what a model wrote before its answer is no part of it
+            values = [value if value is None else without_tags(value)[0] for value in values]
         frame[name] = pd.Series(values, frame.index, "string")
     if "prompt_id" not in frame.columns and "prompt" in frame.columns:  # by content: the same in another file
         frame["prompt_id"] = [hashlib.sha256(str(prompt).encode()).hexdigest()[:16] for prompt in frame["prompt"]]

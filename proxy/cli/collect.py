@@ -105,7 +105,7 @@ def collect(
     lines = [
         f"Wrote {done.rows} rows to {out}; the answers are kept in {log_path(out)}",
         _bill(budget),
-        _abilities(asdict(done.capabilities), temperature, system),
+        _abilities(asdict(done.capabilities), temperature, system, samples),
     ]
     if done.cut_before_text:
         lines.append(
@@ -132,13 +132,14 @@ def _bill(budget: Budget) -> str:
     )
 
 
-def _abilities(able: Mapping[str, Any], temperature: float, system: str | None) -> str:
+def _abilities(able: Mapping[str, Any], temperature: float, system: str | None, samples: int) -> str:
     """One line on what the server was found to do."""
     facts = [
         f"logprobs of {able['logprobs']} tokens" if able["logprobs"] else "no logprobs",
         {True: "seeds obeyed", False: "no seeds", None: "seeds untested, as answers do not vary"}[able["seed"]],
-        "several answers per call" if able["several"] else "one answer per call",
     ]
+    if samples > 1:
+        facts.append("several answers per call" if able["several"] else "one answer per call")
     if temperature and not able["sampled"]:
         facts.append("answers do not vary, so the temperature seems to be ignored")
     if system and able["system"] is False:

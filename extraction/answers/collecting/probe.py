@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,7 +22,9 @@ PROBE = "It was a dark and stormy night, and"
 FRIENDLY = "Answer in a friendly manner."
 TOKENS = 16  # of an answer to a question
 QUESTIONS = 9  # at most, where the server rejects nothing
-ATTEMPTS = 3  # at each
+ATTEMPTS = 5  # at each: a server that fails every fourth call is found out all the same
+FIRST_WAIT_S = 30.0  # for the first reply, such as of a model that is still loaded; all of the time on the last attempt
+NEXT_WAIT_S = 10.0  # for later ones at least, and 10 times the slowest before
 LONGEST_WAIT_S = 30.0  # for a server that is busy
 LETTER = "e"  # hardly any text of a dozen tokens does without it
 # Fields that an answer can do without, in the order in which they are tried. Without `max_tokens` a request has
@@ -101,6 +104,7 @@ class _Probe:
 
     def __init__(self, api: Api, model: str, budget: Budget) -> None:
         self.api, self.model, self.budget = api, model, budget
+        self.slowest_s: float | None = None  # reply so far
 
     async def endpoint(self, endpoint: Endpoint, sampling: Sampling, *, several: bool) -> Capabilities:
         small = replace(sampling, max_tokens=TOKENS, stop=(), system=None)
@@ -235,25 +239,38 @@ class _Probe:
         """One call within the budget, tried again after a fault that may pass."""
         held = prompt_tokens_upper(PROBE + (sampling.system or "")), TOKENS * int(body.get("n", 1))
         for attempt in range(ATTEMPTS):
+            last = attempt == ATTEMPTS - 1
             self.budget.hold(*held)
-            billed: tuple[int | None, int | None] = (0, 0)
+            billed: tuple[int | None, int | None] = (None, None)  # until the bill is known
+            began = time.monotonic()
             try:
-                reply, _ = await self.api.call(endpoint, body)
+                async with asyncio.timeout(None if last else self._wait_s()):
+                    reply, _ = await self.api.call(endpoint, body)
                 billed = billed_tokens(endpoint, reply)
+                self.slowest_s = max(self.slowest_s or 0.0, time.monotonic() - began)
                 return reply
+            except TimeoutError:
+                continue  # without a pause: the time limit was one
             except BrokenError as error:
-                billed = (None, None) if error.maybe_billed else billed
-                if not error.reached or attempt == ATTEMPTS - 1:
+                billed = (None, None) if error.maybe_billed else (0, 0)
+                if (not error.reached and not error.late) or last:
                     raise
                 await asyncio.sleep(delay(attempt))
             except BusyError as error:
+                billed = (0, 0)
                 wait = delay(attempt) if error.wait_s is None else error.wait_s
-                if wait > LONGEST_WAIT_S or attempt == ATTEMPTS - 1:
+                if wait > LONGEST_WAIT_S or last:
                     raise
                 await asyncio.sleep(wait)
+            except EmergenceError:  # refused: no answer was made
+                billed = (0, 0)
+                raise
             finally:
                 self.budget.settle(held, billed)
         raise AssertionError("unreachable")
+
+    def _wait_s(self) -> float:
+        return FIRST_WAIT_S if self.slowest_s is None else max(NEXT_WAIT_S, 10 * self.slowest_s)
 
 
 def _without(capabilities: Capabilities, *names: str) -> Capabilities:

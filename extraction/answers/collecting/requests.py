@@ -20,7 +20,7 @@ from extraction.answers.collecting.faults import BrokenError, BusyError, Malform
 from extraction.answers.collecting.log import SYNC_EVERY_S, AnswerLog, answer_key
 from extraction.answers.collecting.options import Limits
 from extraction.answers.collecting.pace import Pace, delay
-from extraction.answers.collecting.probe import probe
+from extraction.answers.collecting.probe import most_tokens, probe
 from extraction.answers.collecting.replies import ALL_REASONING, Answer, billed_tokens
 
 GIVE_UP_AFTER = 20  # calls in a row, beyond those in flight, that nobody answers
@@ -97,16 +97,18 @@ class Collector:
             return capabilities
         before = self.budget.prompt_tokens, self.budget.completion_tokens
         found: Capabilities | None = None
+        sent = {"key": f"probe-{place}", "model": self.model, "sent": most_tokens()}
+        self.log.append(sent)  # as for every call: if this process dies, the next one charges it at its most
         try:
             endpoints = [endpoint] if endpoint else first
             found = await probe(api, self.model, endpoints, self.sampling, self.budget, several=samples > 1)
         finally:  # what was asked is on the bill, whatever came of it
             billed = self.budget.prompt_tokens - before[0], self.budget.completion_tokens - before[1]
-            record: dict[str, Any] = {"model": self.model, "billed": billed}
+            record: dict[str, Any] = {"key": sent["key"], "model": self.model, "billed": billed}
             if found is not None:
                 self.log.append({"for": place, "capabilities": asdict(found), **record})
-            elif any(billed):
-                self.log.append({"key": f"probe-{place}", "error": "the questions to the server broke off", **record})
+            else:
+                self.log.append({"error": "the questions to the server broke off", **record})
         return found
 
     def begin(self, capabilities: Capabilities) -> None:

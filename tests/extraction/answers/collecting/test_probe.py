@@ -381,3 +381,21 @@ def test_a_system_prompt_that_is_ignored_is_said(tmp_path, emergence, monkeypatc
         )
         assert done.code == 0, done.err
         assert ("the system prompt seems to be ignored" in done.err) == told
+
+
+def test_a_question_without_reply_does_not_end_the_probe(monkeypatch):
+    """As at a server that is silent now and then: the second and the fourth call get no reply at all."""
+    monkeypatch.setattr("extraction.answers.collecting.probe.NEXT_WAIT_S", 0.2)
+    server, calls = Server(logprobs=5), []
+
+    async def silent_at_times(request):
+        calls.append(1)
+        if len(calls) in (2, 4):
+            await asyncio.sleep(60)
+        return server(request)
+
+    budget = Budget()
+    assert found(silent_at_times, budget=budget) == found(Server(logprobs=5))
+    assert len(calls) == 3 + 2
+    assert budget.idle
+    assert budget.completion_tokens == 3 * 8 + 2 * 16  # what got no reply is charged at its most

@@ -154,6 +154,9 @@ def test_reasoning_is_stored_apart_and_features_read_the_answer_alone(tmp_path):
     assert table["text"].tolist() == ["The Elbe."]
     assert table["reasoning"].tolist() == ["They ask for a river."]
     assert read_responses(out)["text"].tolist() == ["The Elbe."]
+    base = {"model": ["m"], "prompt_id": ["0"], "text": ["<think>They ask for a river.</think>The Elbe."]}
+    pd.DataFrame(base).to_csv(tmp_path / "published.csv", index=False)
+    assert read_responses(tmp_path / "published.csv")["text"].tolist() == ["The Elbe."]
 
 
 def test_logprobs_are_those_of_the_answer_alone():
