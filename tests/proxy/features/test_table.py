@@ -179,7 +179,7 @@ def test_answers_from_a_data_set(tmp_path):
         ("a.csv", "model,prompt_id\nm,1\n", "Answers need the columns"),
         ("a.csv", "model,prompt_id,output\nm,1,\n", "no usable answer"),
         ("a.txt", "x", "ends in"),
-        ("a.json", "{", "could not be read"),
+        ("a.json", "{", "is not JSON"),
     ],
 )
 def test_files_that_hold_no_answers(tmp_path, name, content, match):
