@@ -159,12 +159,13 @@ def folder_truths(folder: Path) -> Iterator[KnownTruth]:
         raise InputError(f"{folder} holds no .npz files with known truths; give a folder that does.")
     for file in files:
         try:
-            with np.load(file, allow_pickle=False) as arrays:
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 x, y = torch.from_numpy(arrays["x"]), torch.from_numpy(arrays["y"])
                 bits = float(arrays["mutual_information_bits"])
-        except (KeyError, ValueError, OSError) as error:
+        except Exception as error:  # numpy and zipfile raise what they happen to meet in a damaged file
+            reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
             raise InputError(
-                f"{file} must hold arrays x, y and mutual_information_bits; reading them failed: {error}."
+                f"{file} must hold arrays x, y and mutual_information_bits; reading them failed: {reason}."
             ) from error
         yield KnownTruth(file.stem, x, y, bits, reachable=False)
 

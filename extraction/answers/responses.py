@@ -198,6 +198,13 @@ def _named_as_here(frame: pd.DataFrame, source: str) -> pd.DataFrame:
             f"Answers need the columns model, prompt_id and text (or output); {source} has "
             f"{', '.join(map(str, frame.columns)) or 'none'}."
         )
+    for name in {"model", "prompt_id"} & {*frame.columns}:
+        missing = frame[name].isna().to_numpy()
+        if missing.any() and not missing.all():
+            raise InputError(
+                f"Row {int(missing.argmax()) + 1} of {source} has no {name}, {int(missing.sum())} rows in all; give "
+                "every answer one, or take those rows out."
+            )
     for name in {"text", "prompt"} & {*frame.columns}:
         values = [text_at(value, f"Row {row} of {source}, column {name},") for row, value in enumerate(frame[name], 1)]
         if name == "text":  # what a model wrote before its answer is no part of it

@@ -202,6 +202,8 @@ class _StrictLoader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float | bool | None):
+                raise yaml.constructor.ConstructorError(None, None, "a key is a word", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key '{key}' is given twice", key_node.start_mark
@@ -246,7 +248,7 @@ def load_config(source: str | Path) -> SweepConfig:
     path = find_config(source)
     try:
         # A SafeLoader that refuses repeated keys.
-        content = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)  # noqa: S506
+        content = yaml.load(path.read_text(encoding="utf-8-sig"), _StrictLoader)  # noqa: S506
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} could not be read: {error}.") from error
     except yaml.YAMLError as error:
@@ -254,6 +256,12 @@ def load_config(source: str | Path) -> SweepConfig:
         where = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not YAML"
         raise InputError(f"{path}{where}: {problem}.") from error
+    except RecursionError as error:
+        raise InputError(f"{path} is nested too deeply; it cannot be what was meant.") from error
+    except (ValueError, TypeError, OverflowError, AttributeError) as error:  # such as a number of 5,000 digits
+        raise InputError(
+            f"{path} holds a value that cannot be read: {str(error).splitlines()[0].rstrip('.')}."
+        ) from error
     if not isinstance(content, dict):
         raise InputError(f"{path} should hold 'models:' and 'corpora:', got {kind(content)}.")
     return parse_config({"name": path.stem, **content}, str(path))

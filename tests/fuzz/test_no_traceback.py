@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from estimators.base import EmergenceError
 from tests.fuzz.mutations import of_bytes, of_json
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")]
 
 EXAMPLES = 120
 LONGEST = 2000  # characters of a sentence
@@ -104,7 +104,7 @@ def _() -> Any:
             "seed": 0,
             "models": [{"id": "gpt2-30k", "dtype": "float32"}, "gemma-30k"],
             "corpora": [{"source": "color", "windows": 100, "tokens": 10}],
-            "measurement": {"estimator": "mine", "options": {"steps": 3}, "resolutions": [0.1], "queries": 10},
+            "measurement": {"estimator": "sample-propagation", "options": {}, "resolutions": [0.1], "queries": 10},
             "controls": ["shuffled"],
             "resources": {"cpus": 1, "gpus": 0.5, "memory_gb": 2.0},
             "retries": 1,
@@ -288,7 +288,7 @@ def _results(folder: Path) -> None:
     store = ResultsStore(open_storage(folder))
     store.write_header({"name": "t", "config": {"models": [{"id": "gpt2-30k"}]}, "jobs": ["a" * 16], "seed": 0})
     record = {"model": "gpt2-30k", "corpus": "color", "corpus_hash": "0" * 16, "seconds": 1.0, "host": "h",
-              "config": {"model": {"id": "gpt2-30k"}}, "started": "2026-01-01T00:00:00+00:00", "windows": 4}  # fmt: skip
+              "config": {"model": {"id": "gpt2-30k"}}, "started": "2026-01-01", "windows": 4}  # fmt: skip
     table = to_parquet(pd.DataFrame(_rows()))
     store.write_done("a" * 16, table, record, table)
 

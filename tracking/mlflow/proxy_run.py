@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from estimators.base import InputError
+from estimators.contracts.seals import is_whole
 from tracking.mlflow.adapter import MlflowTracker
 from tracking.mlflow.models import log_model, model_of, register_model, unfinished_model
 from tracking.mlflow.scores import describe_proxy, scores
@@ -140,8 +141,11 @@ def _read_proxy(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     try:
         record = json.loads((folder / "proxy.json").read_text(encoding="utf-8"))
         validation = pd.read_parquet(folder / "validation.parquet")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder} could not be read as a saved proxy: {error}; fit it again.") from error
+    except (OSError, ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(f"{folder} could not be read as a saved proxy: {reason}; fit it again.") from error
+    if not isinstance(record, dict) or not is_whole(record):
+        raise InputError(f"{folder}/proxy.json was changed after the proxy was saved, or holds no hash; fit it again.")
     lacking = [name for name in ("target", "level", "scores", "coverage") if name not in record]
     if lacking:
         raise InputError(f"{folder}/proxy.json lacks {', '.join(lacking)}; fit the proxy again.")

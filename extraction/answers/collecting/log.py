@@ -14,10 +14,12 @@ from types import TracebackType
 from typing import Any
 
 from estimators.base import EmergenceError, InputError
+from estimators.contracts.seals import is_whole, sealed
 from extraction.answers.collecting.endpoints import Endpoint, Sampling
 from extraction.answers.collecting.redaction import without_secret
 
-VERSION = 1
+VERSION = 1  # of what names an answer
+SEALED = 2  # of a record with a hash of itself; earlier ones have none
 SYNC_EVERY_S = 0.5
 BEGINNING = b'{"version": '  # of every record
 
@@ -94,7 +96,7 @@ class AnswerLog:
         clean: dict[str, Any] = without_secret(dict(record), self._secret)
         if clean.get("logprobs") and clean.get("text") != record.get("text"):
             clean["logprobs"] = None  # token by token, they would spell what was taken out of the text
-        line = json.dumps({"version": VERSION, **clean}, ensure_ascii=False, allow_nan=False)
+        line = json.dumps(sealed({"version": SEALED, **clean}), ensure_ascii=False, allow_nan=False)
         data = line.encode("utf-8", errors="backslashreplace") + b"\n"
         before = os.fstat(self._handle).st_size
         self._synced_all = False
@@ -173,10 +175,15 @@ class AnswerLog:
             ) from error
         if not isinstance(record, dict) or not ({"key", "capabilities", "batch"} & set(record)):
             raise InputError(f"{self.path} is no answer log (line {number}); move it away or choose another --out.")
-        if record.get("version", VERSION) != VERSION:
+        if record.get("version", VERSION) not in (VERSION, SEALED):
             raise InputError(
-                f"{self.path} was written by another version ({record['version']}, this one reads {VERSION}); "
+                f"{self.path} was written by another version ({str(record['version'])[:20]}, this one reads {SEALED}); "
                 "choose another --out."
+            )
+        if (record.get("version") == SEALED and not is_whole(record)) or not _well_formed(record):
+            raise InputError(
+                f"Line {number} of {self.path} was damaged after it was written; remove that line to ask for its "
+                "answer again."
             )
         return record
 
@@ -248,4 +255,23 @@ def _packed(key: str) -> bytes:
     try:
         return bytes.fromhex(key)
     except ValueError:
-        return key.encode()
+        return key.encode("utf-8", "surrogatepass")
+
+
+def _well_formed(record: Mapping[str, Any]) -> bool:
+    """Whether the fields that this log reads are what they should be."""
+
+    def counts(pair: object) -> bool:
+        return isinstance(pair, list) and len(pair) == 2 and all(x is None or (type(x) is int and x >= 0) for x in pair)
+
+    if "billed" in record and record["billed"] is not None and not counts(record["billed"]):
+        return False
+    if "capabilities" in record:
+        return "for" in record and isinstance(record["capabilities"], dict)
+    if "batch" not in record:
+        return isinstance(record["key"], str)
+    if "keys" in record:
+        whole = isinstance(record["keys"], list) and all(isinstance(key, str) for key in record["keys"])
+        if not (whole and counts(record.get("held")) and None not in record["held"] and "model" in record):
+            return False
+    return isinstance(record.get("state"), str)
