@@ -12,6 +12,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from estimators.base import InputError
+from estimators.contracts.numbers import LARGEST_SEED
 from extraction.states.budget import StateBudget
 from proxy.sweeps.strict import Strict, kind, worded
 
@@ -164,7 +165,7 @@ class SweepConfig(Strict):
 
     name: str
     description: str = ""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
     models: Annotated[tuple[Model, ...], Field(min_length=1)]
     corpora: Annotated[tuple[Corpus, ...], Field(min_length=1)]
     measurement: Measurement = Measurement()
@@ -259,9 +260,8 @@ def load_config(source: str | Path) -> SweepConfig:
     except RecursionError as error:
         raise InputError(f"{path} is nested too deeply; it cannot be what was meant.") from error
     except (ValueError, TypeError, OverflowError, AttributeError) as error:  # such as a number of 5,000 digits
-        raise InputError(
-            f"{path} holds a value that cannot be read: {str(error).splitlines()[0].rstrip('.')}."
-        ) from error
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(f"{path} holds a value that cannot be read: {reason}.") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} should hold 'models:' and 'corpora:', got {kind(content)}.")
     return parse_config({"name": path.stem, **content}, str(path))

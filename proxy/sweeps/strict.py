@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
+
+from estimators.contracts.numbers import LARGEST
 
 
 class Strict(BaseModel):
@@ -21,7 +23,16 @@ class Strict(BaseModel):
             for key in value:
                 if key not in cls.model_fields:
                     raise ValueError(unknown_key(str(key), cls.model_fields))
+                _check_number(key, value[key], cls.model_fields[key].annotation)
         return value
+
+
+def _check_number(key: str, value: object, wanted: Any) -> None:
+    """Refuse what pydantic takes for a number: true and false, and whole numbers that no library could hold."""
+    if isinstance(value, bool) and wanted is not bool and {int, float} & {wanted, *get_args(wanted)}:
+        raise ValueError(f"{key} is a number, got {str(value).lower()}.")
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ValueError(f"{key} is a number of at most {LARGEST}, got one of {value.bit_length()} bits.")
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
