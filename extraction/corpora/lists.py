@@ -63,6 +63,13 @@ def list_windows(
             f"or other entities. Left out: {', '.join(dropped) or 'none'}."
         )
     chosen = _ordered_choices(len(ids), shown, count, seed, name)
+    # What follows is a further entity, every one alike; where the window shows all of them, nothing can.
+    following = np.full(len(chosen), -1)
+    if shown < len(ids):
+        place = np.random.default_rng([seed, 5]).integers(len(ids) - shown, size=len(chosen))  # among those left
+        for shown_before in np.sort(chosen, axis=1).T:
+            place += place >= shown_before
+        following = ids[place, 0]
     return Windows(
         corpus=name,
         kind="icl",
@@ -72,6 +79,7 @@ def list_windows(
         tokens_per_demonstration=demonstration,
         entities=ids[:, :-1],
         dropped=dropped,
+        next_tokens=following,
     )
 
 

@@ -113,7 +113,9 @@ def text_windows(
         raise InputError(f"A window holds at least 1 token; got {tokens}.")
     if at not in ("sentence", "anywhere"):
         raise InputError(f"at says where windows start, sentence or anywhere; got {at}.")
-    rows, document = sample_text(texts, tokenizer, tokens, count=count, seed=seed, at=at, name=name, enough=enough)
+    rows, document, following = sample_text(
+        texts, tokenizer, tokens, count=count, seed=seed, at=at, name=name, enough=enough
+    )
     distinct, first, counts = np.unique(rows, axis=0, return_index=True, return_counts=True)
     order = np.random.default_rng([seed, 1]).permutation(len(distinct))
     return Windows(
@@ -123,4 +125,5 @@ def text_windows(
         weights=counts[order].astype(np.float64),
         prefix=added_prefix(tokenizer) if prefix is None else tuple(prefix),
         documents=document[first][order],
+        next_tokens=following[first][order],
     )

@@ -75,11 +75,12 @@ def sample_text(
     at: str,
     name: str,
     enough: int | None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw windows from `texts` uniformly and without replacement; stop reading at `enough` to draw from.
 
     Returns:
-        Token ids (n, `tokens`) and the number of each window's document (n,), n = min(`count`, all there are).
+        Token ids (n, `tokens`), the number of each window's document (n,), and the token that follows it there (n,), -1
+        where the document ends with the window; n = min(`count`, all there are).
 
     Raises:
         InputError: if there is no text, or none long enough.
@@ -87,6 +88,7 @@ def sample_text(
     ids: list[np.ndarray] = []
     starts: list[np.ndarray] = []
     owners: list[np.ndarray] = []
+    ends: list[np.ndarray] = []  # of the documents, in the stream of all tokens
     seen = longest = total = found = 0
     for batch in _batched(_pieces(texts)):
         encoded = tokenizer(
@@ -105,12 +107,13 @@ def sample_text(
             owners.append(np.full(len(first), document, np.int64))
             total += len(row)
             seen = document + 1
+            ends.append(np.full(len(first), total, np.int64))
             found += len(first)
         if enough is not None and found >= enough:
             break
     if not seen:
         raise InputError(f"{name} is empty; give a text of at least {tokens} tokens.")
-    start, owner = np.concatenate(starts), np.concatenate(owners)
+    start, owner, end = np.concatenate(starts), np.concatenate(owners), np.concatenate(ends)
     if not len(start):
         raise InputError(
             f"The longest text of {name} has {longest} tokens, or no sentence that long before its end; a window needs "
@@ -118,9 +121,11 @@ def sample_text(
         )
     if count is not None and count < len(start):
         chosen = np.sort(np.random.default_rng(seed).choice(len(start), size=count, replace=False))
-        start, owner = start[chosen], owner[chosen]
+        start, owner, end = start[chosen], owner[chosen], end[chosen]
     stream = np.concatenate(ids)
-    return stream[start[:, None] + np.arange(tokens)].astype(np.int64), owner
+    after = start + tokens
+    following = np.where(after < end, stream[np.minimum(after, len(stream) - 1)], -1)
+    return stream[start[:, None] + np.arange(tokens)].astype(np.int64), owner, following.astype(np.int64)
 
 
 def _starts(text: str, offsets: np.ndarray, at: str) -> np.ndarray:

@@ -25,6 +25,8 @@ class Windows:
         entities: (E, tokens_per_demonstration - 1) token ids of the category's entities; None for text.
         dropped: entities left out because they are not that many tokens.
         documents: (N,) number of the first document that each window was drawn from; None for lists.
+        next_tokens: (N,) the token that followed each window where it was drawn first, -1 where its document ended;
+            no part of the hash. None where it is not known.
     """
 
     corpus: str
@@ -36,6 +38,7 @@ class Windows:
     entities: np.ndarray | None = None
     dropped: tuple[str, ...] = ()
     documents: np.ndarray | None = None
+    next_tokens: np.ndarray | None = None
 
     @cached_property
     def hash(self) -> str:
@@ -84,6 +87,7 @@ class Windows:
             tokens=self.tokens[rows],
             weights=self.weights[rows],
             documents=None if self.documents is None else self.documents[rows],
+            next_tokens=None if self.next_tokens is None else self.next_tokens[rows],
         )
 
     def shuffled(self, seed: int) -> Windows:
@@ -95,14 +99,18 @@ class Windows:
         rng = np.random.default_rng([seed, 3])
         rows = np.repeat(self.tokens, self.weights.astype(np.int64), axis=0)
         rows = np.stack([rng.permutation(column) for column in rows.T], axis=1)
-        distinct, counts = np.unique(rows, axis=0, return_counts=True)
+        distinct, first, counts = np.unique(rows, axis=0, return_index=True, return_counts=True)
         order = rng.permutation(len(distinct))
+        following = None
+        if self.next_tokens is not None:
+            following = rng.permutation(np.repeat(self.next_tokens, self.weights.astype(np.int64)))[first][order]
         return replace(
             self,
             corpus=f"{self.corpus}{SHUFFLED}",
             tokens=distinct[order],
             weights=counts[order].astype(np.float64),
             documents=None,
+            next_tokens=following,
         )
 
 
