@@ -198,7 +198,7 @@ def token_log_probabilities(logits: Tensor, row: Tensor, token: Tensor, temperat
 
 
 def unigram(tokens: np.ndarray, weights: np.ndarray, vocabulary: int) -> Tensor:
-    """Return log2-free unigram distribution: natural logarithms (V,), float64, of smoothed weighted counts.
+    """Return the unigram distribution: natural logarithms (V,), float64, of smoothed weighted counts.
 
     Args:
         tokens: (n, m) ids that were seen as next tokens.
@@ -271,10 +271,10 @@ def split_windows(count: int, documents: np.ndarray | None, seed: int) -> Parts:
                 part[document] = which
                 room[which] -= sizes[document]
                 break
-    fit, read, calibrated = (np.flatnonzero(part[unit] == which) for which in (0, 1, 2))
-    if min(len(fit), len(read), len(calibrated)) < 0.05 * count:  # a few documents hold nearly all
+    fit, reading, choosing = (np.flatnonzero(part[unit] == which) for which in (0, 1, 2))
+    if min(len(fit), len(reading), len(choosing)) < 0.05 * count:  # a few documents hold nearly all
         return split_windows(count, None, seed)
-    return Parts(fit, calibrated, read, unit[read])
+    return Parts(fit, choosing, reading, unit[reading])
 
 
 def clustered_error(values: np.ndarray, share: np.ndarray, clusters: np.ndarray | None) -> float:

@@ -31,6 +31,15 @@ EMERGENCE = Schema(
         "windows": "Int64",
         "seed": "Int64",
         "seconds": "Float64",
+        "asked": "string",  # how the model was asked: "weights" of open models, else through which API
+        "prefix": "string",  # text of what stood before every window and lone token, empty for nothing
+        "documents": "Int64",  # over which the standard error is taken; null: over windows
+        "bytes_per_token": "Float64",  # of the predicted token, UTF-8; null where nothing is predicted
+        "ie_bits_per_byte": "Float64",
+        "twin_ie_bits": "Float64",  # of the random-weights twin; null where that control was not run
+        "twin_ie_std_error": "Float64",
+        "shuffled_ie_bits": "Float64",  # on shuffled windows; null where that control was not run
+        "shuffled_ie_std_error": "Float64",
     },
     required=("model", "corpus", "layer", "position", "resolution", "ie_bits"),
 )

@@ -18,17 +18,6 @@ if TYPE_CHECKING:
 
     from extraction import Behaviour, Windows
 
-SHOWN = {
-    "model": "model",
-    "layer": "block",
-    "macro_bits": "macro",
-    "macro_ceiling_bits": "ceiling",
-    "micro_bits": "micro",
-    "ie_bits": "E(l)",
-    "ie_std_error": "std error",
-    "flags": "flags",
-}
-
 
 def measure(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Bundled name, folder or hub id.")],
@@ -38,8 +27,12 @@ def measure(
     ],
     out: Annotated[Path | None, typer.Option(help="Emergence table to write: .parquet, .csv or .json.")] = None,
     estimator: Annotated[
-        str, typer.Option(help="sample-propagation, or a trained one: mine, infonce, smile, nwj.")
-    ] = "sample-propagation",
+        str,
+        typer.Option(
+            help="predictive (what a state tells about the next token), sample-propagation (of the states themselves), "
+            "or a trained one: mine, infonce, smile, nwj."
+        ),
+    ] = "predictive",
     option: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Option of a trained estimator; may be repeated.")
     ] = None,
@@ -53,6 +46,13 @@ def measure(
     ] = False,
     shuffled: Annotated[
         bool, typer.Option("--shuffled", help="Measure each model on shuffled windows too, as CORPUS, shuffled.")
+    ] = False,
+    controls: Annotated[
+        bool,
+        typer.Option(
+            "--controls",
+            help="Put a random-weights twin and shuffled windows beside each number, and flag what is not above both.",
+        ),
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Governs windows, projection, noise and controls.")] = 0,
     behaviour: Annotated[
@@ -70,9 +70,9 @@ def measure(
 ) -> None:
     """Measure macro, micro and emergence of every block at every position, in bits.
 
-    Without `--out`, shows E(l) of every block at the last position and default resolution.
+    Shows a row per model: E(l) at its highest block, and whether it lies above its controls. `--out` keeps every row.
 
-    Example: `emergence measure gpt2-2m gemma-2m --corpus animal --out animal.parquet`
+    Example: `emergence measure gpt2-2m gemma-2m --corpus python-docs --controls --out emergence.parquet`
 
     `--behaviour FILE` also runs the head, and writes its likelihoods, entropies and accuracy by shots.
 
@@ -87,7 +87,7 @@ def measure(
     from extraction.corpora.token_windows import fewer_windows
     from extraction.models.names import distinct_models
     from extraction.tables import check_table_path, write_table
-    from proxy.measurement.table import emergence_by_block
+    from proxy.measurement.controls import summary, varying, with_controls
     from proxy.measurement.table import measure as measure_model
     from proxy.schemas import EMERGENCE
 
@@ -95,7 +95,7 @@ def measure(
         if path is not None:
             check_table_path(path)
     options = parse_options(option or [])
-    if options and estimator == "sample-propagation":
+    if options and estimator in ("predictive", "sample-propagation"):
         raise InputError("--option is for trained estimators; name one by --estimator, such as mine.")
     if not states_gb > 0:
         raise InputError(f"--states-gb is a size in GB above 0; got {states_gb:g}.")
@@ -118,32 +118,40 @@ def measure(
                     f"{model.name}: {len(chosen.dropped)} entities are not single tokens here and were left out: "
                     f"{', '.join(chosen.dropped)}"
                 )
-            cases = [(model, chosen)]
-            cases += [(random_twin(model, seed=seed), chosen)] if twin else []
-            cases += [(model, chosen.shuffled(seed))] if shuffled else []
-            for one, read in cases:
+            cases = {"": (model, chosen)}
+            cases |= {"twin": (random_twin(model, seed=seed), chosen)} if twin or controls else {}
+            cases |= {"shuffled": (model, chosen.shuffled(seed))} if shuffled or controls else {}
+            found = {}
+            for case, (one, read) in cases.items():
                 with progress(f"{one.name} on {read.corpus}") as told:
-                    tables.append(
-                        measure_model(
-                            one,
-                            read,
-                            estimator=estimator,
-                            options=options,
-                            seed=seed,
-                            budget=budget,
-                            on_notice=_remark,
-                            on_behaviour=None if behaviour is None else partial(_keep, said, read, one.name),
-                            progress=told,
-                        )
+                    found[case] = measure_model(
+                        one,
+                        read,
+                        estimator=estimator,
+                        options=options,
+                        seed=seed,
+                        budget=budget,
+                        on_notice=_remark,
+                        on_behaviour=None if behaviour is None else partial(_keep, said, read, one.name),
+                        progress=told,
                     )
+            if controls:
+                found[""] = with_controls(found[""], twin=found["twin"], shuffled=found["shuffled"])
+            tables += [found[case] for case, asked in (("", True), ("twin", twin), ("shuffled", shuffled)) if asked]
     table = pd.concat(tables, ignore_index=True)
     if behaviour is not None:
         write_table(pd.concat(said, ignore_index=True), behaviour)
         _remark(f"Wrote {sum(map(len, said))} rows to {behaviour}")
     if not as_json:
-        columns = {"model": "model", "corpus": "corpus", **SHOWN} if shuffled else SHOWN
-        shown = emergence_by_block(table)[list(columns)].rename(columns=columns)
-        show(shown, f"E(l) on {chosen.corpus}, last position, bits")
+        shown, above = varying(summary(table))
+        show(shown, f"E at the highest block, {estimator}, bits")
+        told_above = "; ".join(f"{name} {value if value != '' else 'none'}" for name, value in above.items())
+        _remark(f"All: {told_above}." if above else "")
+        _remark(
+            "Learned: above the random twin and the shuffled windows by four joint errors."
+            if controls
+            else "No controls were run; --controls shows what a random network and shuffled windows give."
+        )
     if out is not None or as_json:
         emit(table, out, as_json=as_json, schema=EMERGENCE)
 

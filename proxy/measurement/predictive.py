@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,7 @@ from estimators.predictive import (
 from extraction.corpora.token_windows import Windows
 from extraction.models.head import Head, find_head
 from extraction.models.load import LanguageModel
+from extraction.states.budget import StateBudget
 from extraction.states.raw import raw_states, token_bytes
 from extraction.states.spill import StateStore, spill_folder
 
@@ -64,10 +64,9 @@ def predictive_rows(
     windows: Windows,
     *,
     seed: int,
-    memory_gb: float,
-    spill_dir: Path | None,
+    budget: StateBudget,
     progress: Progress | None = None,
-    by_window: Callable[[pd.DataFrame], None] | None = None,
+    on_windows: Callable[[pd.DataFrame], None] | None = None,
 ) -> Iterator[pd.DataFrame]:
     """Yield a frame per block, a row per position, by the predictive observer.
 
@@ -80,10 +79,9 @@ def predictive_rows(
         model: the language model.
         windows: with their `next_tokens`.
         seed: deals documents to the parts.
-        memory_gb: states of more than half of it are spilled to disk.
-        spill_dir: where to.
+        budget: states of more than half of its memory are spilled to disk.
         progress: told of the steps done: sequences run, then blocks read.
-        by_window: given the emergence of each window read, at the last position.
+        on_windows: given the emergence of each window read, at the last position.
 
     Raises:
         InputError: if the windows or the model cannot be read so; the sentence says why.
@@ -96,8 +94,13 @@ def predictive_rows(
     held = np.concatenate([text.parts.calibrate, text.parts.read])
     width, length, blocks = model.width, windows.tokens.shape[1], len(model.blocks)
     shapes = [(blocks, length, len(held), width), (blocks, 1, len(text.alone), width)]
-    spilled = sum(4 * int(np.prod(shape, dtype=np.int64)) for shape in shapes) > memory_gb * 5e8
-    folder = spill_folder(spill_dir) if spilled else None
+    size = sum(4 * int(np.prod(shape, dtype=np.int64)) for shape in shapes)
+    folder = spill_folder(budget.spill_dir) if size > budget.states_gb * 5e8 else None
+    if folder is not None and size > budget.spill_gb * 1e9:
+        raise InputError(
+            f"States of {size / 1e9:.1f} GB are to be spilled to {folder}, more than the {budget.spill_gb:g} GB allowed; "
+            "raise spill_gb or states_gb, or take fewer windows."
+        )
     steps = len(text.tokens) + len(text.alone)
     per_block = max(1, steps // blocks)  # a block takes about as long as its share of the passes
     total = steps + per_block * blocks
@@ -118,8 +121,8 @@ def predictive_rows(
             micro = _micro_gain(head, lenses[1], micro_store.read(block, 0), text, log_u)  # (T, q)
             frame = _rows(block, macro, micro, text, log_u, model.tokenizer)
             frame["seconds"] = (time.perf_counter() - started) / length
-            if by_window is not None:
-                by_window(_of_windows(block, macro, micro, text))
+            if on_windows is not None:
+                on_windows(_of_windows(block, macro, micro, text))
             if progress is not None:
                 progress(steps + per_block * (block + 1), total)
             yield frame
@@ -141,7 +144,9 @@ def _text(windows: Windows, seed: int) -> _Text:
     clusters = None if parts.clusters is None else parts.clusters[:READ]
     parts = Parts(parts.fit, parts.calibrate[:CALIBRATED], read, clusters)
     used = np.concatenate([parts.fit, parts.calibrate, parts.read])
-    parts = Parts(*np.split(np.arange(len(used)), np.cumsum([len(parts.fit), len(parts.calibrate)])), clusters)
+    first, second = len(parts.fit), len(parts.fit) + len(parts.calibrate)
+    place = np.arange(len(used))
+    parts = Parts(place[:first], place[first:second], place[second:], clusters)
     tokens = tokens[used]
     alone, token_of = np.unique(tokens[:, :-1], return_inverse=True)
     return _Text(tokens, windows.weights[known][used], parts, alone, token_of.reshape(len(tokens), -1))
@@ -186,9 +191,9 @@ def _fill(
     for batch in raw_states(model, torch.from_numpy(text.alone)[:, None], prefix):
         last = batch.states[-1]
         for block, states in enumerate(batch.states):
-            for part, held_out in zip(times, (False, True), strict=True):
+            for counted, held_out in zip(times, (False, True), strict=True):
                 if block < len(fits):
-                    counts = torch.from_numpy(part[batch.start : batch.stop])
+                    counts = torch.from_numpy(counted[batch.start : batch.stop])
                     fits[block][1].add(states[:, 0].cpu(), last[:, 0].cpu(), counts, held_out=held_out)
             micro_store.write(block, batch.start, states.float().cpu().transpose(0, 1))
         yield batch.stop - batch.start

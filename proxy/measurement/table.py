@@ -16,6 +16,7 @@ from estimators.contracts.peaks import at_end, complete, peaks
 from extraction import Behaviour, LanguageModel, Windows, extract, spill_notice
 from extraction.states.budget import DEFAULT_BUDGET, StateBudget
 from proxy.measurement.blocks import propagated_block, trained_block
+from proxy.measurement.predictive import predictive_rows
 from proxy.schemas import EMERGENCE, WINDOWS
 
 # On a narrow screen pandas leaves out columns in the middle: what a reader looks for stands first and last.
@@ -55,7 +56,8 @@ def measure(
     Args:
         model: the language model.
         windows: N distinct windows of T tokens with their counts.
-        estimator: `sample-propagation`, or a trained one (`mine`, `infonce`, ...), which has no resolution.
+        estimator: `sample-propagation`; `predictive`, what the states tell about the next token; or a trained one
+            (`mine`, `infonce`, ...). All but the first have no resolution.
         options: of a trained estimator, e.g. ``{"preset": "paper", "epochs": 200}``.
         resolutions: noise levels relative to the RMS norm of the layer's states; the whole curve is kept.
         queries: windows drawn (by their weight, seeded) to read the information of; all when N is not larger.
@@ -75,6 +77,10 @@ def measure(
     Raises:
         InputError: if an argument or the windows cannot be used.
     """
+    if estimator == "predictive":
+        if options:
+            raise InputError("The predictive observer has no options; leave them out.")
+        return _predictive(model, windows, seed, budget, on_behaviour, on_windows, progress)
     trained = estimator != "sample-propagation"
     if trained:
         known_estimator(estimator, **(options or {}))  # a wrong name is said before any work
@@ -108,9 +114,42 @@ def measure(
                     progress(len(parts), total)
     if on_windows is not None and highest.found:
         on_windows(WINDOWS.conform(pd.concat(highest.found.values(), ignore_index=True)))
-    table = pd.concat(parts, ignore_index=True)
+    return _table(model, windows, estimator, seed, parts)
+
+
+def _predictive(
+    model: LanguageModel,
+    windows: Windows,
+    seed: int,
+    budget: StateBudget,
+    on_behaviour: Callable[[Behaviour], None] | None,
+    on_windows: Callable[[pd.DataFrame], None] | None,
+    progress: Progress | None,
+) -> pd.DataFrame:
+    highest = _Highest()
+    rows = predictive_rows(
+        model,
+        windows,
+        seed=seed,
+        budget=budget,
+        progress=progress,
+        on_windows=None if on_windows is None else highest.add,
+    )
+    table = _table(model, windows, "predictive", seed, list(rows))
+    if on_windows is not None and highest.found:
+        on_windows(WINDOWS.conform(pd.concat(highest.found.values(), ignore_index=True)))
+    if on_behaviour is not None:
+        with extract(model, windows, project=1, behaviour=True, seed=seed, budget=budget) as states:
+            assert states.behaviour is not None  # noqa: S101  # it was asked for
+            on_behaviour(states.behaviour)
+    return table
+
+
+def _table(
+    model: LanguageModel, windows: Windows, estimator: str, seed: int, parts: Sequence[pd.DataFrame]
+) -> pd.DataFrame:
     return EMERGENCE.conform(
-        table.assign(
+        pd.concat(parts, ignore_index=True).assign(
             model=model.name,
             path=None if model.path is None else str(model.path),
             revision=model.revision,
@@ -121,6 +160,8 @@ def measure(
             estimator=estimator,
             windows=int(windows.weights.sum()),
             seed=seed,
+            asked="weights",
+            prefix=model.tokenizer.decode(list(windows.prefix)) if windows.prefix else "",
         )
     )
 
@@ -129,15 +170,15 @@ class _Highest:
     """Keeps, of the values of windows that blocks give, those of the block with the highest mean at each resolution."""
 
     def __init__(self) -> None:
-        self.found: dict[float, pd.DataFrame] = {}
-        self._means: dict[float, float] = {}
+        self.found: dict[str, pd.DataFrame] = {}
+        self._means: dict[str, float] = {}
 
     def add(self, block: pd.DataFrame) -> None:
-        for resolution in block["resolution"].unique().tolist():
-            rows = block[block["resolution"] == resolution]
-            mean = float(rows["share"] @ rows["ie_bits"].astype(float))
-            if mean > self._means.get(resolution, -math.inf):
-                self.found[resolution], self._means[resolution] = rows, mean
+        for resolution, rows in block.groupby("resolution", dropna=False, sort=False):
+            key = str(resolution)
+            mean = float(rows["share"].to_numpy(float) @ rows["ie_bits"].to_numpy(float))
+            if mean > self._means.get(key, -math.inf):
+                self.found[key], self._means[key] = rows, mean
 
 
 def emergence_by_block(table: pd.DataFrame, *, resolution: float = DEFAULT_RESOLUTION) -> pd.DataFrame:

@@ -201,7 +201,7 @@ def test_windows_of_a_text_in_pieces_are_those_of_the_whole(tokenizer: Any, monk
     sentences = "".join(f"It is number {number} of them. " for number in range(300))
 
     def drawn() -> set[tuple[int, ...]]:
-        rows, owner = text.sample_text(
+        rows, owner, _ = text.sample_text(
             [sentences], tokenizer, 6, count=None, seed=0, at="sentence", name="t", enough=None
         )
         assert set(owner) == {0}

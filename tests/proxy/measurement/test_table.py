@@ -196,7 +196,20 @@ def test_little_memory_trains_few_problems_at_a_time(model: LanguageModel, tmp_p
 
 def test_command_says_what_it_spills_and_writes_behaviour(emergence: Callable[..., Any], tmp_path: Path) -> None:
     path = tmp_path / "behaviour.csv"
-    arguments = ["measure", NAME, "--corpus", "color", "--windows", 60, "--states-gb", 1e-4, "--spill-dir", tmp_path]
+    arguments = [
+        "measure",
+        NAME,
+        "--estimator",
+        "sample-propagation",
+        "--corpus",
+        "color",
+        "--windows",
+        60,
+        "--states-gb",
+        1e-4,
+        "--spill-dir",
+        tmp_path,
+    ]
     done = emergence(*arguments, "--behaviour", path)
     assert done.code == 0, done.err
     assert f"GB of states of {NAME} will be spilled to {tmp_path}" in done.err
@@ -213,14 +226,27 @@ def test_command_says_what_it_spills_and_writes_behaviour(emergence: Callable[..
 
 def test_command_writes_the_table(emergence: Callable[..., Any], tmp_path: Path) -> None:
     path = tmp_path / "animal.parquet"
-    done = emergence("measure", NAME, "--corpus", "animal", "--windows", 100, "--twin", "--shuffled", "--out", path)
+    done = emergence(
+        "measure",
+        NAME,
+        "--estimator",
+        "sample-propagation",
+        "--corpus",
+        "animal",
+        "--windows",
+        100,
+        "--twin",
+        "--shuffled",
+        "--out",
+        path,
+    )
     assert done.code == 0, done.err
     assert pd.read_parquet(path).groupby(["model", "corpus"]).size().to_dict() == {
         (NAME, "animal"): 4 * 10 * 7,
         (f"{NAME}~random", "animal"): 4 * 10 * 7,
         (NAME, "animal, shuffled"): 4 * 10 * 7,
     }
-    assert "E(l) on animal" in done.out
+    assert "E at the highest block, sample-propagation, bits" in done.out
 
 
 @pytest.mark.parametrize(
