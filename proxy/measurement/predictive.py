@@ -98,8 +98,8 @@ def predictive_rows(
     folder = spill_folder(budget.spill_dir) if size > budget.states_gb * 5e8 else None
     if folder is not None and size > budget.spill_gb * 1e9:
         raise InputError(
-            f"States of {size / 1e9:.1f} GB are to be spilled to {folder}, more than the {budget.spill_gb:g} GB allowed; "
-            "raise spill_gb or states_gb, or take fewer windows."
+            f"States of {size / 1e9:.1f} GB are to be spilled to {folder}, more than the {budget.spill_gb:g} GB "
+            "allowed; raise spill_gb or states_gb, or take fewer windows."
         )
     steps = len(text.tokens) + len(text.alone)
     per_block = max(1, steps // blocks)  # a block takes about as long as its share of the passes
