@@ -8,11 +8,14 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+import jinja2
 import pandas as pd
 import torch
 from torch import Tensor
 
 from estimators.base import InputError, Progress
+from extraction.answers.conversations import messages_of, prompt_text
+from extraction.answers.prompt_sets import check_prompts
 from extraction.models.load import LanguageModel
 from extraction.tables import RESPONSES
 
@@ -31,7 +34,8 @@ def generate_answers(
 ) -> pd.DataFrame:
     """Let a model answer prompts; the same prompts, batch and seed give the same answers.
 
-    A prompt is put in the chat template of the tokenizer where there is one, as a server does.
+    A prompt is put in the chat template of the tokenizer where there is one, as a server does, a conversation with
+    all its messages; without a template, the messages' text is the prompt.
 
     Args:
         model: from `load_model`.
@@ -42,13 +46,20 @@ def generate_answers(
         seed: of the sampling.
         logprobs: alternatives per token to record with their log probability (natural, at temperature 1); 0: none.
         batch: answers made at a time.
-        progress: told how many answers are there.
+        progress: notified how many answers there are.
 
     Returns:
         One row per answer with the columns of `RESPONSES`, ordered by prompt and sample.
 
     Raises:
-        InputError: if a column is missing, an option makes no sense, or a prompt leaves no room in the context.
+        InputError: if a column is missing, an option makes no sense, a prompt is no text or leaves no room in the
+            context.
+
+    Example:
+        >>> from extraction import load_model
+        >>> asked = pd.DataFrame({"prompt_id": ["0"], "prompt": ["The old house stood"]})
+        >>> generate_answers(load_model("gpt2-30k"), asked, max_tokens=4)["completion_tokens"].tolist()
+        [4]
     """
     missing = [name for name in ("prompt_id", "prompt") if name not in prompts.columns]
     if missing:
@@ -61,7 +72,8 @@ def generate_answers(
             "samples, max_tokens and batch are at least 1, temperature and logprobs at least 0; got "
             f"{samples}, {max_tokens}, {batch}, {temperature} and {logprobs}."
         )
-    ids = [_encode(model, str(prompt)) for prompt in prompts["prompt"]]
+    prompts = prompts.assign(prompt=check_prompts(prompts)["prompt"].to_numpy())
+    ids = [_encode(model, prompt) for prompt in prompts["prompt"]]
     for name, row in zip(prompts["prompt_id"], ids, strict=True):
         if not row:
             raise InputError(f"Prompt {name} is empty; every prompt needs at least one token.")
@@ -87,7 +99,7 @@ def generate_answers(
                     "model": model.name,
                     "prompt_id": str(prompt["prompt_id"]),
                     "sample": sample,
-                    "prompt": str(prompt["prompt"]),
+                    "prompt": prompt_text(prompt["prompt"]),
                     "text": model.tokenizer.decode(answer, skip_special_tokens=True),
                     "finish_reason": "stop" if stopped else "length",
                     "prompt_tokens": len(ids[index]),
@@ -105,11 +117,14 @@ def generate_answers(
 
 def _encode(model: LanguageModel, prompt: str) -> list[int]:
     if model.tokenizer.chat_template:
-        text = model.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-        )
+        messages = messages_of(prompt) or [{"role": "user", "content": prompt}]
+        try:
+            text = model.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except jinja2.TemplateError as error:  # as of templates without a system role
+            roles = ", ".join(message["role"] for message in messages)
+            raise InputError(f"The chat template of {model.name} takes no messages of {roles}: {error}.") from None
         return list(model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-    return list(model.tokenizer(prompt, verbose=False)["input_ids"])
+    return list(model.tokenizer(prompt_text(prompt), verbose=False)["input_ids"])
 
 
 def _generate(

@@ -61,6 +61,10 @@ def check_prompts(frame: pd.DataFrame, source: str = "the table") -> pd.DataFram
 
     Raises:
         InputError: if there is no prompt column or no prompt, a prompt is empty or no text, or an id comes twice.
+
+    Example:
+        >>> check_prompts(pd.DataFrame({"prompt": ["Name a river.", b"And a lake."]}))["prompt"].tolist()
+        ['Name a river.', 'And a lake.']
     """
     if frame.empty:
         raise InputError(f"{source} holds no prompts; give at least one.")
@@ -107,7 +111,12 @@ def _prompt(value: object, number: int, source: str) -> str | None:
 
 
 def all_distinct(texts: pd.Series[str]) -> bool:
-    """Whether surely no text comes twice: their hashes differ, and take a tenth of the memory of pandas' own search."""
+    """Whether surely no text comes twice: their hashes differ, and take a tenth of the memory of pandas' own search.
+
+    Example:
+        >>> all_distinct(pd.Series(["one", "two"])), all_distinct(pd.Series(["one", "one"]))
+        (True, False)
+    """
     return len({hash(text) for text in texts}) == len(texts)
 
 

@@ -121,6 +121,14 @@ def write_chunks(chunks: Iterable[pd.DataFrame], path: Path) -> None:
 
     Raises:
         InputError: if the path cannot be used.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "answers.csv"
+        >>> row = {"model": "m", "prompt_id": "0", "text": "The Elbe."}
+        >>> write_chunks([COLLECTED.conform(pd.DataFrame([row]))], path)
+        >>> read_responses(path)["text"].tolist()
+        ['The Elbe.']
     """
     check_table_path(path)
     with replacing(path) as temporary:
@@ -151,7 +159,7 @@ def _write_text(chunks: Iterable[pd.DataFrame], path: Path, ending: str) -> None
 
 
 def read_responses(source: str | Path) -> pd.DataFrame:
-    """Read answers, wherever they come from.
+    r"""Read answers, wherever they come from.
 
     Args:
         source: a responses table; any table with the columns model, prompt_id and text (or output); AlpacaEval's JSON
@@ -163,6 +171,14 @@ def read_responses(source: str | Path) -> pd.DataFrame:
 
     Raises:
         InputError: if the source cannot be read, holds no usable answer, or something other than text.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "published.csv"
+        >>> path.write_text("generator,instruction,output\nm,Name a river.,The Elbe.\n") > 0
+        True
+        >>> read_responses(path)[["model", "text"]].values.tolist()
+        [['m', 'The Elbe.']]
     """
     if str(source).startswith("hf:"):
         with open_data_set(parse_data_set(str(source))) as loaded:

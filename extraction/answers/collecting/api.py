@@ -72,6 +72,10 @@ def api_key(base_url: str, key_env: str) -> str:
 
     Raises:
         InputError: if the variable is empty and the server is not on loopback, or the key cannot be sent.
+
+    Example:
+        >>> api_key("http://127.0.0.1:8000/v1", "NO_SUCH_VARIABLE")
+        'none'
     """
     # Somebody may have given the key itself instead of the variable's name: then it must not be shown.
     shown = key_env if re.fullmatch(r"[A-Z][A-Z0-9_]{0,40}", key_env) else "named by --key-env"

@@ -25,7 +25,12 @@ BEGINNING = b'{"version": '  # of every record
 
 
 def answer_key(model: str, endpoint: Endpoint, prompt: str, sample: int, sampling: Sampling) -> str:
-    """Name of one answer: 32 hex digits of all that determines it."""
+    """Name of one answer: 32 hex digits of all that determines it.
+
+    Example:
+        >>> len(answer_key("m", "chat", "Name a river.", 0, Sampling(seed=1)))
+        32
+    """
     digest = hashlib.sha256(prompt.encode()).hexdigest()
     what = [VERSION, model, endpoint, digest, sample, asdict(sampling)]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
@@ -52,6 +57,14 @@ class AnswerLog:
 
     Raises:
         InputError: if another process holds the file, or it is no answer log of this version.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a.log.jsonl"
+        >>> with AnswerLog(path) as log:
+        ...     log.append({"key": "ab", "model": "m", "text": "The Elbe.", "billed": [9, 3]})
+        ...     log.answered("ab"), log.billed
+        (True, {'m': (9, 3)})
     """
 
     def __init__(self, path: Path, secret: str | Iterable[str] = "") -> None:

@@ -181,6 +181,11 @@ class Pace:
 
 
 def delay(attempt: int) -> float:
-    """Seconds before attempt `attempt` + 1: doubled each time, jittered so that workers don't come back together."""
+    """Seconds before attempt `attempt` + 1: doubled each time, jittered so that workers don't come back together.
+
+    Example:
+        >>> 1.0 <= delay(2) <= 2.0
+        True
+    """
     longest = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0**attempt)
     return longest * random.uniform(0.5, 1.0)

@@ -113,7 +113,14 @@ def read(endpoint: Endpoint, reply: object) -> list[Answer]:
 
 
 def billed_tokens(endpoint: Endpoint, reply: object) -> tuple[int | None, int | None]:
-    """Prompt and completion tokens of the whole call, None where the server does not say or says nonsense."""
+    """Prompt and completion tokens of the whole call, None where the server does not say or says nonsense.
+
+    Example:
+        >>> billed_tokens("chat", {"usage": {"prompt_tokens": 9, "completion_tokens": 3}})
+        (9, 3)
+        >>> billed_tokens("chat", {"usage": {"prompt_tokens": -1, "completion_tokens": "many"}})
+        (None, None)
+    """
     names = ("input_tokens", "output_tokens") if endpoint == "responses" else ("prompt_tokens", "completion_tokens")
     return _usage(reply, *names) if isinstance(reply, dict) else (None, None)
 
@@ -228,6 +235,10 @@ def read_logprobs(raw: object) -> list[dict[str, Any]] | None:
     """Token logprobs (natural logarithm) of one answer, chat style or legacy, as `{"token", "logprob", "top"}`.
 
     A logprob of -9999 means that the server does not know it: None. None is returned when there are none at all.
+
+    Example:
+        >>> read_logprobs({"content": [{"token": "a", "logprob": -0.5, "top_logprobs": []}]})
+        [{'token': 'a', 'logprob': -0.5, 'top': {}}]
     """
     if isinstance(raw, dict) and isinstance(raw.get("content"), list):
         raw = raw["content"]
@@ -335,5 +346,10 @@ def _reasoning_tokens(reply: Mapping[str, Any], name: str) -> int | None:
 
 
 def is_count(value: object) -> TypeGuard[int]:
-    """Whether a number of tokens can be believed, and fits a table."""
+    """Whether a number of tokens can be believed, and fits a table.
+
+    Example:
+        >>> is_count(12), is_count(-1), is_count(True)
+        (True, False, False)
+    """
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS

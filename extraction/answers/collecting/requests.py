@@ -336,7 +336,12 @@ def _now() -> str:
 
 
 def cut(answer: Answer, stop: Sequence[str]) -> Answer:
-    """The answer up to the first stop, as servers without stops leave to us, in characters that fit any table."""
+    """The answer up to the first stop, as servers without stops leave to us, in characters that fit any table.
+
+    Example:
+        >>> cut(Answer("dog, cat, cow", "stop", 9, 6, None, None), [","]).text
+        'dog'
+    """
     ends = [place for end in stop if end and (place := answer.text.find(end)) >= 0]
     end = min(ends, default=len(answer.text))
     logprobs = answer.logprobs

@@ -69,6 +69,18 @@ def collect(
         InputError: if prompts, URL, key, endpoint or table path cannot be used, or nobody answers.
         EmergenceError: if the run had to stop early: quota or budget spent, server gone, batch not finished. What
             arrived is kept.
+
+    Example:
+        >>> import tempfile
+        >>> import httpx2
+        >>> message = {"role": "assistant", "content": "The Elbe."}
+        >>> reply = {"choices": [{"message": message, "finish_reason": "stop"}]}
+        >>> played = httpx2.MockTransport(lambda request: httpx2.Response(200, json=reply))  # in place of the network
+        >>> server = Server("http://127.0.0.1:8000/v1", http_client=httpx2.AsyncClient(transport=played))
+        >>> out = Path(tempfile.mkdtemp()) / "answers.csv"
+        >>> done = collect("m", pd.DataFrame({"prompt": ["Name a river."]}), out=out, server=server)
+        >>> done.rows, done.missing, done.table()["text"].tolist()
+        (1, 0, ['The Elbe.'])
     """
     check_table_path(out)
     prompts = check_prompts(prompts)
@@ -136,7 +148,12 @@ def _keys(model: str, texts: Iterable[str], samples: int, sampling: Sampling, ru
 
 
 def log_path(out: Path) -> Path:
-    """Where the answers of the table `out` are logged."""
+    """Where the answers of the table `out` are logged.
+
+    Example:
+        >>> log_path(Path("answers.parquet")).name
+        'answers.log.jsonl'
+    """
     return out.with_suffix(".log.jsonl")
 
 
@@ -157,6 +174,12 @@ def estimate_bill(
         ``answers`` to ask for, ``prompt_tokens`` (about, a token per 4 characters), ``answer_tokens`` (at most),
         ``probe_prompt_tokens`` and ``probe_answer_tokens`` (at most, of the questions that find out what the server
         can do; 0 if the log says that already), and ``cost`` (of all, None without prices).
+
+    Example:
+        >>> asked = pd.DataFrame({"prompt": ["Name a river."]})
+        >>> bill = estimate_bill("m", asked, out=Path("answers.parquet"), budget=Budget(), samples=2)
+        >>> bill["answers"], bill["answer_tokens"]
+        (2, 128)
     """
     prompts = check_prompts(prompts)
     sampling = sampling or Sampling()

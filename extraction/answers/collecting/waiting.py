@@ -107,7 +107,12 @@ def seconds(text: str, now: float | None = None, unit: float = 1.0) -> float | N
 
 
 def number(text: str | None) -> float | None:
-    """A finite number from 0 up, or None."""
+    """A finite number from 0 up, or None.
+
+    Example:
+        >>> number("0.5"), number("nan"), number(None)
+        (0.5, None, None)
+    """
     try:
         value = float(text or "")
     except ValueError:

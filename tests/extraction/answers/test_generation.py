@@ -123,7 +123,7 @@ LONG = ASKED.assign(prompt=[" dog, cat," * 2, " red", " red"])
         (ASKED, {"samples": 0}, "got 0, 64"),
         (ASKED, {"temperature": -1}, "32, -1 and 5"),
         (LONG, {"max_tokens": 60}, "Prompt b has 8 tokens; with 60 of answer it exceeds the context"),
-        (pd.DataFrame({"prompt_id": ["x"], "prompt": [""]}), {}, "Prompt x is empty"),
+        (pd.DataFrame({"prompt_id": ["x"], "prompt": [""]}), {}, "Prompt 1 of the table is empty"),
     ],
 )
 def test_prompts_that_cannot_be_answered(
@@ -131,3 +131,28 @@ def test_prompts_that_cannot_be_answered(
 ) -> None:
     with pytest.raises(InputError, match=message):
         generate_answers(gpt2, frame, **options)
+
+
+def test_a_conversation_is_answered_as_one(gpt2, monkeypatch):
+    talk = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a dog."}]
+    asked = pd.DataFrame({"prompt_id": ["0"], "prompt": pd.Series([talk], dtype=object)})
+    plain = pd.DataFrame({"prompt_id": ["0"], "prompt": ["Be brief.\n\nName a dog."]})
+    answers = generate_answers(gpt2, asked, max_tokens=4)
+    assert answers["prompt"].tolist() == plain["prompt"].tolist()
+    assert answers["text"].tolist() == generate_answers(gpt2, plain, max_tokens=4)["text"].tolist()
+    seen = []
+
+    def template(messages, **_):
+        seen.append(messages)
+        return "Name a dog."
+
+    monkeypatch.setattr(gpt2.tokenizer, "chat_template", "{{ messages }}")
+    monkeypatch.setattr(gpt2.tokenizer, "apply_chat_template", template)
+    generate_answers(gpt2, asked, max_tokens=4)
+    assert seen == [talk]
+
+
+def test_prompts_that_are_numbers_are_refused_by_row(gpt2):
+    asked = pd.DataFrame({"prompt_id": ["0"], "prompt": [5]})
+    with pytest.raises(InputError, match="Prompt 1 of the table is the number 5"):
+        generate_answers(gpt2, asked)
