@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from estimators.base import InputError
 from estimators.contracts.conventions import DEFAULT_RESOLUTION
 from estimators.contracts.peaks import MEASURED, peaks
-from tracking.mlflow.store import open_store, store_uri, worded
+from tracking.mlflow.store import clear_errors, open_store, store_uri
 from tracking.pairing import SAME_RESOLUTION, paired_error, windows_at
 from tracking.reports.figures import differences
 from tracking.results import WINDOWS_FILE, flatten, read_results
@@ -33,7 +33,7 @@ class Run:
     """What is compared.
 
     Attributes:
-        name: what it is called.
+        name: for tables and figures.
         table: its rows of the emergence table.
         settings: by dotted name.
         windows: reads the values of the single windows of a model on a corpus; empty where none was kept.
@@ -67,7 +67,7 @@ def compare(runs: list[str], *, tracking_uri: str | None = None, resolution: flo
 
     Rows are matched by model and corpus; where each run holds a single model (corpus) and these differ, by the
     rest alone, so that two models can be compared on one corpus. Where both read the same windows, the standard error
-    is paired: it comes from the differences of single windows. Else (another text, other windows drawn, a trained
+    is paired: it comes from the differences of single windows. Else (another text, other windows sampled, a trained
     estimator, results of an earlier version) it is unpaired: both sides count as independent. The mean over models is
     paired: its error comes from the spread of their differences. It is taken apart for models that saw the same text
     in both runs and for those that did not.
@@ -235,7 +235,7 @@ def _load(run: str, tracking_uri: str | None) -> Run:
 def _from_mlflow(run_id: str, tracking_uri: str | None) -> Run:
     uri = store_uri(tracking_uri)
     client = open_store(uri)
-    with worded(uri, starting=True):
+    with clear_errors(uri, starting=True):
         run = client.get_run(run_id)
         names = {item.path for item in client.list_artifacts(run_id)}
         if "emergence.parquet" not in names:
@@ -253,7 +253,7 @@ def _from_mlflow(run_id: str, tracking_uri: str | None) -> Run:
         return _jobs_below(client, run)
 
     def windows(model: str, corpus: str) -> pd.DataFrame:
-        with worded(uri, starting=True):
+        with clear_errors(uri, starting=True):
             job = run_id if record == "job.json" else jobs().get((model, corpus))
             if job is None or WINDOWS_FILE not in {item.path for item in client.list_artifacts(job)}:
                 return pd.DataFrame()

@@ -16,7 +16,7 @@ def paired_error(base: pd.DataFrame, base_error: float, other: pd.DataFrame, oth
     does not show, is what its `error` has above the spread of its windows; it is independent and adds.
 
     Args:
-        base: columns window, share and ie_bits, a row per window that was read, in the order in which it was drawn.
+        base: columns window, share and ie_bits, a row per window that was read, in sampling order.
         base_error: standard error of its mean.
         other: likewise.
         other_error: likewise.

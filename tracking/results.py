@@ -27,7 +27,7 @@ from estimators.contracts.results_folder import (
     windows_name,
 )
 from estimators.contracts.secrets import masked
-from tracking.summary import drawn
+from tracking.summary import figure_rows
 
 WINDOWS_FILE = "windows.parquet"  # among the artifacts of a job's run
 
@@ -164,9 +164,9 @@ class Results:
         return pd.DataFrame()
 
     @cached_property
-    def drawn(self) -> pd.DataFrame:
+    def figure_rows(self) -> pd.DataFrame:
         """The few rows of the table that figures and summaries are made of, kept because each of them asks."""
-        return drawn(self.table)
+        return figure_rows(self.table)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -179,17 +179,17 @@ class Results:
             os.close(handle)
 
 
-def read_results(folder: Path, called: str | None = None) -> Results:
+def read_results(folder: Path, display_name: str | None = None) -> Results:
     """Read a sweep's results folder, finished or not.
 
     Args:
         folder: that `emergence sweep` wrote.
-        called: what messages call it, where it is a copy of another place.
+        display_name: what messages call it, where it is a copy of another place.
 
     Raises:
         InputError: if it is no results folder, was written by another version, or is damaged.
     """
-    where = masked(called or str(folder))
+    where = masked(display_name or str(folder))
     if not folder.is_dir():
         raise InputError(f"No results folder at {where}; give the folder that `emergence sweep` wrote.")
     if not (folder / HEADER).is_file():

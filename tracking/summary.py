@@ -9,7 +9,7 @@ import pandas as pd
 from estimators.contracts.peaks import MEASURED, at_end, measured, peaks
 
 
-def drawn(table: pd.DataFrame) -> pd.DataFrame:
+def figure_rows(table: pd.DataFrame) -> pd.DataFrame:
     """Keep the rows that figures and summaries are made of: the last positions, and the blocks where E(l) peaks.
 
     `peaks`, `at_peak`, `at_end` and what is built on them give the same from these few rows as from all.

@@ -26,4 +26,4 @@ def report(
     if out is None and "://" in results:
         out = Path("report.html")
     with local_results(results) as folder:
-        screen.print(f"Wrote {write(folder, out, called=results)}", highlight=False, soft_wrap=True)
+        screen.print(f"Wrote {write(folder, out, display_name=results)}", highlight=False, soft_wrap=True)

@@ -109,7 +109,7 @@ def _track(settings: SweepConfig, where: str) -> bool:
     chosen = settings.tracking
     try:
         with local_results(where) as folder:
-            track(folder, tracking_uri=chosen.uri, experiment=chosen.experiment, called=where)
+            track(folder, tracking_uri=chosen.uri, experiment=chosen.experiment, display_name=where)
     except (EmergenceError, OSError) as error:
         _warn(f"Not tracked: {error} The results are complete; later: emergence track {where}", "red")
         return False

@@ -38,7 +38,7 @@ class Link:
                 "give a lower bound."
             )
         if lower is not None and upper is not None and not lower < upper:
-            raise InputError(f"The lower bound must lie below the upper one, but {lower} and {upper} came.")
+            raise InputError(f"The lower bound must lie below the upper one, got {lower} and {upper}.")
         self.lower = lower
         self.upper = upper
 
@@ -53,7 +53,7 @@ class Link:
         """Refuse targets outside the bounds.
 
         Raises:
-            InputError: naming the range that came.
+            InputError: with the range of the targets.
         """
         low = -np.inf if self.lower is None else self.lower
         high = np.inf if self.upper is None else self.upper

@@ -58,7 +58,7 @@ class Proxy(ProxyRecord):
                 "it again with that level."
             )
         found = judged(self.intervals, self.domain, X, levels)
-        given = ~self._strange(X["family"]).to_numpy(dtype=bool)
+        given = ~self._of_new_family(X["family"]).to_numpy(dtype=bool)
         withheld = ~given | np.isnan(found.lower).all(axis=1)
         pushes = contributions(self.intervals.regressor, X)
         ends = {}
@@ -100,8 +100,8 @@ class Proxy(ProxyRecord):
         names = features["model"] if "model" in features.columns else pd.Series(features.index, index=features.index)
         return names.astype("string")
 
-    def _strange(self, family: pd.Series) -> pd.Series:
-        """Tell which families are named, none of the references', and not spoken for by families left out."""
+    def _of_new_family(self, family: pd.Series) -> pd.Series:
+        """Return which families are given but absent from the references, where models were left out one at a time."""
         return family.notna() & ~family.isin(set(self.references["family"])) & (self.unit == "model")
 
     def _inputs(self, features: pd.DataFrame) -> pd.DataFrame:
@@ -129,7 +129,7 @@ class Proxy(ProxyRecord):
         if missing > max(MISSING, self.domain.lacked) + 1e-9:
             parts.append(f"withheld: {missing:.0%} of what the estimate rests on is missing")
         known = listed(sorted(set(self.references["family"])), 4)
-        if self._strange(pd.Series([row["family"]])).item():
+        if self._of_new_family(pd.Series([row["family"]])).item():
             parts.append(
                 f"withheld: left-out errors speak of further models of {known}, not of a new family; references of at "
                 f"least {FAMILIES_NEEDED} families would allow it"
@@ -186,14 +186,14 @@ def fit_proxy(
         level: confidence of the intervals, between 0 and 1.
         bounds: (lower, upper) of the target, each may be None; they choose the link (identity, log or logit).
         candidate: "auto", or the name of one of `proxy.regression.candidates.CANDIDATES` to use it unconditionally.
-        progress: told how many left-out fits are done.
+        progress: called after each left-out fit.
 
     Raises:
         InputError: fewer than nine models, a target that is missing or constant, no usable feature, or a bad
             argument.
     """
     if not 0 < level < 1:
-        raise InputError(f"A confidence level lies between 0 and 1, for example 0.9; {level} came.")
+        raise InputError(f"A confidence level lies between 0 and 1, for example 0.9; got {level}.")
     if candidate != "auto" and candidate not in CANDIDATES:
         raise InputError(f"There is no candidate {candidate!r}; choose auto or one of {', '.join(CANDIDATES)}.")
     table = read_references(references, target=target, groups=groups, mode=mode)

@@ -55,7 +55,7 @@ def read_references(references: pd.DataFrame, *, target: str, groups: str | None
             numbers.
     """
     if mode not in PREFIXES:
-        raise InputError(f"A proxy's mode is one of {', '.join(PREFIXES)}; {mode!r} came.")
+        raise InputError(f"A proxy's mode is one of {', '.join(PREFIXES)}; got {mode!r}.")
     check_columns(references, "The reference table")
     if references.empty:
         raise InputError("The reference table has no rows; give one row per reference model.")

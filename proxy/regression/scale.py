@@ -85,7 +85,7 @@ def predict_profile(references: pd.DataFrame, *, family: str, parameters: float,
 
 def _predicted(references: pd.DataFrame, family: str, parameters: float, level: float) -> pd.DataFrame:
     if not parameters > 0:
-        raise InputError(f"The number of parameters must be positive; {parameters} came.")
+        raise InputError(f"The number of parameters must be positive; got {parameters}.")
     X = references[["model", "family", SIZE]]
     target = pd.DataFrame({"model": ["?"], "family": [family], SIZE: [float(np.log10(parameters))]})
     known = family in set(references["family"])

@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING
 
 from estimators.base import InputError
 from estimators.contracts.secrets import masked
-from tracking.mlflow.store import ARTIFACTS, DATABASES, open_store, patience, sqlite_path, store_uri, worded
-from tracking.mlflow.tracker import Corpus, Known, Point
+from tracking.mlflow.store import (
+    ARTIFACTS,
+    DATABASES,
+    clear_errors,
+    open_store,
+    request_timeout,
+    sqlite_path,
+    store_uri,
+)
+from tracking.mlflow.tracker import DataSource, Known, Point
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
@@ -64,7 +72,7 @@ class MlflowTracker:
         self.writers = 1 if self._direct else WRITERS
         self._fresh: set[str] = set()  # runs without parameters yet
         self._places: dict[str, str] = {}  # where the artifacts of runs begun here go
-        with worded(self.uri, starting=True):
+        with clear_errors(self.uri, starting=True):
             self.experiment_id = self._experiment_id(experiment)
 
     def _experiment_id(self, name: str) -> str:
@@ -123,7 +131,7 @@ class MlflowTracker:
     def _search(self, condition: str) -> Iterator[tuple[str, Known]]:
         """Yield key and run of what a condition finds, the first begun first."""
         token = None
-        with worded(self.uri):
+        with clear_errors(self.uri):
             while True:
                 page = self.client.search_runs(
                     [self.experiment_id],
@@ -145,10 +153,10 @@ class MlflowTracker:
 
         tags = {KEY: key, SWEEP: sweep} | ({MLFLOW_PARENT_RUN_ID: parent} if parent else {})
         asked = time.monotonic()
-        with worded(self.uri):
+        with clear_errors(self.uri):
             run = self.client.create_run(self.experiment_id, start_time=started or None, tags=tags, run_name=name)
         run_id = str(run.info.run_id)
-        if time.monotonic() - asked > patience():  # MLflow asked again: the first request may have made a run as well
+        if time.monotonic() - asked > request_timeout():  # MLflow asked again and may have made two runs
             same = list(self._search(f"tags.`{SWEEP}` = '{sweep}' and tags.`{KEY}` = '{key}'"))
             for _, other in same:
                 if other.run_id != run_id:
@@ -164,7 +172,7 @@ class MlflowTracker:
         params: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
         points: Sequence[Point] = (),
-        corpora: Sequence[Corpus] = (),
+        sources: Sequence[DataSource] = (),
         at: int = 0,
     ) -> None:
         """Add to a run, in as few requests as MLflow's limits allow."""
@@ -173,25 +181,25 @@ class MlflowTracker:
         metrics = iter([Metric(p.key, p.value, at, p.step) for p in points])
         names = iter([Param(k, v[:LONGEST_PARAM]) for k, v in self._unset(run_id, params or {}).items()])
         marks = iter([RunTag(k, v[:LONGEST_TAG]) for k, v in (tags or {}).items() if v])
-        with worded(self.uri):
+        with clear_errors(self.uri):
             while True:
                 some = list(islice(names, OTHERS_PER_BATCH)), list(islice(marks, OTHERS_PER_BATCH))
                 many = list(islice(metrics, METRICS_PER_BATCH - sum(map(len, some))))
                 if not any((*some, many)):
                     break
                 self.client.log_batch(run_id, metrics=many, params=some[0], tags=some[1], synchronous=True)
-            if corpora:
+            if sources:
                 inputs = [
                     DatasetInput(
                         Dataset(
-                            name=corpus.name[:500],
-                            digest=corpus.digest[:36],
+                            name=source.name[:500],
+                            digest=source.digest[:36],
                             source_type="local",
-                            source=json.dumps({"uri": corpus.source}),
+                            source=json.dumps({"uri": source.source}),
                         ),
-                        [InputTag("mlflow.data.context", corpus.context)],
+                        [InputTag("mlflow.data.context", source.context)],
                     )
-                    for corpus in corpora
+                    for source in sources
                 ]
                 self._log_inputs(run_id, inputs)
 
@@ -212,13 +220,13 @@ class MlflowTracker:
         if not params or run_id in self._fresh:
             self._fresh.discard(run_id)
             return params
-        with worded(self.uri):
+        with clear_errors(self.uri):
             there = self.client.get_run(run_id).data.params
         return {name: value for name, value in params.items() if name not in there}
 
     def drop(self, run_id: str) -> None:
         """Delete a run, as in the UI: it can be restored there."""
-        with worded(self.uri):
+        with clear_errors(self.uri):
             self.client.delete_run(run_id)
 
     def upload(self, run_id: str, folder: Path) -> None:
@@ -226,7 +234,7 @@ class MlflowTracker:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         place = self._places.pop(run_id, None)
-        with worded(self.uri):
+        with clear_errors(self.uri):
             if place is None:
                 self.client.log_artifacts(run_id, str(folder))
             else:  # the client would ask the server for the place first
@@ -234,6 +242,6 @@ class MlflowTracker:
 
     def end(self, run_id: str, *, digest: str, failed: bool, ended: int) -> None:
         """Mark the run as complete."""
-        with worded(self.uri):
+        with clear_errors(self.uri):
             self.client.set_terminated(run_id, "FAILED" if failed else "FINISHED", end_time=ended or None)
             self.client.set_tag(run_id, DIGEST, digest)

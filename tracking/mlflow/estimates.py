@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from estimators.base import InputError
 from estimators.contracts.cells import markdown
 from tracking.mlflow.adapter import MlflowTracker
-from tracking.mlflow.tracker import NOTE, Corpus, Point, finite, metric_name
+from tracking.mlflow.tracker import NOTE, DataSource, Point, finite, metric_name
 from tracking.reports.figures import parity, texts
 from tracking.reports.rendering import png
 from tracking.results import digest
@@ -111,7 +111,7 @@ def _track_table(
         run_id,
         tags={**tags, "model": models, "flags": "; ".join(unfit)},
         points=points,
-        corpora=[Corpus(name, key, "table.csv among the artifacts", "table")],
+        sources=[DataSource(name, key, "table.csv among the artifacts", "table")],
         at=now,
     )
     with tempfile.TemporaryDirectory() as scratch:

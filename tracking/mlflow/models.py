@@ -15,7 +15,7 @@ import pandas as pd
 from estimators.base import EmergenceError, InputError
 from estimators.contracts.secrets import masked
 from tracking.mlflow.adapter import MlflowTracker
-from tracking.mlflow.store import open_store, store_uri, worded
+from tracking.mlflow.store import clear_errors, open_store, store_uri
 
 # What serving needs, pinned as installed; given explicitly because MLflow's own inference takes half a minute.
 REQUIREMENTS = ("emergence-proxy", "mlflow", "numpy", "pandas", "pyarrow", "scikit-learn", "skops", "torch")
@@ -31,7 +31,7 @@ def log_model(tracker: MlflowTracker, run_id: str, folder: Path, code: Path, exa
     whole = dict.fromkeys(example.select_dtypes("number").columns, "float64")
     example = example.head(3).astype(whole)
     example = example.astype(dict.fromkeys(example.columns.difference(list(whole)), "object"))
-    with worded(tracker.uri), _as_current(tracker.uri), warnings.catch_warnings():
+    with clear_errors(tracker.uri), _as_current(tracker.uri), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # MLflow's own use of pandas
         mlflow.start_run(run_id=run_id)
         try:
@@ -79,7 +79,7 @@ def requirements() -> list[str]:
 
 def model_of(client: Any, uri: str, run_id: str) -> str:
     """Return the id of the model that a run logged."""
-    with worded(uri):
+    with clear_errors(uri):
         outputs = client.get_run(run_id).outputs
     models = outputs.model_outputs if outputs else []
     if not models:
@@ -89,7 +89,7 @@ def model_of(client: Any, uri: str, run_id: str) -> str:
 
 def unfinished_model(tracker: MlflowTracker, run_id: str) -> str | None:
     """Return the whole model of a run that was interrupted after its model had been logged."""
-    with worded(tracker.uri):
+    with clear_errors(tracker.uri):
         outputs = tracker.client.get_run(run_id).outputs
         for model in outputs.model_outputs if outputs else []:
             if tracker.client.get_logged_model(model.model_id).status == "READY":
@@ -102,7 +102,10 @@ def register_model(tracker: MlflowTracker, name: str, alias: str, model_id: str,
     from mlflow.exceptions import MlflowException
 
     client = tracker.client
-    with worded(tracker.uri), _as_current(tracker.uri):  # a database's registry looks the model up in the current one
+    with (
+        clear_errors(tracker.uri),
+        _as_current(tracker.uri),
+    ):  # where a database looks the model up
         try:
             client.create_registered_model(name)
         except MlflowException as error:
@@ -137,7 +140,7 @@ def download_proxy(uri: str, tracking_uri: str | None = None) -> Path:
     client = open_store(store)
     import mlflow
 
-    with worded(store, starting=True), _as_current(store):
+    with clear_errors(store, starting=True), _as_current(store):
         if uri.startswith("runs:/"):
             uri = f"models:/{model_of(client, store, uri.removeprefix('runs:/').split('/')[0])}"
         local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))

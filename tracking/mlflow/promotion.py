@@ -10,7 +10,7 @@ import pandas as pd
 from estimators.base import InputError
 from estimators.contracts.secrets import masked
 from tracking.mlflow.proxy_run import CANDIDATE, CHAMPION, USEFUL
-from tracking.mlflow.store import open_store, store_uri, worded
+from tracking.mlflow.store import clear_errors, open_store, store_uri
 
 # Scores of left-out models: whether less (-1) or more (+1) is better.
 BETTER = {"mae": -1, "rmse": -1, "r2": 1, "spearman": 1}
@@ -53,7 +53,7 @@ def promote(
     """
     uri = store_uri(tracking_uri)
     client = open_store(uri)
-    with worded(uri, starting=True):
+    with clear_errors(uri, starting=True):
         entry = _version(client, name, version or CANDIDATE, uri)
         if entry is None:
             raise InputError(
@@ -87,7 +87,7 @@ def promote(
             f"Version {number} of {name} is no better than champion {old}: mean absolute error {row['now']} against "
             f"{row['before']} on left-out models; promote it all the same with --anyway."
         )
-    with worded(uri):
+    with clear_errors(uri):
         client.set_registered_model_alias(name, CHAMPION, entry.version)
         client.set_model_version_tag(name, entry.version, "promoted", _sentence(table, old))
     return Promotion(number, old, table, tuple(remarks))

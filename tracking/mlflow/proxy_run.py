@@ -16,8 +16,8 @@ from estimators.contracts.seals import is_whole
 from tracking.mlflow.adapter import MlflowTracker
 from tracking.mlflow.models import log_model, model_of, register_model, unfinished_model
 from tracking.mlflow.scores import describe_proxy, scores
-from tracking.mlflow.store import open_store, worded
-from tracking.mlflow.tracker import NOTE, Corpus, Point, finite
+from tracking.mlflow.store import clear_errors, open_store
+from tracking.mlflow.tracker import NOTE, DataSource, Point, finite
 from tracking.results import digest, flatten
 
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -88,7 +88,9 @@ def track_proxy(
     else:
         name = f"proxy of {record.get('target', 'target')}"
         run_id = known.run_id if known else tracker.start(key, name, sweep="proxy", parent=None, started=_now())
-        reference = Corpus("references", digest((folder / "references.parquet").read_bytes()), str(folder), "training")
+        reference = DataSource(
+            "references", digest((folder / "references.parquet").read_bytes()), str(folder), "training"
+        )
         kept = unfinished_model(tracker, run_id) if known else None
         model_id = kept or log_model(tracker, run_id, folder, model_code, input_example)
         _log_scores(tracker, run_id, model_id, record, validation, reference)
@@ -161,7 +163,7 @@ def _log_scores(
     model_id: str,
     record: dict[str, Any],
     validation: pd.DataFrame,
-    reference: Corpus,
+    reference: DataSource,
 ) -> None:
     from mlflow.entities import Metric
 
@@ -179,10 +181,10 @@ def _log_scores(
             "flags": "; ".join(unfit),
             NOTE: describe_proxy(record, validation),
         },
-        corpora=[reference],
+        sources=[reference],
     )
     at = _now()
-    with worded(tracker.uri):
+    with clear_errors(tracker.uri):
         tracker.client.log_batch(
             run_id,
             metrics=[

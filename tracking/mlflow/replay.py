@@ -17,7 +17,7 @@ import pandas as pd
 from estimators.base import EmergenceError, InputError, Progress
 from estimators.contracts.cells import markdown
 from estimators.contracts.peaks import at_end, at_peak, at_resolution, flags, peaks
-from tracking.mlflow.sweep_run import corpus_of, track_sweep
+from tracking.mlflow.sweep_run import source_of, track_sweep
 from tracking.mlflow.tracker import NOTE, Known, Point, Tracker, finite, metric_name, number
 from tracking.results import WINDOWS_FILE, JobResult, Results, digest, flatten, read_results
 from tracking.summary import short
@@ -47,7 +47,7 @@ def track(
     tracking_uri: str | None = None,
     experiment: str = "emergence",
     progress: Progress | None = None,
-    called: str | None = None,
+    display_name: str | None = None,
 ) -> TrackedSweep:
     """Log a sweep's results folder to MLflow: a run for the sweep, one below it per model and corpus.
 
@@ -58,14 +58,14 @@ def track(
         results: folder that `emergence sweep` wrote, finished or not.
         tracking_uri: MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db.
         experiment: MLflow experiment, made if it is not there.
-        progress: told of every job.
-        called: what messages call the folder, where it is a copy of another place.
+        progress: called after every job.
+        display_name: what messages call the folder, where it is a copy of another place.
 
     Raises:
         InputError: if the folder is no results folder, or the store cannot be used.
         EmergenceError: if the store failed on the way; nothing on disk is lost.
     """
-    found = read_results(results, called)
+    found = read_results(results, display_name)
     from tracking.mlflow.adapter import MlflowTracker
 
     return replay(found, MlflowTracker(tracking_uri, experiment), progress=progress)
@@ -75,7 +75,7 @@ def replay(results: Results, tracker: Tracker, *, progress: Progress | None = No
     """Log `results` through any tracker; see `track`.
 
     Raises:
-        EmergenceError: if the tracker failed; says how far it came and how to go on.
+        EmergenceError: if the tracker failed; with how much is tracked and how to go on.
     """
     if not results.jobs:
         raise InputError(f"No job of {results.where} has ended yet; track it when the sweep has got further.")
@@ -109,7 +109,7 @@ def replay(results: Results, tracker: Tracker, *, progress: Progress | None = No
 
 @contextmanager
 def _resumable(results: Results, tracked: dict[str, tuple[str, bool]]) -> Iterator[None]:
-    """Say of a failure on the way how far it came and how to go on."""
+    """Add to an error on the way how much is tracked and how to go on."""
     try:
         yield
     except InputError:
@@ -171,7 +171,7 @@ def _track_job(
         params={metric_name(name): value for name, value in flatten(params).items()},
         tags=tags,
         points=points,
-        corpora=[corpus_of(job)] if record.get("corpus_hash") else [],
+        sources=[source_of(job)] if record.get("corpus_hash") else [],
         at=job.started,
     )
     with tempfile.TemporaryDirectory() as scratch:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from estimators.base import EmergenceError, InputError
 from tracking.mlflow.adapter import VIEW
-from tracking.mlflow.store import ARTIFACTS, open_store, sqlite_path, store_uri, worded
+from tracking.mlflow.store import ARTIFACTS, clear_errors, open_store, sqlite_path, store_uri
 
 HOST = "127.0.0.1"  # MLflow's server asks nobody for a password, so it listens to this machine alone
 ENVIRONMENT = {
@@ -43,7 +43,7 @@ class UserInterface:
 
 @contextmanager
 def user_interface(
-    tracking_uri: str | None = None, *, port: int = 5000, experiment: str = "emergence", patience: float = 180
+    tracking_uri: str | None = None, *, port: int = 5000, experiment: str = "emergence", timeout: float = 180
 ) -> Iterator[UserInterface]:
     """Serve MLflow's user interface on loopback until the context ends; a server that runs already is only looked at.
 
@@ -51,7 +51,7 @@ def user_interface(
         tracking_uri: MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db.
         port: port on loopback; 0 takes a free one.
         experiment: the experiment whose page is opened.
-        patience: seconds to wait until the server answers.
+        timeout: seconds to wait until the server answers.
 
     Raises:
         InputError: if the store or the port cannot be used.
@@ -59,7 +59,7 @@ def user_interface(
     """
     uri = store_uri(tracking_uri)
     client = open_store(uri)
-    with worded(uri, starting=True):
+    with clear_errors(uri, starting=True):
         found = client.get_experiment_by_name(experiment)
     where = "/#/experiments"
     if found and found.lifecycle_stage == "active":  # MLflow would open a page for chat logs by itself
@@ -80,7 +80,7 @@ def user_interface(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
         )
         try:
-            _wait(process, f"http://{HOST}:{port}", patience, log)
+            _wait(process, f"http://{HOST}:{port}", timeout, log)
             yield UserInterface(f"http://{HOST}:{port}", f"http://{HOST}:{port}{where}", process)
         finally:
             _stop(process)
@@ -101,10 +101,10 @@ def _free(port: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait(process: subprocess.Popen[bytes], uri: str, patience: float, log: object) -> None:
+def _wait(process: subprocess.Popen[bytes], uri: str, timeout: float, log: object) -> None:
     import requests
 
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while time.monotonic() < deadline and process.poll() is None:
         with suppress(requests.RequestException):
             if requests.get(f"{uri}/health", timeout=2).ok:

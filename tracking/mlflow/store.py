@@ -26,7 +26,7 @@ PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 # What pip calls the drivers that need no compiler.
 WHEELS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 # A server that is slow or gone must not hold up its driver for MLflow's own four minutes.
-PATIENCE = {
+TIMEOUTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
@@ -83,9 +83,9 @@ def check_store(uri: str | None = None) -> None:
         _check_database(uri)
 
 
-def patience() -> float:
+def request_timeout() -> float:
     """Return after how many seconds without an answer MLflow gives a request up, or tries it again."""
-    return float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", PATIENCE["MLFLOW_HTTP_REQUEST_TIMEOUT"]))
+    return float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", TIMEOUTS["MLFLOW_HTTP_REQUEST_TIMEOUT"]))
 
 
 def open_store(uri: str | None = None, *, create: bool = False) -> MlflowClient:
@@ -111,7 +111,7 @@ def open_store(uri: str | None = None, *, create: bool = False) -> MlflowClient:
     quieten()
     from mlflow import MlflowClient
 
-    with worded(uri, starting=True), _initialising(path):
+    with clear_errors(uri, starting=True), _initialising(path):
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     return client
@@ -122,7 +122,7 @@ def quieten() -> None:
 
     What the environment sets already is left as it is.
     """
-    for name, value in {**PATIENCE, **QUIET}.items():
+    for name, value in {**TIMEOUTS, **QUIET}.items():
         os.environ.setdefault(name, value)
     # What MLflow provokes itself, no concern of a user: its use of SQLAlchemy, and of its own type hints on import.
     warnings.filterwarnings("ignore", message=".*noload.* loader strategy", category=DeprecationWarning)
@@ -188,7 +188,7 @@ def _check_database(uri: str) -> None:
 
 
 @contextmanager
-def worded(uri: str, *, starting: bool = False) -> Iterator[None]:
+def clear_errors(uri: str, *, starting: bool = False) -> Iterator[None]:
     """Turn what MLflow, its transport and the disk raise into one clear sentence.
 
     Raises:

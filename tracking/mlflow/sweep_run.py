@@ -11,7 +11,7 @@ import pandas as pd
 
 from estimators.contracts.cells import markdown
 from estimators.contracts.peaks import flags, peaks
-from tracking.mlflow.tracker import NOTE, Corpus, Point, Tracker, finite, metric_name, number
+from tracking.mlflow.tracker import NOTE, DataSource, Point, Tracker, finite, metric_name, number
 from tracking.reports.page import page
 from tracking.reports.rendering import png
 from tracking.reports.sweep_figures import SWEEP_FIGURES
@@ -24,7 +24,7 @@ SHOWN = 40  # rows of the summary that a description holds
 def track_sweep(results: Results, tracker: Tracker, run_id: str, whole: str) -> None:
     """Log what a sweep as a whole says to its own run `run_id`, which counts as tracked with the digest `whole`."""
     record, table = results.record, results.table
-    summary = peaks(results.drawn)
+    summary = peaks(results.figure_rows)
     points = [
         Point(
             metric_name(f"emergence_by_size/{row['corpus']}/{row['family']}"),
@@ -65,7 +65,7 @@ def track_sweep(results: Results, tracker: Tracker, run_id: str, whole: str) -> 
             NOTE: describe_sweep(results, summary),
         },
         points=points,
-        corpora=sorted({corpus_of(job) for job in results.jobs if job.record.get("corpus_hash")}),
+        sources=sorted({source_of(job) for job in results.jobs if job.record.get("corpus_hash")}),
         at=round(1000 * time.time()),  # MLflow shows the latest value, so that of the latest replay
     )
     with tempfile.TemporaryDirectory() as scratch:
@@ -87,8 +87,8 @@ def write_sweep_files(results: Results, summary: pd.DataFrame, folder: Path) -> 
     table.to_parquet(folder / "emergence.parquet", index=False)
     (folder / "figures").mkdir()
     for figure in SWEEP_FIGURES:
-        if len(figure.rows(results.drawn)):
-            (folder / "figures" / f"{figure.name}.png").write_bytes(png(figure.draw(results.drawn)))
+        if len(figure.rows(results.figure_rows)):
+            (folder / "figures" / f"{figure.name}.png").write_bytes(png(figure.draw(results.figure_rows)))
 
 
 def describe_sweep(results: Results, summary: pd.DataFrame) -> str:
@@ -125,6 +125,6 @@ def _reasons(jobs: tuple[JobResult, ...]) -> pd.DataFrame:
     return pd.DataFrame([{"model": job.model, "corpus": job.corpus, "why": job.reason[:200]} for job in jobs])
 
 
-def corpus_of(job: JobResult) -> Corpus:
+def source_of(job: JobResult) -> DataSource:
     """Name the dataset that a job was measured on."""
-    return Corpus(job.corpus, str(job.record["corpus_hash"]), str(job.record["corpus"]), "measured on")
+    return DataSource(job.corpus, str(job.record["corpus_hash"]), str(job.record["corpus"]), "measured on")

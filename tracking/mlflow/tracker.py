@@ -23,7 +23,7 @@ class Point(NamedTuple):
     step: int = 0
 
 
-class Corpus(NamedTuple):
+class DataSource(NamedTuple):
     """A dataset as a tracker names it: what was measured on, and the hash that identifies it."""
 
     name: str
@@ -61,7 +61,7 @@ class Tracker(Protocol):
         params: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
         points: Sequence[Point] = (),
-        corpora: Sequence[Corpus] = (),
+        sources: Sequence[DataSource] = (),
         at: int = 0,
     ) -> None:
         """Add to a run; `at` (ms) is the time of the points. Parameters it has already keep their values."""

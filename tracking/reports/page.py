@@ -55,13 +55,13 @@ CITATION = """@inproceedings{chen-etal-2025-quantifying-semantic,
 }"""
 
 
-def report(results: Path, out: Path | None = None, *, called: str | None = None) -> Path:
+def report(results: Path, out: Path | None = None, *, display_name: str | None = None) -> Path:
     """Write a sweep's report as one HTML file.
 
     Args:
         results: folder that `emergence sweep` wrote, finished or not.
         out: the file, ending in .html; default report.html in the results folder.
-        called: what messages call the results, where the folder is a copy of another place.
+        display_name: what messages call the results, where the folder is a copy of another place.
 
     Returns:
         Where it was written.
@@ -72,7 +72,7 @@ def report(results: Path, out: Path | None = None, *, called: str | None = None)
     out = out or results / "report.html"
     if out.suffix not in (".html", ".htm"):
         raise InputError(f"A report ends in .html; {out} does not, so rename it.")
-    found = read_results(results, called)
+    found = read_results(results, display_name)
     if not out.absolute().parent.is_dir():
         raise InputError(f"The folder {out.absolute().parent} for {out.name} does not exist; create it first.")
     text = page(found)
@@ -86,7 +86,7 @@ def report(results: Path, out: Path | None = None, *, called: str | None = None)
 
 def page(results: Results) -> str:
     """Return a sweep's report as HTML."""
-    table = results.drawn
+    table = results.figure_rows
     sections = {"summary": ("Summary", _summary(results, table))}
     for figure in SWEEP_FIGURES:
         if len(table) and len(figure.rows(table)):
@@ -171,8 +171,8 @@ def _figure(figure: SweepFigure, table: pd.DataFrame) -> str:
     panels = []
     for corpus, rows in table.groupby("corpus", sort=True):
         if len(figure.rows(rows)):
-            drawn = svg(partial(figure.draw, rows), f"{figure.title}, {corpus}; its numbers are in the table")
-            panels.append(f"<figure>{drawn}</figure>")
+            image = svg(partial(figure.draw, rows), f"{figure.title}, {corpus}; its numbers are in the table")
+            panels.append(f"<figure>{image}</figure>")
     data = html_table(
         figure.data(table), f"{figure.title}: the numbers of the figure, in bits, with their standard errors"
     )

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from estimators.contracts.results_folder import CLAIMS
-from proxy.sweeps.store.storage import Storage, patiently
+from proxy.sweeps.store.storage import Storage, retry
 
 LEASE = 120.0  # seconds that a claim holds without being renewed
 SKEW = 3600.0  # seconds that the clocks of two machines may differ; a claim that holds for longer is damaged
@@ -119,20 +119,20 @@ class Claims:
 
     def _holder(self, key: str) -> dict[str, Any]:
         try:
-            claim = json.loads(patiently(lambda: self.storage.read(_name(key))))
+            claim = json.loads(retry(lambda: self.storage.read(_name(key))))
         except (FileNotFoundError, ValueError, RecursionError):
             return {}
         driver = claim.get("driver") if isinstance(claim, dict) else None
         return claim if isinstance(driver, str) and _DRIVER.fullmatch(driver) else {}
 
     def _create(self, name: str) -> bool:
-        return patiently(lambda: self.storage.create(_name(name), self._content()))
+        return retry(lambda: self.storage.create(_name(name), self._content()))
 
     def _delete(self, name: str) -> None:
-        patiently(lambda: self.storage.delete(_name(name)))
+        retry(lambda: self.storage.delete(_name(name)))
 
     def _write(self, key: str) -> None:
-        patiently(lambda: self.storage.write(_name(key), self._content()))
+        retry(lambda: self.storage.write(_name(key), self._content()))
 
     def _mine(self, claim: dict[str, Any]) -> bool:
         return bool(claim.get("driver") == self._me["driver"])

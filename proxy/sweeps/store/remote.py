@@ -15,7 +15,7 @@ ATOMIC = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oci", "r2", "memory"
 
 
 @contextlib.contextmanager
-def _worded() -> Iterator[None]:
+def _os_errors() -> Iterator[None]:
     """Turn the errors of a filesystem's own library into the OSErrors that are waited out."""
     try:
         yield
@@ -40,17 +40,17 @@ class Remote:
     def __str__(self) -> str:
         return str(self.filesystem.unstrip_protocol(self.root))
 
-    @_worded()
+    @_os_errors()
     def read(self, name: str) -> bytes:
         """Return a file's content; FileNotFoundError if there is none."""
         return bytes(self.filesystem.cat_file(self._path(name)))
 
-    @_worded()
+    @_os_errors()
     def open(self, name: str) -> BinaryIO:
         """Open a file to be read in parts."""
         return cast("BinaryIO", self.filesystem.open(self._path(name), "rb"))
 
-    @_worded()
+    @_os_errors()
     def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
         """Return the content of those files that exist, fetched at once where the filesystem can."""
         paths = {self._path(name): name for name in names}
@@ -62,19 +62,19 @@ class Remote:
                 raise content
         return {paths[path]: bytes(content) for path, content in found.items() if not isinstance(content, Exception)}
 
-    @_worded()
+    @_os_errors()
     def write(self, name: str, content: bytes) -> None:
         """Put the whole object at once."""
         with self._target(name) as path:
             self.filesystem.pipe_file(path, content)
 
-    @_worded()
+    @_os_errors()
     def put(self, name: str, source: Path) -> None:
         """Put a local file, which may be large, as one object."""
         with self._target(name) as path:
             self.filesystem.put_file(str(source), path)
 
-    @_worded()
+    @_os_errors()
     def create(self, name: str, content: bytes) -> bool:
         """Write a file that must not exist yet; where the filesystem cannot tell, look, write and look again."""
         path = self._path(name)
@@ -91,7 +91,7 @@ class Remote:
         self.filesystem.invalidate_cache()
         return self.read(name) == content
 
-    @_worded()
+    @_os_errors()
     def delete(self, name: str) -> None:
         """Remove a file if it exists."""
         try:
@@ -99,7 +99,7 @@ class Remote:
         except FileNotFoundError:
             return
 
-    @_worded()
+    @_os_errors()
     def sizes(self, folder: str) -> dict[str, int]:
         """Return name and size in bytes of every file directly in `folder`."""
         self.filesystem.invalidate_cache()

@@ -33,7 +33,7 @@ from estimators.contracts.results_folder import (
 )
 from estimators.contracts.seals import content_hash
 from proxy.schemas import EMERGENCE, WINDOWS
-from proxy.sweeps.store.storage import Folder, Storage, patiently
+from proxy.sweeps.store.storage import Folder, Storage, retry
 
 OTHER_VERSION = "its result is from another version of this program"
 ORDER = ["model", "corpus", "layer", "position", "resolution"]
@@ -96,26 +96,26 @@ class ResultsStore:
     def write_header(self, header: dict[str, Any]) -> None:
         """Write sweep.json: what was asked for, with which versions, on what."""
         content = encode_header(header)
-        patiently(lambda: self.storage.write(HEADER, content))
+        retry(lambda: self.storage.write(HEADER, content))
 
     def write_done(self, key: str, table: bytes, record: dict[str, Any], windows: bytes | None = None) -> None:
         """Write a job's windows and its table (see `to_parquet`), then the record that makes them count."""
         if windows is not None:
-            patiently(lambda: self.storage.write(windows_name(key), windows))
-        patiently(lambda: self.storage.write(table_name(key), table))
+            retry(lambda: self.storage.write(windows_name(key), windows))
+        retry(lambda: self.storage.write(table_name(key), table))
         content = encode_record(key, record, "done", table_version=EMERGENCE.version, table=table, windows=windows)
         self._hashes[key] = content_hash(table)
-        patiently(lambda: self.storage.write(record_name(key), content))
+        retry(lambda: self.storage.write(record_name(key), content))
 
     def write_failed(self, key: str, record: dict[str, Any]) -> None:
         """Write the record of a job that failed."""
         content = encode_record(key, record, "failed", table_version=EMERGENCE.version)
-        patiently(lambda: self.storage.write(record_name(key), content))
+        retry(lambda: self.storage.write(record_name(key), content))
 
     def record(self, key: str) -> dict[str, Any] | None:
         """Return a job's record, or None if there is no readable one."""
         try:
-            return _parsed(patiently(lambda: self.storage.read(record_name(key))), key)
+            return _parsed(retry(lambda: self.storage.read(record_name(key))), key)
         except FileNotFoundError:
             return None
 
@@ -127,11 +127,11 @@ class ResultsStore:
             tables: also check that each table is there and as it was written; without, only the records are read.
         """
         found = Found()
-        sizes = patiently(lambda: self.storage.sizes(JOBS)) if tables else None
+        sizes = retry(lambda: self.storage.sizes(JOBS)) if tables else None
         present = [key for key in keys if sizes is None or record_name(key) in sizes]
         for batch in _batched(present, 1000):
             names = [record_name(key) for key in batch]
-            contents = patiently(lambda names=names: self.storage.read_many(names))  # type: ignore[misc]
+            contents = retry(lambda names=names: self.storage.read_many(names))  # type: ignore[misc]
             for key in batch:
                 content = contents.get(record_name(key))
                 if content is not None:
@@ -144,7 +144,7 @@ class ResultsStore:
         """Reject those done jobs whose tables are not what their records say."""
         for few in _batched([key for key in keys if key in found.done], HASHED):
             names = [name for key in few for name in (table_name(key), windows_name(key))]
-            contents = patiently(lambda names=names: self.storage.read_many(names))  # type: ignore[misc]
+            contents = retry(lambda names=names: self.storage.read_many(names))  # type: ignore[misc]
             for key in few:
                 record = _parsed(records[record_name(key)], key) or {}
                 for name, wanted in (
@@ -157,7 +157,7 @@ class ResultsStore:
 
     def recorded(self) -> set[str]:
         """Return the keys of all jobs that have a record, whatever it says."""
-        return {Path(name).stem for name in patiently(lambda: self.storage.sizes(JOBS)) if name.endswith(".json")}
+        return {Path(name).stem for name in retry(lambda: self.storage.sizes(JOBS)) if name.endswith(".json")}
 
     def _judge(self, key: str, record: dict[str, Any] | None, sizes: Mapping[str, int] | None, found: Found) -> None:
         if record is None:
@@ -193,7 +193,7 @@ class ResultsStore:
                 yield pa.concat_tables(parts).sort_by([(column, "ascending") for column in ORDER])
 
     def _table(self, key: str) -> pa.Table:
-        content = patiently(lambda: self.storage.read(table_name(key)))
+        content = retry(lambda: self.storage.read(table_name(key)))
         if key in self._hashes and content_hash(content) != self._hashes[key]:
             raise EmergenceError(
                 f"{table_name(key)} was damaged after it was written; run the same command again, which measures that "
@@ -211,7 +211,7 @@ class ResultsStore:
     def emergence(self) -> pd.DataFrame:
         """Return the merged table; without rows when no job is done."""
         try:
-            content = patiently(lambda: self.storage.read(MERGED))
+            content = retry(lambda: self.storage.read(MERGED))
         except FileNotFoundError:
             return EMERGENCE.conform(pd.DataFrame(columns=list(EMERGENCE.columns)))
         return EMERGENCE.conform(pd.read_parquet(io.BytesIO(content)))
@@ -237,7 +237,7 @@ class ResultsStore:
                 rows += table.num_rows
             if writer is not None:
                 writer.close()
-                patiently(lambda: self.storage.put(MERGED, merged))
+                retry(lambda: self.storage.put(MERGED, merged))
         return rows
 
 

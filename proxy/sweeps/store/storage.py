@@ -18,8 +18,8 @@ from proxy.sweeps.store.remote import remote
 
 T = TypeVar("T")
 ABANDONED = 600.0  # age in seconds after which a temporary file may be deleted
-HOPELESS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
-PATIENCE = (0.5, 2.0, 8.0, 20.0)  # seconds between tries when storage fails for a moment
+PERMANENT = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
+PAUSES = (0.5, 2.0, 8.0, 20.0)  # seconds between tries when storage fails for a moment
 PROBES = 3  # of them before a new sweep's place is refused
 
 
@@ -145,8 +145,8 @@ def open_storage(location: str | Path, *, writable: bool = True) -> Storage:
         if not writable:
             return storage
         probe = f"jobs/.probe-{uuid.uuid4().hex}"
-        patiently(lambda: storage.write(probe, b"writable?"), PATIENCE[:PROBES])
-        patiently(lambda: storage.delete(probe), PATIENCE[:PROBES])
+        retry(lambda: storage.write(probe, b"writable?"), PAUSES[:PROBES])
+        retry(lambda: storage.delete(probe), PAUSES[:PROBES])
     except InputError:
         raise
     except Exception as error:  # each filesystem has its own errors; all mean the same here
@@ -163,16 +163,16 @@ def _opened(location: str) -> Storage:
     return remote(location) if "://" in location else Folder(Path(location).expanduser().absolute())
 
 
-def patiently(action: Callable[[], T], patience: Sequence[float] | None = None) -> T:
-    """Do `action`, again after each pause of `patience` (seconds; default `PATIENCE`) while an OSError may pass.
+def retry(action: Callable[[], T], pauses: Sequence[float] | None = None) -> T:
+    """Do `action`, again after each of `pauses` (seconds; default `PAUSES`) while it raises an OSError that may pass.
 
     Raises:
-        OSError: the last one, when patience has run out.
+        OSError: the last one, after the last pause.
     """
-    for pause in PATIENCE if patience is None else patience:
+    for pause in PAUSES if pauses is None else pauses:
         try:
             return action()
-        except HOPELESS:
+        except PERMANENT:
             raise
         except OSError:
             time.sleep(pause)

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from estimators.contracts.results_folder import MERGED
 from proxy.measurement.table import peak_emergence
-from proxy.sweeps.store.storage import patiently
+from proxy.sweeps.store.storage import retry
 
 if TYPE_CHECKING:
     from proxy.sweeps.store.results import ResultsStore
@@ -28,7 +28,7 @@ def summary(results: ResultsStore, *, resolution: float) -> pd.DataFrame:
     Where one model or corpus name stands for several, its revision or hash is added to it.
     """
     kept = []
-    with patiently(lambda: results.storage.open(MERGED)) as stream:
+    with retry(lambda: results.storage.open(MERGED)) as stream:
         for batch in pq.ParquetFile(stream).iter_batches(BATCH, columns=NEEDED):
             table = pa.Table.from_batches([batch])
             distance = pc.abs(pc.subtract(table["resolution"], resolution))

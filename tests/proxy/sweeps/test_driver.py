@@ -173,7 +173,7 @@ def test_storage_that_stays_away_ends_the_sweep_in_words(tmp_path: Path, monkeyp
 
 
 def test_storage_that_fails_for_a_moment_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.sweeps.store.storage.PATIENCE", (0.0, 0.0))
+    monkeypatch.setattr("proxy.sweeps.store.storage.PAUSES", (0.0, 0.0))
     write, calls = Folder.write, itertools.count()
 
     def flaky(self: Folder, name: str, content: bytes) -> None:

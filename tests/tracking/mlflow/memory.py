@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tracking.mlflow.tracker import Corpus, Known, Point
+from tracking.mlflow.tracker import DataSource, Known, Point
 
 
 @dataclass
@@ -19,7 +19,7 @@ class MemoryRun:
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     points: set[Point] = field(default_factory=set)
-    corpora: set[Corpus] = field(default_factory=set)
+    sources: set[DataSource] = field(default_factory=set)
     files: set[str] = field(default_factory=set)
     digest: str | None = None
     failed: bool | None = None
@@ -57,7 +57,7 @@ class MemoryTracker:
         params: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
         points: Sequence[Point] = (),
-        corpora: Sequence[Corpus] = (),
+        sources: Sequence[DataSource] = (),
         at: int = 0,
     ) -> None:
         """Add to a run."""
@@ -65,7 +65,7 @@ class MemoryTracker:
         run.params = {**(params or {}), **run.params}
         run.tags |= tags or {}
         run.points |= set(points)
-        run.corpora |= set(corpora)
+        run.sources |= set(sources)
 
     def drop(self, run_id: str) -> None:
         """Forget a run."""

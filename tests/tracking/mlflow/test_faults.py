@@ -104,7 +104,7 @@ def test_run_made_twice_is_dropped(small, server, tmp_path: Path, monkeypatch: p
 
     def twice(*arguments: object, **more: object) -> object:
         make(*arguments, **more)
-        monkeypatch.setattr(mlflow_tracker, "patience", lambda: 0.0)  # as if the first answer had not come in time
+        monkeypatch.setattr(mlflow_tracker, "request_timeout", lambda: 0.0)  # the first answer is late
         return make(*arguments, **more)
 
     monkeypatch.setattr(tracker.client, "create_run", twice)

@@ -99,9 +99,9 @@ class Browser:
     def run(self, script: str) -> Any:
         return self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
 
-    def wait(self, condition: str, patience: float = 120) -> None:
+    def wait(self, condition: str, timeout: float = 120) -> None:
         """Wait until a script's condition is true, and say what was seen if it never is."""
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         while not self.run(f"!!({condition})"):
             assert time.monotonic() < deadline, f"never: {condition}\n{self.text()[:2000]}"
             time.sleep(0.2)

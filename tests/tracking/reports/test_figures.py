@@ -9,7 +9,7 @@ from estimators.contracts.peaks import at_resolution, peaks
 from tracking.reports import drawing, figures
 from tracking.reports.rendering import png, svg
 from tracking.reports.sweep_figures import SWEEP_FIGURES
-from tracking.summary import drawn
+from tracking.summary import figure_rows
 
 UNTRAINED = f"gpt2-30k{TWIN}"
 
@@ -126,14 +126,14 @@ def test_few_rows_give_the_same_as_all(table: pd.DataFrame) -> None:
         broken,
         table.assign(resolution=pd.NA).drop_duplicates(["model", "corpus", "layer", "position"]),
     ):
-        few = drawn(whole)
+        few = figure_rows(whole)
         assert len(few) < len(whole)
         pd.testing.assert_frame_equal(peaks(few), peaks(whole))
         for figure in SWEEP_FIGURES:
             pd.testing.assert_frame_equal(
                 figure.rows(few).reset_index(drop=True), figure.rows(whole).reset_index(drop=True)
             )
-    assert drawn(pd.DataFrame()).empty
+    assert figure_rows(pd.DataFrame()).empty
 
 
 def test_many_models_have_no_legend(job_rows) -> None:

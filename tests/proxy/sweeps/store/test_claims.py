@@ -125,7 +125,7 @@ def test_a_claim_is_renewed_before_it_ends(folder: Folder) -> None:
 
 
 def test_a_claim_whose_confirmation_was_lost_is_held(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.sweeps.store.storage.PATIENCE", (0.0,))
+    monkeypatch.setattr("proxy.sweeps.store.storage.PAUSES", (0.0,))
     create = Folder.create
 
     def answer_lost(self: Folder, name: str, content: bytes) -> bool:

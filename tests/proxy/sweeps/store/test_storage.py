@@ -11,7 +11,7 @@ from pyarrow.fs import LocalFileSystem
 
 from estimators.base import InputError
 from proxy.sweeps.store.remote import Remote
-from proxy.sweeps.store.storage import Folder, Storage, open_storage, patiently
+from proxy.sweeps.store.storage import Folder, Storage, open_storage, retry
 
 
 @pytest.fixture(params=["folder", "memory", "arrow"])
@@ -99,7 +99,7 @@ def test_a_short_failure_is_waited_out() -> None:
             raise answer
         return answer
 
-    assert patiently(action, (0.0, 0.0)) == "there"
+    assert retry(action, (0.0, 0.0)) == "there"
 
 
 def test_a_long_failure_is_raised_and_a_missing_file_at_once() -> None:
@@ -110,10 +110,10 @@ def test_a_long_failure_is_raised_and_a_missing_file_at_once() -> None:
         raise error
 
     with pytest.raises(OSError, match="busy"):
-        patiently(lambda: action(OSError("busy")), (0.0, 0.0))
+        retry(lambda: action(OSError("busy")), (0.0, 0.0))
     assert len(calls) == 3
     with pytest.raises(FileNotFoundError):
-        patiently(lambda: action(FileNotFoundError()), (0.0, 0.0))
+        retry(lambda: action(FileNotFoundError()), (0.0, 0.0))
     assert len(calls) == 4
 
 
@@ -155,12 +155,12 @@ def test_an_error_of_a_filesystems_own_library_is_waited_out(monkeypatch: pytest
         pipe(path, content, **options)
 
     monkeypatch.setattr(storage.filesystem, "pipe_file", busy)
-    patiently(lambda: storage.write("jobs/a.json", b"there"), (0.0, 0.0))
+    retry(lambda: storage.write("jobs/a.json", b"there"), (0.0, 0.0))
     assert storage.read("jobs/a.json") == b"there"
 
 
 def test_a_place_that_fails_for_a_moment_is_not_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.sweeps.store.storage.PATIENCE", (0.0, 0.0))
+    monkeypatch.setattr("proxy.sweeps.store.storage.PAUSES", (0.0, 0.0))
     write, answers = Folder.write, iter([True, False])
 
     def busy(self: Folder, name: str, content: bytes) -> None:
