@@ -97,6 +97,8 @@ def check_table_path(path: Path) -> None:
         raise InputError(f"A table file ends in {', '.join(ENDINGS)}; {path} does not, so rename it.")
     if path.is_dir():
         raise InputError(f"{path} is a folder; give the path of a table file in it.")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file for the table.")
     folder = path.absolute().parent
     if not folder.is_dir():
         raise InputError(f"The folder {folder} for {path.name} does not exist; create it first.")

@@ -7,6 +7,8 @@ from typing import Any
 
 MASK = "***"
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*)://(?P<rest>\S+)")
+# What a path makes of a URL: it drops a slash. `models:/name@alias` of MLflow is none.
+_PATH = re.compile(r"(?P<scheme>(?:https?|ftp|s3|gs|az|abfss?|postgresql|mysql|mssql)[+\w]*):/(?!/)(?P<rest>\S+)")
 _WHOLE = re.compile(r"\s*(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*)://(?P<rest>.+)", re.DOTALL)
 _HOST = re.compile(r"[^@:/]*(:\d+)?(/[^@]*)?")  # host, port and path, in which no user can hide
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -23,8 +25,9 @@ def masked(text: str) -> str:
     >>> masked("http://host:8000/v1?key=S&version=2")
     'http://host:8000/v1?key=***&version=***'
     """
-    if "://" not in text:
+    if ":/" not in text:
         return text
+    text = _PATH.sub(lambda found: f"{found['scheme']}:/{_masked_rest(found['rest'])}", text)
     whole = _WHOLE.fullmatch(text)
     if whole is not None and "://" not in whole["rest"] and "\n" not in text:
         head, space, tail = whole["rest"].partition(" ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -30,6 +31,9 @@ COMMANDS = (
     "ui",
 )
 
+# What a disk or its permissions do to a command on its way, which no command can see to.
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.ENAMETOOLONG)
+
 app = typer.Typer(
     name="emergence",
     help="Estimate the information emergence of language models, also of those open only through an API.",
@@ -52,6 +56,9 @@ def main() -> None:
     except Exception as error:
         from estimators.base import EmergenceError, InputError
 
+        if isinstance(error, OSError) and error.errno in DISK:
+            place = f" at {error.filename}" if error.filename else ""
+            error = EmergenceError(f"{error.strerror}{place}; see to it, and run the same command again.")
         if not isinstance(error, EmergenceError):
             raise
         bad_input = isinstance(error, InputError)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -70,15 +71,38 @@ def progress(description: str | Callable[[], str]) -> Iterator[base.Progress]:
 
 def emit(frame: pd.DataFrame, out: Path | None, *, as_json: bool = False, schema: Schema | None = None) -> None:
     """Hand the result over: to the file `out`, as JSON on stdout, or as a table on stdout."""
-    from extraction.tables import write_table
-
     if out is not None:
-        write_table(frame, out, schema)
+        write_kept(frame, out, schema)
         screen.print(f"Wrote {len(frame)} rows to {out}", highlight=False, soft_wrap=True)
     if as_json:
         sys.stdout.write(json.dumps(json.loads(frame.to_json(orient="records")), indent=1) + "\n")
     elif out is None:
         show(frame)
+
+
+def write_kept(frame: pd.DataFrame, out: Path, schema: Schema | None = None) -> None:
+    """Write a table; where its disk is full or gone, into the temporary folder, so that no work is lost.
+
+    Raises:
+        EmergenceError: if it could not be written where it should; says where the rows are kept.
+    """
+    from estimators.base import EmergenceError
+    from extraction.tables import write_table
+
+    try:
+        write_table(frame, out, schema)
+        return
+    except OSError as error:
+        reason = error.strerror or str(error)
+    try:
+        kept = Path(tempfile.mkdtemp(prefix="emergence-")) / out.name
+        write_table(frame, kept, schema)
+    except OSError:
+        raise EmergenceError(
+            f"{out} could not be written ({reason}), nor could the temporary folder; free some space and run the same "
+            "command again."
+        ) from None
+    raise EmergenceError(f"{out} could not be written ({reason}); its {len(frame)} rows are kept in {kept}: move them.")
 
 
 def show(frame: pd.DataFrame, title: str | None = None, *, to: Console | None = None) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from estimators.contracts.cells import markdown
+from estimators.contracts.cells import escaped, markdown
+from estimators.contracts.secrets import printable
 from proxy.regression.domain import MISSING, WITHHELD
 from proxy.regression.folds import MOST_FOLDS
 from proxy.regression.record import ProxyRecord
@@ -28,16 +29,21 @@ def write_card(proxy: ProxyRecord, folder: Path) -> None:
 def card(proxy: ProxyRecord) -> str:
     """Return the card in markdown."""
     counts = {str(name): int(count) for name, count in proxy.references["family"].value_counts(sort=False).items()}
-    families = ", ".join(f"{name}: {counts[name]}" for name in sorted(counts)) if len(counts) <= 12 else "see the table"
+    families = (
+        ", ".join(f"{escaped(printable(name))}: {counts[name]}" for name in sorted(counts))
+        if len(counts) <= 12
+        else "see the table"
+    )
     rmse = dict(zip(proxy.scores["candidate"], proxy.scores["rmse"].astype(float), strict=True))
     rmse.pop("chosen")
     picks = proxy.validation["chosen"].value_counts()
     truth = proxy.validation["truth"].astype(float)
     outputs = proxy.mode == "outputs"
+    target = printable(proxy.target).replace("`", "'").replace("\n", " ")
     lines = [
-        f"# Proxy for `{proxy.target}`",
+        f"# Proxy for `{target}`",
         "",
-        f"Estimates `{proxy.target}` of language models from "
+        f"Estimates `{target}` of language models from "
         f"{'their own answers' if outputs else 'smaller models of their family and their size'} (mode `{proxy.mode}`), "
         f"with {proxy.level:.0%} intervals. Candidate in use: **{proxy.chosen}**, link: "
         f"{proxy.intervals.regressor.link_.name}.",
@@ -50,7 +56,7 @@ def card(proxy: ProxyRecord) -> str:
         f"{len(proxy.references)} reference rows, {proxy.references['model'].nunique()} models, {len(counts)} families "
         f"({families}); {len(proxy.features)} features; target from {truth.min():.4g} to {truth.max():.4g}.",
         "",
-        *[f"- {remark}." for remark in proxy.remarks],
+        *[f"- {escaped(printable(remark))}." for remark in proxy.remarks],
         "",
         "## Left-out performance",
         "",
