@@ -190,7 +190,7 @@ def by_paper_preset(models: Sequence[LanguageModel], arguments: argparse.Namespa
         for seed in range(arguments.seed, arguments.seed + SEEDS):
             options = {"seed": seed, "preset": "paper", "epochs": arguments.epochs}
             true, shuffled = estimate(x, y, "mine", **options), shuffled_pairs(x, y, "mine", **options)
-            for label, one, ceiling in (("true", true, true.ceiling_bits), ("drawn anew", shuffled, 0.0)):
+            for label, one, ceiling in (("true", true, true.ceiling_bits), ("shuffled pairs", shuffled, 0.0)):
                 rows.append(
                     {
                         "model": model.name,

@@ -71,7 +71,7 @@ def _of_trained_estimators(trained: pd.DataFrame) -> str:
         remark += (
             f" {label}: {flagged} of {len(real)} macro estimates are flagged; E of trained models "
             f"{_span(real['ie_bits'])}, of random ones {_span(only(group, RANDOM)['ie_bits'])}, errors up to "
-            f"{group['ie_std_error'].max():.2f}; on pairs drawn anew, whose truth is 0 bits, "
+            f"{group['ie_std_error'].max():.2f}; on shuffled pairs, whose truth is 0 bits, "
             f"{_span(group['shuffled_bits'])}."
         )
     return remark
@@ -100,7 +100,7 @@ def preset(table: pd.DataFrame, images: Path) -> Claim:
     above = table["max"] > table["ceiling"] + MARGIN
     return Claim(
         title="The paper's MINE, read at the maximum over its epochs, is a lower bound",
-        rule=f"In no run does the maximum pass the ceiling (0 bits for pairs drawn anew) by more than {MARGIN} bits.",
+        rule=f"In no run does the maximum pass the ceiling (0 bits for shuffled pairs) by more than {MARGIN} bits.",
         verdict=answer(not above.any(), bool(above.any()), False),
         remark=f"{int(above.sum())} of {len(table)} runs pass it. {int(table['epochs'].iloc[0])} epochs on "
         f"{int(table['samples'].iloc[0])} windows of text, macro pair of the last block; mean, error and highest of "

@@ -19,10 +19,10 @@ HEAD = """# The paper's claims, tested
 What [arXiv 2405.12617](https://arxiv.org/abs/2405.12617) says of information emergence, put to {models}.
 Every claim is judged by a rule written beside it. Each model has two controls: the same network with random weights
 ("random weights"), and the same network on windows in which every position keeps its tokens but their order over the
-windows is drawn anew, so that there is no context to learn from ("shuffled"). An effect counts as seen when it passes
+windows is shuffled, so that there is no context to learn from ("shuffled"). An effect counts as seen when it passes
 {errors:g} standard errors, and as shared by a control that shows at least {share:.0%} of it. Errors are those of the
 windows measured; in differences both sides are taken as independent. Intervals are 5 to 95 % of what comes out when the
-numbers are drawn anew within their errors.
+numbers are resampled within their errors.
 Unless another is named, numbers are by sample propagation at resolution {resolution:g}, in bits;
 [Reading the numbers](reading.md) says what that means.
 

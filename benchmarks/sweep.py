@@ -66,7 +66,7 @@ def workers() -> None:
 
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
-            sweep(config.model_copy(update={"workers": count}), folder, watch=watch)
+            sweep(config.model_copy(update={"workers": count}), folder, on_event=watch)
             whole = time.perf_counter() - began
         spans[count] = times[-1] - times[0]
         start = times[0] - began
@@ -105,7 +105,7 @@ def cluster(count: int = 200, length: float = 5.0) -> None:
                     starts.append(time.perf_counter())
 
             began = time.perf_counter()
-            result = sweep(config, folder, cluster=on_ray.Cluster(machines.address, worker=Shortened), watch=watch)
+            result = sweep(config, folder, cluster=on_ray.Cluster(machines.address, worker=Shortened), on_event=watch)
             whole = time.perf_counter() - began
     finally:
         machines.shutdown()

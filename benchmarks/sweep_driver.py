@@ -116,7 +116,7 @@ def resume() -> None:
             if event.kind == "start" and not first:
                 first.extend((time.perf_counter() - began, time.process_time() - cpu))
 
-        outcome = sweep(config, folder, cluster=Instant(), watch=watch)
+        outcome = sweep(config, folder, cluster=Instant(), on_event=watch)
         whole, whole_cpu = time.perf_counter() - began, time.process_time() - cpu
         print(f"10,000 jobs, 9,900 done: the first missing one starts after {first[0]:.1f} s ({first[1]:.1f} s CPU);")
         print(f"all {len(outcome.done)} done and merged after {whole:.1f} s ({whole_cpu:.1f} s CPU)")

@@ -15,11 +15,11 @@ class EmergenceError(Exception):
 
 
 class InputError(EmergenceError, ValueError):
-    """What the caller gave cannot be used: says what was expected, what came and what to do."""
+    """What the caller gave cannot be used; the message says what was expected, what was given and what to do."""
 
 
 class Progress(Protocol):
-    """Told by long work how far it is; the command line draws it, the library never prints."""
+    """Called by long work with how far it is; the command line shows it, the library never prints."""
 
     def __call__(self, done: int, total: int) -> None:
         """Report that `done` of `total` steps are finished."""
@@ -39,7 +39,7 @@ class MIEstimate:
         flags: what a reader must know: ``above-ceiling``, ``saturated``, ``unreliable``, ``constant-input``,
             ``half-precision`` (computed in float32).
         pointwise_bits: (q,) contribution of each query in bits, for sample propagation its information density. Its
-            (weighted) mean is `bits`, up to the sampling error of the entropy where queries were drawn.
+            (weighted) mean is `bits`, up to the sampling error of the entropy where queries are a sample.
         pointwise_variance: (q,) variance in bits squared that the noise draws leave in `pointwise_bits`; None where a
             single draw cannot tell.
         queries: (q,) row of each query in the input; None when every row is one.

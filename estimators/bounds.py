@@ -1,7 +1,7 @@
 """Variational bounds as pure functions of a critic's score matrix.
 
 Every function takes scores (..., n, n) in nats, entry (i, j) being the critic at (x_i, y_j), so the diagonal holds the
-true pairs and the rest pairs drawn apart. It returns the contribution of every sample, (..., n) in nats: their mean is
+true pairs and the rest shuffled pairs. It returns the contribution of every sample, (..., n) in nats: their mean is
 the bound, and their spread its standard error (for the two bounds with one normaliser, through its influence function).
 The best critic of all but InfoNCE is the log density ratio ln p(x, y) / p(x) p(y); that of InfoNCE is the same up to
 any function of x and of y.

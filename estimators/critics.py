@@ -137,7 +137,7 @@ def _whitening(centred: torch.Tensor, most: int) -> torch.Tensor:
 class SeparableCritic:
     """f(x, y) = a(x).b(y) + c(x) + d(y) for a batch of fits: the Gaussian critic plus perceptrons that start small.
 
-    One forward pass over n rows scores all n^2 pairs, so every batch brings n (n - 1) pairs drawn apart.
+    One forward pass over n rows scores all n^2 pairs, so every batch brings n (n - 1) shuffled pairs.
     """
 
     def __init__(

@@ -40,7 +40,7 @@ def mine_paper(
         epochs: passes over the samples.
         held_out: share of the samples never trained on, to report the bound on them.
         seed: governs split, weights and shuffles.
-        progress: told after each epoch.
+        progress: called after each epoch.
 
     Returns:
         One estimate per problem: `bits` is the published value (maximum over epochs); `details` has ``max``, ``last``

@@ -108,7 +108,7 @@ def estimate_many(
         problems: pairs (x, y) as for `estimate`.
         method: one of `methods()`.
         seed: as for `estimate`; every problem is given the same.
-        progress: told how many of the fits, or of the problems, are done.
+        progress: called with how many of the fits, or of the problems, are done.
         options: as for `estimate`.
 
     Returns:
@@ -135,7 +135,7 @@ def estimate_many(
 def shuffled_pairs(
     x: torch.Tensor, y: torch.Tensor, method: str = "infonce", *, seed: int = 0, **options: Any
 ) -> MIEstimate:
-    """Estimate the information of pairs drawn apart, x_i with a random y_j: 0 bits within its error, or beware.
+    """Estimate the information of shuffled pairs, x_i with a random y_j: 0 bits within its error, or beware.
 
     The arguments are those of `estimate`. Sample propagation has no such control: what it measures depends on which
     states there are, not on which symbol has which; its control is a network with random weights.

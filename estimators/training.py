@@ -115,7 +115,7 @@ def train_many(
         bound: what is reported and stops the training.
         training: the setting.
         seed: governs folds, weights and batches, alike for every problem.
-        progress: told after each group of fits.
+        progress: called after each group of fits.
 
     Raises:
         InputError: if there are too few samples or the fits could not be held in memory.

@@ -22,7 +22,7 @@ class Schema:
     """Columns of one kind of table.
 
     Attributes:
-        name: what the table is called in messages.
+        name: of the kind of table, in messages.
         version: raised whenever the meaning of a column changes; stored in parquet files.
         columns: column name to pandas dtype, in order.
         required: columns without which a table from elsewhere cannot be used.
@@ -87,12 +87,13 @@ RESPONSES = Schema(
 )
 
 
-def check_table_path(path: Path) -> None:
+def check_table_path(path: str | os.PathLike[str]) -> None:
     """Refuse a table path that could not be written, before any work is done.
 
     Raises:
         InputError: if the ending is unknown, the path is a folder, or its folder is missing or cannot be written.
     """
+    path = Path(path)
     if path.suffix not in ENDINGS:
         raise InputError(f"A table file ends in {', '.join(ENDINGS)}; {path} does not, so rename it.")
     if path.is_dir():
@@ -106,13 +107,14 @@ def check_table_path(path: Path) -> None:
         raise InputError(f"The folder {folder} cannot be written; choose another for {path.name}.")
 
 
-def write_table(frame: pd.DataFrame, path: Path, schema: Schema | None = None) -> None:
+def write_table(frame: pd.DataFrame, path: str | os.PathLike[str], schema: Schema | None = None) -> None:
     """Write `frame` to `path` so that a reader sees the old file or the whole new one, never a part.
 
     Raises:
         InputError: if the path cannot be used or the frame does not fit `schema`.
     """
     check_table_path(path)
+    path = Path(path)
     if schema is not None:
         frame = schema.conform(frame)
     with replacing(path) as temporary:
@@ -125,12 +127,13 @@ def write_table(frame: pd.DataFrame, path: Path, schema: Schema | None = None) -
             frame.to_json(temporary, orient="records", indent=1)
 
 
-def read_table(path: Path, schema: Schema | None = None) -> pd.DataFrame:
+def read_table(path: str | os.PathLike[str], schema: Schema | None = None) -> pd.DataFrame:
     """Read a table written here or elsewhere; `schema` checks and types it.
 
     Raises:
         InputError: if the file is missing, unreadable, of another schema version, or lacks columns.
     """
+    path = Path(path)
     if not path.is_file():
         raise InputError(f"No table at {path}; check the path.")
     if path.suffix not in ENDINGS:

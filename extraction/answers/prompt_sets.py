@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ LIST_LEAD = "The list is:"
 TEXTS = Schema("prompts", 1, dict.fromkeys(("prompt_id", "prompt", "instruction"), "string"), ())
 
 
-def prompts(source: str | Path) -> pd.DataFrame:
+def prompts(source: str | PathLike[str]) -> pd.DataFrame:
     """Read prompts from a file, or take a built-in set.
 
     Built in are ``demo`` (140 story openings and 60 entity lists), ``lists`` (each category of the paper with 1 to 12

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,7 @@ def _write_text(chunks: Iterable[pd.DataFrame], path: Path, ending: str) -> None
             file.write("\n]")
 
 
-def read_responses(source: str | Path) -> pd.DataFrame:
+def read_responses(source: str | PathLike[str]) -> pd.DataFrame:
     r"""Read answers, wherever they come from.
 
     Args:

@@ -34,12 +34,12 @@ def list_windows(
     is exact. Entities are used that are `demonstration` - 1 tokens in context, their comma one.
 
     Args:
-        name: what the corpus is called.
+        name: of the corpus, for tables.
         entities: words of one category.
         tokenizer: fast tokenizer of the model.
         tokens: T, a multiple of `demonstration`.
         count: how many windows to draw without replacement; None: all.
-        seed: which are drawn, and their order.
+        seed: of the sample and its order.
         demonstration: tokens of an entity and its comma.
         prefix: token ids before every window; default: what the tokenizer adds.
 

@@ -99,11 +99,11 @@ def text_windows(
         texts: the documents.
         tokenizer: fast tokenizer of the model.
         tokens: T.
-        count: how many windows to draw without replacement; None: all.
-        seed: which are drawn.
+        count: size of the sample, without replacement; None: all.
+        seed: of the sample.
         at: ``sentence`` or ``anywhere``, see `windows`.
         prefix: token ids before every window; default: what the tokenizer adds.
-        name: what the corpus is called.
+        name: of the corpus, for tables.
         enough: read no further once there are so many windows to draw from; None: read all.
 
     Raises:

@@ -19,14 +19,14 @@ class Windows:
         corpus: name of the corpus.
         kind: ``icl`` (lists of entities) or ``text``.
         tokens: (N, T) token ids, int64, every row another one.
-        weights: (N,) how often each window was drawn, float64.
+        weights: (N,) how often each window occurs in the sample, float64.
         prefix: token ids that stand before every window, and before every token run alone; no part of T.
         tokens_per_demonstration: tokens of an entity and its comma; 0 for text.
         entities: (E, tokens_per_demonstration - 1) token ids of the category's entities; None for text.
         dropped: entities left out because they are not that many tokens.
-        documents: (N,) number of the first document that each window was drawn from; None for lists.
-        next_tokens: (N,) the token that followed each window where it was drawn first, -1 where its document ended;
-            no part of the hash. None where it is not known.
+        documents: (N,) number of the first document that each window is from; None for lists.
+        next_tokens: (N,) the token that followed each window in that document, -1 where it ended; no part of the hash.
+            None where it is not known.
     """
 
     corpus: str
@@ -116,14 +116,14 @@ class Windows:
 
 def fewer_windows(windows: Windows, asked: int | None) -> str | None:
     """Return a sentence where a corpus has fewer windows than were asked for, None where it has enough."""
-    drawn = int(windows.weights.sum())
-    if asked is None or drawn >= asked:
+    total = int(windows.weights.sum())
+    if asked is None or total >= asked:
         return None
     length = windows.tokens.shape[1]
     if windows.kind == "icl":
-        return f"{windows.corpus} has {drawn} windows of {length} tokens in all; {asked} were asked for."
+        return f"{windows.corpus} has {total} windows of {length} tokens in all; {asked} were asked for."
     return (
-        f"{windows.corpus} has only {drawn} windows of {length} tokens, {asked} were asked for: errors are larger by a "
-        f"factor of {(asked / drawn) ** 0.5:.1f}, and the ceiling is at most {np.log2(drawn):.1f} bits. Give more "
+        f"{windows.corpus} has only {total} windows of {length} tokens, {asked} were asked for: errors are larger by a "
+        f"factor of {(asked / total) ** 0.5:.1f}, and the ceiling is at most {np.log2(total):.1f} bits. Give more "
         "text, or fewer tokens a window."
     )

@@ -129,7 +129,7 @@ def extract(
         statistics: of another run of this model, to normalise by instead of those of these windows.
         seed: of the projection, unless `statistics` bring theirs.
         budget: how much is held in memory, and where more is spilled; `spilled_bytes` says beforehand how much.
-        progress: told how many sequences have run.
+        progress: called with the number of sequences that have run.
 
     Raises:
         InputError: if a window is longer than the context, ids are not the model's, statistics are of another model, or

@@ -70,7 +70,8 @@ def measure(
 ) -> None:
     """Measure macro, micro and emergence of every block at every position, in bits.
 
-    Shows a row per model: E(l) at its highest block, and whether it lies above its controls. `--out` keeps every row.
+    Shows a row per model: E(l) at its highest block, and whether it lies above its controls. `--out` also writes every
+    row, and `--json` prints them on stdout.
 
     Example: `emergence measure gpt2-2m gemma-2m --corpus python-docs --controls --out emergence.parquet`
 

@@ -71,7 +71,11 @@ def _run(settings: SweepConfig, where: str, address: str | None, as_json: bool) 
         kept(lambda: f"{watch.over} jobs are done and kept in {where}; go on with: {this_command()}"),
     ):
         outcome = run_sweep(
-            settings, where, cluster=Cluster(address, tell=watch.dashboard), progress=watch.progress, watch=watch.event
+            settings,
+            where,
+            cluster=Cluster(address, on_dashboard=watch.dashboard),
+            progress=watch.progress,
+            on_event=watch.event,
         )
     if outcome.rows:
         known = settings.measurement.resolutions or DEFAULT_RESOLUTIONS

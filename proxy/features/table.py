@@ -37,11 +37,11 @@ def compute_features(
         readers: small models that read the answers; none is allowed.
         seed: of windows and noise.
         resolutions: noise levels of the readers' information, relative to the norm of their states.
-        progress: told the number of models times readers done.
+        progress: called with the number of models times readers done.
 
     Returns:
-        Columns ``model``, ``small.<reader>.<name>`` (bits) and ``behaviour.<name>``; null where the answers don't tell,
-        a model has fewer than 10 usable answers, or a reader cannot read it: why, is in ``attrs["remarks"]``. Where
+        Columns ``model``, ``small.<reader>.<name>`` (bits) and ``behaviour.<name>``; null where the answers do not
+        show it, a model has fewer than 10 usable answers, or a reader cannot read it: why, is in ``attrs["remarks"]``. Where
         prompts were lists, ``shots.<n>`` is the accuracy after n entities, to be looked at: proxies learn from its
         steadier summaries among the behaviour.
 
@@ -56,7 +56,9 @@ def compute_features(
     shorts = [_short(reader.name) for reader in readers]
     twice = sorted({name for name in shorts if shorts.count(name) > 1})
     if twice:
-        raise InputError(f"Two readers are called {', '.join(twice)}, so their features would be too; rename a folder.")
+        raise InputError(
+            f"Two readers have the name {', '.join(twice)}, so their features would have one name too; rename a folder."
+        )
     few = _too_few(usable, models)
     remarks = dict(few)
     if len(remarks) == len(models):

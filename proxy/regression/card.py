@@ -40,6 +40,7 @@ def card(proxy: ProxyRecord) -> str:
     truth = proxy.validation["truth"].astype(float)
     outputs = proxy.mode == "outputs"
     target = printable(proxy.target).replace("`", "'").replace("\n", " ")
+    left_out = "nothing of the model itself" if proxy.unit == "model" else f"no other model of its {proxy.unit}"
     lines = [
         f"# Proxy for `{target}`",
         "",
@@ -60,7 +61,7 @@ def card(proxy: ProxyRecord) -> str:
         "",
         "## Left-out performance",
         "",
-        f"Every number is of references estimated by a fit that saw no other model of the same {proxy.unit}. `chosen` "
+        f"Every number is of references estimated by a fit that saw {left_out}. `chosen` "
         "repeats the choice of the candidate inside each such fit "
         f"({', '.join(f'{name}: {count}' for name, count in picks.items())}, of {len(truth)} rows); best single "
         f"candidate in hindsight: {min(rmse, key=lambda name: rmse[name])}.",

@@ -47,18 +47,18 @@ class Cluster:
     Args:
         address: of a cluster to join (`auto`: one that runs on this machine); None starts one here.
         worker: the class whose instances do the jobs.
-        tell: told the address of the dashboard, if there is one.
+        on_dashboard: called with the address of the dashboard, if there is one.
     """
 
     def __init__(
         self,
         address: str | None = None,
         worker: type[Worker] = Worker,
-        tell: Callable[[str], None] | None = None,
+        on_dashboard: Callable[[str], None] | None = None,
     ) -> None:
         self.address = address
         self.worker = worker
-        self.tell = tell
+        self.on_dashboard = on_dashboard
 
     def __enter__(self) -> Cluster:
         """Join or start the cluster.
@@ -80,8 +80,8 @@ class Cluster:
             context = self._start() if self.address is None else self._join(self.address)
         if on_main_thread:
             signal.signal(signal.SIGTERM, terminate)  # Ray put one there that aborts with a stack trace
-        if self.tell is not None and context.dashboard_url:
-            self.tell(context.dashboard_url)
+        if self.on_dashboard is not None and context.dashboard_url:
+            self.on_dashboard(context.dashboard_url)
         return self
 
     def __exit__(

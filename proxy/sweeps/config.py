@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from importlib import resources
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -148,7 +149,7 @@ class SweepConfig(Strict):
     """Many models on many corpora.
 
     Attributes:
-        name: names the results folder when none is given, and the run in tracking; a file's own name will do for it.
+        name: names the results folder when none is given, and the run in tracking; by default the name of the file.
         description: one line on what the sweep is for.
         seed: governs windows, projection, noise and controls.
         models: what to measure.
@@ -219,7 +220,7 @@ def shipped_sweeps() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def find_config(source: str | Path) -> Path:
+def find_config(source: str | PathLike[str]) -> Path:
     """Find a sweep file: a path, or one of the shipped sweeps by bare name or by its path in the package.
 
     Raises:
@@ -237,7 +238,7 @@ def find_config(source: str | Path) -> Path:
     raise InputError(f"No sweep config at {source}; shipped are {', '.join(shipped)}; {hint}")
 
 
-def load_config(source: str | Path) -> SweepConfig:
+def load_config(source: str | PathLike[str]) -> SweepConfig:
     """Read and check a sweep config; relative paths in it are taken from the working folder.
 
     Args:

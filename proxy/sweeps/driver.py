@@ -11,7 +11,7 @@ from proxy.sweeps.cluster import Cluster, WorkerLostError
 from proxy.sweeps.config import SweepConfig
 from proxy.sweeps.jobs import Job
 from proxy.sweeps.placement import Demand, misfits, place
-from proxy.sweeps.slots import Event, Group, Pace, Slot, Starts, suits
+from proxy.sweeps.slots import Due, Event, Group, Slot, Starts, suits
 from proxy.sweeps.store.claims import Claims
 from proxy.sweeps.store.results import Found, ResultsStore
 from proxy.sweeps.worker import Outcome, failure
@@ -37,14 +37,14 @@ class Driver:
         results: ResultsStore,
         claims: Claims,
         found: Found,
-        tell: Callable[[Event], None],
+        on_event: Callable[[Event], None],
     ) -> None:
         self.config = config
         self.cluster = cluster
         self.results = results
         self.claims = claims
         self.found = found
-        self.tell = tell
+        self.on_event = on_event
         self.failed: list[dict[str, Any]] = []
         self.attempts: dict[str, int] = {}
         self.slots: list[Slot] = []
@@ -52,7 +52,7 @@ class Driver:
         if config.workers is not None:  # a cluster that grows
             await_first_node(cluster)
         self.queue = self._grouped(jobs)
-        self._due = Pace()
+        self._due = Due()
         self._starts = Starts()
         self._homeless_since: float | None = None
 
@@ -117,7 +117,7 @@ class Driver:
             elif self.config.workers is None:
                 continue
             elif misfits(group.demand, list(nodes.values())):
-                self.tell(Event("waiting", group.jobs[0], f"no node has room for {group.demand} yet"))
+                self.on_event(Event("waiting", group.jobs[0], f"no node has room for {group.demand} yet"))
             # Without room it is asked for all the same, so that a cluster that can grow does.
             handle = self.cluster.start_worker(group.demand)
             self.slots.append(Slot(handle, group.demand, node, self.cluster.where(handle)))
@@ -196,7 +196,7 @@ class Driver:
             elif self.cluster.wait([slot.steps], 0):
                 answered, slot.steps = slot.steps, None
                 try:
-                    self.tell(Event("steps", slot.job, steps=self.cluster.get(answered)))
+                    self.on_event(Event("steps", slot.job, steps=self.cluster.get(answered)))
                 except WorkerLostError:
                     continue  # its job's own answer will say so
 
@@ -224,7 +224,7 @@ class Driver:
         slot.job = slot.group.jobs.popleft()
         slot.started = time.monotonic()
         slot.waiting_on = self.cluster.run(slot.handle, slot.job)
-        self.tell(Event("start", slot.job))
+        self.on_event(Event("start", slot.job))
 
     def _claim(self, group: Group) -> Iterator[Job]:
         """Keep of a group what no other driver has done or works on."""
@@ -240,7 +240,7 @@ class Driver:
             elif job.key not in self.claims.held:
                 group.jobs.remove(job)
                 self.elsewhere.append(job)
-                self.tell(Event("elsewhere", job))
+                self.on_event(Event("elsewhere", job))
 
     def _over(self, slot: Slot, job: Job, outcome: Outcome) -> Iterator[Job]:
         """Keep a job's result, or try it again, or keep why it failed."""
@@ -248,7 +248,7 @@ class Driver:
         if outcome.table is not None:
             self.results.write_done(job.key, outcome.table, outcome.record, outcome.windows)
             self.claims.release(job.key)
-            self.tell(Event("done", job, str(outcome.record.get("remark") or ""), outcome.record["seconds"]))
+            self.on_event(Event("done", job, str(outcome.record.get("remark") or ""), outcome.record["seconds"]))
             yield job
         elif outcome.trouble is not None and slot.group is not None and self._again(job, outcome.record["error"]):
             slot.group.jobs.append(job)
@@ -285,12 +285,12 @@ class Driver:
         self.attempts[job.key] = self.attempts.get(job.key, 0) + 1
         if self.attempts[job.key] > self.config.retries:
             return False
-        self.tell(Event("retry", job, reason.split("\n")[0]))
+        self.on_event(Event("retry", job, reason.split("\n")[0]))
         return True
 
     def _fail(self, job: Job, record: dict[str, Any]) -> Job:
         self.results.write_failed(job.key, record)
         self.claims.release(job.key)
         self.failed.append({"key": job.key, **record})
-        self.tell(Event("fail", job, record["error"], record.get("seconds")))
+        self.on_event(Event("fail", job, record["error"], record.get("seconds")))
         return job

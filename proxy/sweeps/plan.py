@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 from typing import TYPE_CHECKING
 
 from extraction.corpora.spec import Workload, resolve_corpus
@@ -62,7 +62,7 @@ class Plan:
     absent: tuple[str, ...] = ()
 
 
-def plan(config: SweepConfig, results: Path | str, *, address: str | None = None) -> Plan:
+def plan(config: SweepConfig, results: str | PathLike[str], *, address: str | None = None) -> Plan:
     """Plan a sweep on the cluster at `address`, or on this machine; nothing is written.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from estimators.base import EmergenceError, Progress
@@ -51,11 +51,11 @@ class SweepResult:
 
 def sweep(
     config: SweepConfig,
-    results: Path | str,
+    results: str | PathLike[str],
     *,
     address: str | None = None,
     progress: Progress | None = None,
-    watch: Callable[[Event], None] | None = None,
+    on_event: Callable[[Event], None] | None = None,
     cluster: Cluster | None = None,
 ) -> SweepResult:
     """Measure all models of `config` on all its corpora, and write what is done as it is done.
@@ -64,8 +64,8 @@ def sweep(
         config: see `proxy.sweeps.config.load_config`.
         results: folder or fsspec URL; jobs it already holds are not done again.
         address: Ray cluster to join; None starts one on this machine for the time of the call.
-        progress: told how many jobs are over.
-        watch: told of every event.
+        progress: called with the number of jobs that are over.
+        on_event: called with every event.
         cluster: instead of `address`, a cluster object of your own.
 
     Returns:
@@ -81,29 +81,29 @@ def sweep(
     if running.address is None:  # workers elsewhere may have in their cache what this machine lacks
         require_reachable(out_of_reach(jobs))
     store = ResultsStore(open_storage(results))
-    tell = watch or (lambda event: None)
+    notify = on_event or (lambda event: None)
     failed: list[dict[str, Any]] = []
     try:
         found = store.find(job.key for job in jobs)
         for job in jobs:
             if job.key in found.rejected:
-                tell(Event("redo", job, found.rejected[job.key]))
+                notify(Event("redo", job, found.rejected[job.key]))
         unsealed = [job for job in jobs if job.key in found.unsealed]
         if unsealed:
-            tell(Event("unsealed", unsealed[0], UNSEALED_RESULTS.format(count=len(unsealed), results=results)))
+            notify(Event("unsealed", unsealed[0], UNSEALED_RESULTS.format(count=len(unsealed), results=results)))
         store.write_header(header(config.name, config.model_dump(mode="json"), [job.key for job in jobs], config.seed))
         missing = [job for job in jobs if job.key not in found.done]
         recorded = store.recorded() if missing else set()
         for job in missing:
             if job.key not in found.rejected and not recorded.isdisjoint(job.earlier_keys):
-                tell(Event("redo", job, OTHER_VERSION))
+                notify(Event("redo", job, OTHER_VERSION))
         over = len(jobs) - len(missing)
         if progress is not None:
             progress(over, len(jobs))
         if missing:
             claims = Claims(store.storage)
             with running:
-                driver = Driver(config, missing, running, store, claims, found, tell)
+                driver = Driver(config, missing, running, store, claims, found, notify)
                 driver.refuse_what_cannot_fit()
                 for _ in driver.run():
                     over += 1

@@ -62,7 +62,7 @@ def suits(group: Group, slot: Slot) -> bool:
     return group.demand.fits(slot.demand) and 2 * group.demand.gpus >= slot.demand.gpus
 
 
-class Pace:
+class Due:
     """Says when it is time again for what need not be done at every turn of a loop."""
 
     def __init__(self) -> None:

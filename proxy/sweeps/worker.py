@@ -145,12 +145,12 @@ class Worker:
             budget=room.budget,
             on_notice=print,  # into the log of the job
             on_windows=by_window.append,
-            progress=self._told,
+            progress=self._report,
         )
         windows_read = windows_to_parquet(by_window[0]) if by_window else None
         return to_parquet(frame.assign(model=job.model_name)), windows_read
 
-    def _told(self, done: int, total: int) -> None:
+    def _report(self, done: int, total: int) -> None:
         self._steps = (done, total)
 
     def _load(self, job: Job) -> LanguageModel:

@@ -154,8 +154,8 @@ def _summary(results: Results, table: pd.DataFrame) -> str:
         spread = "" if pd.isna(error) else f" ± {error:.2f}"
         lines.append(
             f"<p>On <b>{escape(str(corpus))}</b>, {escape(str(best['model']))} has the highest E(l): "
-            f"{best['emergence_bits']:.2f}{spread} bits, leaving block {best['peak_layer']} of {best['blocks']} "
-            "(counted from 0).</p>"
+            f"{best['emergence_bits']:.2f}{spread} bits, after block {best['peak_layer']} "
+            f"(blocks are numbered 0 to {best['blocks'] - 1}).</p>"
         )
     shown = (
         summary.drop(columns="corpus_hash")

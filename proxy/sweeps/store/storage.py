@@ -8,6 +8,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
@@ -134,7 +135,7 @@ class Folder:
         return target
 
 
-def open_storage(location: str | Path, *, writable: bool = True) -> Storage:
+def open_storage(location: str | PathLike[str], *, writable: bool = True) -> Storage:
     """Open a results folder or URL; if `writable`, make sure that it can be written.
 
     Raises:

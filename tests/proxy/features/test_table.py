@@ -169,7 +169,7 @@ def test_answers_from_a_data_set(tmp_path):
     frame = pd.DataFrame({"model": "m", "prompt_id": ["1", "2"], "output": ["x", "y"]})
     datasets.Dataset.from_pandas(frame).save_to_disk(tmp_path / "set", num_proc=None)
     assert read_responses(f"hf:{tmp_path / 'set'}")["text"].tolist() == ["x", "y"]
-    with pytest.raises(InputError, match="could not be loaded"):
+    with pytest.raises(InputError, match="could not be read"):
         read_responses("hf:nobody/such-a-data-set-0123")
 
 
@@ -230,7 +230,7 @@ def test_the_command_lists_what_it_left_empty(tmp_path, emergence):
 def test_two_readers_of_one_name_are_told_apart_or_refused(reader):
     from dataclasses import replace
 
-    with pytest.raises(InputError, match="Two readers are called gpt2-30k"):
+    with pytest.raises(InputError, match="Two readers have the name gpt2-30k"):
         compute_features(answers(), [reader, replace(reader, name="elsewhere/gpt2-30k")])
 
 

@@ -120,7 +120,7 @@ def test_the_command_measures_all_and_then_nothing(
 def test_a_killed_worker_costs_nothing(ray_cluster: Any, truth: pd.DataFrame, tmp_path: Path) -> None:
     events: list[Event] = []
     cluster = Cluster(ray_cluster.address, worker=Dying)
-    result = sweep(parse_config(SMALL), tmp_path, cluster=cluster, watch=events.append)
+    result = sweep(parse_config(SMALL), tmp_path, cluster=cluster, on_event=events.append)
     assert result.failed == ()
     assert [event.job.corpus.source for event in events if event.kind == "retry"] == ["python-docs"]
     pd.testing.assert_frame_equal(bits(result.table), bits(truth), check_exact=True, check_dtype=False)
@@ -167,7 +167,7 @@ def test_models_share_gpus_and_cpu_models_run_beside_them(ray_cluster: Any, tmp_
                 now.discard(event.job.key)
             running.append(len(now))
 
-        result = sweep(config, tmp_path, cluster=Cluster(ray_cluster.address, worker=Dummy), watch=watch)
+        result = sweep(config, tmp_path, cluster=Cluster(ray_cluster.address, worker=Dummy), on_event=watch)
         assert result.failed == ()
         records = [result.results.record(key) or {} for key in result.done]
         device = {record["model"]: record["device"] for record in records}
@@ -194,7 +194,7 @@ def test_a_lost_node_costs_the_jobs_it_was_at(ray_cluster: Any, tmp_path: Path) 
             lost = True
             ray_cluster.remove_node(node, allow_graceful=False)
 
-    result = sweep(config, tmp_path, cluster=Cluster(ray_cluster.address, worker=Dummy), watch=watch)
+    result = sweep(config, tmp_path, cluster=Cluster(ray_cluster.address, worker=Dummy), on_event=watch)
     ray_cluster.remove_node(other)
     assert lost
     assert result.failed == ()

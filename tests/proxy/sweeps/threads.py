@@ -84,5 +84,5 @@ def config(**change: Any) -> Any:
 
 def run(folder: Path, cluster: Threads, **change: Any) -> tuple[SweepResult, list[Event]]:
     events: list[Event] = []
-    result = sweep(config(**change), folder, cluster=cluster, watch=events.append)
+    result = sweep(config(**change), folder, cluster=cluster, on_event=events.append)
     return result, events
