@@ -41,9 +41,9 @@ def compute_features(
 
     Returns:
         Columns ``model``, ``small.<reader>.<name>`` (bits) and ``behaviour.<name>``; null where the answers do not
-        show it, a model has fewer than 10 usable answers, or a reader cannot read it: why, is in ``attrs["remarks"]``. Where
-        prompts were lists, ``shots.<n>`` is the accuracy after n entities, to be looked at: proxies learn from its
-        steadier summaries among the behaviour.
+        show it, a model has fewer than 10 usable answers, or a reader cannot read it: ``attrs["remarks"]`` says why.
+        Where prompts were lists, ``shots.<n>`` is the accuracy after n entities, to be looked at: proxies learn from
+        its steadier summaries among the behaviour.
 
     Raises:
         InputError: if no model can be read, two readers have the same name, or logprobs are malformed.

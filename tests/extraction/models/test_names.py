@@ -65,7 +65,7 @@ def test_the_version_is_that_of_the_files(folder: Path) -> None:
 
 def test_measured_once_and_named_by_its_folder(folder: Path, emergence: Callable[..., Any]) -> None:
     done = emergence(
-        "measure", "tiny/", "./tiny", folder, "--corpus", "animal", "--windows", 20, "--out", "found.parquet"
+        "measure", "tiny/", "./tiny", folder, "--corpus", "animal", "--windows", 120, "--out", "found.parquet"
     )
     assert done.code == 0, done.err
     assert "given more than once are measured once: tiny/" in done.err

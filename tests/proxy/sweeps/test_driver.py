@@ -97,7 +97,7 @@ def test_a_lost_worker_costs_its_running_job_one_try_and_the_others_none(tmp_pat
 
 def test_a_model_that_no_worker_here_can_load_is_refused_before_any_work(tmp_path: Path) -> None:
     cluster = Threads(finished)
-    with pytest.raises(InputError, match="HF_HUB_OFFLINE is set, but some/model-70m is neither"):
+    with pytest.raises(InputError, match="some/model-70m is neither bundled, nor a folder, nor in the hub's cache"):
         run(tmp_path, cluster, models=["gpt2-30k", "some/model-70m"])
     assert cluster.runs == []
     cluster.address = "other machines"
