@@ -26,6 +26,9 @@ def ui(
     """
     import webbrowser
 
+    from rich.text import Text
+
+    from estimators.contracts.secrets import masked
     from proxy.cli.stopping import kept
     from tracking.mlflow.server import user_interface
 
@@ -35,7 +38,9 @@ def ui(
             kept("The server ends; what is tracked is kept."),
             user_interface(tracking_uri, port=port, experiment=experiment) as shown,
         ):
-            screen.print(f"Your runs: {shown.page}", soft_wrap=True)
+            # the part behind # is a page of ours, no secret: only the server's address is masked
+            page = masked(shown.uri) + shown.page.removeprefix(shown.uri)
+            screen.print(Text(f"Your runs: {page}"), soft_wrap=True)
             if browser and screen.is_terminal:
                 webbrowser.open(shown.page)
             if shown.process is not None:
