@@ -79,6 +79,12 @@ def compare(runs: list[str], *, tracking_uri: str | None = None, resolution: flo
 
     Raises:
         InputError: if a run is not found, nothing matches, or the observers differ: estimator or resolution.
+
+    >>> found = compare([str(results), str(results)])  # with itself
+    >>> found.table[["model", "corpus", "difference", "text"]].values.tolist()
+    [['gpt2-30k', 'animal', 0.0, 'same']]
+    >>> len(found.settings)
+    0
     """
     if len(runs) < 2:
         raise InputError("A comparison needs two runs or more: results folders, or ids of MLflow runs.")

@@ -188,6 +188,10 @@ def read_results(folder: Path, display_name: str | None = None) -> Results:
 
     Raises:
         InputError: if it is no results folder, was written by another version, or is damaged.
+
+    >>> found = read_results(results)
+    >>> found.name, [job.name for job in found.jobs], found.missing
+    ('example', ['gpt2-30k on animal'], 0)
     """
     where = masked(display_name or str(folder))
     if not folder.is_dir():

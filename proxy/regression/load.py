@@ -45,6 +45,11 @@ def load_proxy(folder: Path) -> Proxy:
 
     Raises:
         InputError: if the folder holds no proxy, one of another schema or of other versions, or damaged files.
+
+    >>> from proxy import fit_proxy
+    >>> fit_proxy(references, target="emergence_bits", candidate="mean").save(scratch / "proxy")
+    >>> load_proxy(scratch / "proxy").target
+    'emergence_bits'
     """
     folder = Path(folder)
     try:

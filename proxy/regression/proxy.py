@@ -48,6 +48,13 @@ class Proxy(ProxyRecord):
         Raises:
             InputError: if a feature is missing (named) or not numeric, the table is empty, or there is no interval at
                 `level`.
+
+        >>> proxy = fit_proxy(references, target="emergence_bits", candidate="best_feature")
+        >>> found = proxy.predict(references.head(2)[["model", "family", *proxy.features]])
+        >>> found[["model", "level", "in_domain"]].values.tolist()
+        [['m0', 0.9, True], ['m1', 0.9, True]]
+        >>> bool((found["lower"] <= found["estimate"]).all() and (found["estimate"] <= found["upper"]).all())
+        True
         """
         X = self._inputs(features)
         levels = sorted({*LEVELS, self.level})
@@ -191,6 +198,10 @@ def fit_proxy(
     Raises:
         InputError: fewer than nine models, a target that is missing or constant, no usable feature, or a bad
             argument.
+
+    >>> proxy = fit_proxy(references, target="emergence_bits", candidate="best_feature")  # twelve models
+    >>> proxy.unit, len(proxy.validation), proxy.chosen
+    ('model', 12, 'best_feature')
     """
     if not 0 < level < 1:
         raise InputError(f"A confidence level lies between 0 and 1, for example 0.9; got {level}.")

@@ -42,6 +42,10 @@ def track_estimates(
 
     Raises:
         InputError: if a column is missing or the store cannot be used.
+
+    >>> frame = references.head(2)[["model"]].assign(estimate=[1.0, 2.0], lower=[0.5, 1.5], upper=[1.5, 2.5])
+    >>> len(track_estimates(frame, tracking_uri=f"sqlite:///{scratch}/mlflow.db"))  # digits of the run's id
+    32
     """
     missing = [column for column in ("model", "estimate", "lower", "upper") if column not in frame.columns]
     if missing or frame.empty:
@@ -75,6 +79,11 @@ def track_features(
 
     Raises:
         InputError: if there is no column model or no row, or the store cannot be used.
+
+    >>> store = f"sqlite:///{scratch}/mlflow.db"
+    >>> run_id = track_features(references, tracking_uri=store)
+    >>> track_features(references, tracking_uri=store) == run_id  # the same table is logged once
+    True
     """
     if "model" not in frame.columns or frame.empty:
         raise InputError("Features to track have a column model and a row per model; see `emergence features`.")

@@ -64,6 +64,12 @@ def track(
     Raises:
         InputError: if the folder is no results folder, or the store cannot be used.
         EmergenceError: if the store failed on the way; nothing on disk is lost.
+
+    >>> store = f"sqlite:///{scratch}/mlflow.db"
+    >>> track(results, tracking_uri=store).new  # the sweep's run and that of its one job
+    2
+    >>> track(results, tracking_uri=store).new
+    0
     """
     found = read_results(results, display_name)
     from tracking.mlflow.adapter import MlflowTracker

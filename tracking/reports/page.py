@@ -68,6 +68,10 @@ def report(results: Path, out: Path | None = None, *, display_name: str | None =
 
     Raises:
         InputError: if the folder is no results folder or the file cannot be written.
+
+    >>> page = report(results, scratch / "report.html").read_text(encoding="utf-8")
+    >>> "gpt2-30k has the highest E(l): 2.00 ± 0.05 bits, leaving block 1 of 2" in page
+    True
     """
     out = out or results / "report.html"
     if out.suffix not in (".html", ".htm"):
