@@ -279,6 +279,11 @@ def _well_formed(record: Mapping[str, Any]) -> bool:
 
     if "billed" in record and record["billed"] is not None and not counts(record["billed"]):
         return False
+    if "sent" in record and not (counts(record["sent"]) and None not in record["sent"] and "model" in record):
+        return False
+    kinds = {"text": str | None, "error": str, "model": str, "batch": str}
+    if any(name in record and not isinstance(record[name], kind) for name, kind in kinds.items()):
+        return False
     if "capabilities" in record:
         return "for" in record and isinstance(record["capabilities"], dict)
     if "batch" not in record:

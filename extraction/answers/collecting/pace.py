@@ -172,7 +172,7 @@ class Pace:
         """
         if wait_s is not None and wait_s > LONGEST_WAIT_S:
             raise ServerBusyError(
-                f"The server asks for a pause of {wait_s:.0f} s; run the same command again after that."
+                f"The server asks for a pause of {min(wait_s, 9_999_999):.0f} s; run the same command again after that."
             )
         now = time.monotonic()
         if now >= self._resume:  # many calls in flight complain of one and the same moment

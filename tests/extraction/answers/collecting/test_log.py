@@ -132,3 +132,35 @@ def test_what_was_written_is_forced_to_the_disk_when_nothing_follows(tmp_path, m
         assert len(forced) == before + 1
         log.sync_now_and_then()  # nothing new, nothing to force
         assert len(forced) == before + 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"key": 5},
+        {"key": None, "text": "said"},
+        {"key": "ab", "model": "m", "text": 5},
+        {"key": "ab", "model": 5, "billed": [1, 2]},
+        {"key": "ab", "model": "m", "billed": [1, "2"]},
+        {"key": "ab", "model": "m", "billed": [1]},
+        {"key": "ab", "model": "m", "billed": [1, -2]},
+        {"key": "ab", "model": "m", "sent": 5},
+        {"key": "ab", "model": "m", "sent": ["x", 2]},
+        {"key": "ab", "model": "m", "sent": [None, 2]},
+        {"key": "ab", "sent": [1, 2]},
+        {"key": "ab", "error": ["x"]},
+        {"capabilities": {}},
+        {"capabilities": [], "for": "x"},
+        {"batch": "b"},
+        {"batch": 5, "state": "fetched"},
+        {"batch": "b", "state": "preparing", "keys": [5], "held": [1, 2], "model": "m"},
+        {"batch": "b", "state": "preparing", "keys": ["k"]},
+    ],
+)
+def test_a_line_whose_fields_have_other_types_is_refused_by_its_number(tmp_path, line):
+    path = tmp_path / "a.log.jsonl"
+    path.write_text(
+        "\n".join(json.dumps({"version": 1, **each}) for each in ({"key": "k1", "text": "fine"}, line)) + "\n"
+    )
+    with pytest.raises(InputError, match=r"Line 2 of .*a.log.jsonl .*remove that line"):
+        AnswerLog(path)
