@@ -52,6 +52,11 @@ def emergence(
 
     Raises:
         InputError: if shapes differ or values are not finite.
+
+    >>> macro = torch.tensor([3.0, 5.0])  # (windows,)
+    >>> micro = torch.tensor([[1.0, 3.0], [4.0, 4.0]])  # (windows, positions)
+    >>> emergence(macro, micro).ie_bits  # (3 + 5) / 2 - (2 + 4) / 2
+    1.0
     """
     if macro_pointwise.ndim != 1 or macro_pointwise.shape[0] == 0:
         raise InputError(f"macro_pointwise must have shape (windows,); got {tuple(macro_pointwise.shape)}.")

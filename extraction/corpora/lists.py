@@ -45,6 +45,12 @@ def list_windows(
 
     Raises:
         InputError: if T is no multiple of `demonstration`, or fewer entities fit the tokenizer than a window needs.
+
+    >>> from extraction import load_model
+    >>> tokenizer = load_model("gpt2-30k").tokenizer
+    >>> found = list_windows("pets", ["dog", "cat"], tokenizer, tokens=4)
+    >>> sorted(tokenizer.decode(row) for row in found.tokens)
+    [' cat, dog,', ' dog, cat,']
     """
     if demonstration < 2:
         raise InputError(f"A demonstration is an entity and its comma, at least 2 tokens; got {demonstration}.")

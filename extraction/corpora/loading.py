@@ -51,6 +51,10 @@ def windows(
 
     Raises:
         InputError: if the corpus is unknown or unreadable, or holds no window.
+
+    >>> from extraction import load_model
+    >>> windows("animal", load_model("gpt2-30k").tokenizer, count=50)
+    <Windows of animal: 50 of 10 tokens, 50 distinct>
     """
     chosen = resolve_corpus(corpus)
     if count is not None and count < 1:
@@ -108,6 +112,12 @@ def text_windows(
 
     Raises:
         InputError: if no document is long enough for one window.
+
+    >>> from extraction import load_model
+    >>> tokenizer = load_model("gpt2-30k").tokenizer
+    >>> found = text_windows(["One day a dog ran. It was a big dog."], tokenizer, tokens=3, name="story")
+    >>> sorted(tokenizer.decode(row) for row in found.tokens)
+    [' It was a', 'One day']
     """
     if tokens < 1:
         raise InputError(f"A window holds at least 1 token; got {tokens}.")

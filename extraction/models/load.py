@@ -96,6 +96,9 @@ def load_model(
 
     Raises:
         InputError: if there is no such model, it is not a causal decoder, or it cannot be loaded as asked.
+
+    >>> load_model("gpt2-30k", device="cpu")
+    <LanguageModel gpt2-30k: 33,632 parameters, 4 blocks of width 16, on cpu>
     """
     # Late: takes about two seconds and is not needed to read this module's names.
     from transformers import AutoModelForCausalLM

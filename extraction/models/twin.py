@@ -24,6 +24,10 @@ def random_twin(model: LanguageModel, *, seed: int = 0) -> LanguageModel:
 
     Raises:
         InputError: if the model is quantised or partly on disk, so that its twin could not be had alike.
+
+    >>> from extraction import load_model
+    >>> random_twin(load_model("gpt2-30k", device="cpu"))
+    <LanguageModel gpt2-30k~random: 33,632 parameters, 4 blocks of width 16, on cpu>
     """
     trained = model.model
     if getattr(trained, "hf_quantizer", None) is not None:

@@ -51,6 +51,13 @@ def accuracy_by_shots(behaviour: Behaviour, windows: Windows) -> pd.DataFrame:
 
     Raises:
         InputError: if the windows are no lists.
+
+    >>> from extraction import extract, load_model, windows
+    >>> model = load_model("gpt2-30k", device="cpu")
+    >>> animals = windows("animal", model.tokenizer, count=50)
+    >>> with extract(model, animals) as states:
+    ...     accuracy_by_shots(states.behaviour, animals)["shots"].tolist()
+    [1, 2, 3, 4, 5]
     """
     if windows.entities is None:
         raise InputError(f"Accuracy by shots needs lists of entities, but {windows.corpus} is {windows.kind}.")
@@ -80,6 +87,13 @@ def behaviour_table(behaviour: Behaviour, windows: Windows, model: str) -> pd.Da
         A row per position: ``model``, ``corpus``, ``corpus_hash``, ``position`` (from 1), ``nll_bits`` (mean by weight;
         missing where nothing is before) and ``entropy_bits``; of lists, where a demonstration ends, also the columns of
         `accuracy_by_shots`. ``windows`` is how many distinct ones there are.
+
+    >>> from extraction import extract, load_model, windows
+    >>> model = load_model("gpt2-30k", device="cpu")
+    >>> animals = windows("animal", model.tokenizer, count=50)
+    >>> with extract(model, animals) as states:
+    ...     behaviour_table(states.behaviour, animals, model.name)["position"].tolist()
+    [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
     """
     means = {
         name: np.average(getattr(behaviour, name).numpy(), axis=0, weights=windows.weights)

@@ -135,6 +135,12 @@ def extract(
         InputError: if a window is longer than the context, ids are not the model's, statistics are of another model, or
             more than `budget.spill_gb`, or than the disk has room for, must be spilled.
         EmergenceError: if memory runs out even with single sequences.
+
+    >>> from extraction import load_model, windows
+    >>> model = load_model("gpt2-30k", device="cpu")
+    >>> with extract(model, windows("animal", model.tokenizer, count=50)) as states:
+    ...     states.leaving(block=3, t=10).shape, states.nll_bits.shape
+    (torch.Size([50, 16]), torch.Size([50, 10]))
     """
     _check(model, windows, project)
     features = model.width if project is None else min(project, model.width)
@@ -178,7 +184,14 @@ def spilled_bytes(
     entering: bool = False,
     budget: StateBudget = DEFAULT_BUDGET,
 ) -> int:
-    """Return how many bytes `extract` will spill to disk with these arguments; 0 where memory holds all."""
+    """Return how many bytes `extract` will spill to disk with these arguments; 0 where memory holds all.
+
+    >>> from extraction import load_model, windows
+    >>> model = load_model("gpt2-30k", device="cpu")
+    >>> animals = windows("animal", model.tokenizer, count=50)
+    >>> spilled_bytes(model, animals), spilled_bytes(model, animals, budget=StateBudget(states_gb=1e-6)) > 0
+    (0, True)
+    """
     features = model.width if project is None else min(project, model.width)
     points = len(model.blocks) + entering
     distinct = len(windows.distinct_tokens()[0])
@@ -193,7 +206,13 @@ def spill_notice(
     entering: bool = False,
     budget: StateBudget = DEFAULT_BUDGET,
 ) -> str:
-    """Say to a person what `extract` will spill with these arguments, and where; empty where memory holds all."""
+    """Say to a person what `extract` will spill with these arguments, and where; empty where memory holds all.
+
+    >>> from extraction import load_model, windows
+    >>> model = load_model("gpt2-30k", device="cpu")
+    >>> spill_notice(model, windows("animal", model.tokenizer, count=50))  # memory holds all
+    ''
+    """
     size = spilled_bytes(model, windows, project=project, entering=entering, budget=budget)
     if not size:
         return ""

@@ -47,6 +47,10 @@ def compute_features(
 
     Raises:
         InputError: if no model can be read, two readers have the same name, or logprobs are malformed.
+
+    >>> answers = pd.DataFrame({"model": "m", "prompt_id": [str(i) for i in range(20)], "text": "a dog and a cat ran"})
+    >>> compute_features(answers, readers=[])["model"].tolist()
+    ['m']
     """
     responses = RESPONSES.conform(responses)
     usable = responses[responses["text"].fillna("").str.strip() != ""]

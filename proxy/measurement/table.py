@@ -76,6 +76,12 @@ def measure(
 
     Raises:
         InputError: if an argument or the windows cannot be used.
+
+    >>> from extraction import load_model, windows
+    >>> model = load_model("gpt2-30k", device="cpu")
+    >>> table = measure(model, windows("animal", model.tokenizer, count=50), resolutions=(0.18,))
+    >>> len(table)  # 4 blocks x 10 positions x 1 resolution
+    40
     """
     if estimator == "predictive":
         if options:
@@ -208,6 +214,11 @@ def peak_emergence(table: pd.DataFrame, *, resolution: float = DEFAULT_RESOLUTIO
 
     Raises:
         InputError: if the table has no row at `resolution`.
+
+    >>> table = pd.DataFrame({"model": "m", "corpus": "c", "layer": [0, 1], "position": 8, "resolution": 0.18,
+    ...                       "ie_bits": [0.2, 0.5]})
+    >>> peak_emergence(EMERGENCE.conform(table))[["model", "peak_layer", "emergence_bits"]].values.tolist()
+    [['m', 1, 0.5]]
     """
     found = peaks(emergence_by_block(table, resolution=resolution), resolution)
     return found[list(PEAK_COLUMNS)].sort_values(["corpus", "family", "parameters", "model"], ignore_index=True)
