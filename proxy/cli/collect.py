@@ -47,7 +47,7 @@ def collect(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be asked and cost.")] = False,
     batch: Annotated[
-        bool, typer.Option("--batch", help="By the Batch API: hand in; the same command later fetches.")
+        bool, typer.Option("--batch", help="By the Batch API: submit; the same command later fetches.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answers as JSON.")] = False,
 ) -> None:

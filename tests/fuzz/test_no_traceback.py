@@ -371,7 +371,7 @@ def _() -> Any:
 @_kind("batch in an answer log", "a.log.jsonl", json=True)
 def _() -> Any:
     def make(folder: Path) -> None:
-        line = {"version": 1, "batch": "b", "state": "handed in", "token": "t", "keys": ["0" * 32], "held": [3, 4],
+        line = {"version": 1, "batch": "b", "state": "submitted", "token": "t", "keys": ["0" * 32], "held": [3, 4],
                 "model": "m", "capabilities": None}  # fmt: skip
         del line["capabilities"]
         (folder / "a.log.jsonl").write_text(json.dumps(line))

@@ -234,7 +234,7 @@ class Api:
         """Answers in a reply.
 
         Raises:
-            MalformedAnswerError: if it holds none, or fields of a shape that nobody expects.
+            MalformedAnswerError: if it holds none, or fields of an unexpected shape.
         """
         try:
             return read(endpoint, reply)
@@ -313,7 +313,7 @@ def _limited(stream: Any, most: int, *, unpack: bool) -> Any:
                 if unpack:
                     if not piece:
                         continue
-                    if unpacker is None:  # gzip and zlib tell by their first byte; deflate comes without it as well
+                    if unpacker is None:  # gzip and zlib are known by their first byte; deflate may lack it
                         unpacker = zlib.decompressobj(47 if piece[0] == 0x1F or piece[0] & 15 == 8 else -15)
                     try:
                         piece = unpacker.decompress(piece, most - size + 1)

@@ -1,4 +1,4 @@
-"""The Batch API: calls handed in as files, answered within a day at the server's leisure, fetched later."""
+"""The Batch API: calls submitted as files, answered within a day at the server's leisure, fetched later."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ MOST_CALLS = 50_000  # of one batch, as OpenAI documents
 MOST_BYTES = 190_000_000  # of its file; the documented limit is 200 MB
 OVER = ("completed", "expired", "cancelled", "failed")
 MARK = "emergence"  # metadata by which a batch is found again if this process dies before it learns the batch's name
-CLOCKS_DIFFER_S = 24 * 3600  # batches older than this before one was handed in are not looked through
+CLOCKS_DIFFER_S = 24 * 3600  # batches older than this before one was submitted are not looked through
 
 T = TypeVar("T")
 
 
 class NotReadyError(EmergenceError):
-    """The batch is on its way; come back later."""
+    """The batch is not finished yet; run the same command later."""
 
 
 async def ask_in_batches(
     run: Collector, api: Api, capabilities: Capabilities, texts: Iterable[str], samples: int
 ) -> None:
-    """Fetch what batches handed in earlier have answered, whatever run they were for, then hand in what is missing.
+    """Fetch what batches submitted earlier have answered, whatever run they were for, then submit what is missing.
 
-    What a batch fetched just now failed to answer is handed in by the next call, so that its reasons are seen first.
+    What a batch fetched just now failed to answer is submitted by the next call, so that its reasons are seen first.
 
     Raises:
         NotReadyError: if answers are still to come.
         InputError: if the server has no Batch API, or no system prompt.
-        BudgetSpentError: if the limit does not allow for all; what it does allow for is handed in.
+        BudgetSpentError: if the limit does not allow for all; what it does allow for is submitted.
     """
     capabilities = replace(capabilities, several=False)
     run.begin(capabilities)
@@ -54,7 +54,7 @@ async def ask_in_batches(
     before = run.log.on_the_way()
     unknown = waiting = False
     states = []
-    for name in [name for name, state in run.log.batches.items() if state == "handed in"]:
+    for name in [name for name, state in run.log.batches.items() if state == "submitted"]:
         batch = await _answer(api, api.client.batches.retrieve(name))
         if batch.status in OVER:
             await _fetch_all(run, api, capabilities, batch)
@@ -72,14 +72,14 @@ async def ask_in_batches(
         names, spent = [], None
         try:
             for part in _parts(run, capabilities, ready):
-                names.append(await _hand_in(run, api, capabilities, part))
+                names.append(await _submit(run, api, capabilities, part))
         except BudgetSpentError as error:
             spent = error
         count = len(run.log.on_the_way() - on_the_way)
-        told = f"Handed in {count} calls as {', '.join(names)}; answers come within 24 hours"
+        submitted = f"Submitted {count} calls as {', '.join(names)}; answers come within 24 hours"
         if spent is not None:
-            raise BudgetSpentError(f"{told if names else 'Nothing was handed in'}. {spent}") from None
-        raise NotReadyError("; ".join([told, *states]))
+            raise BudgetSpentError(f"{submitted if names else 'Nothing was submitted'}. {spent}") from None
+        raise NotReadyError("; ".join([submitted, *states]))
     if due or waiting:
         raise NotReadyError("; ".join(states))
 
@@ -96,10 +96,10 @@ class _Part:
 
 def _asked(run: Collector, batch: Batch) -> Mapping[str, Any] | None:
     """What the batch was asked for, as the log says; None in a log of an earlier release."""
-    return run.log.handed_in.get((batch.metadata or {}).get(MARK, ""))
+    return run.log.submitted.get((batch.metadata or {}).get(MARK, ""))
 
 
-async def _hand_in(run: Collector, api: Api, capabilities: Capabilities, part: _Part) -> str:
+async def _submit(run: Collector, api: Api, capabilities: Capabilities, part: _Part) -> str:
     token = uuid.uuid4().hex
     asked = {"model": run.model, "endpoint": capabilities.endpoint, "stop": run.sampling.stop, "keys": part.keys}
     made = int(time.time())
@@ -115,23 +115,23 @@ async def _hand_in(run: Collector, api: Api, capabilities: Capabilities, part: _
             input_file_id=file.id, endpoint=endpoint, completion_window=window, metadata={MARK: token}
         ),
     )
-    run.log.append({"batch": batch.id, "state": "handed in"})
+    run.log.append({"batch": batch.id, "state": "submitted"})
     run.log.append({"batch": token, "state": "named"})
     run.log.sync()
     return str(batch.id)
 
 
 async def _find_again(run: Collector, api: Api) -> None:
-    """Look for batches that were handed in by a run that died before it could note their names."""
+    """Look for batches that were submitted by a run that died before it could note their names."""
     tokens = {name for name, state in run.log.batches.items() if state == "preparing"}
     if not tokens:
         return
-    oldest = min(run.log.handed_in[token]["made"] if token in run.log.handed_in else 0 for token in tokens)
+    oldest = min(run.log.submitted[token]["made"] if token in run.log.submitted else 0 for token in tokens)
     try:
         async for batch in api.client.batches.list(limit=100):  # newest first, page by page
             token = (batch.metadata or {}).get(MARK)
             if token in tokens:
-                run.log.append({"batch": batch.id, "state": "handed in"})
+                run.log.append({"batch": batch.id, "state": "submitted"})
                 run.log.append({"batch": token, "state": "named"})
                 tokens.remove(token)
             if not tokens or (batch.created_at or oldest) < oldest - CLOCKS_DIFFER_S:
@@ -199,7 +199,7 @@ async def _fetch(run: Collector, api: Api, asked: Mapping[str, Any], file: str) 
             entry = json.loads(line)
             key = str(entry["custom_id"])
         except (ValueError, KeyError, TypeError, RecursionError):
-            continue  # without its name a line belongs to nobody; the answer stays missing
+            continue  # without its name a line cannot be assigned; the answer stays missing
         if run.log.answered(key) or (key not in keys if keys is not None else not re.fullmatch("[0-9a-f]{32}", key)):
             continue
         reply, reason = _outcome(entry)

@@ -64,7 +64,7 @@ class Capabilities:
         logprobs: tokens whose logprob comes back at each place, 1 if only that of the chosen one does; 0 where the
             field is ignored or rejected.
         several: whether `n` answers can be had from one call; False also where this was not tried.
-        seed: whether equal seeds give equal answers; None where answers never vary, so that it cannot be told.
+        seed: whether equal seeds give equal answers; None where answers never vary, so that it is unknown.
         stop: whether stop texts are obeyed; None where this was not tried.
         system: whether a system prompt reaches the model; None where this was not tried.
         sampled: whether answers vary at the temperature asked for.

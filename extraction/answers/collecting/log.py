@@ -51,7 +51,7 @@ class AnswerLog:
     Attributes:
         capabilities: of servers, by place.
         batches: state of each batch, by name.
-        handed_in: what each batch was asked for, by the token it was handed in under.
+        submitted: what each batch was asked for, by the token it was submitted under.
         over: tokens of batches that have been fetched, or never arrived.
         billed: prompt and answer tokens, by model.
 
@@ -72,7 +72,7 @@ class AnswerLog:
         self._places: dict[bytes, int] = {}  # of each key's last answer; of its last failure as -1 - place
         self.capabilities: dict[str, Mapping[str, Any]] = {}
         self.batches: dict[str, str] = {}
-        self.handed_in: dict[str, Mapping[str, Any]] = {}
+        self.submitted: dict[str, Mapping[str, Any]] = {}
         self.over: set[str] = set()
         self.billed: dict[str, tuple[int, int]] = {}
         self._sent: dict[str, tuple[str, int, int]] = {}  # calls without an outcome: model, and the most they cost
@@ -210,7 +210,7 @@ class AnswerLog:
         return sum(each[0] for each in held), sum(each[1] for each in held)
 
     def _open_batches(self) -> Iterator[Mapping[str, Any]]:
-        return (batch for batch in self.handed_in.values() if batch["batch"] not in self.over)
+        return (batch for batch in self.submitted.values() if batch["batch"] not in self.over)
 
     def settle_interrupted(self) -> None:
         """Charge calls of a run that died before their replies at the most they can have cost."""
@@ -248,7 +248,7 @@ class AnswerLog:
         elif "batch" in record:
             self.batches[str(record["batch"])] = str(record["state"])
             if "keys" in record:
-                self.handed_in[str(record["batch"])] = record
+                self.submitted[str(record["batch"])] = record
             if record["state"] in ("fetched", "never arrived"):
                 self.over.add(str(record.get("token", record["batch"])))
         elif "error" not in record:

@@ -16,7 +16,7 @@ from extraction.answers.collecting.waiting import allowances
 
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0
-LONGEST_WAIT_S = 120.0  # what asks for more is told to the user, who can come back later
+LONGEST_WAIT_S = 120.0  # longer ones end the run with the time to run it again
 REPLIES_REMEMBERED = 200
 REPLIES_FOR_MEDIAN = 5  # before there are so many, a usual reply is unknown
 REPLIES_FOR_SLOWEST = 20
@@ -65,7 +65,7 @@ class Pace:
         self._halted = False
 
     async def halt(self) -> None:
-        """Let nobody wait any longer: the run is over."""
+        """Let no call wait any longer: the run is over."""
         self._halted = True
         async with self._changed:
             self._changed.notify_all()
@@ -181,7 +181,7 @@ class Pace:
 
 
 def delay(attempt: int) -> float:
-    """Seconds before attempt `attempt` + 1: doubled each time, jittered so that workers don't come back together.
+    """Seconds before attempt `attempt` + 1: doubled each time, jittered so that workers do not retry together.
 
     Example:
         >>> 1.0 <= delay(2) <= 2.0

@@ -137,10 +137,10 @@ class _Probe:
         if not small.temperature:
             return replace(
                 capabilities, sampled=False, seed=capabilities.seed and None
-            )  # answers that never vary tell nothing of seeds
+            )  # answers that never vary say nothing of seeds
         ways: list[Mapping[str, Any]] = [{}]
         if not capabilities.rejected:
-            # `transformers serve` decodes greedily whatever the temperature, unless told so in its own field.
+            # `transformers serve` decodes greedily whatever the temperature, unless its own field says otherwise.
             ways.append({"generation_config": json.dumps({"do_sample": True, "top_k": 0, "top_p": 1.0})})
         for extra in ways:
             trial = replace(capabilities, extra=extra)

@@ -168,7 +168,7 @@ def _choice(endpoint: Endpoint, choice: object) -> tuple[str, str | None, str | 
     inner = message.get("error") if isinstance(message, dict) else None
     error = next((each for each in (choice.get("error"), inner) if is_failure(each)), None)
     if error is not None or (end or "").lower() in FAILED:
-        reason = reason_of(error) or f"its end is called {end}"
+        reason = reason_of(error) or f"its finish_reason is {end}"
         raise MalformedAnswerError(f"the answer failed half way: {reason}")
     if not isinstance(message, dict):
         raise MalformedAnswerError("a choice of the reply has no message")
@@ -221,7 +221,7 @@ def _plain(value: object) -> str:
 
 
 def _of_answer(logprobs: list[dict[str, Any]] | None, text: str) -> list[dict[str, Any]] | None:
-    """The tokens that spell the answer, where reasoning stands before them; None where that cannot be told."""
+    """The tokens that spell the answer, where reasoning stands before them; None where that is unknown."""
     if not logprobs or not text:
         return None
     spelled = "".join(entry["token"] for entry in logprobs)

@@ -23,7 +23,7 @@ from extraction.answers.collecting.pace import Pace, delay
 from extraction.answers.collecting.probe import most_tokens, probe
 from extraction.answers.collecting.replies import ALL_REASONING, Answer, billed_tokens
 
-GIVE_UP_AFTER = 20  # calls in a row, beyond those in flight, that nobody answers
+GIVE_UP_AFTER = 20  # calls in a row, beyond those in flight, without any reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Collector:
         budget: limits, and the bill.
         pace: calls in flight.
         limits: attempts, and the longest wait for a reply.
-        progress: told the number of answers of those this run has to ask for, failed ones included.
+        progress: notified of the number of answers of those this run has to ask for, failed ones included.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class Collector:
             api: the server.
             endpoint: the one to use; None for the first of `first` that answers.
             first: endpoints in the order in which they are tried.
-            samples: answers per prompt; with one, nobody asks whether several can be had at once.
+            samples: answers per prompt; with one, it is not tried whether several can be had at once.
         """
-        # A probe at temperature 0, or without logprobs or stops, cannot tell what another one would.
+        # A probe at temperature 0, or without logprobs or stops, says nothing of what another one would find.
         asked = [self.sampling.temperature, self.sampling.logprobs, endpoint or list(first), samples > 1]
         asked += [bool(self.sampling.stop), bool(self.sampling.system)]
         place = hashlib.sha256(json.dumps([api.base_url, self.model, asked]).encode()).hexdigest()[:16]
@@ -270,7 +270,7 @@ class Collector:
         return prompt, self.sampling.max_tokens * len(call.keys)
 
     def _check_alive(self, api: Api, error: EmergenceError) -> None:
-        """Stop the run when nobody answers, rather than try thousands of calls in vain."""
+        """Stop the run when the server does not reply, rather than try thousands of calls in vain."""
         if not isinstance(error, BrokenError) or error.reached:
             return
         self._unreached += 1
@@ -346,7 +346,7 @@ def cut(answer: Answer, stop: Sequence[str]) -> Answer:
     end = min(ends, default=len(answer.text))
     logprobs = answer.logprobs
     if logprobs is not None and end < len(answer.text):
-        # Tokens behind the stop are no part of the answer; where tokens do not spell the text, none can be told.
+        # Tokens behind the stop are no part of the answer; where tokens do not spell the text, they cannot be assigned.
         starts = [0, *accumulate(len(entry["token"]) for entry in logprobs)]
         spelled = "".join(entry["token"] for entry in logprobs).startswith(answer.text)
         logprobs = [entry for entry, start in zip(logprobs, starts, strict=False) if start < end] if spelled else None

@@ -59,14 +59,14 @@ def collect(
         limits: calls at once, attempts, longest wait.
         budget: prices and limits, which cover all that the log beside `out` was billed for this model, the probe and
             earlier runs included; carries the bill of this run afterwards.
-        batch: leave the calls to the server's Batch API: the first call hands them in, a later one fetches the answers.
+        batch: leave the calls to the server's Batch API: the first call submits them, a later one fetches the answers.
         progress: notified of the number of answers.
 
     Returns:
         What was written: counts, reasons of what is missing, what the server can do, and the table on demand.
 
     Raises:
-        InputError: if prompts, URL, key, endpoint or table path cannot be used, or nobody answers.
+        InputError: if prompts, URL, key, endpoint or table path cannot be used, or the server does not answer.
         EmergenceError: if the run had to stop early: quota or budget spent, server gone, batch not finished. What
             arrived is kept.
 

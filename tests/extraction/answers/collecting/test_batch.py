@@ -1,4 +1,4 @@
-"""The Batch API of a played server: handed in, left and fetched, and every answer paid for once."""
+"""The Batch API of a played server: submitted, left and fetched, and every answer paid for once."""
 
 import json
 
@@ -63,7 +63,7 @@ def finish(state: dict, faulty: int | None = None) -> None:
 def test_a_batch_is_handed_in_left_and_fetched(tmp_path):
     state: dict = {}
     out = tmp_path / "a.parquet"
-    with pytest.raises(NotReadyError, match="Handed in 3 calls as batch_1"):
+    with pytest.raises(NotReadyError, match="Submitted 3 calls as batch_1"):
         ask(out, batch_server(state), batch=True)
     with pytest.raises(NotReadyError, match="in progress, 1 of 3 done"):
         ask(out, batch_server(state), batch=True)
@@ -71,7 +71,7 @@ def test_a_batch_is_handed_in_left_and_fetched(tmp_path):
     table = ask(out, batch_server(state), batch=True)
     assert table["text"].tolist()[::2] == ["said Say 0", "said Say 2"]
     assert "oops" in table["error"][1]
-    with pytest.raises(NotReadyError, match="Handed in 1 calls"):  # only what failed
+    with pytest.raises(NotReadyError, match="Submitted 1 calls"):  # only what failed
         ask(out, batch_server(state), batch=True)
     finish(state)
     assert ask(out, batch_server(state), batch=True)["error"].isna().all()
@@ -98,11 +98,11 @@ def test_answers_of_a_batch_are_kept_whatever_run_fetches_them(tmp_path):
     """A run with other settings on the same log must not throw away what was paid for."""
     state: dict = {}
     out = tmp_path / "a.parquet"
-    with pytest.raises(NotReadyError, match="Handed in 3 calls"):
+    with pytest.raises(NotReadyError, match="Submitted 3 calls"):
         ask(out, batch_server(state), batch=True, stop=["2"])
     finish(state)
     first = state["file"]
-    with pytest.raises(NotReadyError, match="Handed in 3 calls"):  # its own are still to be asked for
+    with pytest.raises(NotReadyError, match="Submitted 3 calls"):  # its own are still to be asked for
         ask(out, batch_server(state), batch=True, temperature=0.5)
     assert state["file"] != first
 
@@ -116,7 +116,7 @@ def test_answers_of_a_batch_are_kept_whatever_run_fetches_them(tmp_path):
 def test_what_a_batch_was_asked_for_is_not_asked_for_again_without_it(tmp_path):
     state: dict = {}
     out = tmp_path / "a.parquet"
-    with pytest.raises(NotReadyError, match="Handed in 3 calls"):
+    with pytest.raises(NotReadyError, match="Submitted 3 calls"):
         ask(out, batch_server(state), batch=True)
     with pytest.raises(InputError, match="3 of these answers are on their way in a batch"):
         ask(out, good)
@@ -188,8 +188,8 @@ def test_the_reason_of_a_refused_batch_is_told_without_the_key(tmp_path):
 def test_a_batch_hands_in_what_the_budget_allows_for(tmp_path):
     state: dict = {}
     out = tmp_path / "a.parquet"
-    with pytest.raises(EmergenceError, match=r"Handed in 4 calls as batch_1.*limit of 300 tokens"):
+    with pytest.raises(EmergenceError, match=r"Submitted 4 calls as batch_1.*limit of 300 tokens"):
         ask(out, batch_server(state), 10, batch=True, max_tokens=50, budget=Budget(max_total_tokens=300))
     assert state["file"].count(b"custom_id") == 4  # each can cost 20 + 50
-    with pytest.raises(EmergenceError, match=r"Nothing was handed in.*limit of 300 tokens"):
+    with pytest.raises(EmergenceError, match=r"Nothing was submitted.*limit of 300 tokens"):
         ask(out, batch_server(state), 10, batch=True, max_tokens=50, budget=Budget(max_total_tokens=300))
