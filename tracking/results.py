@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -167,16 +163,6 @@ class Results:
     def figure_rows(self) -> pd.DataFrame:
         """The few rows of the table that figures and summaries are made of, kept because each of them asks."""
         return figure_rows(self.table)
-
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Let one process at a time on this machine track the folder; nothing is written for it."""
-        handle = os.open(self.folder, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
 
 
 def read_results(folder: Path, display_name: str | None = None) -> Results:

@@ -19,7 +19,7 @@ def compare(
         typer.Option(help="MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."),
     ] = None,
     resolution: Annotated[
-        float | None, typer.Option(min=0, help="Compare at the resolution nearest to this; default 0.18.")
+        float | None, typer.Option(help="Compare at the resolution nearest to this, above 0; default 0.18.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the differences as JSON.")] = False,
 ) -> None:

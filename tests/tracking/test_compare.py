@@ -91,6 +91,22 @@ def test_two_models_by_their_runs_in_mlflow(results, fresh_sqlite, tmp_path: Pat
     assert whole.settings.empty
 
 
+@pytest.mark.parametrize(("wanted", "nearest"), [("0.01", 0.06), ("0.2", 0.18), ("9", 0.5)])
+def test_the_resolution_nearest_to_the_one_asked_for_is_taken(
+    results, changed, tmp_path: Path, emergence, wanted: str, nearest: float
+) -> None:
+    out = tmp_path / "differences.csv"
+    done = emergence("compare", results.folder, changed.folder, "--resolution", wanted, "--out", out)
+    assert done.code == 0, done.err
+    assert set(pd.read_csv(out)["resolution"]) == {nearest}
+
+
+def test_a_resolution_of_nothing_is_refused_not_taken_as_the_default(results, changed, emergence) -> None:
+    done = emergence("compare", results.folder, changed.folder, "--resolution", "0")
+    assert done.code == 2
+    assert "--resolution takes a number above 0, got 0" in done.err
+
+
 def test_what_cannot_be_compared_is_refused(results, small, fresh_sqlite, tmp_path: Path, job_rows) -> None:
     with pytest.raises(InputError, match="two runs"):
         compare([str(results.folder)])

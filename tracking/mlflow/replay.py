@@ -16,6 +16,7 @@ import pandas as pd
 
 from estimators.base import EmergenceError, InputError, Progress
 from estimators.contracts.cells import markdown
+from estimators.contracts.files import locked
 from estimators.contracts.peaks import at_end, at_peak, at_resolution, flags, peaks
 from tracking.mlflow.sweep_run import source_of, track_sweep
 from tracking.mlflow.tracker import NOTE, Known, Point, Tracker, finite, metric_name, number
@@ -87,7 +88,7 @@ def replay(results: Results, tracker: Tracker, *, progress: Progress | None = No
         raise InputError(f"No job of {results.where} has ended yet; track it when the sweep has got further.")
     tracked: dict[str, tuple[str, bool]] = {}
     total = len(results.jobs) + 1
-    with results.lock(), _resumable(results, tracked):
+    with locked(results.folder), _resumable(results, tracked):
         known = tracker.known(results.key)
         parent = known.get(PARENT)
         started = min((job.started for job in results.jobs if job.started), default=0)

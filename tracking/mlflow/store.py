@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
 import socket
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from estimators.base import EmergenceError, InputError
+from estimators.contracts.files import locked
 from estimators.contracts.secrets import masked
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def open_store(uri: str | None = None, *, create: bool = False) -> MlflowClient:
     quieten()
     from mlflow import MlflowClient
 
-    with clear_errors(uri, starting=True), _initialising(path):
+    with clear_errors(uri, starting=True), locked(path.parent) if path else nullcontext():
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     return client
@@ -133,19 +133,6 @@ def quieten() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     # urllib3 announces each retry; the last failure is worded by us.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-
-
-@contextmanager
-def _initialising(path: Path | None) -> Iterator[None]:
-    if path is None:
-        yield
-        return
-    handle = os.open(path.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _check_server(uri: str) -> None:
