@@ -287,16 +287,23 @@ class OutputEmergence:
 
 
 def output_emergence(
-    macro: Shown, alone: Shown, token_of: np.ndarray, weights: np.ndarray | None = None, *, order: int = 1
+    macro: Shown,
+    alone: Shown,
+    token_of: np.ndarray,
+    weights: np.ndarray | None = None,
+    *,
+    order: int = 1,
+    of_window: np.ndarray | None = None,
 ) -> OutputEmergence:
     """O = J(window) - (1/t) sum_s J(token s alone), its standard error by a jackknife over windows.
 
     Args:
-        macro: N windows.
+        macro: N windows, or C different ones.
         alone: V lone tokens.
         token_of: (N, t) lone token of each position.
         weights: (N,) how often each window counts.
         order: 1 for J (Shannon), 2 for J2 (collisions).
+        of_window: (N,) row of `macro` of each window; None: one each.
 
     Raises:
         InputError, EmergenceError: as `shannon` and `order_two`.
@@ -308,7 +315,7 @@ def output_emergence(
     if order not in (1, 2):
         raise InputError(f"order is 1 (Shannon) or 2 (collisions); got {order}.")
     read = shannon if order == 1 else order_two
-    whole = read(macro, None, weights)
+    whole = read(macro, of_window, weights)
     parts = [_of_position(read, alone, column, weights) for column in token_of.T]
     micro = float(np.mean([part.bits for part in parts]))
     micro_without = np.mean([part.without for part in parts], axis=0)
@@ -343,6 +350,8 @@ def predictive_emergence(
     vocabulary: int,
     fitting: np.ndarray,
     weights: np.ndarray | None = None,
+    *,
+    of_window: np.ndarray | None = None,
 ) -> OutputEmergence:
     """Bits that the shown probabilities save on the unigram distribution: macro at the last position, micro at all.
 
@@ -351,13 +360,14 @@ def predictive_emergence(
     Xu et al. 2020, arXiv 2002.10689, of an observer who is shown k probabilities). Rows of different k do not compare.
 
     Args:
-        macro: N windows, probabilities.
+        macro: N windows, or C different ones, probabilities.
         alone: V lone tokens, probabilities.
         token_of: (N, t) lone token of each position.
         true: (N, t) symbol that followed each position; the last column follows the window.
         vocabulary: number of symbols.
         fitting: (N,) whether a window is fitted on; the others are read.
         weights: (N,) how often each window counts.
+        of_window: (N,) row of `macro` of each window; None: one each.
 
     Raises:
         InputError: if fewer than 2 windows would be fitted on or read, or it is given samples.
@@ -368,8 +378,9 @@ def predictive_emergence(
     read = ~fitting
     if fitting.sum() < 2 or read.sum() < 2:
         raise InputError(f"Give at least 2 windows to fit on and 2 to read; got {fitting.sum()} and {read.sum()}.")
+    rows = np.arange(len(true)) if of_window is None else of_window
     u = unigram_of(true[fitting], vocabulary, w[fitting])
-    p_macro = shown_probability(macro, u, np.arange(len(true)), true[:, -1])  # (N,)
+    p_macro = shown_probability(macro, u, rows, true[:, -1])  # (N,)
     p_micro = shown_probability(alone, u, token_of.ravel(), true.ravel()).reshape(true.shape)  # (N, t)
     u_macro, u_micro = u[true[:, -1]], u[true]
     w_macro = fitted_weight(p_macro[fitting], u_macro[fitting], w[fitting])

@@ -17,6 +17,7 @@ PATHS: Mapping[Endpoint, str] = {
     "responses": "/responses",
 }
 MOST_LOGPROBS = 100  # alternatives per token
+WHOLE: Mapping[str, float] = {"top_p": 1.0, "top_k": 0, "min_p": 0.0}  # no token is left out of the sampling
 MOST_TOKENS = 10**9  # of one call; what claims more is no count
 
 
@@ -31,6 +32,7 @@ class Sampling:
         system: system prompt, for the endpoints that have one.
         stop: texts at which the answer ends.
         logprobs: alternatives per token to ask for, where the server gives any.
+        whole: sample from the whole distribution: top_p 1, and where the server knows them top_k and min_p of 0.
 
     Raises:
         InputError: if a number is out of range.
@@ -46,6 +48,7 @@ class Sampling:
     system: str | None = None
     stop: tuple[str, ...] = ()
     logprobs: int = 5
+    whole: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers that no server takes."""
@@ -119,5 +122,7 @@ def request(
             body["prompt"] = prompt_text(prompt)
             if asked:
                 body["logprobs"] = sampling.logprobs
+    if sampling.whole:
+        body |= WHOLE
     body |= capabilities.extra
     return {name: value for name, value in body.items() if value is not None and name not in capabilities.rejected}

@@ -32,7 +32,10 @@ def answer_key(model: str, endpoint: Endpoint, prompt: str, sample: int, samplin
         32
     """
     digest = hashlib.sha256(prompt.encode()).hexdigest()
-    what = [VERSION, model, endpoint, digest, sample, asdict(sampling)]
+    how = asdict(sampling)
+    if not how["whole"]:
+        del how["whole"]  # so that answers of earlier versions keep their names
+    what = [VERSION, model, endpoint, digest, sample, how]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from estimators.base import EmergenceError, InputError
 from extraction.answers.collecting.api import Api
 from extraction.answers.collecting.budget import Budget, prompt_tokens_upper
-from extraction.answers.collecting.endpoints import Capabilities, Endpoint, Sampling, request
+from extraction.answers.collecting.endpoints import WHOLE, Capabilities, Endpoint, Sampling, request
 from extraction.answers.collecting.faults import BrokenError, BusyError, MalformedAnswerError, RefusedError
 from extraction.answers.collecting.pace import delay
 from extraction.answers.collecting.replies import Answer, billed_tokens
@@ -29,7 +29,7 @@ LONGEST_WAIT_S = 30.0  # for a server that is busy
 LETTER = "e"  # hardly any text of a dozen tokens does without it
 # Fields that an answer can do without, in the order in which they are tried. Without `max_tokens` a request has
 # `max_completion_tokens`, as newer models want it: the length of an answer is never left to the server.
-OPTIONAL = ("temperature", "seed", "n", "stop", "logprobs", "include", "top_logprobs", "max_tokens")
+OPTIONAL = ("temperature", "seed", "n", "stop", "logprobs", "include", "top_logprobs", *WHOLE, "max_tokens")
 
 
 async def probe(
@@ -139,7 +139,7 @@ class _Probe:
                 capabilities, sampled=False, seed=capabilities.seed and None
             )  # answers that never vary say nothing of seeds
         ways: list[Mapping[str, Any]] = [{}]
-        if not capabilities.rejected:
+        if not set(capabilities.rejected) - set(WHOLE):
             # `transformers serve` decodes greedily whatever the temperature, unless its own field says otherwise.
             ways.append({"generation_config": json.dumps({"do_sample": True, "top_k": 0, "top_p": 1.0})})
         for extra in ways:

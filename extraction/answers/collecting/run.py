@@ -105,7 +105,7 @@ def collect(
 
         stopped: EmergenceError | None = None
         try:
-            capabilities = _run_async(work)
+            capabilities = run_async(work)
         except EmergenceError as error:
             if run.capabilities is None:
                 raise
@@ -204,7 +204,7 @@ def estimate_bill(
     }
 
 
-def _run_async(work: Any) -> Any:
+def run_async(work: Any) -> Any:
     """Run a coroutine function to its end, also from a notebook, whose own loop is running."""
     try:
         asyncio.get_running_loop()

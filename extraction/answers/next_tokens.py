@@ -1,0 +1,331 @@
+"""What a model behind an API says next: the distribution after a text, as shown logprobs or as samples.
+
+Asked through the machinery of `collect`: one durable log, every reply paid for once, resumed, within a budget. Three
+ways: completions with logprobs, chat with logprobs and a fixed instruction, and samples of either.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from estimators.base import EmergenceError, InputError, Progress
+from extraction.answers.collecting.api import Api, api_key, check_base_url, secrets_of
+from extraction.answers.collecting.budget import Budget
+from extraction.answers.collecting.endpoints import Capabilities, Endpoint, Sampling
+from extraction.answers.collecting.log import AnswerLog, answer_key
+from extraction.answers.collecting.options import Limits, Server
+from extraction.answers.collecting.pace import Pace
+from extraction.answers.collecting.requests import Collector
+from extraction.answers.collecting.run import run_async
+
+# Version 1 of the instruction. It is part of every chat prompt and so of every key; another wording is another way of
+# asking, whose name must say so.
+INSTRUCTION = (
+    "Continue the text between the lines exactly where it stops. Write only what comes next, nothing before it.\n---\n"
+)
+WAYS = ("auto", "completions-logprobs", "chat-logprobs", "completions-samples", "chat-samples")
+SHOWN = 20  # logprobs that are asked for
+CAPPED = 5  # what servers with a cap on completions take
+SAMPLES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """One way of asking one server.
+
+    Attributes:
+        capabilities: of the server at the endpoint that is asked.
+        shown: tokens shown with their logprob; 0: samples are drawn.
+        samples: answers per text; 1 with logprobs.
+
+    Example:
+        >>> Asking(Capabilities("completions"), shown=20).name, Asking(Capabilities("chat"), samples=8).name
+        ('completions-logprobs-20', 'chat-samples-8')
+    """
+
+    capabilities: Capabilities
+    shown: int = 0
+    samples: int = 1
+
+    @property
+    def chat(self) -> bool:
+        """Whether texts go in as a message with the instruction."""
+        return self.capabilities.endpoint == "chat"
+
+    @property
+    def name(self) -> str:
+        """As the column `asked` has it: endpoint, what is shown, how much of it."""
+        what = f"logprobs-{self.shown}" if self.shown else f"samples-{self.samples}"
+        return f"{self.capabilities.endpoint}-{what}"
+
+    @property
+    def sampling(self) -> Sampling:
+        """One token, at temperature 1, from the whole distribution."""
+        return Sampling(max_tokens=1, temperature=1.0, logprobs=self.shown, whole=True)
+
+    def prompt(self, text: str) -> str:
+        """What is sent for `text`."""
+        return INSTRUCTION + text if self.chat else text
+
+
+@dataclass(slots=True)
+class Said:
+    """What a model said next after one text.
+
+    Attributes:
+        top: natural logprob by token text, where logprobs are shown.
+        texts: one per sample otherwise.
+        prompt_tokens: that the server counted.
+        lengths: answer tokens that the server counted, of each sample.
+        ends: why each sample ended.
+        echoed: whether the reply began with the text it was asked to continue; that part is left out.
+    """
+
+    top: dict[str, float] = field(default_factory=dict)
+    texts: list[str] = field(default_factory=list)
+    prompt_tokens: int | None = None
+    lengths: list[int | None] = field(default_factory=list)
+    ends: list[str | None] = field(default_factory=list)
+    echoed: bool = False
+
+
+@dataclass(slots=True)
+class Replies:
+    """Replies by text, and why some are missing.
+
+    Attributes:
+        said: by text, of those that were answered in full.
+        reasons: of the missing ones, how many each.
+    """
+
+    said: dict[str, Said] = field(default_factory=dict)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+
+def find_asking(
+    model: str,
+    *,
+    log: Path,
+    server: Server,
+    way: str = "auto",
+    samples: int = SAMPLES,
+    limits: Limits | None = None,
+    budget: Budget | None = None,
+) -> Asking:
+    """Find out how a server can be asked for next tokens: logprobs before samples, completions before chat.
+
+    Args:
+        model: its name at the server.
+        log: where the questions are kept, so that they are asked once.
+        server: where the model answers.
+        way: one of `WAYS`; ``auto`` takes the first that the server does.
+        samples: answers per text where there are no logprobs.
+        limits: of the calls.
+        budget: pays the questions.
+
+    Raises:
+        InputError: if the server cannot be asked so, or nobody answers.
+    """
+    if way not in WAYS:
+        raise InputError(f"Unknown way of asking {way}; choose {', '.join(WAYS)}.")
+    if samples < 2:
+        raise InputError(f"Samples are compared with each other, so at least 2 per text are needed; got {samples}.")
+    endpoint, _, what = way.partition("-")
+    endpoints: list[Endpoint] = [endpoint] if endpoint in ("completions", "chat") else ["completions", "chat"]  # type: ignore[list-item]
+    found: list[Asking] = []
+    refusals: list[InputError] = []
+    for each in endpoints:
+        try:
+            asking = _probed(model, each, what, samples, log, server, limits or Limits(), budget or Budget())
+        except InputError as error:
+            refusals.append(error)
+            continue
+        if asking.shown:
+            return asking
+        found.append(asking)
+    if not found:
+        raise refusals[0]
+    if what == "logprobs":
+        raise InputError(
+            f"The server shows no logprobs at its {endpoint} endpoint for {model}; ask for {endpoint}-samples."
+        )
+    return found[0]
+
+
+def _probed(
+    model: str,
+    endpoint: Endpoint,
+    what: str,
+    samples: int,
+    log: Path,
+    server: Server,
+    limits: Limits,
+    budget: Budget,
+) -> Asking:
+    """How one endpoint can be asked."""
+    for shown in () if what == "samples" else (SHOWN, CAPPED):
+        sampling = Asking(Capabilities(endpoint), shown=shown).sampling
+        found = _capabilities(model, endpoint, sampling, 1, log, server, limits, budget)
+        if found.logprobs > 1:
+            return Asking(found, shown=min(shown, found.logprobs))
+        if not {"logprobs", "top_logprobs"} & set(found.rejected):
+            break  # ignored rather than too many
+    sampling = Asking(Capabilities(endpoint)).sampling
+    return Asking(_capabilities(model, endpoint, sampling, samples, log, server, limits, budget), samples=samples)
+
+
+def _capabilities(
+    model: str,
+    endpoint: Endpoint,
+    sampling: Sampling,
+    samples: int,
+    log: Path,
+    server: Server,
+    limits: Limits,
+    budget: Budget,
+) -> Capabilities:
+    if server.capabilities is not None:
+        return server.capabilities
+    url = check_base_url(server.base_url)
+    key = api_key(url, server.key_env)
+    with AnswerLog(log, secret=secrets_of(url, key)) as kept:
+
+        async def work() -> Capabilities:
+            run = Collector(model, sampling, kept, budget, Pace(limits.concurrency), limits, None)
+            async with Api(url, key, limits, http_client=server.http_client) as api:
+                return await run.known_capabilities(api, endpoint, [endpoint], samples)
+
+        found: Capabilities = run_async(work)
+        return found
+
+
+def next_tokens(
+    model: str,
+    texts: Sequence[str],
+    asking: Asking,
+    *,
+    log: Path,
+    server: Server,
+    limits: Limits | None = None,
+    budget: Budget | None = None,
+    progress: Progress | None = None,
+) -> Replies:
+    """Ask what `model` says next after each of `texts`; what the log holds is not asked again.
+
+    Args:
+        model: its name at the server.
+        texts: whole characters each, none empty; one that comes twice is asked once.
+        asking: how, from `find_asking`.
+        log: the durable log, shared by all corpora of one model.
+        server: where it answers.
+        limits: of the calls.
+        budget: prices and limits; carries the bill afterwards.
+        progress: notified of the number of answers.
+
+    Raises:
+        InputError: if a text is empty, or nobody answers.
+        EmergenceError: if the run had to stop early; what arrived is kept.
+    """
+    if not all(texts):
+        raise InputError("A text to continue must not be empty; leave it out.")
+    url = check_base_url(server.base_url)
+    key = api_key(url, server.key_env)
+    limits, budget = limits or Limits(), budget or Budget()
+    prompts = [asking.prompt(text) for text in dict.fromkeys(texts)]
+    with AnswerLog(log, secret=secrets_of(url, key)) as kept:
+
+        async def work() -> None:
+            able = asking.capabilities
+            async with Api(url, key, limits, http_client=server.http_client) as api:
+                if able.path is not None:
+                    api.go_to(able.path)
+                if able.several:  # some servers take n up to a number of their own: the first text tells
+                    first = Collector(model, asking.sampling, kept, budget, Pace(1), limits, None)
+                    await first.ask_all(api, able, prompts[:1], asking.samples)
+                    if not _complete(kept, model, asking, prompts[0]):
+                        able = replace(able, several=False)
+                run = Collector(model, asking.sampling, kept, budget, Pace(limits.concurrency), limits, progress)
+                await run.ask_all(api, able, prompts, asking.samples)
+
+        try:
+            run_async(work)
+        except EmergenceError as error:
+            held = sum(_complete(kept, model, asking, prompt) for prompt in prompts)
+            kind = InputError if isinstance(error, InputError) else EmergenceError
+            raise kind(
+                f"{str(error).rstrip('.')}. {held} of {len(prompts)} texts are answered in {log}; the same command "
+                "asks for the rest."
+            ) from None
+        return _gathered(kept, model, asking, texts)
+
+
+def _complete(log: AnswerLog, model: str, asking: Asking, prompt: str) -> bool:
+    return all(log.answered(key) for key in _keys(model, asking, prompt))
+
+
+def _keys(model: str, asking: Asking, prompt: str) -> Iterator[str]:
+    for sample in range(asking.samples):
+        yield answer_key(model, asking.capabilities.endpoint, prompt, sample, asking.sampling)
+
+
+def _gathered(log: AnswerLog, model: str, asking: Asking, texts: Sequence[str]) -> Replies:
+    """Read the replies of `texts` from the log."""
+    replies = Replies()
+    for text in dict.fromkeys(texts):
+        records = [log.record(key) or {"error": "not asked"} for key in _keys(model, asking, asking.prompt(text))]
+        failed = next((str(record["error"]) for record in records if "error" in record), None)
+        filtered = [record for record in records if record.get("finish_reason") in ("content_filter", "refusal")]
+        if failed is None and filtered:
+            failed = "held back by a content filter"
+        if failed is not None:
+            replies.reasons[failed] += 1
+            continue
+        echoed = all(str(record["text"]).startswith(text) for record in records)
+        said = Said(prompt_tokens=records[0].get("prompt_tokens"), echoed=echoed)
+        if asking.shown:
+            shown = records[0].get("logprobs") or [None]
+            first = shown[-1 if echoed else 0]
+            if first is None or not first.get("top"):
+                replies.reasons["the reply shows no logprobs"] += 1
+                continue
+            said.top = first["top"]
+        else:
+            said.texts = [str(record["text"]).removeprefix(text if echoed else "") for record in records]
+            said.lengths = [record.get("completion_tokens") for record in records]
+            said.ends = [record.get("finish_reason") for record in records]
+        replies.said[text] = said
+    return replies
+
+
+def next_token_bill(
+    model: str, texts: Sequence[str], asking: Asking, *, log: Path, budget: Budget
+) -> dict[str, float | None]:
+    """What `next_tokens` would ask and cost at most, without asking anything.
+
+    Returns:
+        ``calls`` and ``answers`` to ask for, ``prompt_tokens`` (about, a token per 4 characters, 8 for a message's
+        frame), ``answer_tokens`` (one each), ``cost`` (None without prices).
+    """
+    kept = AnswerLog(log) if log.is_file() else None
+    try:
+        calls = answers = tokens = 0
+        for text in dict.fromkeys(texts):
+            prompt = asking.prompt(text)
+            missing = sum(kept is None or not kept.answered(key) for key in _keys(model, asking, prompt))
+            together = 1 if asking.capabilities.several else missing
+            calls += min(missing, together)
+            answers += missing
+            tokens += min(missing, together) * (len(prompt) // 4 + (8 if asking.chat else 1))
+    finally:
+        if kept is not None:
+            kept.close()
+    return {
+        "calls": calls,
+        "answers": answers,
+        "prompt_tokens": tokens,
+        "answer_tokens": answers,
+        "cost": budget.cost(tokens, answers),
+    }

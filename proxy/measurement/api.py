@@ -1,0 +1,285 @@
+"""A model behind an API as rows of the emergence table, from what it says next after the windows of a corpus."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from estimators.base import InputError, Progress
+from estimators.shown import ABSENT, Shown, mass_flags, shown_probabilities, shown_samples
+from extraction import Budget, Limits, Server
+from extraction.answers.next_tokens import SAMPLES, Asking, Replies, Said, find_asking, next_token_bill, next_tokens
+from proxy.measurement.output import Contexts, NextTokenData, Symbols, output_rows
+from proxy.schemas import EMERGENCE
+
+MOST_CALLS = 2500
+LEAST_KEPT = 0.8  # of the windows must be answered, each with all of its lone tokens
+SAME_COUNT = 0.9  # of the texts must take the server as many tokens as the tokenizer, give or take one number for all
+ALL_ALIKE = 0.98  # contexts whose samples are all alike, from which on the temperature is taken to be ignored
+SENTENCE = "The house stood at the end of the road"
+# Texts of tokens that stand between documents, by which a lone token is best told that nothing stands before it.
+NEUTRAL = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|begin_of_text|>", "<s>", "<bos>")
+
+
+@dataclass(slots=True)
+class Closed:
+    """A model behind an API, as it is asked.
+
+    Attributes:
+        model: its name at the server.
+        server: where it answers.
+        tokenizer: that cuts windows and counts tokens.
+        own_tokenizer: whether it is the model's own, rather than a reference.
+        asking: how it is asked.
+        log: where every reply is kept, for all corpora.
+        limits: of the calls.
+        budget: prices, limits, and the bill.
+        first: text of the first token that is sent before completions; empty: none.
+        server_adds: tokens the server itself puts in front; None where it does not say.
+    """
+
+    model: str
+    server: Server
+    tokenizer: Any
+    own_tokenizer: bool
+    asking: Asking
+    log: Path
+    limits: Limits = field(default_factory=Limits)
+    budget: Budget = field(default_factory=Budget)
+    first: str = ""
+    server_adds: int | None = None
+
+    def ask(self, texts: Sequence[str], progress: Progress | None = None) -> Replies:
+        """Replies to `texts`, by the text without the first token."""
+        found = next_tokens(
+            self.model, [self.first + text for text in texts], self.asking, log=self.log, server=self.server,
+            limits=self.limits, budget=self.budget, progress=progress,
+        )  # fmt: skip
+        return Replies({text[len(self.first) :]: said for text, said in found.said.items()}, found.reasons)
+
+
+def open_api(
+    model: str,
+    server: Server,
+    tokenizer: Any,
+    *,
+    log: Path,
+    own_tokenizer: bool = True,
+    way: str = "auto",
+    samples: int = SAMPLES,
+    neutral: str = "auto",
+    limits: Limits | None = None,
+    budget: Budget | None = None,
+) -> Closed:
+    """Find out how a model behind an API can be asked, and which neutral first token it takes.
+
+    Args:
+        model: its name at the server.
+        server: where it answers.
+        tokenizer: its own, or a reference.
+        log: the durable log of all replies of this model.
+        own_tokenizer: whether `tokenizer` is the model's own.
+        way: see `extraction.answers.next_tokens.WAYS`.
+        samples: per text, where there are no logprobs.
+        neutral: text sent before every completion; ``auto``: none if the server adds one itself, else the first of
+            `NEUTRAL` that the tokenizer knows and the server counts as one token more; ``none``.
+        limits: of the calls.
+        budget: prices and limits.
+
+    Raises:
+        InputError: if the server cannot be asked so.
+    """
+    limits, budget = limits or Limits(), budget or Budget()
+    asking = find_asking(model, log=log, server=server, way=way, samples=samples, limits=limits, budget=budget)
+    closed = Closed(model, server, tokenizer, own_tokenizer, asking, log, limits, budget)
+    if asking.chat:
+        if neutral not in ("auto", "none"):
+            raise InputError("A chat takes no first token; leave --neutral out.")
+        return closed
+    plain = closed.ask([SENTENCE]).said.get(SENTENCE)
+    if plain is not None and plain.prompt_tokens is not None and own_tokenizer:
+        closed.server_adds = plain.prompt_tokens - _count(tokenizer, SENTENCE)
+    if neutral not in ("auto", "none"):
+        closed.first = neutral
+    elif neutral == "auto" and not closed.server_adds and plain is not None and plain.prompt_tokens is not None:
+        known = set(tokenizer.all_special_tokens) if own_tokenizer else set(NEUTRAL)
+        known |= {text for text in NEUTRAL if len(tokenizer(text, add_special_tokens=False)["input_ids"]) == 1}
+        for text in (text for text in NEUTRAL if text in known):
+            said = closed.ask([text + SENTENCE]).said.get(text + SENTENCE)
+            if said is not None and said.prompt_tokens == plain.prompt_tokens + 1:
+                closed.first = text
+                break
+    return closed
+
+
+def _count(tokenizer: Any, text: str) -> int:
+    return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def affordable(contexts: Contexts, asking: Asking, calls: int, *, seed: int = 0) -> Contexts:
+    """As many windows as can be asked, with their lone tokens, in `calls` calls.
+
+    Raises:
+        InputError: if that is fewer than 8 windows.
+    """
+    each = 1 if asking.shown or asking.capabilities.several else asking.samples
+    t = contexts.positions
+    count = len(contexts.ids)
+    while (
+        count and each * (len(np.unique(contexts.of_window[:count])) + len(np.unique(contexts.ids[:count, :t]))) > calls
+    ):
+        count -= 1
+    if count < 8:
+        raise InputError(f"{calls} calls are too few for 8 windows and their lone tokens; raise --max-calls.")
+    return contexts if count == len(contexts.ids) else contexts.first(count, seed)
+
+
+def bill(closed: Closed, contexts: Contexts) -> dict[str, float | None]:
+    """What `measure_closed` would ask and cost at most, without asking; see `next_token_bill`."""
+    texts = [closed.first + text for text in (*contexts.texts, *contexts.alone_texts)]
+    return next_token_bill(closed.model, texts, closed.asking, log=closed.log, budget=closed.budget)
+
+
+def readings(asking: Asking) -> tuple[str, ...]:
+    """Estimators that can be had from a way of asking.
+
+    >>> from extraction.answers.collecting.endpoints import Capabilities
+    >>> readings(Asking(Capabilities("chat"), shown=20)), readings(Asking(Capabilities("chat"), samples=8))
+    (('predictive-20', 'output-20'), ('output-2',))
+    """
+    return (f"predictive-{asking.shown}", f"output-{asking.shown}") if asking.shown else ("output-2",)
+
+
+def measure_closed(
+    closed: Closed,
+    contexts: Contexts,
+    names: Sequence[str] = (),
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+    on_notice: Callable[[str], None] | None = None,
+) -> pd.DataFrame:
+    """Rows of the emergence table of a model behind an API.
+
+    Args:
+        closed: the model, from `open_api`.
+        contexts: windows, from `proxy.measurement.output.corpus_contexts`.
+        names: readings; default all that the way of asking gives.
+        seed: recorded.
+        progress: notified of the number of answers.
+        on_notice: given what was left out, and why.
+
+    Raises:
+        InputError: if too many windows are not answered, or masses cannot be what was asked for.
+        EmergenceError: if the run stopped early; what arrived is kept.
+    """
+    replies = closed.ask([*contexts.texts, *contexts.alone_texts], progress)
+    data = gathered(closed, contexts, replies)
+    if on_notice is not None:
+        for reason, count in replies.reasons.most_common(5):
+            on_notice(f"{count} texts were not answered: {reason}")
+    table = output_rows(data, contexts, names or readings(closed.asking), seed=seed)
+    return EMERGENCE.conform(table.assign(model=closed.model))
+
+
+def gathered(closed: Closed, contexts: Contexts, replies: Replies) -> NextTokenData:
+    """Put replies into the arrays that readings take.
+
+    Raises:
+        InputError: if too little was answered, or it cannot be what was asked for.
+    """
+    flags: list[str] = []
+    trimmed = closed.asking.chat or _trims_spaces(contexts, replies)
+    if trimmed and not closed.asking.chat:
+        flags.append("spaces-trimmed")
+    said_any = list(replies.said.values())
+    if any(said.echoed for said in said_any):
+        flags.append("echoed")
+    flags += _length_flags(closed, contexts, replies)
+    symbols = Symbols(len(closed.tokenizer), trimmed=trimmed)
+    parts, usable = [], []
+    for texts in (contexts.texts, contexts.alone_texts):
+        shown, answered = _shown(closed, texts, replies, symbols, flags)
+        fine = answered.copy()
+        if answered.any():
+            fine[answered], more = mass_flags(shown.take(np.flatnonzero(answered)))
+            flags += more
+        parts.append(shown)
+        usable.append(fine)
+    keep = usable[0][contexts.of_window] & usable[1][contexts.token_of].all(axis=1)
+    share = float(contexts.weights[keep].sum() / contexts.weights.sum())
+    if share < LEAST_KEPT or keep.sum() < 8:
+        why = "; ".join(f"{count} times: {reason}" for reason, count in replies.reasons.most_common(3))
+        raise InputError(
+            f"Only {share:.0%} of the windows of {contexts.corpus} were answered with all of their lone tokens, "
+            f"{LEAST_KEPT:.0%} are needed ({why or 'impossible masses'}). What arrived is kept in {closed.log}."
+        )
+    if share < 1:
+        flags.append("incomplete")
+    if not closed.own_tokenizer:
+        flags.append("reference-tokenizer")
+    if not closed.asking.chat and not closed.first and not closed.server_adds:
+        flags.append("no-first-token")
+    true = symbols.following(contexts, own_tokenizer=closed.own_tokenizer)
+    prefix = closed.first or (f"{closed.server_adds} of the server's own" if closed.server_adds else "")
+    return NextTokenData(
+        parts[0], parts[1], true, symbols.count, symbols.bytes_of(true[:, -1]), closed.asking.name, prefix,
+        tuple(dict.fromkeys(flags)), keep,
+    )  # fmt: skip
+
+
+def _shown(
+    closed: Closed, texts: Sequence[str], replies: Replies, symbols: Symbols, flags: list[str]
+) -> tuple[Shown, np.ndarray]:
+    """What is known after each text, and which were answered."""
+    said = [replies.said.get(text) for text in texts]
+    answered = np.array([each is not None for each in said])
+    if closed.asking.shown:
+        k = closed.asking.shown
+        rows = [[(symbols[token], value) for token, value in each.top.items()] if each else [] for each in said]
+        return shown_probabilities(rows, k), answered
+    drawn = [[symbols[text] for text in _neutrals(closed, each, flags)] if each else [ABSENT, ABSENT] for each in said]
+    alike = np.mean([len(set(row)) == 1 for row, known in zip(drawn, answered, strict=True) if known] or [False])
+    if alike > ALL_ALIKE:
+        flags.append("samples-all-alike")
+    return shown_samples(drawn), answered
+
+
+def _neutrals(closed: Closed, said: Said, flags: list[str]) -> list[str]:
+    """Samples of one token each: what is longer is cut by the tokenizer."""
+    found = []
+    for text, length in zip(said.texts, said.lengths, strict=True):
+        ids = closed.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+        if len(ids) > 1 and (length is None or length > 1):
+            flags.append("cut-to-one-token")
+            text = closed.tokenizer.decode(ids[:1])
+        found.append(text)
+    return found
+
+
+def _trims_spaces(contexts: Contexts, replies: Replies) -> bool:
+    """Whether the server takes the spaces off that the texts have at the beginning of every other token."""
+    shown = [text for said in replies.said.values() for text in (said.top or said.texts) if text]
+    expected = [row[-1].startswith(" ") for row in contexts.following]
+    return bool(shown and np.mean(expected) > 0.2 and np.mean([text.startswith(" ") for text in shown]) < 0.01)
+
+
+def _length_flags(closed: Closed, contexts: Contexts, replies: Replies) -> list[str]:
+    """Whether the server makes as many tokens of the texts as the tokenizer."""
+    if not closed.own_tokenizer:
+        return []
+    extra: Counter[int] = Counter()
+    count = dict(zip(contexts.alone_texts, [1] * len(contexts.alone_texts), strict=True))
+    count |= {contexts.texts[place]: contexts.positions for place in contexts.of_window}
+    for text, said in replies.said.items():
+        if said.prompt_tokens is not None and text in count:
+            extra[said.prompt_tokens - count[text]] += 1
+    if not extra:
+        return ["tokens-uncounted"]
+    return [] if extra.most_common(1)[0][1] >= SAME_COUNT * extra.total() else ["retokenised"]

@@ -1,0 +1,475 @@
+"""What a model says next, as rows of the emergence table: open models from their heads, closed ones from their replies.
+
+The output is no block: its rows have the layer -1. Windows are T tokens and the one that follows them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from estimators.base import InputError
+from estimators.entropy import ceiling_flags
+from estimators.output import OutputEmergence, output_emergence, predictive_emergence
+from estimators.shown import ABSENT, Shown, entropy_interval, shown_probabilities
+from extraction import LanguageModel
+from extraction.corpora.loading import windows as make_windows
+from proxy.schemas import EMERGENCE
+
+OUTPUT_LAYER = -1
+KEPT = (
+    1000  # tokens of an open model's distribution that order two is read from; the rest collides with r p_1000 at most
+)
+FIT_SHARE = 0.5  # of the documents, on which unigram distribution and mixture weights are fitted
+BATCH = 32
+_NAME = re.compile(r"(output|predictive)-(\d+)")
+
+
+@dataclass(frozen=True, eq=False)
+class Contexts:
+    """Windows of a corpus as contexts of a next token: texts to send, and what really followed.
+
+    Attributes:
+        corpus: its name.
+        corpus_hash: of the windows with the token that follows.
+        ids: (N, T + 1) token ids.
+        weights: (N,) how often each window was drawn.
+        texts: of the distinct windows of T tokens.
+        of_window: (N,) distinct window of each.
+        alone: token ids that are run alone.
+        alone_texts: their texts.
+        token_of: (N, T) lone token of each position.
+        rest: (N, T) text from each position's next token on.
+        following: (N, T) text of the next token at each position.
+        fitting: (N,) whether the window is fitted on.
+        dropped: windows left out because their text cannot be cut at whole characters.
+    """
+
+    corpus: str
+    corpus_hash: str
+    ids: np.ndarray
+    weights: np.ndarray
+    texts: list[str]
+    of_window: np.ndarray
+    alone: np.ndarray
+    alone_texts: list[str]
+    token_of: np.ndarray
+    rest: list[list[str]]
+    following: list[list[str]]
+    fitting: np.ndarray
+    dropped: int = 0
+
+    @property
+    def positions(self) -> int:
+        """T."""
+        return int(self.token_of.shape[1])
+
+    def first(self, count: int, seed: int) -> Contexts:
+        """Return the first `count` windows."""
+        return _contexts(self.corpus, self.ids[:count], self.weights[:count], None, None, self, seed)
+
+
+@dataclass(frozen=True, eq=False)
+class NextTokenData:
+    """Next-token distributions after the contexts of a corpus, however they were had.
+
+    Attributes:
+        macro: distinct windows.
+        alone: lone tokens.
+        true: (N, T) symbol that followed.
+        vocabulary: number of symbols.
+        symbol_bytes: (N,) bytes of the symbol that follows each window.
+        asked: way of asking; ``head`` for an open model's own.
+        prefix: what stood before every window and lone token; empty if nothing.
+        flags: what a reader must know.
+        keep: (N,) windows whose replies are complete.
+    """
+
+    macro: Shown
+    alone: Shown
+    true: np.ndarray
+    vocabulary: int
+    symbol_bytes: np.ndarray
+    asked: str
+    prefix: str = ""
+    flags: tuple[str, ...] = ()
+    keep: np.ndarray | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def corpus_contexts(
+    corpus: str,
+    tokenizer: Any,
+    *,
+    tokens: int | None = None,
+    count: int | None = 2000,
+    seed: int = 0,
+    shuffled: bool = False,
+    **how: Any,
+) -> Contexts:
+    """Windows of T tokens and the next one, as texts cut at whole characters.
+
+    Args:
+        corpus: as for `extraction.windows`.
+        tokenizer: fast tokenizer that cuts the windows.
+        tokens: T; default the corpus's own.
+        count: windows to draw.
+        seed: of the draw, of the parts to fit on and to read, and of the shuffling.
+        shuffled: permute every position over the windows, as a control.
+        how: further arguments of `extraction.windows`.
+
+    Raises:
+        InputError: if the corpus cannot be read, or too few windows are left.
+    """
+    plain = make_windows(corpus, tokenizer, tokens=tokens, count=2, seed=seed, **how)
+    t = plain.tokens.shape[1]
+    more = t + (plain.tokens_per_demonstration or 1)  # lists are cut at whole demonstrations
+    drawn = make_windows(corpus, tokenizer, tokens=more, count=count, seed=seed, **how)
+    drawn = replace(drawn, tokens=drawn.tokens[:, : t + 1])
+    documents = drawn.documents
+    if shuffled:
+        drawn = drawn.shuffled(seed)
+        documents = None
+    return _contexts(drawn.corpus, drawn.tokens, drawn.weights, documents, tokenizer, None, seed)
+
+
+def _contexts(
+    corpus: str,
+    ids: np.ndarray,
+    weights: np.ndarray,
+    documents: np.ndarray | None,
+    tokenizer: Any,
+    whole: Contexts | None,
+    seed: int,
+) -> Contexts:
+    """Lay the windows out; of a part of `whole` the texts are known."""
+    t = ids.shape[1] - 1
+    dropped = 0
+    if whole is None:
+        texts, kept = _texts(ids, tokenizer)
+        dropped = len(ids) - int(kept.sum())
+        ids, weights = ids[kept], weights[kept]
+        documents = None if documents is None else documents[kept]
+        if len(ids) < 4:
+            raise InputError(
+                f"{corpus} has {len(ids)} windows whose text can be cut at whole characters ({dropped} cannot): the "
+                "tokenizer cuts characters of its script in pieces. Give another --tokenizer or corpus."
+            )
+        following = [[row[s + 1][len(row[s]) :] for s in range(1, t + 1)] for row in texts]
+        rest = [[row[-1][len(row[s]) :] for s in range(1, t + 1)] for row in texts]
+        cut = [row[t] for row in texts]
+        fitting = _fitting(len(ids) if documents is None else documents, seed)
+    else:
+        n = len(ids)
+        following, rest, fitting = whole.following[:n], whole.rest[:n], whole.fitting[:n]
+        cut = [whole.texts[place] for place in whole.of_window[:n]]
+        tokenizer = None
+    distinct = list(dict.fromkeys(cut))
+    place = {text: number for number, text in enumerate(distinct)}
+    alone, token_of = np.unique(ids[:, :t], return_inverse=True)
+    if whole is None:
+        alone_texts = [_decoded(tokenizer, [token]) for token in alone.tolist()]
+    else:
+        known = dict(zip(whole.alone.tolist(), whole.alone_texts, strict=True))
+        alone_texts = [known[token] for token in alone.tolist()]
+    return Contexts(
+        corpus, _hash(cut, following, weights), ids, weights, distinct, np.array([place[text] for text in cut]),
+        alone, alone_texts, token_of.reshape(-1, t), rest, following, fitting, dropped,
+    )  # fmt: skip
+
+
+def _hash(texts: list[str], following: list[list[str]], weights: np.ndarray) -> str:
+    """16 hexadecimal digits of the texts and their weights, the same for every tokenizer that cuts them so."""
+    lines = sorted(f"{text}|{after[-1]}|{w:g}" for text, after, w in zip(texts, following, weights, strict=True))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def _texts(ids: np.ndarray, tokenizer: Any) -> tuple[list[list[str]], np.ndarray]:
+    """Texts of the first 0, 1, ... T + 1 tokens of each window, and which windows can be cut at all of them."""
+    texts, kept = [], []
+    for row in ids.tolist():
+        parts = [_decoded(tokenizer, row[:count]) for count in range(len(row) + 1)]
+        good = all(b.startswith(a) and len(b) > len(a) for a, b in itertools.pairwise(parts))
+        good = good and "\ufffd" not in parts[-1] and all(_decoded(tokenizer, [one]) for one in row)
+        kept.append(good)
+        if good:
+            texts.append(parts)
+    return texts, np.array(kept, bool)
+
+
+def _decoded(tokenizer: Any, ids: list[int]) -> str:
+    text: str = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False) if ids else ""
+    return text
+
+
+def _fitting(documents: int | np.ndarray, seed: int) -> np.ndarray:
+    """Half of the documents, or of the windows where there are none, to fit on."""
+    unit = np.arange(documents) if isinstance(documents, int) else documents
+    names = np.unique(unit)
+    if len(names) < 8:
+        unit, names = np.arange(len(unit)), np.arange(len(unit))
+    chosen = np.random.default_rng([seed, 5]).permutation(names)[: round(FIT_SHARE * len(names))]
+    return np.isin(unit, chosen)
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse readings of the output that do not exist.
+
+    Raises:
+        InputError: with those there are.
+
+    >>> check_names(["output-20", "output-2", "predictive-20"])
+    """
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise InputError(
+                f"The output is read by output-2 (collisions), output-K or predictive-K, K tokens shown, such as "
+                f"output-20; got {name}."
+            )
+
+
+def is_output(name: str) -> bool:
+    """Whether an estimator reads the output alone.
+
+    >>> is_output("output-2"), is_output("mine")
+    (True, False)
+    """
+    return _NAME.fullmatch(name) is not None
+
+
+def output_rows(data: NextTokenData, contexts: Contexts, names: Sequence[str], *, seed: int = 0) -> pd.DataFrame:
+    """Rows of the emergence table, one per reading, at the last position.
+
+    Args:
+        data: what was said.
+        contexts: after what.
+        names: ``output-2``, ``output-K``, ``predictive-K``.
+        seed: recorded.
+
+    Raises:
+        InputError, EmergenceError: if a reading cannot be had from this data.
+    """
+    check_names(names)
+    keep = np.ones(len(contexts.ids), bool) if data.keep is None else data.keep
+    rows = []
+    for name in names:
+        started = time.perf_counter()
+        kind, _, k = name.partition("-")
+        of_window, token_of, weights = contexts.of_window[keep], contexts.token_of[keep], contexts.weights[keep]
+        macro, alone = data.macro, data.alone
+        if name != "output-2":
+            if macro.samples is not None:
+                raise InputError(f"{name} needs logprobs; from samples only output-2 can be had.")
+            if int(k) > macro.symbols.shape[1]:
+                raise InputError(f"{name} needs {k} tokens shown; here are {macro.symbols.shape[1]}.")
+            macro, alone = macro.top(int(k)), alone.top(int(k))
+        if kind == "predictive":
+            found = predictive_emergence(
+                macro, alone, token_of, data.true[keep], data.vocabulary, contexts.fitting[keep], weights,
+                of_window=of_window,
+            )  # fmt: skip
+        else:
+            order = 2 if name == "output-2" else 1
+            found = output_emergence(macro, alone, token_of, weights, order=order, of_window=of_window)
+        rows.append(_row(name, found, data, contexts, keep, macro, time.perf_counter() - started))
+    table = pd.DataFrame(rows).assign(
+        corpus=contexts.corpus, corpus_hash=contexts.corpus_hash, windows=int(contexts.weights[keep].sum()), seed=seed
+    )
+    return table
+
+
+def _row(
+    name: str, found: OutputEmergence, data: NextTokenData, contexts: Contexts, keep: np.ndarray, macro: Shown, s: float
+) -> dict[str, Any]:
+    flags = [*data.flags, *ceiling_flags(found.macro_bits, found.macro_ceiling_bits, found.macro_std_error)]
+    per_token = float(np.average(data.symbol_bytes[keep], weights=contexts.weights[keep]))
+    row = {
+        "layer": OUTPUT_LAYER,
+        "position": contexts.positions,
+        "estimator": name,
+        "resolution": None,
+        "macro_bits": found.macro_bits,
+        "micro_bits": found.micro_bits,
+        "ie_bits": found.ie_bits,
+        "ie_std_error": found.std_error,
+        "ie_sample_std": None if found.pointwise_bits is None else float(np.std(found.pointwise_bits)),
+        "macro_ceiling_bits": found.macro_ceiling_bits,
+        "micro_ceiling_bits": found.micro_ceiling_bits,
+        "flags": ",".join(dict.fromkeys(flags)),
+        "seconds": s,
+        "asked": data.asked,
+        "prefix": data.prefix,
+        "bytes_per_token": per_token,
+        "ie_bits_per_byte": found.ie_bits / per_token,
+        "macro_std_error": found.macro_std_error,
+        "micro_std_error": found.micro_std_error,
+        **data.details,
+    }
+    if name.startswith("output-") and name != "output-2":
+        low, high = entropy_interval(macro, data.vocabulary)
+        row |= {"entropy_low_bits": float(low.mean()), "entropy_high_bits": float(high.mean())}
+    return row
+
+
+def open_output(
+    model: LanguageModel,
+    contexts: Contexts,
+    *,
+    prefix: Sequence[int] | None = None,
+    instruction: str | None = None,
+) -> NextTokenData:
+    """Next-token distributions of an open model from its own head.
+
+    Args:
+        model: the model.
+        contexts: cut with its own tokenizer.
+        prefix: ids before every window and lone token; default the model's.
+        instruction: wrap texts in the model's chat template behind this instruction, as a closed chat model is asked.
+
+    Raises:
+        InputError: if the model has no chat template where one is asked for.
+    """
+    front = list(model.prefix if prefix is None else prefix)
+    if instruction is None:
+        t = contexts.positions
+        first = np.unique(contexts.of_window, return_index=True)[1]
+        macro = _run([front + row for row in contexts.ids[first, :t].tolist()], model)
+        alone = _run([[*front, token] for token in contexts.alone.tolist()], model)
+        true, vocabulary = contexts.ids[:, 1:], model.vocabulary
+        lengths = np.array([len(row[-1].encode()) for row in contexts.following])
+        asked, shown_prefix = "head", _decoded(model.tokenizer, front)
+    else:
+        macro = _run([_chat_ids(model, instruction + text) for text in contexts.texts], model)
+        alone = _run([_chat_ids(model, instruction + text) for text in contexts.alone_texts], model)
+        symbols = Symbols(model.vocabulary, trimmed=True)
+        macro, alone = _as_text(macro, model, symbols), _as_text(alone, model, symbols)
+        true = symbols.following(contexts)
+        vocabulary, lengths = symbols.count, symbols.bytes_of(true[:, -1])
+        asked, shown_prefix = "chat-head", ""
+    return NextTokenData(macro, alone, true, vocabulary, lengths, asked, shown_prefix)
+
+
+def _chat_ids(model: LanguageModel, text: str) -> list[int]:
+    try:
+        made = model.tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=True, return_dict=True
+        )
+    except ValueError as error:
+        raise InputError(f"{model.name} has no chat template, so it cannot be asked as a chat.") from error
+    return [int(one) for one in made["input_ids"]]
+
+
+@torch.no_grad()
+def _run(sequences: list[list[int]], model: LanguageModel) -> Shown:
+    """The most probable tokens after each sequence, batches of one length."""
+    k = min(KEPT, model.vocabulary)
+    symbols, shares = np.full((len(sequences), k), ABSENT, np.int64), np.zeros((len(sequences), k))
+    lengths = np.array([len(row) for row in sequences])
+    for length in np.unique(lengths):
+        rows = np.flatnonzero(lengths == length)
+        for start in range(0, len(rows), BATCH):
+            some = rows[start : start + BATCH]
+            ids = torch.tensor([sequences[row] for row in some], device=model.device)
+            logits = model.model(input_ids=ids, logits_to_keep=1, use_cache=False).logits[:, -1].float()
+            best, ids = torch.log_softmax(logits[:, : model.vocabulary].double(), -1).topk(k)
+            symbols[some], shares[some] = ids.cpu().numpy(), best.exp().cpu().numpy()
+    return Shown(symbols, shares)
+
+
+class Symbols:
+    """Token texts as numbers; where `trimmed`, leading spaces do not tell them apart: chat answers start anew.
+
+    Args:
+        vocabulary: tokens there are at least.
+        trimmed: see above.
+    """
+
+    def __init__(self, vocabulary: int, *, trimmed: bool = False) -> None:
+        self._vocabulary, self._trimmed = vocabulary, trimmed
+        self._numbers: dict[str, int] = {}
+
+    def __getitem__(self, text: str) -> int:
+        return self._numbers.setdefault(self._shape(text), len(self._numbers))
+
+    def _shape(self, text: str) -> str:
+        return (text.lstrip(" ") or text) if self._trimmed else text
+
+    @property
+    def count(self) -> int:
+        """Symbols there are: the tokenizer's, or those that were met if they are more."""
+        return max(self._vocabulary, len(self._numbers))
+
+    def following(self, contexts: Contexts, *, own_tokenizer: bool = True) -> np.ndarray:
+        """(N, T) what really followed.
+
+        Without the model's tokenizer it is the longest text shown anywhere that begins what follows.
+        """
+        if own_tokenizer:
+            return np.array([[self[text] for text in row] for row in contexts.following])
+        longest = max(map(len, self._numbers), default=0)
+
+        def found(rest: str, token: str) -> int:
+            rest = self._shape(rest)
+            for length in range(min(longest, len(rest)), 0, -1):
+                if rest[:length] in self._numbers:
+                    return self._numbers[rest[:length]]
+            return self[token]
+
+        return np.array(
+            [
+                [found(rest, token) for rest, token in zip(rests, tokens, strict=True)]
+                for rests, tokens in zip(contexts.rest, contexts.following, strict=True)
+            ]
+        )
+
+    def bytes_of(self, symbols: np.ndarray) -> np.ndarray:
+        """Bytes of each symbol's text."""
+        lengths = np.array([len(text.encode()) for text in self._numbers])
+        found: np.ndarray = lengths[symbols]
+        return found
+
+
+def _as_text(shown: Shown, model: LanguageModel, symbols: Symbols) -> Shown:
+    """Ids as texts; those with one text are one."""
+    names: dict[int, int] = {}
+    with np.errstate(divide="ignore"):
+        logs = np.log(shown.shares)
+    rows = []
+    for ids, values in zip(shown.symbols.tolist(), logs.tolist(), strict=True):
+        for token in ids:
+            if token not in names:
+                names[token] = symbols[_decoded(model.tokenizer, [token])]
+        rows.append([(names[token], value) for token, value in zip(ids, values, strict=True) if value > -np.inf])
+    return shown_probabilities(rows, shown.symbols.shape[1])
+
+
+def measure_output(
+    model: LanguageModel,
+    contexts: Contexts,
+    names: Sequence[str],
+    *,
+    seed: int = 0,
+    prefix: Sequence[int] | None = None,
+) -> pd.DataFrame:
+    """Rows of the emergence table of an open model's output.
+
+    Args:
+        model: the model.
+        contexts: cut with its tokenizer, from `corpus_contexts`.
+        names: readings, see `output_rows`.
+        seed: recorded.
+        prefix: ids before every window; default the model's.
+    """
+    table = output_rows(open_output(model, contexts, prefix=prefix), contexts, names, seed=seed)
+    return EMERGENCE.conform(
+        table.assign(model=model.name, revision=model.revision, family=model.family, parameters=model.parameters)
+    )
