@@ -280,6 +280,8 @@ def _gathered(log: AnswerLog, model: str, asking: Asking, texts: Sequence[str]) 
         filtered = [record for record in records if record.get("finish_reason") in ("content_filter", "refusal")]
         if failed is None and filtered:
             failed = "held back by a content filter"
+        if failed is None and all(not record["text"] and record.get("finish_reason") == "length" for record in records):
+            failed = "no text within one token, as of reasoning models; turn reasoning off at the server"
         if failed is not None:
             replies.reasons[failed] += 1
             continue

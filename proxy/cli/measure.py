@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,7 +16,9 @@ from proxy.cli.console import emit, progress, screen, show
 if TYPE_CHECKING:
     import pandas as pd
 
-    from extraction import Behaviour, Windows
+    from extraction import Behaviour, LanguageModel, Windows
+
+WINDOWS = 2000
 
 
 def measure(
@@ -30,13 +32,14 @@ def measure(
         str,
         typer.Option(
             help="predictive (what a state tells about the next token), sample-propagation (of the states themselves), "
-            "or a trained one: mine, infonce, smile, nwj."
+            "a trained one: mine, infonce, smile, nwj; or readings of the output, separated by commas: predictive-20, "
+            "output-20, output-2."
         ),
     ] = "predictive",
     option: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Option of a trained estimator; may be repeated.")
     ] = None,
-    windows: Annotated[int, typer.Option(min=2, help="Windows of text to measure.")] = 2000,
+    windows: Annotated[int, typer.Option(min=2, help="Windows of text to measure.")] = WINDOWS,
     tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per window.")] = None,
     column: Annotated[str | None, typer.Option(help="Column of the text, where the corpus is a table.")] = None,
     revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
@@ -66,6 +69,37 @@ def measure(
     ] = 2.0,
     spill_dir: Annotated[Path | None, typer.Option(help="Folder to spill to; default the temporary one.")] = None,
     spill_gb: Annotated[float, typer.Option(min=0, help="Most that may be spilled, in GB.")] = 50.0,
+    base_url: Annotated[
+        str | None, typer.Option(help="Server of a model behind an API, whose output is then measured.")
+    ] = None,
+    key_env: Annotated[str, typer.Option(help="Environment variable that holds the API key.")] = "OPENAI_API_KEY",
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            help="Tokenizer of a model behind an API: hub id, folder, .gguf, bundled name, tiktoken:ENCODING."
+        ),
+    ] = None,
+    ask: Annotated[
+        str,
+        typer.Option(help="auto, completions-logprobs, chat-logprobs, completions-samples or chat-samples (API)."),
+    ] = "auto",
+    samples: Annotated[int, typer.Option(min=2, help="Samples per text where an API gives no logprobs.")] = 8,
+    neutral: Annotated[
+        str, typer.Option(help="Text of the neutral first token for completions: auto, none or a text (API).")
+    ] = "auto",
+    log: Annotated[Path | None, typer.Option(help="Where replies of an API are kept, for all corpora.")] = None,
+    prices: Annotated[
+        Path | None, typer.Option(help='JSON: {"MODEL": {"input": 2.5, "output": 10}}, per million tokens (API).')
+    ] = None,
+    max_cost: Annotated[float | None, typer.Option(help="Most that may be billed for the log (API).")] = None,
+    max_calls: Annotated[
+        int, typer.Option(min=1, help="Most calls per corpus; fewer windows keep to it (API).")
+    ] = 2500,
+    concurrency: Annotated[int, typer.Option(help="Most calls at once (API).")] = 8,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be asked and cost (API).")] = False,
+    beside: Annotated[
+        Path | None, typer.Option(help="Emergence table whose output rows are printed beside these.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print every row as JSON on stdout.")] = False,
 ) -> None:
     """Measure macro, micro and emergence of every block at every position, in bits.
@@ -76,6 +110,10 @@ def measure(
     Example: `emergence measure gpt2-2m gemma-2m --corpus python-docs --controls --out emergence.parquet`
 
     `--behaviour FILE` also runs the head, and writes its likelihoods, entropies and accuracy by shots.
+
+    A model behind an API, and the same readings of open models:
+    `emergence measure gpt-4o-mini --base-url https://api.openai.com/v1 --corpus python-docs --controls`
+    `emergence measure gpt2-2m --corpus python-docs --estimator predictive-20,output-20,output-2`
 
     With the paper's estimator, in a small budget:
     `emergence measure gpt2-30k --corpus color --windows 500 --estimator mine --option preset=paper --option epochs=50`
@@ -89,12 +127,29 @@ def measure(
     from extraction.models.names import distinct_models
     from extraction.tables import check_table_path, write_table
     from proxy.measurement.controls import summary, varying, with_controls
+    from proxy.measurement.output import is_output
     from proxy.measurement.table import measure as measure_model
     from proxy.schemas import EMERGENCE
 
     for path in (out, behaviour):
         if path is not None:
             check_table_path(path)
+    readings = [] if estimator == "predictive" else estimator.split(",")
+    if base_url is not None:
+        from proxy.cli.measure_closed import ClosedOptions, measure_closed_models
+
+        if twin or controls:
+            _remark("A model behind an API has no random-weights twin; shuffled windows are the control that it has.")
+        given = ClosedOptions(
+            base_url=base_url, key_env=key_env, tokenizer=tokenizer, ask=ask, samples=samples, neutral=neutral, log=log,
+            prices=prices, max_cost=max_cost, max_calls=max_calls, concurrency=concurrency, dry_run=dry_run,
+        )  # fmt: skip
+        measure_closed_models(
+            models, corpus, given, names=readings, windows=None if windows == WINDOWS else windows, tokens=tokens,
+            column=column, seed=seed, shuffled=shuffled, controls=controls, out=out, beside=beside, as_json=as_json,
+        )  # fmt: skip
+        return
+    output = bool(readings) and all(map(is_output, readings))
     options = parse_options(option or [])
     if options and estimator in ("predictive", "sample-propagation"):
         raise InputError("--option is for trained estimators; name one by --estimator, such as mine.")
@@ -119,6 +174,12 @@ def measure(
                     f"{model.name}: {len(chosen.dropped)} entities are not single tokens here and were left out: "
                     f"{', '.join(chosen.dropped)}"
                 )
+            if output:
+                tables += _of_output(
+                    model, corpus, readings, windows, tokens, column, seed,
+                    twin=twin, shuffled=shuffled, controls=controls,
+                )  # fmt: skip
+                continue
             cases = {"": (model, chosen)}
             cases |= {"twin": (random_twin(model, seed=seed), chosen)} if twin or controls else {}
             cases |= {"shuffled": (model, chosen.shuffled(seed))} if shuffled or controls else {}
@@ -143,7 +204,12 @@ def measure(
     if behaviour is not None:
         write_table(pd.concat(said, ignore_index=True), behaviour)
         _remark(f"Wrote {sum(map(len, said))} rows to {behaviour}")
-    if not as_json:
+    if output and not as_json:
+        from extraction.tables import read_table
+        from proxy.cli.measure_closed import show_output
+
+        show_output(table, None if beside is None else read_table(beside, EMERGENCE))
+    elif not as_json:
         shown, above = varying(summary(table))
         show(shown, f"E at the highest block, {estimator}, bits")
         told_above = "; ".join(f"{name} {value if value != '' else 'none'}" for name, value in above.items())
@@ -185,6 +251,37 @@ def _each_kept(models: list[str], tables: list[pd.DataFrame], out: Path | None) 
 
             write_table(pd.concat(tables[:known], ignore_index=True), beside, EMERGENCE)
             _remark(state())
+
+
+def _of_output(
+    model: LanguageModel,
+    corpus: str,
+    names: list[str],
+    windows: int,
+    tokens: int | None,
+    column: str | None,
+    seed: int,
+    *,
+    twin: bool,
+    shuffled: bool,
+    controls: bool,
+) -> list[pd.DataFrame]:
+    """Output rows of a model and of its controls."""
+    from extraction import random_twin
+    from proxy.measurement.controls import with_controls
+    from proxy.measurement.output import corpus_contexts, measure_output
+
+    how: dict[str, Any] = {"tokens": tokens, "count": windows, "seed": seed, "column": column}
+    contexts = corpus_contexts(corpus, model.tokenizer, **how)
+    found = [measure_output(model, contexts, names, seed=seed)]
+    if twin or controls:
+        found.append(measure_output(random_twin(model, seed=seed), contexts, names, seed=seed))
+    if shuffled or controls:
+        mixed = corpus_contexts(corpus, model.tokenizer, shuffled=True, **how)
+        found.append(measure_output(model, mixed, names, seed=seed))
+    if controls:
+        found[0] = with_controls(found[0], twin=found[1], shuffled=found[2])
+    return found
 
 
 def _remark(text: str) -> None:

@@ -88,7 +88,7 @@ class NextTokenData:
         true: (N, T) symbol that followed.
         vocabulary: number of symbols.
         symbol_bytes: (N,) bytes of the symbol that follows each window.
-        asked: way of asking; ``head`` for an open model's own.
+        asked: way of asking; ``weights`` for an open model's own.
         prefix: what stood before every window and lone token; empty if nothing.
         flags: what a reader must know.
         keep: (N,) windows whose replies are complete.
@@ -346,7 +346,7 @@ def open_output(
         alone = _run([[*front, token] for token in contexts.alone.tolist()], model)
         true, vocabulary = contexts.ids[:, 1:], model.vocabulary
         lengths = np.array([len(row[-1].encode()) for row in contexts.following])
-        asked, shown_prefix = "head", _decoded(model.tokenizer, front)
+        asked, shown_prefix = "weights", _decoded(model.tokenizer, front)
     else:
         macro = _run([_chat_ids(model, instruction + text) for text in contexts.texts], model)
         alone = _run([_chat_ids(model, instruction + text) for text in contexts.alone_texts], model)
@@ -354,7 +354,7 @@ def open_output(
         macro, alone = _as_text(macro, model, symbols), _as_text(alone, model, symbols)
         true = symbols.following(contexts)
         vocabulary, lengths = symbols.count, symbols.bytes_of(true[:, -1])
-        asked, shown_prefix = "chat-head", ""
+        asked, shown_prefix = "weights-chat", ""
     return NextTokenData(macro, alone, true, vocabulary, lengths, asked, shown_prefix)
 
 

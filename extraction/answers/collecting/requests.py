@@ -88,7 +88,7 @@ class Collector:
         # A probe at temperature 0, or without logprobs or stops, says nothing of what another one would find.
         asked = [self.sampling.temperature, self.sampling.logprobs, endpoint or list(first), samples > 1]
         asked += [bool(self.sampling.stop), bool(self.sampling.system)]
-        asked += ["whole"] if self.sampling.whole else []
+        asked += [True] if self.sampling.whole else []
         place = hashlib.sha256(json.dumps([api.base_url, self.model, asked]).encode()).hexdigest()[:16]
         if place in self.log.capabilities:
             known = dict(self.log.capabilities[place])

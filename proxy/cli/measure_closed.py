@@ -1,0 +1,174 @@
+"""`emergence measure NAME --base-url URL`: a model behind an API, from what it says next."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from proxy.cli.console import emit, progress, screen, show
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OUTPUT_SHOWN = {
+    "model": "model",
+    "corpus": "corpus",
+    "estimator": "estimator",
+    "asked": "asked",
+    "macro_bits": "macro",
+    "micro_bits": "micro",
+    "ie_bits": "E",
+    "ie_std_error": "std error",
+    "shuffled_ie_bits": "shuffled",
+    "twin_ie_bits": "twin",
+    "flags": "flags",
+}
+MOST_WINDOWS = 500  # by default; 2,000 windows would be ten thousand calls
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosedOptions:
+    """What the command line says of a model behind an API; see the help of `emergence measure`."""
+
+    base_url: str
+    key_env: str
+    tokenizer: str | None
+    ask: str
+    samples: int
+    neutral: str
+    log: Path | None
+    prices: Path | None
+    max_cost: float | None
+    max_calls: int
+    concurrency: int
+    dry_run: bool
+
+
+def measure_closed_models(
+    models: list[str],
+    corpus: str,
+    given: ClosedOptions,
+    *,
+    names: list[str],
+    windows: int | None,
+    tokens: int | None,
+    column: str | None,
+    seed: int,
+    shuffled: bool,
+    controls: bool,
+    out: Path | None,
+    beside: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure each model, and print it beside the output rows of the table `beside`.
+
+    Raises:
+        InputError: if something given cannot be used.
+    """
+    import pandas as pd
+
+    from extraction import Budget, Limits, Server
+    from extraction.answers.collecting.budget import read_prices
+    from extraction.models.tokenizers import tokenizer_of_closed
+    from extraction.tables import read_table
+    from proxy.measurement.api import affordable, bill, measure_closed, open_api
+    from proxy.measurement.controls import with_controls
+    from proxy.measurement.output import check_names, corpus_contexts
+    from proxy.schemas import EMERGENCE
+
+    check_names(names)
+    others = None if beside is None else read_table(beside, EMERGENCE)
+    tables: list[pd.DataFrame] = []
+    for model in models:
+        tokenizer, own, called = tokenizer_of_closed(model, given.tokenizer)
+        input_price, output_price = (None, None) if given.prices is None else read_prices(given.prices, model)
+        budget = Budget(input_price, output_price, given.max_cost)
+        log = given.log or log_of(model, given.base_url, out)
+        closed = open_api(
+            model, Server(given.base_url, given.key_env), tokenizer, log=log, own_tokenizer=own, way=given.ask,
+            samples=given.samples, neutral=given.neutral, limits=Limits(given.concurrency), budget=budget,
+        )  # fmt: skip
+        _say(f"{model} is asked by {closed.asking.name}; windows are cut by {called}; replies are kept in {log}")
+        found: list[pd.DataFrame] = []
+        for control in (False, True) if shuffled or controls else (False,):
+            contexts = corpus_contexts(
+                corpus, tokenizer, tokens=tokens, count=windows or MOST_WINDOWS, seed=seed, shuffled=control,
+                column=column,
+            )  # fmt: skip
+            drawn = len(contexts.ids)
+            contexts = affordable(contexts, closed.asking, given.max_calls, seed=seed)
+            if contexts.dropped:
+                _say(f"{contexts.dropped} windows cannot be cut at whole characters and are left out")
+            if len(contexts.ids) < drawn:
+                _say(f"{len(contexts.ids)} of {drawn} windows are asked for, to keep to {given.max_calls} calls")
+            if given.dry_run:
+                _say_bill(bill(closed, contexts), contexts.corpus, as_json=as_json)
+                continue
+            with progress(f"Asking {model} on {contexts.corpus}") as told:
+                found.append(measure_closed(closed, contexts, names, seed=seed, progress=told, on_notice=_say))
+        if controls and found:
+            found[0] = with_controls(found[0], shuffled=found[1])
+        tables += found
+        if not given.dry_run:
+            cost = "" if budget.spent is None else f", which cost {budget.spent:.4f}"
+            _say(
+                f"This run was billed {budget.prompt_tokens} prompt and {budget.completion_tokens} answer tokens{cost}"
+            )
+    if given.dry_run:
+        return
+    table = pd.concat(tables, ignore_index=True)
+    if not as_json:
+        show_output(table, others)
+    if out is not None or as_json:
+        emit(table, out, as_json=as_json, schema=EMERGENCE)
+
+
+def show_output(table: pd.DataFrame, others: pd.DataFrame | None = None) -> None:
+    """Print output rows, beside those of `others` on the same corpora that were read in the same way."""
+    import pandas as pd
+
+    from estimators.contracts.conventions import SHUFFLED
+
+    rows = table
+    if others is not None and "asked" in others.columns:
+        corpora = set(table["corpus"]) | {f"{corpus}{SHUFFLED}" for corpus in table["corpus"]}
+        same = (
+            others["estimator"].isin(set(table["estimator"])) & others["corpus"].isin(corpora) & (others["layer"] < 0)
+        )
+        if not same.any():
+            _say("The table beside it has no output rows of the same corpus and estimator.")
+        rows = pd.concat([table, others[same]], ignore_index=True)
+    rows = rows.sort_values(["estimator", "corpus", "model"], ignore_index=True)
+    show(rows[list(OUTPUT_SHOWN)].rename(columns=OUTPUT_SHOWN), "Emergence of the output, last position, bits")
+
+
+def log_of(model: str, base_url: str, out: Path | None) -> Path:
+    """Where the replies of a model at a server are kept: beside the table, the same file for every corpus.
+
+    >>> log_of("org/m", "http://127.0.0.1:8000/v1", Path("results/a.parquet")).as_posix()
+    'results/org_m.127.0.0.1_8000.next-tokens.log.jsonl'
+    """
+    host = urlsplit(base_url).netloc.rsplit("@", 1)[-1]
+    name = ".".join(re.sub(r"[^\w.-]+", "_", part) for part in (model, host))
+    return (out.parent if out is not None else Path()) / f"{name}.next-tokens.log.jsonl"
+
+
+def _say(text: str) -> None:
+    screen.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _say_bill(bill: dict[str, float | None], corpus: str, *, as_json: bool) -> None:
+    import json
+
+    if as_json:
+        sys.stdout.write(json.dumps({"corpus": corpus, **bill}) + "\n")
+        return
+    cost = "" if bill["cost"] is None else f", costing about {bill['cost']:.4f}"
+    sys.stdout.write(
+        f"{corpus}: {bill['calls']} calls for {bill['answers']} answers: about {bill['prompt_tokens']} prompt tokens "
+        f"and {bill['answer_tokens']} answer tokens{cost}. No window was asked.\n"
+    )
