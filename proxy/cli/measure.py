@@ -273,15 +273,15 @@ def _of_output(
 
     how: dict[str, Any] = {"tokens": tokens, "count": windows, "seed": seed, "column": column}
     contexts = corpus_contexts(corpus, model.tokenizer, **how)
-    found = [measure_output(model, contexts, names, seed=seed)]
+    found = {"": measure_output(model, contexts, names, seed=seed)}
     if twin or controls:
-        found.append(measure_output(random_twin(model, seed=seed), contexts, names, seed=seed))
+        found["twin"] = measure_output(random_twin(model, seed=seed), contexts, names, seed=seed)
     if shuffled or controls:
         mixed = corpus_contexts(corpus, model.tokenizer, shuffled=True, **how)
-        found.append(measure_output(model, mixed, names, seed=seed))
+        found["shuffled"] = measure_output(model, mixed, names, seed=seed)
     if controls:
-        found[0] = with_controls(found[0], twin=found[1], shuffled=found[2])
-    return found
+        found[""] = with_controls(found[""], twin=found["twin"], shuffled=found["shuffled"])
+    return [found[case] for case, asked in (("", True), ("twin", twin), ("shuffled", shuffled)) if asked]
 
 
 def _remark(text: str) -> None:

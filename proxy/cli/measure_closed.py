@@ -112,7 +112,7 @@ def measure_closed_models(
                 found.append(measure_closed(closed, contexts, names, seed=seed, progress=told, on_notice=_say))
         if controls and found:
             found[0] = with_controls(found[0], shuffled=found[1])
-        tables += found
+        tables += found if shuffled else found[:1]
         if not given.dry_run:
             cost = "" if budget.spent is None else f", which cost {budget.spent:.4f}"
             _say(
