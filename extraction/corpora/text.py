@@ -266,5 +266,5 @@ def _text_column(columns: list[Any], source: str, column: str | None) -> Any:
             return name
     raise InputError(
         f"{source} has no column {' or '.join(wanted)}; it has {', '.join(map(str, columns)) or 'none'}. "
-        "Name the one with the text."
+        "Name the one with the text (--column, or column in a sweep)."
     )
