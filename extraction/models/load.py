@@ -20,7 +20,9 @@ from extraction.models.devices import (
     quiet,
     where_ids_go_in,
 )
+from extraction.models.gguf_files import is_gguf, read_header
 from extraction.models.names import bundled, resolve_model
+from extraction.versions import content_hash
 
 NO_LIMIT = 2**31 - 1  # context of models without a longest input, such as Mamba
 
@@ -33,7 +35,7 @@ class LanguageModel:
         model: the transformers model, in evaluation mode.
         tokenizer: its fast tokenizer.
         name: what tables call it: the bundled name, the folder's own name, or the id on the hub.
-        revision: commit or branch on the hub; None for bundled and local models.
+        revision: commit or branch on the hub, sha256 of a GGUF file; None for bundled models and folders.
         family: name of the bundled family, else the model type of the configuration.
         parameters: number of weights, tied ones once.
         blocks: the blocks l = 0 ... L-1 that the residual stream passes.
@@ -79,10 +81,11 @@ def load_model(
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
 ) -> LanguageModel:
-    """Load a bundled model, a local folder or a model of the hub.
+    """Load a bundled model, a local folder or GGUF file, or a model of the hub.
 
     Args:
-        name: name of a bundled model, path of a folder, or id on the hub.
+        name: name of a bundled model, path of a folder or of a .gguf file (its weights become plain numbers), or id on
+            the hub.
         revision: branch, tag or commit on the hub.
         dtype: a torch floating type such as ``bfloat16``; ``auto`` is float32 on CPU, where half precision gains
             nothing, and the checkpoint's own type elsewhere.
@@ -107,12 +110,16 @@ def load_model(
     name, where, family = source.display_name, source.location, source.family
     place = chosen_device(device)
     options: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
+    file = source.path if is_gguf(source.path) else None
+    if file is not None:
+        read_header(file)
+        where, options = str(file.parent), {"gguf_file": file.name}
     with quiet():
         config = _config(name, where, options)
         tokenizer = _tokenizer(name, where, options)
-        weights = dict(
-            options, use_safetensors=None if allow_pickle else True, dtype=chosen_dtype(dtype, place, quantization)
-        )
+        weights = dict(options, dtype=chosen_dtype(dtype, place, quantization))
+        if file is None:
+            weights["use_safetensors"] = None if allow_pickle else True
         if attention is not None:
             weights["attn_implementation"] = attention
         if quantization is not None:
@@ -131,6 +138,8 @@ def load_model(
             ) from error
         except Exception as error:  # transformers checks little: files of odd content fail anywhere in it
             raise _worded(name, where, error, weights=True) from error
+    if file is not None:
+        _forget_quantization(model)
     if missing := sorted(loaded["missing_keys"]):
         raise InputError(
             f"The checkpoint of {name} lacks {len(missing)} weights, such as {missing[0]}, which would be random; give "
@@ -152,7 +161,7 @@ def load_model(
         model=model,
         tokenizer=tokenizer,
         name=name,
-        revision=(getattr(config, "_commit_hash", None) or revision) if family is None else None,
+        revision=content_hash(file) if file else _commit(config, revision) if family is None else None,
         family=family or str(config.model_type),
         parameters=int(model.num_parameters()),
         blocks=blocks,
@@ -163,6 +172,19 @@ def load_model(
         prefix=added_prefix(tokenizer),
         path=source.path if source.kind == "disk" else None,
     )
+
+
+def _commit(config: Any, revision: str | None) -> str | None:
+    commit: str | None = getattr(config, "_commit_hash", None)
+    return commit or revision
+
+
+def _forget_quantization(model: Any) -> None:
+    """Take the marks off a model that was read from a GGUF file: its weights are plain numbers again."""
+    model.hf_quantizer = None
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
 
 
 def added_prefix(tokenizer: Any) -> tuple[int, ...]:
@@ -186,7 +208,7 @@ def _config(name: str, where: str, options: dict[str, Any]) -> Any:
         config: Any = AutoConfig.from_pretrained(where, **options)
     except Exception as error:  # whatever stands in a config.json
         raise _worded(name, where, error) from error
-    remote = options["trust_remote_code"] and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    remote = options.get("trust_remote_code") and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
     known = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     # Families like BERT are encoders unless they say otherwise; some decoders say they are none, and are run to see.
     both_ways = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
@@ -223,6 +245,8 @@ def _tokenizer(name: str, where: str, options: dict[str, Any]) -> Any:
 def _worded(name: str, where: str, error: Exception, *, weights: bool = False) -> InputError:
     """Word a failure of from_pretrained for a person."""
     text = str(error)
+    if "GGUF" in text and "not supported" in text:
+        return InputError(f"{name} is of an architecture that transformers cannot read from GGUF: {first_line(error)}")
     if "trust_remote_code" in text:
         return InputError(f"{name} comes with its own code; read it, then allow it by trust_remote_code.")
     if "couldn't connect" in text or "offline mode" in text or "Max retries" in text:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from estimators.base import InputError
 from extraction import reference_models
+from extraction.models.gguf_files import ENDING
 from extraction.versions import COMMIT, HUB_ID, content_hash, hub_commit, text_hash
 
 # A name of this form is a bundled model or a slip of the pen; those on the hub have an owner before a slash.
@@ -63,7 +64,9 @@ def resolve_model(name: str | os.PathLike[str]) -> ModelSource:
             raise InputError(f"The folder {text} holds no config.json; give the folder that save_pretrained wrote.")
         return ModelSource("disk", os.path.basename(place), Path(place).resolve())
     if os.path.isfile(place):
-        raise InputError(f"{text} is a file; give the folder that holds the model's config.json.")
+        if not place.lower().endswith(ENDING):
+            raise InputError(f"{text} is a file; give a .gguf file, or the folder that holds the model's config.json.")
+        return ModelSource("disk", Path(place).stem, Path(place).resolve())
     if not HUB_ID.fullmatch(text):
         raise InputError(
             f"No model folder at {text!r}, and no id on the hub looks like that; check the path. {bundled(text)}"
@@ -121,6 +124,8 @@ def same_model(name: str, other: str) -> bool:
 def _written(name: str) -> str:
     """Return the name that tables give a model today; earlier ones hold folders as they were typed."""
     place = os.path.abspath(os.path.expanduser(name))
+    if name.lower().endswith(ENDING):
+        return Path(place).stem
     is_path = name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1 or os.path.isdir(place)
     return os.path.basename(place) if is_path else name
 

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from extraction.models.gguf_files import is_gguf, read_header
 from extraction.models.names import resolve_model
 from extraction.versions import cached_model, hub_parameters
 from proxy.sweeps.config import Model
@@ -42,6 +43,9 @@ def count_parameters(model: Model) -> int | None:
     if model.parameters is not None:
         return model.parameters
     folder = _folder(model)
+    if is_gguf(folder):
+        assert folder is not None  # noqa: S101  # for the type checker
+        return read_header(folder).parameters
     counted = hub_parameters(model.id, model.revision) if folder is None else _counted(folder)
     if counted is not None:
         return counted
@@ -55,7 +59,12 @@ def count_parameters(model: Model) -> int | None:
 def shape(model: Model) -> Shape:
     """Return blocks and width from the model's config, or guess them from its size as such models are built."""
     folder = _folder(model)
-    if folder is not None:
+    if is_gguf(folder):
+        assert folder is not None  # noqa: S101  # for the type checker
+        header = read_header(folder)
+        if header.blocks and header.width:
+            return Shape(header.blocks, header.width)
+    elif folder is not None:
         config = _config(folder)
         blocks, width = _first(config, "num_hidden_layers", "n_layer"), _first(config, "hidden_size", "n_embd")
         if blocks and width:
