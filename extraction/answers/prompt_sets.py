@@ -97,17 +97,10 @@ def check_prompts(frame: pd.DataFrame, source: str = "the table") -> pd.DataFram
 
 def _prompt(value: object, number: int, source: str) -> str | None:
     try:
-        prompt = as_prompt(value)
-        if prompt is not None:
-            prompt.encode()
-        return prompt
+        return as_prompt(value)
     except NotTextError as error:
         raise InputError(
             f"Prompt {number} of {source} is {error}; give a text, or messages with role and content."
-        ) from None
-    except UnicodeEncodeError:
-        raise InputError(
-            f"Prompt {number} of {source} holds half of a character (a lone surrogate); mend it."
         ) from None
 
 

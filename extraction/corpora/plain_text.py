@@ -34,7 +34,7 @@ def as_text(value: object) -> str | None:
     """
     value = unwrapped(value)
     if value is None or isinstance(value, str):
-        return None if value is None else whole_characters(value)
+        return value
     if isinstance(value, Mapping):
         return content_text(value)
     if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
@@ -64,7 +64,7 @@ def text_at(value: object, where: str) -> str | None:
 
 
 def unwrapped(value: object) -> object:
-    """Arrays as lists, bytes as text, what stands for a missing value as None.
+    """Arrays as lists, bytes as text, what stands for a missing value as None, halves of characters replaced.
 
     Raises:
         NotTextError: if bytes are not UTF-8.
@@ -82,7 +82,7 @@ def unwrapped(value: object) -> object:
         value = value.tolist()
     if value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value):
         return None
-    return list(value) if isinstance(value, tuple) else value
+    return whole_characters(list(value) if isinstance(value, tuple) else value)
 
 
 def content_text(message: Mapping[str, Any]) -> str:

@@ -104,9 +104,10 @@ def test_what_is_no_prompt_is_refused_by_row(what):
         check_prompts(frame)
 
 
-def test_half_a_character_is_refused_by_row():
-    with pytest.raises(InputError, match="Prompt 1 of the table holds half of a character"):
-        check_prompts(pd.DataFrame({"prompt": pd.Series(["\ud83d"], dtype=object)}))
+def test_halves_of_characters_are_replaced_in_texts_and_messages():
+    talk = [TALK[0], {"role": "user", "content": "a \ud83d b"}]
+    found = check_prompts(pd.DataFrame({"prompt": pd.Series(["a \ud83d b", talk], dtype=object)}))["prompt"].tolist()
+    assert found == ["a \ufffd b", json.dumps([TALK[0], {"role": "user", "content": "a \ufffd b"}], ensure_ascii=False)]
 
 
 def test_answers_as_bytes_or_messages_are_read_and_others_refused_by_row(tmp_path):

@@ -69,8 +69,9 @@ def test_one_odd_reply_costs_its_own_answer_and_no_rerun(tmp_path):
 def test_a_count_in_an_older_log_that_fits_no_table_is_unknown(tmp_path):
     out = tmp_path / "a.parquet"
     ask(out, good, 1)
-    lines = log_path(out).read_text().replace('"completion_tokens": 3', '"completion_tokens": ' + "1" + "0" * 30)
-    log_path(out).write_text(lines)
+    records = [json.loads(line) for line in log_path(out).read_text().splitlines()]
+    old = [{**record, "version": 1, "completion_tokens": 10**30} for record in records if "text" in record]
+    log_path(out).write_text("".join(json.dumps(record) + "\n" for record in old))
     assert ask(out, good, 1)["completion_tokens"].isna().all()
 
 
