@@ -178,6 +178,8 @@ def _batched(texts: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]
         yield batch
 
 
+# pyarrow.dataset reads folders of tables too, but asks for one schema of all files where here each may have its own text
+# column, knows no .txt, and does not name the line or byte that is wrong.
 def _file(path: Path, column: str | None) -> Iterator[str]:
     if path.suffix == ".jsonl":
         yield from _json_lines(path, column)
@@ -208,17 +210,26 @@ def _is_other_json(path: Path, column: str | None) -> bool:
 
 def _table(path: Path, column: str | None) -> Iterator[str]:
     try:
-        row = 0
-        for frame in _frames(path):
-            for value in frame[_text_column(list(frame.columns), str(path), column)]:
-                row += 1
-                text = text_at(value, f"Row {row} of {path}")
-                if text is not None:
-                    yield text
+        values = (
+            value for frame in _frames(path) for value in frame[_text_column(list(frame.columns), str(path), column)]
+        )
+        yield from _texts(values, str(path))
     except InputError:
         raise
     except (ValueError, MemoryError) as error:
         raise InputError(f"{path} could not be read as a table: {str(error).splitlines()[0].rstrip('.')}.") from error
+
+
+def _texts(values: Iterable[object], source: str) -> Iterator[str]:
+    """Yield the texts of the rows of `source` that hold one.
+
+    Raises:
+        InputError: if a row holds something that is no text; names the row.
+    """
+    for row, value in enumerate(values, start=1):
+        text = text_at(value, f"Row {row} of {source}")
+        if text is not None:
+            yield text
 
 
 def _frames(path: Path) -> Iterator[pd.DataFrame]:
@@ -235,13 +246,8 @@ def _parquet(path: Path, column: str | None) -> Iterator[str]:
     try:
         file = pq.ParquetFile(path)
         name = _text_column(file.schema_arrow.names, str(path), column)
-        row = 0
-        for batch in file.iter_batches(columns=[name]):
-            for value in batch.column(0).to_pylist():
-                row += 1
-                text = text_at(value, f"Row {row} of {path}")
-                if text is not None:
-                    yield text
+        batches = file.iter_batches(columns=[name])
+        yield from _texts((value for batch in batches for value in batch.column(0).to_pylist()), str(path))
     except InputError:
         raise
     except (OSError, ValueError, TypeError, KeyError, ArithmeticError) as error:
