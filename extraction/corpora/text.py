@@ -178,8 +178,8 @@ def _batched(texts: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]
         yield batch
 
 
-# pyarrow.dataset reads folders of tables too, but asks for one schema of all files where here each may have a text column
-# of its own, knows no .txt, and does not name the line or byte that is wrong.
+# pyarrow.dataset reads folders of tables too, but asks for one schema of all files, where here each may have a text
+# column of its own; it knows no .txt, and does not name the line or byte that is wrong.
 def _file(path: Path, column: str | None) -> Iterator[str]:
     if path.suffix == ".jsonl":
         yield from _json_lines(path, column)
