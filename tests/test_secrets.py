@@ -117,7 +117,7 @@ def test_no_message_shows_a_secret_of_an_option(tmp_path: Path, arguments: tuple
 
     for name, secret in IN_ENVIRONMENT.items():
         monkeypatch.setenv(name, secret)
-    monkeypatch.setattr("proxy.sweeps.store.storage.PATIENCE", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("proxy.sweeps.store.storage.PAUSES", (0.0, 0.0, 0.0))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results").mkdir()
     monkeypatch.setattr("sys.argv", ["emergence", *arguments])
