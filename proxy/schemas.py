@@ -59,7 +59,7 @@ WINDOWS = Schema(
     required=("layer", "resolution", "window", "share", "ie_bits"),
 )
 
-# One row per reference model. Feature columns start with small., behaviour. or meta.; missing is null, never 0.
+# One row per reference model. Feature columns start with small., behaviour., words. or meta.; missing is null, never 0.
 REFERENCES = Schema(
     name="reference",
     version=1,

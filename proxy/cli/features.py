@@ -26,7 +26,7 @@ def features(
     seed: Annotated[int, typer.Option(help="Governs windows and noise.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
-    """Turn answers into features, one row per model: what readers see in them, and how they behave.
+    """Turn answers into features, one row per model: what readers see in them, how they behave, their words.
 
     Takes responses tables, tables with model, prompt_id and output columns, AlpacaEval's JSON and data sets of the hub.
 
@@ -63,7 +63,11 @@ def features(
     remarks = frame.attrs["remarks"]
     if peaks is not None:
         frame = join_target(frame, peaks)
-    emit(frame, out, as_json=as_json, schema=REFERENCES if peaks is not None else None)
+    shown = frame
+    if out is None and not as_json:  # a screen has no room for thousands of words
+        shown = frame[[name for name in frame.columns if not name.startswith("words.")]]
+        screen.print(f"Not shown: {len(frame.columns) - len(shown.columns)} words.*; --out keeps them.", markup=False)
+    emit(shown, out, as_json=as_json, schema=REFERENCES if peaks is not None else None)
     for remark in remarks:
         screen.print(f"Left empty: {remark}", style="red", markup=False, highlight=False, soft_wrap=True)
     if remarks:

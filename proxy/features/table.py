@@ -1,4 +1,4 @@
-"""One row of features per model, from its answers alone: what readers see in them, and how they behave."""
+"""One row of features per model, from its answers alone: what readers see in them, how they behave, their words."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from extraction.models.names import same_model
 from extraction.tables import RESPONSES
 from proxy.features.behaviour import accuracy_by_shots, behaviour_features
 from proxy.features.readers import RESOLUTIONS, Reader, read_features
+from proxy.features.words import word_features
 from proxy.schemas import REFERENCES
 
 if TYPE_CHECKING:
@@ -40,10 +41,11 @@ def compute_features(
         progress: called with the number of models times readers done.
 
     Returns:
-        Columns ``model``, ``small.<reader>.<name>`` (bits) and ``behaviour.<name>``; null where the answers do not
-        show it, a model has fewer than 10 usable answers, or a reader cannot read it: ``attrs["remarks"]`` says why.
-        Where prompts were lists, ``shots.<n>`` is the accuracy after n entities, to be looked at: proxies learn from
-        its steadier summaries among the behaviour.
+        Columns ``model``, ``small.<reader>.<name>`` (bits), ``behaviour.<name>`` and ``words.<word>`` (log odds that an
+        answer holds one of a fixed list of words, see `proxy.features.words`); null where the answers do not show it, a
+        model has fewer than 10 usable answers, or a reader cannot read it: ``attrs["remarks"]`` says why. Where prompts
+        were lists, ``shots.<n>`` is the accuracy after n entities, to be looked at: proxies learn from its steadier
+        summaries among the behaviour.
 
     Raises:
         InputError: if no model can be read, two readers have the same name, or logprobs are malformed.
@@ -91,6 +93,7 @@ def compute_features(
             own = responses[responses["model"] == model]
             found_behaviour = behaviour_features(own)
             rows[place] |= {f"behaviour.{key}": value for key, value in found_behaviour.items()}
+            rows[place] |= {f"words.{key}": value for key, value in word_features(own).items()}
             by_shots[place] = accuracy_by_shots(own)
         if progress is not None and not readers:
             progress(place + 1, total)

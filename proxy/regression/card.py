@@ -39,6 +39,7 @@ def card(proxy: ProxyRecord) -> str:
     picks = proxy.validation["chosen"].value_counts()
     truth = proxy.validation["truth"].astype(float)
     outputs = proxy.mode == "outputs"
+    words = sum(name.startswith("words.") for name in proxy.features)
     target = printable(proxy.target).replace("`", "'").replace("\n", " ")
     left_out = "nothing of the model itself" if proxy.unit == "model" else f"no other model of its {proxy.unit}"
     lines = [
@@ -97,7 +98,10 @@ def card(proxy: ProxyRecord) -> str:
         "",
         "## Features",
         "",
-        *[f"- `{name}`" for name in proxy.features],
+        f"In use: {', '.join(kind or 'all' for kind in proxy.intervals.regressor.kinds_)}.",
+        "",
+        *[f"- `{name}`" for name in proxy.features if not name.startswith("words.")],
+        *([f"- {words} words and marks, `words.*`, listed in proxy.json"] if words else []),
         "",
     ]
     return "\n".join(lines)

@@ -145,17 +145,21 @@ def contributions(regressor: ProxyRegressor, X: pd.DataFrame) -> pd.DataFrame:
     """
     Z, families = regressor.standardised(X)
     full = regressor.eta(Z, families)
-    names = regressor.prepared_names()
+    columns: dict[str, list[int]] = {}
+    for place, name in enumerate(regressor.prepared_names()):
+        columns.setdefault(name, []).append(place)
     parts = {}
-    for name in dict.fromkeys(names):
-        without = Z.copy()
-        without[:, [i for i, other in enumerate(names) if other == name]] = 0.0
-        parts[name] = full - regressor.eta(without, families)
+    for name, own in columns.items():
+        kept = Z[:, own].copy()
+        Z[:, own] = 0.0
+        parts[name] = full - regressor.eta(Z, families)
+        Z[:, own] = kept
     return pd.DataFrame(parts, index=X.index)
 
 
 def _distances(a: Array, b: Array) -> Array:
-    return np.asarray(np.sqrt(np.mean((a[:, None, :] - b[None, :, :]) ** 2, axis=2)))
+    # row by row: all at once would take (m, n, p) numbers, gigabytes where features are words
+    return np.array([np.sqrt(np.mean((row - b) ** 2, axis=1)) for row in a])
 
 
 def _ratio(values: Array, largest: float) -> Array:

@@ -16,7 +16,7 @@ from proxy.schemas import REFERENCES
 Array = NDArray[np.float64]
 
 # What is known of the models to be estimated decides what may be learned from.
-PREFIXES = {"outputs": ("small.", "behaviour."), "scale": ("small.", "meta.")}
+PREFIXES = {"outputs": ("small.", "behaviour.", "words."), "scale": ("small.", "meta.")}
 SIZE = "meta.log_parameters"
 LARGEST = 1e100  # of a feature or target: sums of squares stay finite
 MOST_FEATURES = 2000  # with which a fit ends in seconds
@@ -65,7 +65,7 @@ def read_references(references: pd.DataFrame, *, target: str, groups: str | None
         raise InputError("Every reference row needs a model name; some are empty.")
     if target not in frame.columns:
         candidates = [
-            c for c in frame.columns if c not in ("model", "family") and not c.startswith(("small.", "behaviour."))
+            c for c in frame.columns if c not in ("model", "family") and not c.startswith(PREFIXES["outputs"])
         ]
         raise InputError(
             f"There is no target column {target}; the table has {', '.join(candidates) or 'no other column'}."
@@ -136,7 +136,9 @@ def numeric(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
                 "could not be computed: correct it, or leave it empty."
             )
         parts[name] = values
-    return pd.DataFrame(parts, index=frame.index)
+    if not parts:
+        return pd.DataFrame(index=frame.index)
+    return pd.DataFrame(np.column_stack([*parts.values()]), columns=list(parts), index=frame.index)
 
 
 def listed(names: Sequence[object], most: int = 6) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from proxy.regression.candidates import AVERAGED, CANDIDATES, Candidate, Rows
+from proxy.regression.candidates import AVERAGED, BY_COLUMN, CANDIDATES, Rows, rotated
 from proxy.regression.folds import fold_of
 from proxy.regression.links import Bounds, Link
 
@@ -25,8 +26,10 @@ TIE = 1.02  # times the least left-out loss, up to which a candidate counts as t
 class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """Median imputation with missing indicators, scaling, one candidate, link.
 
-    With ``candidate="auto"`` the candidate is chosen inside the rows given to `fit`: each is scored by leaving their
-    groups out, and the simplest wins among those within 2 % of the least loss.
+    With ``candidate="auto"`` two choices are made inside the rows given to `fit`, by leaving their groups out; the
+    simplest wins among those within 2 % of the least loss. First which kinds of features are used: each kind alone,
+    all but one, or all, by the loss of ridge regression. A kind is what stands before the first dot of a name, such as
+    ``behaviour``; names without a dot are of one kind. Then the candidate, on those kinds.
     Everything that sees a target is refitted for each group left out.
 
     Args:
@@ -42,7 +45,9 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     Attributes:
         chosen_: name of the candidate in use.
+        kinds_: the kinds of features in use.
         scores_: leave-group-out mean squared error of each candidate, on the link's scale ("auto" only).
+        kind_scores_: the same of ridge regression by the kinds used, joined by `` + `` (where there are several).
     """
 
     def __init__(
@@ -89,10 +94,16 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 _labels(families if families is not None else groups, len(target))[used],
                 self.link_,
             )
+            self.kinds_ = tuple(sorted(set(self._kind_of_column())))
+            if self.candidate == "auto":
+                self.kinds_ = self._choose_kinds(rows)
             self.chosen_ = self._choose(rows) if self.candidate == "auto" else self.candidate
             if self.chosen_ not in CANDIDATES:
                 raise ValueError(f"No candidate {self.chosen_!r}; there are auto, {', '.join(CANDIDATES)}.")
-            self.head_ = self._fitted(self.chosen_, rows)
+            part, basis = self._part(self.chosen_, rows)
+            self.head_ = CANDIDATES[self.chosen_]().fit(part)
+            if basis is not None:
+                self.head_.rotate_back(basis)
         return self
 
     def predict(self, X: ArrayLike) -> Array:
@@ -130,6 +141,9 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def prepared_names(self) -> list[str]:
         """Return the input feature behind each standardised column; indicators carry their feature's name."""
         check_is_fitted(self)
+        return self._prepared_names()
+
+    def _prepared_names(self) -> list[str]:
         names = list(getattr(self, "feature_names_in_", [f"x{i}" for i in range(self.n_features_in_)]))
         indicator = self.preparation_[0].indicator_
         marked = [] if indicator is None else indicator.features_
@@ -140,41 +154,65 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         without_size = self.size_column is None
         return [name for name in CANDIDATES if not (name == "log_parameters" and without_size)]
 
+    def _choose_kinds(self, rows: Rows) -> tuple[str, ...]:
+        self.kind_scores_: dict[str, float] = {}
+        if len(self.kinds_) < 2 or _nothing_to_choose_by(rows):
+            return self.kinds_
+        everything, own = self.kinds_, np.array(self._kind_of_column())
+        sets = {(kind,) for kind in everything} | {everything}
+        sets |= {tuple(kind for kind in everything if kind != left) for left in everything}
+        folds, target = fold_of(rows.groups), rows.link.forward(rows.y)
+        losses = {}
+        for kinds in sorted(sets, key=lambda kinds: (int(np.isin(own, kinds).sum()), kinds)):
+            columns = np.flatnonzero(np.isin(own, kinds))
+            part = rotated(replace(rows, Z=rows.Z[:, columns]))[0]
+            eta = np.empty(len(target))
+            for fold in np.unique(folds):
+                left = folds == fold
+                eta[left] = CANDIDATES["ridge"]().fit(part.take(~left)).eta(part.Z[left])
+            error = rows.link.forward(rows.link.inverse(eta)) - target
+            losses[kinds] = float(np.average(error**2, weights=rows.weights))
+        self.kind_scores_ = {" + ".join(kinds): loss for kinds, loss in losses.items()}
+        return next(kinds for kinds, loss in losses.items() if loss <= TIE * min(losses.values()))
+
     def _choose(self, rows: Rows) -> str:
         self.scores_: dict[str, float] = {}
+        if _nothing_to_choose_by(rows):
+            return "mean"
         folds = fold_of(rows.groups)
-        if len(np.unique(folds)) < 3 or np.ptp(rows.y) <= 1e-12 * np.abs(rows.y).max():
-            return "mean"  # nothing to choose by
         names = self.candidates()
         etas = {name: np.empty(len(rows.y)) for name in names}
+        parts = {name: self._part(name, rows)[0] for name in names}
         for fold in np.unique(folds):
             left = folds == fold
-            kept = rows.take(~left)
             for name in names:
                 if name == "average":  # of heads that are fitted already
                     etas[name][left] = np.mean([etas[member][left] for member in AVERAGED], axis=0)
                 else:
-                    head = self._fitted(name, kept)
-                    etas[name][left] = head.eta(rows.Z[left][:, self._columns(name)], rows.families[left])
+                    head = CANDIDATES[name]().fit(parts[name].take(~left))
+                    etas[name][left] = head.eta(parts[name].Z[left], rows.families[left])
         target = rows.link.forward(rows.y)
         for name, eta in etas.items():
             error = rows.link.forward(rows.link.inverse(eta)) - target
             self.scores_[name] = float(np.average(error**2, weights=rows.weights))
         return next(name for name, loss in self.scores_.items() if loss <= TIE * min(self.scores_.values()))
 
-    def _fitted(self, name: str, rows: Rows) -> Candidate:
-        columns = self._columns(name)
-        return CANDIDATES[name]().fit(
-            Rows(rows.Z[:, columns], rows.y, rows.weights, rows.groups, rows.families, rows.link)
-        )
+    def _part(self, name: str, rows: Rows) -> tuple[Rows, Array | None]:
+        """Return the rows as a candidate is fitted on them, and, where they were rotated, the basis."""
+        part = replace(rows, Z=rows.Z[:, self._columns(name)])
+        return (part, None) if name in BY_COLUMN else rotated(part)
 
-    def _columns(self, name: str) -> slice | list[int]:
+    def _columns(self, name: str) -> NDArray[np.int64]:
+        """Return the prepared columns that a candidate may look at."""
         if name != "log_parameters":
-            return slice(None)
+            return np.flatnonzero(np.isin(self._kind_of_column(), self.kinds_))
         names = list(getattr(self, "feature_names_in_", []))
         if self.size_column not in names:
             raise ValueError("log_parameters needs size_column, and that column in X.")
-        return [names.index(self.size_column)]
+        return np.array([names.index(self.size_column)])
+
+    def _kind_of_column(self) -> list[str]:
+        return [name.partition(".")[0] if "." in name else "" for name in self._prepared_names()]
 
     def _parted(self, X: Any) -> tuple[Any, pd.Series | None, pd.Series | None]:
         """Part the identity columns from the features."""
@@ -203,6 +241,10 @@ class CommonScaler(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def transform(self, X: Array) -> Array:
         """Return the features (n, p) on the common scale."""
         return np.asarray((X - self.mean_) / self.scale_)
+
+
+def _nothing_to_choose_by(rows: Rows) -> bool:
+    return len(np.unique(rows.groups)) < 3 or bool(np.ptp(rows.y) <= 1e-12 * np.abs(rows.y).max())
 
 
 def _preparation(one_unit: bool) -> Pipeline:

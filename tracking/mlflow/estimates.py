@@ -100,7 +100,7 @@ def _track_table(
     figures: dict[str, Figure],
     tracker: MlflowTracker,
 ) -> str:
-    """Log a table with a column model: every number as a metric, the table and figures as artifacts."""
+    """Log a table with a column model: every number but those of words as a metric, the table and figures as artifacts."""
     key = digest(frame.to_csv(index=False).encode())
     known = tracker.known(name).get(key)
     if known is not None and known.digest:
@@ -113,7 +113,7 @@ def _track_table(
         Point(metric_name(f"{row['model']}/{column}"), float(row[column]))
         for row in frame.to_dict("records")
         for column in frame.select_dtypes("number").columns
-        if not pd.isna(row[column])
+        if not column.startswith("words.") and not pd.isna(row[column])  # thousands: they stay in the table
     )
     models = ", ".join(map(str, frame["model"]))
     tracker.log(

@@ -1,0 +1,100 @@
+"""Words of answers as features: one list for everyone, log odds that can be counted by hand."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from proxy.features.table import compute_features
+from proxy.features.words import CHARACTERS, vocabulary, word_features, words_of
+from proxy.regression.proxy import fit_proxy
+from proxy.regression.regressor import ProxyRegressor
+
+
+def said(*texts, prompts=None) -> pd.DataFrame:
+    return pd.DataFrame({"prompt_id": prompts or [str(n) for n in range(len(texts))], "text": list(texts)})
+
+
+def test_the_list_holds_each_word_once_and_each_can_be_found():
+    names = vocabulary()
+    assert len(names) == len(set(names)) == 2400
+    unfound = [name for name in names if name != "blank_line" and name not in words_of(f"{name} a")]
+    assert unfound == []
+
+
+def test_log_odds_by_hand():
+    found = word_features(said("the cat", "a dog", "the end", "   "))
+    assert found["the"] == pytest.approx(math.log(2.5 / 1.5))  # 2 of the 3 answers that are not blank
+    assert found["therefore"] == pytest.approx(math.log(0.5 / 3.5))
+    assert word_features(said(" ")) == {}
+
+
+def test_prompts_count_the_same_however_many_samples_they_have():
+    many = word_features(said("the", "the", "the", "dog", prompts=["a", "a", "a", "b"]))
+    assert many["the"] == word_features(said("the", "dog"))["the"]
+
+
+def test_only_the_start_of_a_long_answer_is_looked_at():
+    assert "therefore" not in words_of("x " * CHARACTERS + "therefore")
+
+
+def test_a_models_words_do_not_depend_on_who_is_read_beside():
+    one = said(*["The cat sat."] * 10).assign(model="a")
+    other = said(*["## Here\n\n1. **It**"] * 10).assign(model="b")
+    alone = compute_features(one, [])
+    beside = compute_features(pd.concat([other, one]), [])
+    pd.testing.assert_frame_equal(
+        alone.filter(like="words."), beside[beside["model"] == "a"].reset_index(drop=True).filter(like="words.")
+    )
+
+
+def models_of_words(kind: str, n: int = 27, words: int = 60, seed: int = 0) -> pd.DataFrame:
+    """Models whose target is told by many words together, or by one behaviour; the other kind is noise."""
+    rng = np.random.default_rng(seed)
+    ability = rng.normal(size=n)
+    signal = ability[:, None] * rng.normal(size=words) + 0.5 * rng.normal(size=(n, words))
+    noise = rng.normal(size=(n, words))
+    held = signal if kind == "words" else noise
+    frame = pd.DataFrame(held, columns=[f"words.w{j}" for j in range(words)])
+    told = ability + 0.1 * rng.normal(size=n) if kind == "behaviour" else rng.normal(size=n)
+    return frame.assign(
+        **{"behaviour.a": told, "behaviour.b": rng.normal(size=n)},
+        model=[f"m{i}" for i in range(n)],
+        family=[f"f{i % 9}" for i in range(n)],
+        y=ability,
+    )
+
+
+@pytest.mark.parametrize("kind", ["words", "behaviour"])
+def test_the_kind_that_tells_is_chosen_and_the_other_has_no_say(kind):
+    table = models_of_words(kind)
+    X = table.drop(columns=["model", "y"])
+    fitted = ProxyRegressor("auto", group_column="family", family_column="family").fit(X, table["y"])
+    assert kind in fitted.kinds_
+    assert set(fitted.kind_scores_) == {"behaviour", "words", "behaviour + words"}
+    if fitted.kinds_ == (kind,):
+        other = [c for c in X.columns if c.partition(".")[0] not in (kind, "family")]
+        np.testing.assert_array_equal(fitted.predict(X), fitted.predict(X.assign(**dict.fromkeys(other, 0.0))))
+
+
+@pytest.mark.parametrize("candidate", ["ridge", "pls", "principal_components", "gaussian_process", "average"])
+def test_more_features_than_models_are_fitted_in_their_own_space(candidate):
+    """Rotating changes nothing but the time: a copy of each feature, so many that p > n, estimates as they do alone."""
+    table = models_of_words("words", words=12)
+    words = table.filter(like="words.").add_prefix("words.x")
+    few = ProxyRegressor(candidate).fit(words, table["y"])
+    copies = pd.concat([words.add_suffix(str(at)) for at in range(4)], axis=1)  # 48 features of 27 models
+    many = ProxyRegressor(candidate).fit(copies, table["y"])
+    # one scale for all features leaves penalties (relative to the trace) and kernels (in units of spread) as they were
+    np.testing.assert_allclose(many.predict(copies), few.predict(words), rtol=1e-6, atol=1e-6)
+    assert many.directions(many.standardised(copies)[0]).shape[0] == 48
+
+
+def test_a_proxy_keeps_the_words_it_learned_from():
+    proxy = fit_proxy(models_of_words("words"), target="y")
+    assert sum(name.startswith("words.") for name in proxy.features) == 60
+    assert (
+        proxy.scores.set_index("candidate").loc["chosen", "rmse"]
+        < 0.5 * (proxy.scores.set_index("candidate").loc["mean", "rmse"])
+    )
