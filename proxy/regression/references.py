@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 PREFIXES = {"outputs": ("small.", "behaviour.", "words."), "scale": ("small.", "meta.")}
 SIZE = "meta.log_parameters"
 LARGEST = 1e100  # of a feature or target: sums of squares stay finite
-MOST_FEATURES = 2000  # with which a fit ends in seconds
+MOST_FEATURES = 5000  # twice the words of `proxy.features.words`; a fit ends in minutes
 
 
 @dataclass(frozen=True, slots=True)

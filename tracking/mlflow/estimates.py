@@ -100,7 +100,7 @@ def _track_table(
     figures: dict[str, Figure],
     tracker: MlflowTracker,
 ) -> str:
-    """Log a table with a column model: every number but those of words as a metric, the table and figures as artifacts."""
+    """Log a table with a column model: each number but those of words as a metric, table and figures as artifacts."""
     key = digest(frame.to_csv(index=False).encode())
     known = tracker.known(name).get(key)
     if known is not None and known.digest:

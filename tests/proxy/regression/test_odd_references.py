@@ -55,5 +55,5 @@ def test_negative_standard_errors_are_refused(families: Make) -> None:
 
 
 def test_more_columns_than_can_be_learned_from_are_refused_at_once(families: Make) -> None:
-    with pytest.raises(InputError, match="at most 2,000 columns; the table has 20,000 for 12 rows"):
+    with pytest.raises(InputError, match="at most 5,000 columns; the table has 20,000 for 12 rows"):
         fit_proxy(families(2, 6, features=20_000), target="bits")
