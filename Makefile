@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all docs check clean
+.PHONY: help install demo test test-all test-real docs check clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,11 +23,14 @@ demo: $(STAMP)  ## the whole path on the bundled models: no network, no key, no 
 	@$(BIN)/emergence demo
 
 test: $(STAMP)  ## the tests that fit in minutes
-	@$(BIN)/python -m pytest -q -m "not slow"
+	@$(BIN)/python -m pytest -q -m "not slow and not real"
 
 test-all: $(STAMP)  ## what `make test` leaves out: lint, types, the manual, the slow tests
 	@$(MAKE) --no-print-directory lint docs
 	@$(BIN)/python -m pytest -q -m slow
+
+test-real: $(STAMP)  ## the tests on real models, whose folder EMERGENCE_REAL_MODELS names
+	@$(BIN)/python -m pytest -q -m real
 
 .PHONY: lint
 lint: $(STAMP)
