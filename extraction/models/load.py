@@ -112,6 +112,10 @@ def load_model(
     options: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     file = source.path if is_gguf(source.path) else None
     if file is not None:
+        if quantization is not None:
+            raise InputError(
+                f"{name} is a GGUF file, whose weights are quantised as they are; leave out {quantization}."
+            )
         read_header(file)
         where, options = str(file.parent), {"gguf_file": file.name}
     with quiet():
@@ -137,7 +141,7 @@ def load_model(
                 f"{name} does not fit on {place}; try device_map='auto', a smaller dtype or a quantization."
             ) from error
         except Exception as error:  # transformers checks little: files of odd content fail anywhere in it
-            raise _worded(name, where, error, weights=True) from error
+            raise _worded(name, str(file or where), error, weights=True) from error
     if file is not None:
         _forget_quantization(model)
     if missing := sorted(loaded["missing_keys"]):
@@ -260,6 +264,6 @@ def _worded(name: str, where: str, error: Exception, *, weights: bool = False) -
             f"{name} has no weights in the safetensors format; if you trust its author, allow pickle weights by "
             "allow_pickle, which can run code."
         )
-    if os.path.isdir(where):
+    if os.path.exists(where):
         return InputError(f"The model in {where} could not be loaded: {first_line(error)}")
     return InputError(f"{name} could not be loaded: {first_line(error)} {bundled(name)}")

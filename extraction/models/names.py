@@ -12,7 +12,7 @@ from typing import Literal
 
 from estimators.base import InputError
 from extraction import reference_models
-from extraction.models.gguf_files import ENDING
+from extraction.models.gguf_files import ENDING, is_gguf
 from extraction.versions import COMMIT, HUB_ID, content_hash, hub_commit, text_hash
 
 # A name of this form is a bundled model or a slip of the pen; those on the hub have an owner before a slash.
@@ -131,7 +131,9 @@ def _written(name: str) -> str:
 
 
 def model_version(source: ModelSource, revision: str | None = None) -> str | None:
-    """Return the hash of a local model's files, or the commit of a hub model; None where the hub cannot be asked.
+    """Return which version a model is now; None where the hub cannot be asked.
+
+    It is the hash of a folder's files, the SHA-256 of a GGUF file, or the commit of a hub model.
 
     Raises:
         InputError: if the hub has no such model or revision.
@@ -145,6 +147,8 @@ def model_version(source: ModelSource, revision: str | None = None) -> str | Non
             raise InputError(
                 f"{error} It is no bundled model and no folder either. {bundled(source.display_name)}"
             ) from error
+    if is_gguf(source.path):
+        return content_hash(source.path)
     inside = source.path.iterdir() if source.path.is_dir() else [source.path]
     files = sorted(path for path in inside if path.is_file() and not path.name.startswith("."))
     return text_hash("".join(f"{path.name}\0{content_hash(path)}\0" for path in files))
