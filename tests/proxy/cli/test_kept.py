@@ -75,14 +75,14 @@ table.measure = measure
 from proxy.cli import main
 main()
 """
-    arguments = ["measure", "gpt2-30k", "gpt2-2m", "gemma-2m", "--corpus", "color", "--windows", "50", "--out", "a.csv"]
+    arguments = ["measure", "gpt2-30k", "gpt2-2m", "gemma-2m", "--corpus", "color", "--windows", "150", "--out", "a.csv"]
     done = subprocess.run(
         [sys.executable, "-c", driver, *arguments],
         cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False,
         env={**os.environ, "SIGN": str(int(sign)), "PYTHONPATH": str(Path(__file__).parents[3])},
     )  # fmt: skip
     assert done.returncode == 130, done.stderr
-    rest = "emergence measure gpt2-2m gemma-2m --corpus color --windows 50 --out a.csv"
+    rest = "emergence measure gpt2-2m gemma-2m --corpus color --windows 150 --out a.csv"
     assert f"1 of 3 models are kept in a.unfinished.csv; the others: {rest}" in done.stderr
     assert "Traceback" not in done.stderr
     assert "gpt2-30k" in (tmp_path / "a.unfinished.csv").read_text()
