@@ -162,10 +162,9 @@ def test_the_command_shows_a_row_per_model_with_its_verdict(emergence, tmp_path)
 
 @pytest.mark.real
 @pytest.mark.skipif(not os.environ.get("EMERGENCE_REAL_MODELS"), reason="EMERGENCE_REAL_MODELS names no folder")
-@pytest.mark.parametrize("file", ["SmolLM2-135M-Instruct.gguf", "gemma-3-270m.gguf"])
-def test_real_models_stand_above_shuffled_windows(file: str) -> None:
-    real = load_model(Path(os.environ["EMERGENCE_REAL_MODELS"]) / file, device="cpu")
-    text = windows("python-docs", real.tokenizer, count=300, prefix=real.prefix)
+def test_a_real_model_stands_above_shuffled_windows() -> None:
+    real = load_model(Path(os.environ["EMERGENCE_REAL_MODELS"]) / "SmolLM2-135M-Instruct.gguf", device="cpu")
+    text = windows("python-docs", real.tokenizer, count=200, prefix=real.prefix)
     table = with_controls(
         measure(real, text, estimator="predictive"),
         shuffled=measure(real, text.shuffled(0), estimator="predictive"),
