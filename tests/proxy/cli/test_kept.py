@@ -75,7 +75,8 @@ table.measure = measure
 from proxy.cli import main
 main()
 """
-    arguments = ["measure", "gpt2-30k", "gpt2-2m", "gemma-2m", "--corpus", "color", "--windows", "150", "--out", "a.csv"]
+    models = ["gpt2-30k", "gpt2-2m", "gemma-2m"]
+    arguments = ["measure", *models, "--corpus", "color", "--windows", "150", "--out", "a.csv"]
     done = subprocess.run(
         [sys.executable, "-c", driver, *arguments],
         cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False,
