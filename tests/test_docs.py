@@ -28,7 +28,7 @@ BLOCK = re.compile(
 # The closed model's page in small: few prompts and windows, and a bundled model behind a real server of its own.
 SMALLER = {
     "--prompts demo": "--prompts few.txt",
-    "--corpus python-docs": "--corpus python-docs --windows 60",
+    "--corpus python-docs": "--corpus python-docs --windows 150",
     "gpt-4o-mini": "gemma-2m",
 }
 

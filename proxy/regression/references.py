@@ -85,7 +85,7 @@ def read_references(references: pd.DataFrame, *, target: str, groups: str | None
     y = numeric(frame, [target])[target].to_numpy()
     _check_target(frame, target, y)
     dropped = [name for name in names if X[name].nunique() < 2 and not (X[name].notna().any() and X[name].isna().any())]
-    X = X.drop(columns=dropped)
+    X = X.drop(columns=dropped).copy()  # in one piece: of many columns, a part is left in as many pieces
     if dropped:
         remarks.append(f"left out as constant or empty: {listed(dropped)}")
     if len(X.columns) > MOST_FEATURES:

@@ -70,7 +70,7 @@ def report(results: Path, out: Path | None = None, *, display_name: str | None =
         InputError: if the folder is no results folder or the file cannot be written.
 
     >>> page = report(results, scratch / "report.html").read_text(encoding="utf-8")
-    >>> "gpt2-30k has the highest E(l): 2.00 ± 0.05 bits, leaving block 1 of 2" in page
+    >>> "gpt2-30k has the highest E(l): 2.00 ± 0.05 bits, after block 1 (blocks are numbered 0 to 1)" in page
     True
     """
     out = out or results / "report.html"

@@ -152,7 +152,7 @@ def test_new_families_are_covered_with_the_candidate_chosen_by_the_data() -> Non
         X = X.set_axis(["a", "b", "c"], axis=1).assign(family=labels)
         y = ability + shift + rng.normal(size=len(labels)) * 0.1
         regressor = ProxyRegressor(group_column="family", family_column="family")
-        known = Intervals.fit(regressor, X[:-1], y[:-1], np.ones(len(y) - 1), labels[:-1], levels)
+        known = Intervals.fit(regressor, X[:-1], y[:-1], np.ones(len(y) - 1), labels[:-1])
         _, lower, upper = known.predict(X[-1:], levels)
         hits += (lower[0] <= y[-1]) & (y[-1] <= upper[0])
     for level, count in zip(levels, hits, strict=True):
