@@ -94,7 +94,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
         load_model(str(tmp_path))
     file = tmp_path / "model.safetensors"
     file.touch()
-    with pytest.raises(InputError, match="is a file; give a .gguf file, or the folder"):
+    with pytest.raises(InputError, match=r"is a file; give a \.gguf file, or the folder"):
         load_model(str(file))
 
 
