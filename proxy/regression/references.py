@@ -19,6 +19,8 @@ Array = NDArray[np.float64]
 PREFIXES = {"outputs": ("small.", "behaviour.", "words."), "scale": ("small.", "meta.")}
 SIZE = "meta.log_parameters"
 LARGEST = 1e100  # of a feature or target: sums of squares stay finite
+WORDS = "words."
+MODELS_FOR_WORDS = 20  # of 2,400 words fewer models only learn noise
 MOST_FEATURES = 5000  # twice the words of `proxy.features.words`; a fit ends in minutes
 
 
@@ -81,6 +83,12 @@ def read_references(references: pd.DataFrame, *, target: str, groups: str | None
     names = sorted(
         c for c in frame.columns if c.startswith(PREFIXES[mode]) and c != target and not c.startswith(f"{target}_")
     )
+    models = frame["model"].nunique()
+    if models < MODELS_FOR_WORDS and any(name.startswith(WORDS) for name in names):
+        kept = [name for name in names if not name.startswith(WORDS)]
+        if kept:  # a table of nothing but words was meant so
+            names = kept
+            remarks.append(f"words left out: they need at least {MODELS_FOR_WORDS} models; there are {models}")
     X = numeric(frame, names)
     y = numeric(frame, [target])[target].to_numpy()
     _check_target(frame, target, y)

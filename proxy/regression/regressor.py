@@ -19,6 +19,8 @@ from proxy.regression.candidates import AVERAGED, BY_COLUMN, CANDIDATES, Rows, r
 from proxy.regression.folds import fold_of
 from proxy.regression.links import Bounds, Link
 
+ROWS_TO_CHOOSE = 15  # fewer rows than that tell kinds of features apart by chance alone: all are used
+
 Array = NDArray[np.float64]
 TIE = 1.02  # times the least left-out loss, up to which a candidate counts as tied with the best
 
@@ -156,7 +158,7 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def _choose_kinds(self, rows: Rows) -> tuple[str, ...]:
         self.kind_scores_: dict[str, float] = {}
-        if len(self.kinds_) < 2 or _nothing_to_choose_by(rows):
+        if len(self.kinds_) < 2 or len(rows.y) < ROWS_TO_CHOOSE or _nothing_to_choose_by(rows):
             return self.kinds_
         everything, own = self.kinds_, np.array(self._kind_of_column())
         sets = {(kind,) for kind in everything} | {everything}
