@@ -274,8 +274,14 @@ def _keys(model: str, asking: Asking, prompt: str) -> Iterator[str]:
 def _gathered(log: AnswerLog, model: str, asking: Asking, texts: Sequence[str]) -> Replies:
     """Read the replies of `texts` from the log."""
     replies = Replies()
-    for text in dict.fromkeys(texts):
-        records = [log.record(key) or {"error": "not asked"} for key in _keys(model, asking, asking.prompt(text))]
+    read = {
+        text: [log.record(key) or {"error": "not asked"} for key in _keys(model, asking, asking.prompt(text))]
+        for text in dict.fromkeys(texts)
+    }
+    # A short text may well be followed by itself: a server that echoes does so after most of them.
+    repeated = sum(all(str(one.get("text", "")).startswith(text) for one in found) for text, found in read.items())
+    echoes = repeated > len(read) / 2
+    for text, records in read.items():
         failed = next((str(record["error"]) for record in records if "error" in record), None)
         filtered = [record for record in records if record.get("finish_reason") in ("content_filter", "refusal")]
         if failed is None and filtered:
@@ -285,7 +291,7 @@ def _gathered(log: AnswerLog, model: str, asking: Asking, texts: Sequence[str]) 
         if failed is not None:
             replies.reasons[failed] += 1
             continue
-        echoed = all(str(record["text"]).startswith(text) for record in records)
+        echoed = echoes and all(str(record["text"]).startswith(text) for record in records)
         said = Said(prompt_tokens=records[0].get("prompt_tokens"), echoed=echoed)
         if asking.shown:
             shown = records[0].get("logprobs") or [None]

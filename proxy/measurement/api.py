@@ -256,7 +256,8 @@ def _neutrals(closed: Closed, said: Said, flags: list[str]) -> list[str]:
     found = []
     for text, length in zip(said.texts, said.lengths, strict=True):
         ids = closed.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
-        if len(ids) > 1 and (length is None or length > 1):
+        longer = " " in text.strip() if length is None else length > 1
+        if len(ids) > 1 and longer:
             flags.append("cut-to-one-token")
             text = closed.tokenizer.decode(ids[:1])
         found.append(text)
