@@ -48,6 +48,7 @@ class _Text:
         tokens: (N, T + 1) ids; the last column follows the window.
         weights: (N,) how often each window counts.
         parts: which rows are fitted, calibrated and read on.
+        rows: (N,) the row of each window in the corpus.
         alone: (V,) distinct ids of the first T columns.
         token_of: (N, T) place of each token in `alone`.
     """
@@ -55,6 +56,7 @@ class _Text:
     tokens: np.ndarray
     weights: np.ndarray
     parts: Parts
+    rows: np.ndarray
     alone: np.ndarray
     token_of: np.ndarray
 
@@ -149,7 +151,7 @@ def _text(windows: Windows, seed: int) -> _Text:
     parts = Parts(place[:first], place[first:second], place[second:], clusters)
     tokens = tokens[used]
     alone, token_of = np.unique(tokens[:, :-1], return_inverse=True)
-    return _Text(tokens, windows.weights[known][used], parts, alone, token_of.reshape(len(tokens), -1))
+    return _Text(tokens, windows.weights[known][used], parts, known[used], alone, token_of.reshape(len(tokens), -1))
 
 
 def _fill(
@@ -299,7 +301,7 @@ def _of_windows(block: int, macro: np.ndarray, micro: np.ndarray, text: _Text) -
         {
             "layer": block,
             "resolution": pd.NA,
-            "window": text.parts.read,
+            "window": text.rows[text.parts.read],
             "share": weights / weights.sum(),
             "ie_bits": (macro[-1] - micro.mean(axis=0)).astype(np.float32),
         }

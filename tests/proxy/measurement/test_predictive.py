@@ -134,6 +134,16 @@ def test_what_follows_a_window_is_what_stands_behind_it_in_the_text(model: Langu
     assert followers[tuple(ids[-4:])] == -1  # its document ends there
 
 
+def test_values_of_single_windows_name_their_rows_in_the_corpus(model: LanguageModel, text: Windows) -> None:
+    assert text.next_tokens is not None
+    cut = replace(text, next_tokens=np.where(np.arange(len(text)) < 500, -1, text.next_tokens))
+    kept: list[pd.DataFrame] = []
+    measure(model, cut, estimator="predictive", on_windows=kept.append)
+    rows = kept[0]["window"].astype(int)
+    assert rows.is_unique
+    assert rows.between(500, len(text) - 1).all()  # those without a next token are not read
+
+
 def test_bad_input(model: LanguageModel, text: Windows) -> None:
     with pytest.raises(InputError, match="do not say which token follows"):
         measure(model, replace(text, next_tokens=None), estimator="predictive")
