@@ -23,7 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from estimators.base import EmergenceError, InputError
-from estimators.shown import ABSENT, Shown, entropy_terms
+from estimators.predictive import clustered_error
+from estimators.shown import ABSENT, Shown, entropy_terms, unigram_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +123,7 @@ def order_two(shown: Shown, of_window: np.ndarray | None = None, weights: np.nda
     code = code.reshape(shown.symbols.shape)
     mixture = np.bincount(code.ravel(), (v[:, None] * p).ravel())  # (U,)
     dot = (p * mixture[code]).sum(axis=1)  # (C,) p_i . m
-    same, norm = float(v @ agree), float((np.bincount(code.ravel(), (v[:, None] * p).ravel()) ** 2).sum())
+    same, norm = float(v @ agree), float((mixture**2).sum())
     own, own_weight = float(v**2 @ squares), float((v**2).sum())
     apart = (norm - own) / (1 - own_weight)
     if same <= 0 or apart <= 1e-15:
@@ -234,24 +235,6 @@ def shown_probability(shown: Shown, unigram: np.ndarray, rows: np.ndarray, true:
     outside = np.maximum(1 - of_shown, 1e-12)
     hidden = shown.residual[rows] * unigram[true] / outside
     found: np.ndarray = np.where(hit.any(axis=1), (p * hit).sum(axis=1) / scale, hidden)
-    return found
-
-
-def unigram_of(symbols: np.ndarray, vocabulary: int, weights: np.ndarray | None = None) -> np.ndarray:
-    """Distribution of the next tokens of the fitting windows, each of `vocabulary` symbols with .01 added.
-
-    Args:
-        symbols: (N, t) that followed.
-        vocabulary: number of symbols.
-        weights: (N,) of the windows.
-
-    >>> unigram_of(np.array([[0], [0], [1]]), 3).round(3).tolist()
-    [0.663, 0.333, 0.003]
-    """
-    w = np.ones(len(symbols)) if weights is None else np.asarray(weights, np.float64)
-    times = np.broadcast_to(w[:, None], symbols.shape)
-    counts = np.bincount(symbols.ravel(), times.ravel(), vocabulary) + 0.01
-    found: np.ndarray = counts / counts.sum()
     return found
 
 
@@ -393,11 +376,11 @@ def predictive_emergence(
         float(share @ macro_bits),
         float(share @ micro_bits),
         float(share @ points),
-        _mean_error(points, share),
+        clustered_error(points, share),
         float(share @ -np.log2(u_macro[read])),
         float(share @ -np.log2(u_micro[read]).mean(axis=1)),
-        _mean_error(macro_bits, share),
-        _mean_error(micro_bits, share),
+        clustered_error(macro_bits, share),
+        clustered_error(micro_bits, share),
         pointwise_bits=points,
         macro_weight=w_macro,
         micro_weight=w_micro,
@@ -408,9 +391,3 @@ def _gain(p: np.ndarray, unigram: np.ndarray, weight: float) -> np.ndarray:
     """Bits saved on the unigram distribution, of each case."""
     saved: np.ndarray = np.log2((1 - weight) * p + weight * unigram) - np.log2(unigram)
     return saved
-
-
-def _mean_error(values: np.ndarray, share: np.ndarray) -> float:
-    """Standard error of the weighted mean, that of a ratio estimator."""
-    n = len(values)
-    return math.sqrt(float(share**2 @ (values - share @ values) ** 2) * n / (n - 1))

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from estimators.base import InputError
+from estimators.shown import unigram_of
 
 TEMPERATURES = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0)
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.98)  # of the unigram distribution
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)  # of the lens, relative to the variance of a standardised feature
-SMOOTHING = 0.01  # counted of every token beyond what was seen, so that none is impossible
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,9 +210,7 @@ def unigram(tokens: np.ndarray, weights: np.ndarray, vocabulary: int) -> Tensor:
     """
     if len(np.unique(tokens)) < 2:
         raise InputError("Every next token is the same, so nothing can be told about it; give a richer corpus.")
-    repeated = np.repeat(weights, tokens.shape[1])
-    counts = np.bincount(tokens.ravel(), weights=repeated, minlength=vocabulary) + SMOOTHING
-    return torch.from_numpy(np.log(counts / counts.sum()))
+    return torch.from_numpy(np.log(unigram_of(tokens, vocabulary, weights)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,7 +275,7 @@ def split_windows(count: int, documents: np.ndarray | None, seed: int) -> Parts:
     return Parts(fit, choosing, reading, unit[reading])
 
 
-def clustered_error(values: np.ndarray, share: np.ndarray, clusters: np.ndarray | None) -> float:
+def clustered_error(values: np.ndarray, share: np.ndarray, clusters: np.ndarray | None = None) -> float:
     """Return the standard error of the weighted mean of `values`, over clusters where given, else over rows.
 
     Args:

@@ -10,6 +10,7 @@ import numpy as np
 
 from estimators.base import InputError
 
+SMOOTHING = 0.01  # counted of every token beyond what was seen, so that none is impossible
 ABSENT = -1  # no symbol
 ABSENT_LOGPROB = -9999.0  # what some APIs write for a token they do not show
 MOST_MASS = 1.001  # shown probabilities that add up to more are none; servers round
@@ -164,3 +165,21 @@ def entropy_terms(p: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         terms: np.ndarray = np.where(p > 0, -p * np.log2(np.where(p > 0, p, 1.0)), 0.0)
     return terms
+
+
+def unigram_of(symbols: np.ndarray, vocabulary: int, weights: np.ndarray | None = None) -> np.ndarray:
+    """Distribution of the next tokens of the fitting windows, each of `vocabulary` symbols with .01 added.
+
+    Args:
+        symbols: (N, t) that followed.
+        vocabulary: number of symbols.
+        weights: (N,) of the windows.
+
+    >>> unigram_of(np.array([[0], [0], [1]]), 3).round(3).tolist()
+    [0.663, 0.333, 0.003]
+    """
+    w = np.ones(len(symbols)) if weights is None else np.asarray(weights, np.float64)
+    times = np.broadcast_to(w[:, None], symbols.shape)
+    counts = np.bincount(symbols.ravel(), times.ravel(), vocabulary) + SMOOTHING
+    found: np.ndarray = counts / counts.sum()
+    return found

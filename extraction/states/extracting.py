@@ -15,7 +15,7 @@ from extraction.models.load import LanguageModel
 from extraction.states.behaviour import Behaviour
 from extraction.states.budget import DEFAULT_BUDGET, StateBudget, state_bytes
 from extraction.states.passes import Passes, sources
-from extraction.states.spill import StateStore, described, spill_folder
+from extraction.states.spill import StateStore, described, folder_for, spill_folder
 from extraction.states.statistics import Statistics, pooled_statistics, with_scale
 
 logger = logging.getLogger(__name__)
@@ -154,12 +154,7 @@ def extract(
     both = sources(windows)
     shapes = [(points, source.ids.shape[1], len(source.ids), features) for source in both]
     spilled = spilled_bytes(model, windows, project=project, entering=entering, budget=budget)
-    folder = spill_folder(budget.spill_dir) if spilled else None
-    if spilled > budget.spill_gb * 1e9:
-        raise InputError(
-            f"States of {spilled / 1e9:.1f} GB are to be spilled to {folder}, more than the {budget.spill_gb:g} GB "
-            "allowed; raise spill_gb or states_gb, or take fewer windows or a smaller project."
-        )
+    folder = folder_for(spilled, budget, "take fewer windows or a smaller project")
     if folder is not None:
         logger.info("Spilling %.1f GB of states of %s to %s", spilled / 1e9, model.name, described(folder))
     with ExitStack() as undo:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from estimators.base import EmergenceError, InputError
+from extraction.states.budget import StateBudget
 
 
 class StateStore:
@@ -86,6 +87,23 @@ class StateStore:
 def spill_folder(chosen: str | os.PathLike[str] | None) -> Path:
     """Return the folder to spill to: `chosen`, else the system's temporary one."""
     return Path(tempfile.gettempdir() if chosen is None else chosen)
+
+
+def folder_for(size: int, budget: StateBudget, remedy: str = "take fewer windows") -> Path | None:
+    """Return the folder to spill states of `size` bytes to; None where memory holds them.
+
+    Raises:
+        InputError: if they are more than `budget.spill_gb`; `remedy` says what else would help.
+    """
+    if not budget.spilled(size):
+        return None
+    folder = spill_folder(budget.spill_dir)
+    if size > budget.spill_gb * 1e9:
+        raise InputError(
+            f"States of {size / 1e9:.1f} GB are to be spilled to {folder}, more than the {budget.spill_gb:g} GB "
+            f"allowed; raise spill_gb or states_gb, or {remedy}."
+        )
+    return folder
 
 
 def described(folder: Path) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-PLACE = ["corpus_hash", "estimator", "layer", "position", "resolution"]
+from estimators.contracts.peaks import at_end, at_peak, at_resolution
+
+PLACE = ["estimator", "layer", "position", "resolution"]
 ERRORS = 4.0  # joint standard errors by which emergence must lie above a control: chance does so once in 30,000 times
 FAILED = "control-failed"
 CONTROLS = ("twin", "shuffled")
@@ -27,12 +29,11 @@ def with_controls(
     """
     result = table.reset_index(drop=True)
     failed = np.zeros(len(result), bool)
-    place = [name for name in PLACE if name != "corpus_hash"]
     for name, control in zip(CONTROLS, (twin, shuffled), strict=True):
         if control is None:
             continue
-        other = control[[*place, "ie_bits", "ie_std_error"]]
-        joined = result[place].merge(other, on=place, how="left", validate="one_to_one")
+        other = control[[*PLACE, "ie_bits", "ie_std_error"]]
+        joined = result[PLACE].merge(other, on=PLACE, how="left", validate="one_to_one")
         result[f"{name}_ie_bits"] = joined["ie_bits"].astype("Float64")
         result[f"{name}_ie_std_error"] = joined["ie_std_error"].astype("Float64")
         failed |= ~_above(result, joined)
@@ -59,11 +60,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         ``learned`` where E is above every control that was run, ``control failed`` where not, and ``no controls`` where
         none was.
     """
-    from estimators.contracts.peaks import MEASURED, at_end, at_resolution, measured
-
-    ends = at_end(at_resolution(measured(table))).reset_index(drop=True)
-    ends = ends.assign(ie_bits=ends["ie_bits"].astype(float))
-    peak = ends.loc[ends.groupby(MEASURED, dropna=False, sort=False)["ie_bits"].idxmax()].reset_index(drop=True)
+    peak = at_end(at_resolution(at_peak(table))).reset_index(drop=True)
     controls = [name for name in CONTROLS if f"{name}_ie_bits" in peak]
     ran = np.zeros(len(peak), bool)
     for name in controls:
@@ -73,7 +70,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         {
             "model": peak["model"],
             "corpus": peak["corpus"],
-            "E": peak["ie_bits"],
+            "E": peak["ie_bits"].astype(float),
             "±": peak["ie_std_error"].astype(float),
             **{name: peak[f"{name}_ie_bits"].astype(float) for name in controls},
             "verdict": np.where(~ran, "no controls", np.where(failed, "control failed", "learned")),

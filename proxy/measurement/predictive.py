@@ -33,7 +33,7 @@ from extraction.models.head import Head, find_head
 from extraction.models.load import LanguageModel
 from extraction.states.budget import StateBudget
 from extraction.states.raw import raw_states, token_bytes
-from extraction.states.spill import StateStore, spill_folder
+from extraction.states.spill import StateStore, folder_for
 
 CALIBRATED = 256  # windows that choose temperature and share, two numbers: more would cost time for nothing
 READ = 1_250  # windows read at most; the error falls as one over the square root of their number
@@ -93,16 +93,11 @@ def predictive_rows(
     log_u = unigram(
         text.tokens[text.parts.fit, 1:], text.weights[text.parts.fit], model.vocabulary
     ).float()  # (V,) natural logarithms
-    held = np.concatenate([text.parts.calibrate, text.parts.read])
+    held = len(text.parts.calibrate) + len(text.parts.read)
     width, length, blocks = model.width, windows.tokens.shape[1], len(model.blocks)
-    shapes = [(blocks, length, len(held), width), (blocks, 1, len(text.alone), width)]
+    shapes = [(blocks, length, held, width), (blocks, 1, len(text.alone), width)]
     size = sum(4 * int(np.prod(shape, dtype=np.int64)) for shape in shapes)
-    folder = spill_folder(budget.spill_dir) if size > budget.states_gb * 5e8 else None
-    if folder is not None and size > budget.spill_gb * 1e9:
-        raise InputError(
-            f"States of {size / 1e9:.1f} GB are to be spilled to {folder}, more than the {budget.spill_gb:g} GB "
-            "allowed; raise spill_gb or states_gb, or take fewer windows."
-        )
+    folder = folder_for(size, budget)
     steps = len(text.tokens) + len(text.alone)
     per_block = max(1, steps // blocks)  # a block takes about as long as its share of the passes
     total = steps + per_block * blocks
@@ -110,7 +105,7 @@ def predictive_rows(
         macro_store, micro_store = (undo.enter_context(closing(StateStore(shape, folder))) for shape in shapes)
         fits = [(LensFit(width, width), LensFit(width, width)) for _ in range(blocks - 1)]
         done = 0
-        for count in _fill(model, windows.prefix, text, held, macro_store, micro_store, fits):
+        for count in _fill(model, windows.prefix, text, macro_store, micro_store, fits):
             done += count
             if progress is not None:
                 progress(done, total)
@@ -158,7 +153,6 @@ def _fill(
     model: LanguageModel,
     prefix: tuple[int, ...],
     text: _Text,
-    held: np.ndarray,
     macro_store: StateStore,
     micro_store: StateStore,
     fits: list[tuple[LensFit, LensFit]],

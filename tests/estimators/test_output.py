@@ -16,9 +16,8 @@ from estimators.output import (
     predictive_emergence,
     shannon,
     shown_probability,
-    unigram_of,
 )
-from estimators.shown import ABSENT, Shown, entropy_interval, mass_flags, shown_probabilities, shown_samples
+from estimators.shown import ABSENT, Shown, entropy_interval, mass_flags, shown_probabilities, shown_samples, unigram_of
 
 
 def whole(p):
