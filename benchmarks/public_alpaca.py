@@ -23,7 +23,7 @@ from sklearn.base import clone
 from extraction import load_model
 from proxy.features.behaviour import behaviour_features
 from proxy.features.readers import RESOLUTIONS, Reader, read_features
-from proxy.regression.domain import Domain, judged
+from proxy.regression.domain import Domain, estimate_models
 from proxy.regression.intervals import LEVELS, Intervals
 from proxy.regression.regressor import ProxyRegressor
 
@@ -233,7 +233,7 @@ def _estimates(
         return np.column_stack([estimate, np.full((len(estimate), 3), np.nan)])
     families = table.loc[train, "family"].to_numpy(dtype=str)
     intervals = Intervals.fit(regressor, X[train], truth[train], np.ones(int(train.sum())), families)
-    found = judged(intervals, Domain.of(intervals.regressor, X[train]), X[test])
+    found = estimate_models(intervals, Domain.of(intervals.regressor, X[train]), X[test])
     at = LEVELS.index(0.9)
     return np.column_stack([found.estimate, found.lower[:, at], found.upper[:, at], found.inside])
 

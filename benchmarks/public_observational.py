@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from proxy.regression.candidates import CANDIDATES
-from proxy.regression.domain import Domain, judged
+from proxy.regression.domain import Domain, estimate_models
 from proxy.regression.intervals import LEVELS, Intervals
 from proxy.regression.regressor import ProxyRegressor
 
@@ -155,7 +155,7 @@ def _interval(task: Task, fit: Intervals, X: pd.DataFrame, target: pd.DataFrame,
     at = LEVELS.index(0.9)
     _, lower, upper = fit.predict(target)
     _, row_lower, row_upper = replace(fit, labels=np.arange(len(fit.labels)).astype(str)).predict(target)
-    given = judged(fit, Domain.of(fit.regressor, X), target)
+    given = estimate_models(fit, Domain.of(fit.regressor, X), target)
     ends = {
         "rows": (row_lower[:, at], row_upper[:, at]),
         "families": (lower[:, at], upper[:, at]),

@@ -93,7 +93,7 @@ def calibrate(
 
 
 def verdict(truth: KnownTruth, found: MIEstimate) -> str:
-    """Judge one estimate; the words are those of `Calibration`."""
+    """Compare one estimate with its truth; the words are those of `Calibration`."""
     error = found.bits - truth.bits
     if found.method == "entropy":
         return "ceiling" if error >= -ROUNDING_BITS else "off"

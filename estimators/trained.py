@@ -1,4 +1,4 @@
-"""InfoNCE, NWJ, SMILE and MINE: lower bounds of I(X; Y), trained and judged by `estimators.training`."""
+"""InfoNCE, NWJ, SMILE and MINE: lower bounds of I(X; Y), trained and evaluated by `estimators.training`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from estimators.training import Bound, Outcome, Training, train_many
 
 Problems = Sequence[tuple[torch.Tensor, torch.Tensor]]
 
-# A held-out bound this close to its cap, ln of the samples judged at once, says "at least about this".
+# A held-out bound this close to its cap, ln of the samples evaluated at once, says "at least about this".
 _NEAR_CAP_BITS = 1.0
 # An estimate that twice the samples move by more than this share, this many bits and its error has not settled.
 _MOVES, _MOVES_BITS, _MOVES_ERRORS = 0.1, 0.02, 3.0
@@ -73,7 +73,7 @@ class InfoNCE(Training):
         error = float(values.std()) / math.sqrt(len(values))
         details = {"gaussian": outcome.start * in_bits}
         flags = list(ceiling_flags(bits, ceiling, error))
-        cap = math.log2(outcome.judged_at_once)
+        cap = math.log2(outcome.scored_at_once)
         if bits > cap - _NEAR_CAP_BITS and not flags:
             flags.append("saturated")
         if outcome.half_values:

@@ -1,9 +1,9 @@
-"""One trainer for every bound: many fits at once, judged on samples they never saw.
+"""One trainer for every bound: many fits at once, evaluated on samples they never saw.
 
 Each problem is split into folds; a critic is trained on all but one and its bound taken on that one, so every sample is
-judged once. Training stops where the held-out bound is best (the max-test rule of Abdelaleem, Martini & Nemenman 2025,
-arXiv 2506.00330); the step is chosen on one half of the fold and the bound read on the other, so that choosing does not
-flatter. Fits on two halves of the samples show how far the estimate still moves with their number.
+evaluated once. Training stops where the held-out bound is best (the max-test rule of Abdelaleem, Martini & Nemenman
+2025, arXiv 2506.00330); the step is chosen on one half of the fold and the bound read on the other, so that choosing
+does not flatter. Fits on two halves of the samples show how far the estimate still moves with their number.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from estimators.critics import GaussianCritic, SeparableCritic, gaussian_critic,
 Bound = Callable[[torch.Tensor], torch.Tensor]  # scores (fits, n, n) -> contributions (fits, n), in nats
 
 FEWEST_SAMPLES = 40  # five samples held out in each fold of each half
-_FOLD_ROWS = 2048  # held-out samples judged at most per fold: the score matrix grows with their square
-_JUDGE_EVERY = 10  # steps between two looks at the held-out bound
+_FOLD_ROWS = 2048  # held-out samples evaluated at most per fold: the score matrix grows with their square
+_EVALUATE_EVERY = 10  # steps between two looks at the held-out bound
 _PATIENCE = 10  # looks without a better bound before a fit is over
 # Scores held at once: on a CPU what the cache holds, on a GPU what keeps it busy.
 _TOGETHER = {"cpu": 1 << 21, "cuda": 1 << 28, "mps": 1 << 26}
@@ -41,7 +41,7 @@ class Training:
         hidden: width of the perceptrons.
         layers: their hidden layers.
         embedding: rank of what they add to the Gaussian critic.
-        folds: parts of the samples, each judged by a critic trained on the others.
+        folds: parts of the samples, each evaluated by a critic trained on the others.
         halves: whether to train on two halves of the samples too, for error bars and reliability.
     """
 
@@ -70,17 +70,17 @@ class Outcome:
     """What training showed of one problem, in nats.
 
     Attributes:
-        contributions: (m,) of the judged samples; their mean is the estimate.
+        contributions: (m,) of the evaluated samples; their mean is the estimate.
         rows: (m,) the samples they belong to.
         half_values: estimates on the two halves of the samples; empty if not asked for.
-        judged_at_once: samples per score matrix, whose logarithm caps InfoNCE.
+        scored_at_once: samples per score matrix, whose logarithm caps InfoNCE.
         start: held-out bound of the Gaussian critic alone.
     """
 
     contributions: torch.Tensor
     rows: torch.Tensor
     half_values: tuple[float, ...]
-    judged_at_once: int
+    scored_at_once: int
     start: float
 
 
@@ -93,7 +93,7 @@ class _Fit:
 
 
 @dataclass(frozen=True, slots=True)
-class _Judged:
+class _Evaluated:
     contributions: torch.Tensor
     start: float
 
@@ -107,7 +107,7 @@ def train_many(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> list[Outcome]:
-    """Train critics on `objective` for every problem and judge them by `bound` on held-out samples.
+    """Train critics on `objective` for every problem and evaluate them by `bound` on held-out samples.
 
     Args:
         problems: pairs x (n, dx) and y (n, dy), float, of one shape and on one device.
@@ -142,21 +142,21 @@ def train_many(
         together = _TOGETHER.get(device.type, _TOGETHER["cpu"])
         size = max(1, together // max(min(training.batch, held) ** 2, held**2 // 4))
         groups += [members[start : start + size] for start in range(0, len(members), size)]
-    judged: dict[int, _Judged] = {}
+    evaluated: dict[int, _Evaluated] = {}
 
-    def run(group: list[int]) -> list[_Judged]:
+    def run(group: list[int]) -> list[_Evaluated]:
         return _train_group([fits[i] for i in group], scored, objective, bound, training, seed)
 
     with _one_group_a_core(len(groups), device) as side_by_side:
         for group, results in zip(groups, side_by_side(run, groups), strict=True):
-            judged.update(zip(group, results, strict=True))
+            evaluated.update(zip(group, results, strict=True))
             if progress is not None:
-                progress(len(judged), len(fits))
-    return [_collect(problem, fits, judged) for problem in range(len(problems))]
+                progress(len(evaluated), len(fits))
+    return [_collect(problem, fits, evaluated) for problem in range(len(problems))]
 
 
 @contextmanager
-def _one_group_a_core(groups: int, device: torch.device) -> Iterator[Callable[..., Iterable[list[_Judged]]]]:
+def _one_group_a_core(groups: int, device: torch.device) -> Iterator[Callable[..., Iterable[list[_Evaluated]]]]:
     """Yield a `map` over groups: on a CPU with many groups each core trains one, which wastes no time on waiting.
 
     With few groups the cores share the work of each instead.
@@ -195,7 +195,7 @@ def _train_group(
     bound: Bound,
     training: Training,
     seed: int,
-) -> list[_Judged]:
+) -> list[_Evaluated]:
     """Train fits of one shape side by side; what one becomes does not depend on the others."""
     members = sorted({fit.problem for fit in fits})
     x = torch.stack([scored[problem][0] for problem in members])
@@ -227,11 +227,11 @@ def _train_group(
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()
-        if (step + 1) % _JUDGE_EVERY == 0 or step + 1 == training.steps:
+        if (step + 1) % _EVALUATE_EVERY == 0 or step + 1 == training.steps:
             stop.look()
             if stop.over():
                 break
-    return stop.judged()
+    return stop.evaluated()
 
 
 def _batches(count: int, size: int, seed: int) -> Iterator[torch.Tensor]:
@@ -274,17 +274,17 @@ class _MaxTest:
     def over(self) -> bool:
         return bool((self._looks - 1 - self._last_better.amax(dim=1) >= _PATIENCE).all())
 
-    def judged(self) -> list[_Judged]:
+    def evaluated(self) -> list[_Evaluated]:
         if not bool(torch.isfinite(self._best).all()):  # nothing was kept, which would read as 0 bits without error
             raise EmergenceError(
                 "The held-out bound was at no step a finite number, so there is no estimate; look for values of "
                 "extreme size in the samples, or use infonce, whose bound cannot overflow."
             )
-        return [_Judged(kept.double(), float(start)) for kept, start in zip(self._kept, self._start, strict=True)]
+        return [_Evaluated(kept.double(), float(start)) for kept, start in zip(self._kept, self._start, strict=True)]
 
 
-def _collect(problem: int, fits: Sequence[_Fit], judged: dict[int, _Judged]) -> Outcome:
-    mine = [(fit, judged[i]) for i, fit in enumerate(fits) if fit.problem == problem]
+def _collect(problem: int, fits: Sequence[_Fit], evaluated: dict[int, _Evaluated]) -> Outcome:
+    mine = [(fit, evaluated[i]) for i, fit in enumerate(fits) if fit.problem == problem]
     whole = [(fit, found) for fit, found in mine if fit.share == 0]
     halves = []
     for share in sorted({fit.share for fit, _ in mine} - {0}):
@@ -294,6 +294,6 @@ def _collect(problem: int, fits: Sequence[_Fit], judged: dict[int, _Judged]) -> 
         contributions=torch.cat([found.contributions for _, found in whole]),
         rows=torch.cat([fit.held_out for fit, _ in whole]),
         half_values=tuple(halves),
-        judged_at_once=min(len(fit.held_out) for fit, _ in whole),
+        scored_at_once=min(len(fit.held_out) for fit, _ in whole),
         start=sum(found.start for _, found in whole) / len(whole),
     )

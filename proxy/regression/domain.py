@@ -50,7 +50,7 @@ class Domain:
         """Return the domain of a fitted regressor and its training features."""
         Z, _ = regressor.standardised(X)
         directions = regressor.directions(Z)
-        return cls(Z, directions, float(lacking(regressor, X, directions).max()))
+        return cls(Z, directions, float(missing_share(regressor, X, directions).max()))
 
     def leverage(self, Z: Array) -> Array:
         """Return the leverage (m,) of standardised features (m, p') in the model's own space."""
@@ -87,7 +87,7 @@ class Domain:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Estimates:
     """Estimates as a proxy gives them: `estimate`, `novelty`, `missing` (share), `inside` (m,); bounds (m, levels)."""
 
     estimate: Array
@@ -98,22 +98,24 @@ class Judged:
     inside: NDArray[np.bool_]
 
 
-def judged(intervals: Intervals, domain: Domain, X: pd.DataFrame, levels: Sequence[float] = LEVELS) -> Judged:
+def estimate_models(
+    intervals: Intervals, domain: Domain, X: pd.DataFrame, levels: Sequence[float] = LEVELS
+) -> Estimates:
     """Estimate models from features `X` (m, p), with intervals widened or withheld as `Domain` states."""
     regressor = intervals.regressor
     estimate, lower, upper = intervals.predict(X, levels)
     novelty = domain.novelty(regressor.standardised(X)[0])
-    missing = lacking(regressor, X, domain.directions)
+    missing = missing_share(regressor, X, domain.directions)
     known = missing <= max(MISSING, domain.lacked) + 1e-9
     low, high = np.full_like(lower, np.nan), np.full_like(upper, np.nan)
     for at in range(len(levels)):
-        ends = widened(regressor.link_, estimate, lower[:, at], upper[:, at], novelty)
-        ends = regressor.link_.snapped(*ends)
+        ends = widen(regressor.link_, estimate, lower[:, at], upper[:, at], novelty)
+        ends = regressor.link_.snap_to_bounds(*ends)
         low[known, at], high[known, at] = ends[0][known], ends[1][known]
-    return Judged(estimate, low, high, novelty, missing, known & (novelty <= 1.0))
+    return Estimates(estimate, low, high, novelty, missing, known & (novelty <= 1.0))
 
 
-def lacking(regressor: ProxyRegressor, X: pd.DataFrame, directions: Array) -> Array:
+def missing_share(regressor: ProxyRegressor, X: pd.DataFrame, directions: Array) -> Array:
     """Return the share (m,) of what a candidate looks at that is missing; of all features where it looks at none."""
     names = list(regressor.feature_names_in_)
     length = np.linalg.norm(directions, axis=0)
@@ -122,7 +124,7 @@ def lacking(regressor: ProxyRegressor, X: pd.DataFrame, directions: Array) -> Ar
     return np.asarray(X[names].isna().to_numpy(dtype=np.float64) @ weights)
 
 
-def widened(link: Link, estimate: Array, lower: Array, upper: Array, novelty: Array) -> tuple[Array, Array]:
+def widen(link: Link, estimate: Array, lower: Array, upper: Array, novelty: Array) -> tuple[Array, Array]:
     """Return bounds (m,) widened about the estimate by the novelty on the link's scale; NaN where it is above 3.
 
     The estimate, which comes from all references, always lies between them; jackknife+ alone does not promise that.

@@ -101,7 +101,7 @@ class Intervals:
         mass = 1 / ((self.groups + 1) * sizes[own])  # (n,)
         upper = _quantiles(centres + self.errors, mass, levels)  # (m, levels)
         lower = -_quantiles(self.errors - centres, mass, levels)  # (m, levels)
-        low, high = link.snapped(link.inverse(lower), link.inverse(upper))
+        low, high = link.snap_to_bounds(link.inverse(lower), link.inverse(upper))
         known = np.isfinite(lower) & np.isfinite(upper)
         return self.regressor.predict(X), np.where(known, low, np.nan), np.where(known, high, np.nan)
 

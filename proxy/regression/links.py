@@ -76,7 +76,7 @@ class Link:
         share = np.clip((y - self.lower) / (self.upper - self.lower), edge, 1 - edge)
         return np.asarray(np.log(share / (1 - share)))
 
-    def snapped(self, lower: Array, upper: Array) -> tuple[Array, Array]:
+    def snap_to_bounds(self, lower: Array, upper: Array) -> tuple[Array, Array]:
         """Put ends of intervals that lie within `EDGE` of a bound onto it.
 
         Residuals count a target on a bound as lying `EDGE` off it: an interval that reaches so far holds the bound.

@@ -9,7 +9,7 @@ import pandas as pd
 
 from estimators.base import InputError, Progress
 from proxy.regression.candidates import CANDIDATES
-from proxy.regression.domain import MISSING, WITHHELD, Domain, contributions, judged
+from proxy.regression.domain import MISSING, WITHHELD, Domain, contributions, estimate_models
 from proxy.regression.folds import rows_needed
 from proxy.regression.intervals import LEVELS, Intervals, require_rows
 from proxy.regression.links import Bounds, Link
@@ -64,7 +64,7 @@ class Proxy(ProxyRecord):
                 f"This proxy has intervals at {', '.join(f'{known:g}' for known in levels)}; got level {shown:g}. Fit "
                 "it again with that level."
             )
-        found = judged(self.intervals, self.domain, X, levels)
+        found = estimate_models(self.intervals, self.domain, X, levels)
         given = ~self._of_new_family(X["family"]).to_numpy(dtype=bool)
         withheld = ~given | np.isnan(found.lower).all(axis=1)
         pushes = contributions(self.intervals.regressor, X)

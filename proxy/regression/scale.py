@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from estimators.base import InputError
 from proxy.measurement.table import emergence_by_block
-from proxy.regression.domain import Domain, judged
+from proxy.regression.domain import Domain, estimate_models
 from proxy.regression.intervals import Intervals, require_rows
 from proxy.regression.references import SIZE
 from proxy.regression.regressor import ProxyRegressor
@@ -94,7 +94,7 @@ def _predicted(references: pd.DataFrame, family: str, parameters: float, level: 
     for depth in DEPTHS:
         y = references[depth].to_numpy(dtype=np.float64)
         intervals = Intervals.fit(_regressor(), X, y, np.ones(len(y)), X["model"].to_numpy(dtype=str))
-        found = judged(intervals, Domain.of(intervals.regressor, X), target, [level])
+        found = estimate_models(intervals, Domain.of(intervals.regressor, X), target, [level])
         ends = (found.lower.item(), found.upper.item()) if known else (np.nan, np.nan)
         rows.append((depth, found.estimate.item(), *ends, level, found.inside.item(), found.novelty.item(), remarks))
     names = ["depth", "estimate", "lower", "upper", "level", "in_domain", "novelty", "remarks"]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from estimators.base import Progress
 from proxy.regression.candidates import CANDIDATES
-from proxy.regression.domain import Domain, judged
+from proxy.regression.domain import Domain, estimate_models
 from proxy.regression.folds import fold_of
 from proxy.regression.intervals import Intervals
 from proxy.regression.references import SIZE, References
@@ -43,7 +43,7 @@ def validate(
             progress(done, len(np.unique(folds)) + 1)
         left, kept = folds == fold, folds != fold
         intervals = Intervals.fit(regressor, X[kept], table.y[kept], table.weights[kept], left_out[kept])
-        found = judged(intervals, Domain.of(intervals.regressor, X[kept]), X[left], levels)
+        found = estimate_models(intervals, Domain.of(intervals.regressor, X[kept]), X[left], levels)
         columns["estimate"][left] = found.estimate
         chosen[left] = intervals.regressor.chosen_
         inside[left] = found.inside

@@ -64,7 +64,7 @@ def test_other_observers_are_refused(results, tmp_path: Path, job_rows, emergenc
         compare([base, trained])
 
 
-def test_other_texts_are_told_apart(results, changed) -> None:
+def test_other_texts_are_distinguished(results, changed) -> None:
     path = changed.folder / "jobs" / f"{changed.key('gpt2-30k', 'animal')}.parquet"
     rows = pd.read_parquet(path)
     rows.assign(corpus_hash="f" * 16).to_parquet(path)

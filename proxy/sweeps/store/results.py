@@ -135,7 +135,7 @@ class ResultsStore:
             for key in batch:
                 content = contents.get(record_name(key))
                 if content is not None:
-                    self._judge(key, _parsed(content, key), sizes, found)
+                    self._classify(key, _parsed(content, key), sizes, found)
             if tables:
                 self._check_hashes(batch, contents, found)
         return found
@@ -159,7 +159,7 @@ class ResultsStore:
         """Return the keys of all jobs that have a record, whatever it says."""
         return {Path(name).stem for name in retry(lambda: self.storage.sizes(JOBS)) if name.endswith(".json")}
 
-    def _judge(self, key: str, record: dict[str, Any] | None, sizes: Mapping[str, int] | None, found: Found) -> None:
+    def _classify(self, key: str, record: dict[str, Any] | None, sizes: Mapping[str, int] | None, found: Found) -> None:
         if record is None:
             found.rejected[key] = f"{record_name(key)} was damaged after it was written"
         elif record.get("schema") not in (SCHEMA, UNSEALED) or record.get("table_version") != EMERGENCE.version:

@@ -37,10 +37,10 @@ def summary(results: ResultsStore, *, resolution: float) -> pd.DataFrame:
                 frame = table.to_pandas()
                 last = frame.groupby(IDENTITY, dropna=False)["position"].transform("max")
                 kept.append(frame[frame["position"] == last])
-    return peak_emergence(_told_apart(pd.concat(kept, ignore_index=True)), resolution=resolution)
+    return peak_emergence(_with_versions(pd.concat(kept, ignore_index=True)), resolution=resolution)
 
 
-def _told_apart(table: pd.DataFrame) -> pd.DataFrame:
+def _with_versions(table: pd.DataFrame) -> pd.DataFrame:
     """Add to a name what tells it from others of that name; a corpus has another hash for every tokenizer."""
     for name, version in (("model", "revision"), ("corpus", "corpus_hash")):
         many = table.groupby(["model", "corpus"])[version].transform("nunique") > 1

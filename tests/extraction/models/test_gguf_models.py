@@ -115,7 +115,7 @@ def test_sizes_and_versions_of_a_sweep_are_read_from_its_header(file: Path, toke
     assert model_version(resolve_model(file)) == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def test_names_of_files_that_are_called_alike_are_told_apart(file: Path, tmp_path: Path) -> None:
+def test_names_of_files_that_are_called_alike_are_distinguished(file: Path, tmp_path: Path) -> None:
     other = tmp_path / "tiny.gguf"
     other.write_bytes(file.read_bytes())
     names = display_names([resolve_model(file), resolve_model(other)])

@@ -29,7 +29,7 @@ def test_every_spelling_is_one_model(folder: Path, tmp_path: Path) -> None:
     assert distinct_models([*map(str, spelled), "link"]) == {"tiny": "tiny"}
 
 
-def test_two_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_two_folders_of_one_name_are_distinguished(tmp_path: Path) -> None:
     folders = [tmp_path / run / "final" / "tiny" for run in "ab"]
     for folder in folders:
         shutil.copytree(reference_models.path("gpt2-30k"), folder)

@@ -227,7 +227,7 @@ def test_the_command_lists_what_it_left_empty(tmp_path, emergence):
     assert pd.read_csv(tmp_path / "f.csv")["model"].tolist() == ["few", "m"]
 
 
-def test_two_readers_of_one_name_are_told_apart_or_refused(reader):
+def test_two_readers_of_one_name_are_distinguished_or_refused(reader):
     from dataclasses import replace
 
     with pytest.raises(InputError, match="Two readers have the name gpt2-30k"):

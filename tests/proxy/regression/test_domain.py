@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from proxy.regression.domain import WITHHELD, Domain, contributions, judged, widened
+from proxy.regression.domain import WITHHELD, Domain, contributions, estimate_models, widen
 from proxy.regression.intervals import Intervals
 from proxy.regression.links import Link
 from proxy.regression.regressor import ProxyRegressor
@@ -64,7 +64,7 @@ def test_a_missing_value_counts_with_its_feature(data: tuple[pd.DataFrame, np.nd
 def test_intervals_widen_then_end() -> None:
     link = Link()
     estimate, lower, upper = np.zeros(4), -np.ones(4), 2 * np.ones(4)
-    low, high = widened(link, estimate, lower, upper, np.array([0.2, 1.0, 2.0, 3.1]))
+    low, high = widen(link, estimate, lower, upper, np.array([0.2, 1.0, 2.0, 3.1]))
     np.testing.assert_allclose(low, [-1, -1, -2, np.nan])
     np.testing.assert_allclose(high, [2, 2, 4, np.nan])
 
@@ -72,7 +72,7 @@ def test_intervals_widen_then_end() -> None:
 def test_widened_intervals_stay_within_the_bounds_and_hold_the_estimate() -> None:
     link = Link((0.0, 1.0))
     estimate = np.array([0.9, 0.9])
-    low, high = widened(link, estimate, np.array([0.95, 0.5]), np.array([0.99, 0.99]), np.array([1.0, 2.5]))
+    low, high = widen(link, estimate, np.array([0.95, 0.5]), np.array([0.99, 0.99]), np.array([1.0, 2.5]))
     assert np.all((low <= estimate) & (estimate <= high))
     assert np.all((low > 0) & (high < 1))
     assert low[1] < 0.5
@@ -85,7 +85,7 @@ def test_a_novel_model_of_a_bounded_target_never_gets_a_narrower_interval(lower:
     estimate = np.array([0.002, 0.5, 0.998])
     ends = np.full(3, lower), np.array([0.003, 0.999, 1.0])
     for novelty in (1.0, 1.01, 2.9):
-        low, high = widened(link, estimate, *ends, np.full(3, novelty))
+        low, high = widen(link, estimate, *ends, np.full(3, novelty))
         assert np.all(low <= np.minimum(estimate, ends[0]))
         assert np.all(high >= np.maximum(estimate, ends[1]))
         assert np.all((low >= 0) & (high <= 1))
@@ -100,11 +100,11 @@ def test_what_is_mostly_missing_is_outside_and_gets_no_interval(
     X, y = data
     intervals = Intervals.fit(ProxyRegressor(candidate), X, y, np.ones(20), np.array([f"m{i}" for i in range(20)]))
     domain = Domain.of(intervals.regressor, X)
-    found = judged(intervals, domain, X.head(1).assign(**dict.fromkeys(gone, np.nan)))
+    found = estimate_models(intervals, domain, X.head(1).assign(**dict.fromkeys(gone, np.nan)))
     assert not found.inside.any()
     assert np.isnan(found.lower).all()
     # what the candidate hardly looks at may be missing
-    kept = judged(intervals, domain, X.mean().to_frame().T.assign(c=np.nan))
+    kept = estimate_models(intervals, domain, X.mean().to_frame().T.assign(c=np.nan))
     assert kept.inside.all()
     assert np.isfinite(kept.lower).all()
 
@@ -113,7 +113,7 @@ def test_gaps_that_references_have_too_are_no_reason_to_withhold(data: tuple[pd.
     X, y = data
     X = X.assign(**{name: X[name].where(X.index % 3 > 0) for name in ("a", "b")})
     intervals = Intervals.fit(ProxyRegressor("ridge"), X, y, np.ones(20), np.array([f"m{i}" for i in range(20)]))
-    assert np.isfinite(judged(intervals, Domain.of(intervals.regressor, X), X.head(1)).lower).all()
+    assert np.isfinite(estimate_models(intervals, Domain.of(intervals.regressor, X), X.head(1)).lower).all()
 
 
 def test_references_in_pairs_do_not_make_everything_else_far() -> None:

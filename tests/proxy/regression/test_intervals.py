@@ -62,7 +62,7 @@ def test_with_one_row_per_group_ends_are_those_of_mapie(n: int, bounds: tuple[fl
         if rows_needed(level) > n:  # MAPIE's ends are at infinity
             assert np.isnan([lower[:, at], upper[:, at]]).all()
         else:
-            low, high = Link(bounds).snapped(ends[:, 0, at], ends[:, 1, at])
+            low, high = Link(bounds).snap_to_bounds(ends[:, 0, at], ends[:, 1, at])
             np.testing.assert_allclose(lower[:, at], low, rtol=1e-12)
             np.testing.assert_allclose(upper[:, at], high, rtol=1e-12)
 

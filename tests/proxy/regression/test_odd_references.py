@@ -32,7 +32,7 @@ def test_large_values_are_fitted(families: Make) -> None:
     assert len(fit_proxy(table, target="bits").validation)
 
 
-def test_columns_that_cannot_be_told_apart_are_refused(families: Make) -> None:
+def test_columns_that_look_alike_are_refused(families: Make) -> None:
     table = families()
     twice = pd.concat([table, table[["behaviour.b0"]]], axis=1)
     with pytest.raises(InputError, match=r"two columns named behaviour.b0"):

@@ -142,7 +142,7 @@ def test_every_spelling_of_a_folder_is_the_same_work(tmp_path: Path, monkeypatch
         keys(models=["tiny", "./tiny"])
 
 
-def test_two_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_two_folders_of_one_name_are_distinguished(tmp_path: Path) -> None:
     folders = [str(copied("gpt2-30k", tmp_path / run / "tiny")) for run in "ab"]
     assert [job.model_name for job in make_jobs(parse_config({**BASE, "models": folders}))] == ["a/tiny", "b/tiny"]
 

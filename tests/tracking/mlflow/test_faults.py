@@ -82,7 +82,7 @@ def test_store_that_never_answers_is_given_up(small, monkeypatch: pytest.MonkeyP
             track(small.folder, tracking_uri=uri)
 
 
-def test_another_kind_of_server_is_told_apart(small) -> None:
+def test_another_kind_of_server_is_recognized(small) -> None:
     from http.server import HTTPServer, SimpleHTTPRequestHandler
 
     class Quiet(SimpleHTTPRequestHandler):

@@ -77,7 +77,7 @@ def test_sweep_in_which_everything_failed(tmp_path: Path, small) -> None:
     assert "out of memory" in tracker.runs[tracked.run_id].tags["mlflow.note.content"]
 
 
-def test_two_jobs_of_one_name_are_told_apart(small, job_rows) -> None:
+def test_two_jobs_of_one_name_are_distinguished(small, job_rows) -> None:
     small.done("gpt2-30k", "animal", job_rows("gpt2-30k", "animal", parameters=30_000, blocks=2), tokens=12)
     tracker = MemoryTracker()
     replay(read_results(small.folder), tracker)

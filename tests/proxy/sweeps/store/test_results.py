@@ -136,7 +136,7 @@ def test_the_summary_is_that_of_the_whole_table(
     assert len(shown) == 4
 
 
-def test_two_corpora_of_one_name_are_told_apart_in_the_summary(results: ResultsStore) -> None:
+def test_two_corpora_of_one_name_are_distinguished_in_the_summary(results: ResultsStore) -> None:
     corpora = [{"source": "animal", "windows": windows} for windows in (50, 60)]
     jobs = make_jobs(parse_config({"name": "t", "models": ["gpt2-30k"], "corpora": corpora}))
     for job, content in zip(jobs, ("aaaaaaaaaa", "bbbbbbbbbb"), strict=True):
