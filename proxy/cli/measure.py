@@ -121,12 +121,12 @@ def measure(
     import pandas as pd
 
     from estimators.base import InputError
+    from estimators.contracts.controls import summary, varying, with_controls
     from extraction import StateBudget, load_model, random_twin
     from extraction import windows as make_windows
     from extraction.corpora.token_windows import fewer_windows
     from extraction.models.names import distinct_models
     from extraction.tables import check_table_path, write_table
-    from proxy.measurement.controls import summary, varying, with_controls
     from proxy.measurement.output import is_output
     from proxy.measurement.table import measure as measure_model
     from proxy.schemas import EMERGENCE
@@ -267,8 +267,8 @@ def _of_output(
     controls: bool,
 ) -> list[pd.DataFrame]:
     """Output rows of a model and of its controls."""
+    from estimators.contracts.controls import with_controls
     from extraction import random_twin
-    from proxy.measurement.controls import with_controls
     from proxy.measurement.output import corpus_contexts, measure_output
 
     how: dict[str, Any] = {"tokens": tokens, "count": windows, "seed": seed, "column": column}

@@ -71,12 +71,12 @@ def measure_closed_models(
     """
     import pandas as pd
 
+    from estimators.contracts.controls import with_controls
     from extraction import Budget, Limits, Server
     from extraction.answers.collecting.budget import read_prices
     from extraction.models.tokenizers import tokenizer_of_closed
     from extraction.tables import read_table
     from proxy.measurement.api import affordable, bill, measure_closed, open_api
-    from proxy.measurement.controls import with_controls
     from proxy.measurement.output import check_names, corpus_contexts
     from proxy.schemas import EMERGENCE
 

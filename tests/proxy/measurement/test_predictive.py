@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from estimators.base import InputError
+from estimators.contracts.controls import FAILED, summary, varying, with_controls
 from estimators.predictive import TEMPERATURES, calibrate, gain_bits, split_windows, unigram
 from extraction import LanguageModel, Windows, load_model, random_twin, windows
 from extraction.states.budget import StateBudget
-from proxy.measurement.controls import FAILED, summary, varying, with_controls
 from proxy.measurement.table import measure
 
 MODEL = "gemma-2m"
