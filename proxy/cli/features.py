@@ -40,6 +40,7 @@ def features(
     from extraction.models.names import distinct_models
     from extraction.tables import check_table_path, read_table
     from proxy.features.table import compute_features, join_target
+    from proxy.measurement.prefix import with_prefix
     from proxy.measurement.table import peak_emergence
     from proxy.schemas import EMERGENCE, REFERENCES
 
@@ -55,7 +56,7 @@ def features(
                 raise InputError(f"{emergence} holds no corpus {corpus}; it has {', '.join(known)}.")
             peaks = peaks[peaks["corpus"] == corpus]
     models = [
-        replace(load_model(name), name=display_name)
+        replace(with_prefix(load_model(name)), name=display_name)
         for name, display_name in distinct_models(readers or ["gpt2-2m"]).items()
     ]
     with progress("Reading answers") as tell:

@@ -42,6 +42,14 @@ def measure(
     windows: Annotated[int, typer.Option(min=2, help="Windows of text to measure.")] = WINDOWS,
     tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per window.")] = None,
     column: Annotated[str | None, typer.Option(help="Column of the text, where the corpus is a table.")] = None,
+    prefix: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|none|TOKEN",
+            help="What stands before windows and lone tokens: auto is what the tokenizer adds, else of its special "
+            "tokens and none what lone tokens predict best behind.",
+        ),
+    ] = "auto",
     revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     twin: Annotated[
@@ -128,6 +136,7 @@ def measure(
     from extraction.models.names import distinct_models
     from extraction.tables import check_table_path, write_table
     from proxy.measurement.output import is_output
+    from proxy.measurement.prefix import chosen_prefix
     from proxy.measurement.table import measure as measure_model
     from proxy.schemas import EMERGENCE
 
@@ -164,6 +173,10 @@ def measure(
     with closing(_each_kept([*names], tables, out)) as each:
         for name in each:
             model = replace(load_model(name, revision=revision, device=device), name=names[name])
+            front = chosen_prefix(model, prefix)
+            model = replace(model, prefix=front.ids)
+            if front.gains and front.ids:
+                _remark(f"{model.name}: {front}")
             chosen = make_windows(
                 corpus, model.tokenizer, tokens=tokens, count=windows, seed=seed, prefix=model.prefix, column=column
             )

@@ -124,6 +124,7 @@ class Measurement(Strict):
         resolutions: noise levels relative to the RMS norm of the layer's states; empty: the default curve.
         queries: windows whose information is read; every window is still a reference.
         project: dimensions that wider models are projected to; null keeps all.
+        prefix: what stands before windows and lone tokens: `auto`, `none` or a token, as `emergence measure --prefix`.
     """
 
     estimator: str = "sample-propagation"
@@ -131,6 +132,7 @@ class Measurement(Strict):
     resolutions: tuple[Annotated[float, Field(gt=0)], ...] = ()
     queries: Annotated[int, Field(ge=2)] = 4000
     project: Annotated[int, Field(ge=1)] | None = 256
+    prefix: Annotated[str, Field(min_length=1)] = "auto"
 
 
 class Tracking(Strict):

@@ -104,7 +104,8 @@ class Job:
     @cached_property
     def load_key(self) -> str:
         """Equal for jobs that one loading of the model serves."""
-        return json.dumps([self.settings["model"], self.model_version, self.twin, self.seed], sort_keys=True)
+        told = [self.settings["model"], self.model_version, self.twin, self.seed, self.measurement.prefix]
+        return json.dumps(told, sort_keys=True)
 
 
 def _hash(settings: dict[str, Any]) -> str:

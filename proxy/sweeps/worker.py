@@ -156,6 +156,7 @@ class Worker:
     def _load(self, job: Job) -> LanguageModel:
         from extraction import load_model
         from extraction.models.twin import random_twin
+        from proxy.measurement.prefix import with_prefix
 
         if self._loaded_key == job.load_key and self._model is not None:
             return self._model
@@ -172,6 +173,7 @@ class Worker:
             trust_remote_code=job.model.trust_remote_code,
             allow_pickle=job.model.allow_pickle,
         )
+        self._model = with_prefix(self._model, job.measurement.prefix)
         if job.twin:
             self._model = random_twin(self._model, seed=job.seed)
         self._loaded_key = job.load_key

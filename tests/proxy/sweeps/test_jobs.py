@@ -57,6 +57,7 @@ def test_what_only_decides_where_it_runs_keeps_the_key(change: dict[str, Any]) -
         {"measurement": {"resolutions": [0.3]}},
         {"measurement": {"project": None}},
         {"measurement": {"estimator": "mine"}},
+        {"measurement": {"prefix": "none"}},
     ],
 )
 def test_what_decides_the_numbers_changes_the_key(change: dict[str, Any]) -> None:

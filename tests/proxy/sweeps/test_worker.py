@@ -54,6 +54,14 @@ def test_a_job_gives_its_rows_and_a_record(worker: Worker) -> None:
     assert done == total > 0
 
 
+def test_what_stands_in_front_is_the_jobs_own(worker: Worker) -> None:
+    for prefix, shown in (("auto", ""), ("<|endoftext|>", "<|endoftext|>"), ("none", "")):
+        frame = rows(worker.run(job(measurement={"resolutions": [0.2], "queries": 30, "prefix": prefix})))
+        assert set(frame["prefix"]) == {shown}
+    failed = worker.run(job(measurement={"prefix": "<bos>"}))
+    assert failed.record["error"].startswith("The prefix '<bos>' is no single token of gpt2-30k")
+
+
 def test_the_same_job_gives_the_same_bits_whatever_ran_before(worker: Worker) -> None:
     first = rows(worker.run(job())).drop(columns="seconds")
     worker.run(job(models=["gemma-30k"], corpora=["python-docs"]))
