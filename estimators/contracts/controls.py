@@ -101,6 +101,11 @@ def _above(table: pd.DataFrame, control: pd.DataFrame) -> np.ndarray:
     return np.asarray(value - other > ERRORS * np.hypot(error, other_error))  # unknown errors are no evidence
 
 
+def joint_error(table: pd.DataFrame, control: str) -> np.ndarray:
+    """Return the joint standard error of emergence and a control beside it, for each row."""
+    return np.asarray(np.hypot(_floats(table, "ie_std_error"), _floats(table, f"{control}_ie_std_error")))
+
+
 def _floats(frame: pd.DataFrame, name: str) -> np.ndarray:
     return frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
 
@@ -112,16 +117,20 @@ def summary(table: pd.DataFrame, resolution: float = DEFAULT_RESOLUTION) -> pd.D
 
     Returns:
         model, corpus, E, its standard error, twin, shuffled (bits), verdict, block, windows, prefix, estimator. The
-        verdict is ``learned`` where E is above every control that was run, ``control failed`` where not, and ``no
-        controls`` where none was.
+        verdict is ``learned`` where E is above every control that was run by four joint errors. Where not, it is
+        ``control failed`` if that control lies above 0 by four of its errors, so that the observer sees what nobody
+        learned, else ``not shown``: more windows might. It is ``no controls`` where none was run.
     """
     table = controls_as_columns(table)
     peak = at_end(at_resolution(at_peak(table, peaks(table, resolution)), resolution)).reset_index(drop=True)
     controls = [name for name in CONTROLS if f"{name}_ie_bits" in peak]
-    ran = np.zeros(len(peak), bool)
+    ran, failed = np.zeros(len(peak), bool), np.zeros(len(peak), bool)
     for name in controls:
-        ran |= peak[f"{name}_ie_bits"].notna().to_numpy()
-    failed = peak["flags"].fillna("").str.contains(FAILED).to_numpy(dtype=bool)
+        value, error = _floats(peak, f"{name}_ie_bits"), _floats(peak, f"{name}_ie_std_error")
+        ran |= ~np.isnan(value)
+        failed |= (value > ERRORS * error) & (_floats(peak, "ie_bits") - value <= ERRORS * joint_error(peak, name))
+    below = peak["flags"].fillna("").str.contains(FAILED).to_numpy(dtype=bool)
+    verdict = np.select([~ran, failed, below], ["no controls", "control failed", "not shown"], "learned")
     nothing = pd.Series(pd.NA, index=peak.index)
     return pd.DataFrame(
         {
@@ -130,7 +139,7 @@ def summary(table: pd.DataFrame, resolution: float = DEFAULT_RESOLUTION) -> pd.D
             "E": peak["ie_bits"].astype(float),
             "±": peak["ie_std_error"].astype(float),
             **{name: peak[f"{name}_ie_bits"].astype(float) for name in controls},
-            "verdict": np.where(~ran, "no controls", np.where(failed, "control failed", "learned")),
+            "verdict": verdict,
             "block": peak["layer"],
             "windows": peak.get("windows", nothing),
             "prefix": peak.get("prefix", nothing).fillna(""),

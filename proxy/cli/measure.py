@@ -228,7 +228,8 @@ def measure(
         told_above = "; ".join(f"{name} {value if value != '' else 'none'}" for name, value in above.items())
         _remark(f"All: {told_above}." if above else "")
         _remark(
-            "Learned: above the random twin and the shuffled windows by four joint errors."
+            "Learned: above the random twin and the shuffled windows by four joint errors. Not shown: not by so much. "
+            "Control failed: nor is the control about 0."
             if controls
             else "No controls were run; --controls shows what a random network and shuffled windows give."
         )

@@ -40,9 +40,19 @@ def test_the_twin_is_read_where_the_trained_model_is_highest() -> None:
     assert found["verdict"].tolist() == ["learned"]
 
 
-@pytest.mark.parametrize(("scale", "verdict"), [(0.1, "learned"), (1.0, "control failed"), (2.0, "control failed")])
-def test_verdicts(scale: float, verdict: str) -> None:
-    found = summary(pd.concat([rows("m"), rows("m", f"animal{SHUFFLED}", scale=scale)]))
+@pytest.mark.parametrize(
+    ("control", "error", "verdict"),
+    [
+        (0.1, 0.01, "learned"),
+        (1.0, 0.01, "control failed"),  # random order shows as much as the text
+        (2.0, 0.01, "control failed"),
+        (0.0, 1.0, "not shown"),  # the control is about 0, but E is 3.28 +- 1
+        (0.1, np.nan, "not shown"),  # an error that is not known is no evidence
+    ],
+)
+def test_verdicts(control: float, error: float, verdict: str) -> None:
+    shuffled = rows("m", f"animal{SHUFFLED}", scale=control)
+    found = summary(pd.concat([rows("m", ie_std_error=error), shuffled]))
     assert found["verdict"].tolist() == [verdict]
     assert "twin" not in varying(found)[0]  # it was not run
 
