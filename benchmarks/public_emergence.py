@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from public_cache import table_path
 
 from estimators.base import InputError
-from extraction import generate_answers, load_model, prompts, reference_models, windows
+from extraction import Sampling, generate_answers, load_model, prompts, reference_models, windows
 from proxy.features.table import compute_features
 from proxy.measurement.table import DEFAULT_RESOLUTION, measure, peak_emergence
 from proxy.regression.folds import rows_needed
@@ -90,7 +90,9 @@ def _read(name: str, folder: str, cache: Path) -> pd.DataFrame:
     saved = table_path(cache, f"{name}.features", READER, PROMPTS, LONGEST)
     if not saved.is_file():
         asked = prompts("demo").head(PROMPTS)
-        answers = generate_answers(load_model(folder), asked, max_tokens=LONGEST, logprobs=0).assign(model=name)
+        answers = generate_answers(load_model(folder), asked, sampling=Sampling(max_tokens=LONGEST, logprobs=0)).assign(
+            model=name
+        )
         compute_features(answers, [load_model(READER)]).to_parquet(saved)
         sys.stderr.write(f"{READER} read {name}\n")
     return pd.read_parquet(saved)

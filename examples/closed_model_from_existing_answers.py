@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from extraction import generate_answers, load_model, prompts, reference_models, windows
+from extraction import Sampling, generate_answers, load_model, prompts, reference_models, windows
 from extraction.answers.responses import read_responses
 from extraction.tables import read_table
 from proxy import compute_features, fit_proxy, measure, peak_emergence
@@ -24,7 +24,7 @@ def bundled(answers: int, count: int, seed: int) -> tuple[pd.DataFrame, pd.DataF
     texts, tables = [], []
     for name in reference_models.names():
         model = load_model(name)
-        texts.append(generate_answers(model, prompts("demo").head(answers), seed=seed))
+        texts.append(generate_answers(model, prompts("demo").head(answers), sampling=Sampling(seed=seed)))
         tables.append(measure(model, windows("animal", model.tokenizer, count=count, seed=seed), seed=seed))
         print(f"{name} has answered and is measured")
     peaks = peak_emergence(pd.concat(tables)).rename(columns={"emergence_bits": "target"})

@@ -14,7 +14,7 @@ import argparse
 import numpy as np
 import pandas as pd
 
-from extraction import generate_answers, load_model
+from extraction import Sampling, generate_answers, load_model
 from extraction.corpora.text import documents
 from proxy.features.readers import Reader
 
@@ -23,7 +23,7 @@ def continued(pages: list[str], author: str, seed: int) -> list[str]:
     """Let a bundled model go on from the first words of every page."""
     openings = [" ".join(page.split()[:12]) for page in pages]
     asked = pd.DataFrame({"prompt_id": [str(i) for i in range(len(pages))], "prompt": openings})
-    answers = generate_answers(load_model(author), asked, max_tokens=96, seed=seed)
+    answers = generate_answers(load_model(author), asked, sampling=Sampling(max_tokens=96, seed=seed))
     return answers["text"].fillna("").astype(str).tolist()
 
 

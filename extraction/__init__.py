@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from extraction.corpora.categories import CATEGORIES
     from extraction.corpora.lists import list_windows
     from extraction.corpora.loading import text_windows, windows
+    from extraction.corpora.spec import CorpusOptions
     from extraction.corpora.token_windows import Windows
     from extraction.models.load import LanguageModel, load_model
     from extraction.models.twin import random_twin
@@ -30,6 +31,7 @@ _HOMES = {
     "Behaviour": "states.behaviour",
     "Budget": "answers.collecting.budget",
     "CATEGORIES": "corpora.categories",
+    "CorpusOptions": "corpora.spec",
     "LanguageModel": "models.load",
     "Limits": "answers.collecting.options",
     "Sampling": "answers.collecting.endpoints",
@@ -57,6 +59,7 @@ __all__ = [
     "CATEGORIES",
     "Behaviour",
     "Budget",
+    "CorpusOptions",
     "LanguageModel",
     "Limits",
     "Sampling",

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from estimators.base import InputError, Progress
+from extraction.answers.collecting.endpoints import Sampling
 from extraction.answers.conversations import messages_of, prompt_text
 from extraction.answers.prompt_sets import check_prompts
 from extraction.models.load import LanguageModel
@@ -24,11 +25,8 @@ def generate_answers(
     model: LanguageModel,
     prompts: pd.DataFrame,
     *,
+    sampling: Sampling | None = None,
     samples: int = 1,
-    max_tokens: int = 64,
-    temperature: float = 1.0,
-    seed: int = 0,
-    logprobs: int = 5,
     batch: int = 32,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
@@ -40,11 +38,9 @@ def generate_answers(
     Args:
         model: from `load_model`.
         prompts: columns ``prompt_id`` and ``prompt``, as `extraction.answers.prompt_sets` gives them.
+        sampling: length, temperature (0 takes the likeliest token always), seed, and how many alternatives per token to
+            record with their log probability (natural, at temperature 1); system prompts and stops are not supported.
         samples: answers to each prompt.
-        max_tokens: longest answer in tokens.
-        temperature: of the sampling; 0 takes the likeliest token always.
-        seed: of the sampling.
-        logprobs: alternatives per token to record with their log probability (natural, at temperature 1); 0: none.
         batch: answers made at a time.
         progress: notified how many answers there are.
 
@@ -56,9 +52,10 @@ def generate_answers(
             context.
 
     Example:
-        >>> from extraction import load_model
+        >>> from extraction import Sampling, load_model
         >>> asked = pd.DataFrame({"prompt_id": ["0"], "prompt": ["The old house stood"]})
-        >>> generate_answers(load_model("gpt2-30k"), asked, max_tokens=4)["completion_tokens"].tolist()
+        >>> answers = generate_answers(load_model("gpt2-30k"), asked, sampling=Sampling(max_tokens=4))
+        >>> answers["completion_tokens"].tolist()
         [4]
     """
     missing = [name for name in ("prompt_id", "prompt") if name not in prompts.columns]
@@ -67,11 +64,15 @@ def generate_answers(
             f"Prompts need the columns prompt_id and prompt; {', '.join(missing)} missing, found "
             f"{', '.join(map(str, prompts.columns)) or 'none'}."
         )
-    if samples < 1 or max_tokens < 1 or batch < 1 or temperature < 0 or logprobs < 0:
+    sampling = sampling or Sampling()
+    if samples < 1 or batch < 1:
+        raise InputError(f"samples and batch are at least 1; got {samples} and {batch}.")
+    if sampling.temperature is None or sampling.system or sampling.stop:
         raise InputError(
-            "samples, max_tokens and batch are at least 1, temperature and logprobs at least 0; got "
-            f"{samples}, {max_tokens}, {batch}, {temperature} and {logprobs}."
+            "A model in this process needs a temperature, and takes neither a system prompt nor stops; put a system "
+            "message into the prompts, as conversations."
         )
+    max_tokens, logprobs = sampling.max_tokens, sampling.logprobs
     prompts = prompts.assign(prompt=check_prompts(prompts)["prompt"].to_numpy())
     ids = [_encode(model, prompt) for prompt in prompts["prompt"]]
     for name, row in zip(prompts["prompt_id"], ids, strict=True):
@@ -89,7 +90,7 @@ def generate_answers(
         part = by_length[start : start + batch]
         began, created = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
         recorder = _Recorder(logprobs) if logprobs else None
-        answers = _generate(model, [ids[index] for index, _ in part], max_tokens, temperature, (seed, start), recorder)
+        answers = _generate(model, [ids[index] for index, _ in part], sampling, start, recorder)
         seconds = (time.perf_counter() - began) / len(part)
         for place, ((index, sample), (answer, stopped)) in enumerate(zip(part, answers, strict=True)):
             prompt = prompts.iloc[index]
@@ -130,12 +131,15 @@ def _encode(model: LanguageModel, prompt: str) -> list[int]:
 def _generate(
     model: LanguageModel,
     prompts: list[list[int]],
-    max_tokens: int,
-    temperature: float,
-    seed: tuple[int, int],
+    sampling: Sampling,
+    start: int,
     recorder: _Recorder | None,
 ) -> list[tuple[list[int], bool]]:
-    """Answers as token ids without the token that ends them, and whether the model ended them itself."""
+    """Generate a batch of answers, the first of which is number `start`.
+
+    Returns:
+        Their token ids without the token that ends them, and whether the model ended them itself.
+    """
     end = _end_tokens(model)
     fill = min(end, default=0)
     longest = max(map(len, prompts))
@@ -145,15 +149,15 @@ def _generate(
         ids[row, longest - len(prompt) :] = torch.tensor(prompt)
         mask[row, longest - len(prompt) :] = 1
     options: dict[str, Any] = {"do_sample": False}
-    if temperature > 0:
-        options = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    if sampling.temperature:
+        options = {"do_sample": True, "temperature": sampling.temperature, "top_k": 0, "top_p": 1.0}
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.inference_mode(), torch.random.fork_rng(devices):
-        torch.manual_seed(int.from_bytes(hashlib.sha256(repr(seed).encode()).digest()[:8]) >> 1)
+        torch.manual_seed(int.from_bytes(hashlib.sha256(repr((sampling.seed, start)).encode()).digest()[:8]) >> 1)
         output = model.model.generate(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
-            max_new_tokens=max_tokens,
+            max_new_tokens=sampling.max_tokens,
             eos_token_id=sorted(end) or None,
             pad_token_id=fill,
             logits_processor=[recorder] if recorder else None,

@@ -10,12 +10,12 @@ import numpy as np
 
 from estimators.base import InputError
 from extraction.corpora.lists import list_windows
-from extraction.corpora.spec import TEXT_TOKENS, resolve_corpus
-from extraction.corpora.text import documents, sample_text
+from extraction.corpora.spec import TEXT_TOKENS, CorpusOptions, resolve_corpus
+from extraction.corpora.text import TextSample, documents, sample_text
 from extraction.corpora.token_windows import Windows
 from extraction.models.load import added_prefix
 
-STREAMED = 4  # windows to draw from that are read of a streamed data set, per window drawn
+STREAMED = 4  # windows of a streamed data set that are read for each one that is sampled
 
 
 def windows(
@@ -25,11 +25,8 @@ def windows(
     tokens: int | None = None,
     count: int | None = 2000,
     seed: int = 0,
-    at: str = "sentence",
-    demonstration: int = 2,
-    column: str | None = None,
-    revision: str | None = None,
     prefix: Sequence[int] | None = None,
+    options: CorpusOptions | None = None,
 ) -> Windows:
     """Make the windows of a corpus for a tokenizer.
 
@@ -37,17 +34,14 @@ def windows(
         corpus: ``country``, ``animal`` or ``color``; ``list:FILE``, a category of one's own, one entity per line;
             ``python-docs``, the reference texts in every Python; a .txt, .jsonl, .json, .csv or .parquet file or a
             folder of them; or ``hf:NAME``, a data set of the hub (``hf:openorca``, ``hf:openhermes``: the paper's), of
-            which no more is read than gives four times `count` windows to draw from; ``hf:NAME:SPLIT`` and
+            which no more is read than gives four times `count` windows to sample from; ``hf:NAME:SPLIT`` and
             ``hf:NAME:CONFIG:SPLIT`` take another split than ``train``, and another configuration.
         tokenizer: fast tokenizer of the model.
         tokens: T. Default: the paper's for its categories (8, 10, 10), 4 demonstrations for others, 8 for text.
-        count: how many windows to draw; fewer are returned where there are fewer or some come twice; None: all.
+        count: how many windows to sample; fewer are returned where there are fewer or some come twice; None: all.
         seed: the same seed, corpus and tokenizer give the same windows.
-        at: ``sentence``: windows start where sentences do, as in the paper; ``anywhere``: at any token.
-        demonstration: tokens of an entity and its comma; the paper's lists have 2.
-        column: column of the text in a table; default: the first of text, output, response, content there is.
-        revision: branch, tag or commit of an ``hf:`` data set.
         prefix: token ids before every window; default: what the tokenizer adds.
+        options: where windows start, tokens of a demonstration, the column and the revision to read.
 
     Raises:
         InputError: if the corpus is unknown or unreadable, or holds no window.
@@ -56,11 +50,12 @@ def windows(
     >>> windows("animal", load_model("gpt2-30k").tokenizer, count=50)
     <Windows of animal: 50 of 10 tokens, 50 distinct>
     """
+    options = options or CorpusOptions()
     chosen = resolve_corpus(corpus)
     if count is not None and count < 1:
-        raise InputError(f"count is the number of windows to draw, at least 1; got {count}.")
+        raise InputError(f"count is the number of windows to sample, at least 1; got {count}.")
     front = added_prefix(tokenizer) if prefix is None else tuple(int(i) for i in prefix)
-    length = chosen.tokens(tokens, demonstration)
+    length = chosen.tokens(tokens, options.demonstration)
     if chosen.kind == "list":
         return list_windows(
             chosen.label,
@@ -69,20 +64,26 @@ def windows(
             tokens=length,
             count=count,
             seed=seed,
-            demonstration=demonstration,
+            demonstration=options.demonstration,
             prefix=front,
         )
-    return text_windows(
-        documents(chosen.source if chosen.path is None else chosen.path, column=column, seed=seed, revision=revision),
+    texts = documents(
+        chosen.source if chosen.path is None else chosen.path,
+        column=options.column,
+        seed=seed,
+        revision=options.revision,
+    )
+    sample = sample_text(
+        texts,
         tokenizer,
-        tokens=length,
+        length,
         count=count,
         seed=seed,
-        at=at,
-        prefix=front,
+        at=options.at,
         name=chosen.label,
         enough=STREAMED * count if count and chosen.kind == "hub" else None,
     )
+    return _of_text(sample, chosen.label, front, seed)
 
 
 def text_windows(
@@ -95,7 +96,6 @@ def text_windows(
     at: str = "sentence",
     prefix: Sequence[int] | None = None,
     name: str = "text",
-    enough: int | None = None,
 ) -> Windows:
     """Make windows of `tokens` tokens of natural text, none crossing from one document to the next.
 
@@ -105,10 +105,9 @@ def text_windows(
         tokens: T.
         count: size of the sample, without replacement; None: all.
         seed: of the sample.
-        at: ``sentence`` or ``anywhere``, see `windows`.
+        at: ``sentence`` or ``anywhere``, see `CorpusOptions`.
         prefix: token ids before every window; default: what the tokenizer adds.
         name: of the corpus, for tables.
-        enough: read no further once there are so many windows to draw from; None: read all.
 
     Raises:
         InputError: if no document is long enough for one window.
@@ -119,21 +118,20 @@ def text_windows(
     >>> sorted(tokenizer.decode(row) for row in found.tokens)
     [' It was a', 'One day']
     """
-    if tokens < 1:
-        raise InputError(f"A window holds at least 1 token; got {tokens}.")
-    if at not in ("sentence", "anywhere"):
-        raise InputError(f"at says where windows start, sentence or anywhere; got {at}.")
-    rows, document, following = sample_text(
-        texts, tokenizer, tokens, count=count, seed=seed, at=at, name=name, enough=enough
-    )
-    distinct, first, counts = np.unique(rows, axis=0, return_index=True, return_counts=True)
+    sample = sample_text(texts, tokenizer, tokens, count=count, seed=seed, at=at, name=name, enough=None)
+    return _of_text(sample, name, added_prefix(tokenizer) if prefix is None else tuple(prefix), seed)
+
+
+def _of_text(sample: TextSample, name: str, prefix: tuple[int, ...], seed: int) -> Windows:
+    """Count equal windows once, with their number as weight, in an order that does not follow the text."""
+    distinct, first, counts = np.unique(sample.tokens, axis=0, return_index=True, return_counts=True)
     order = np.random.default_rng([seed, 1]).permutation(len(distinct))
     return Windows(
         corpus=name,
         kind="text",
         tokens=distinct[order],
         weights=counts[order].astype(np.float64),
-        prefix=added_prefix(tokenizer) if prefix is None else tuple(prefix),
-        documents=document[first][order],
-        next_tokens=following[first][order],
+        prefix=prefix,
+        documents=sample.documents[first][order],
+        next_tokens=sample.following[first][order],
     )

@@ -26,6 +26,27 @@ TOKENS_KNOWN = 20_000  # distinct tokens that a text shows at most
 ALL_WINDOWS = 400_000  # of a text whose windows are all taken
 
 
+@dataclass(frozen=True, slots=True)
+class CorpusOptions:
+    """What to read of a corpus, and where its windows start.
+
+    Attributes:
+        at: ``sentence``: windows of text start where sentences do, as in the paper; ``anywhere``: at any token.
+        demonstration: tokens of an entity and its comma in a list; the paper's lists have 2.
+        column: column of the text in a table; default: the first of text, output, response, content there is.
+        revision: branch, tag or commit of an ``hf:`` data set.
+
+    Example:
+        >>> CorpusOptions(column="answer").at
+        'sentence'
+    """
+
+    at: str = "sentence"
+    demonstration: int = 2
+    column: str | None = None
+    revision: str | None = None
+
+
 @dataclass(frozen=True)
 class CorpusSource:
     """Where a corpus is found.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,8 @@ from extraction.reading import json_rows, lines, parse_json, read_frame, read_te
 
 ENDINGS = (".txt", ".jsonl", ".json", ".csv", ".parquet")
 TEXT_COLUMNS = ("text", "output", "response", "content")
-BUFFER = 10_000  # rows of a streamed data set among which the next one is drawn
+STARTS = ("sentence", "anywhere")  # where windows of text may start
+BUFFER = 10_000  # rows of a streamed data set among which the next one is chosen
 BATCH = 256  # texts tokenized at a time
 PIECE = 500_000  # characters of a text tokenized at a time, and of all texts of a batch
 ROWS = 10_000  # of a .csv read at a time
@@ -65,6 +66,20 @@ def sentence_starts(text: str) -> np.ndarray:
     return np.unique([match.end() for match in _BREAK.finditer(text) if match.end() < len(text)]).astype(np.int64)
 
 
+class TextSample(NamedTuple):
+    """Windows of text.
+
+    Attributes:
+        tokens: (n, T) token ids.
+        documents: (n,) number of the document each window is from.
+        following: (n,) the token that follows there; -1 where the document ends with the window.
+    """
+
+    tokens: np.ndarray
+    documents: np.ndarray
+    following: np.ndarray
+
+
 def sample_text(
     texts: Iterable[str],
     tokenizer: Any,
@@ -75,16 +90,18 @@ def sample_text(
     at: str,
     name: str,
     enough: int | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw windows from `texts` uniformly and without replacement; stop reading at `enough` to draw from.
+) -> TextSample:
+    """Sample min(`count`, all there are) windows of `tokens` tokens from `texts`, uniformly and without replacement.
 
-    Returns:
-        Token ids (n, `tokens`), the number of each window's document (n,), and the token that follows it there (n,), -1
-        where the document ends with the window; n = min(`count`, all there are).
+    Reading stops once there are `enough` windows to sample from; None: all is read.
 
     Raises:
-        InputError: if there is no text, or none long enough.
+        InputError: if `tokens` or `at` make no sense, there is no text, or none long enough.
     """
+    if tokens < 1:
+        raise InputError(f"A window holds at least 1 token; got {tokens}.")
+    if at not in STARTS:
+        raise InputError(f"at says where windows start, {' or '.join(STARTS)}; got {at}.")
     ids: list[np.ndarray] = []
     starts: list[np.ndarray] = []
     owners: list[np.ndarray] = []
@@ -125,7 +142,8 @@ def sample_text(
     stream = np.concatenate(ids)
     after = start + tokens
     following = np.where(after < end, stream[np.minimum(after, len(stream) - 1)], -1)
-    return stream[start[:, None] + np.arange(tokens)].astype(np.int64), owner, following.astype(np.int64)
+    rows = stream[start[:, None] + np.arange(tokens)]  # (n, tokens)
+    return TextSample(rows.astype(np.int64), owner, following.astype(np.int64))
 
 
 def _starts(text: str, offsets: np.ndarray, at: str) -> np.ndarray:

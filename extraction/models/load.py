@@ -75,7 +75,6 @@ def load_model(
     revision: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
-    device_map: str | None = None,
     attention: str | None = None,
     quantization: str | None = None,
     trust_remote_code: bool = False,
@@ -89,8 +88,8 @@ def load_model(
         revision: branch, tag or commit on the hub.
         dtype: a torch floating type such as ``bfloat16``; ``auto`` is float32 on CPU, where half precision gains
             nothing, and the checkpoint's own type elsewhere.
-        device: a torch device; ``auto`` takes CUDA, else MPS, else CPU.
-        device_map: ``auto`` spreads a model that no single device holds over all of them.
+        device: a torch device; ``auto`` takes CUDA, else MPS, else CPU; ``spread`` spreads a model that no single
+            device holds over all of them.
         attention: attention implementation of transformers, such as ``eager`` or ``flash_attention_2``.
         quantization: one of `extraction.models.devices.QUANTIZATIONS`, done by the library of that name where it is
             installed.
@@ -108,7 +107,8 @@ def load_model(
 
     source = resolve_model(name)
     name, where, family = source.display_name, source.location, source.family
-    place = chosen_device(device)
+    spread = device == "spread"
+    place = chosen_device("auto" if spread else device)
     options: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     file = source.path if is_gguf(source.path) else None
     if file is not None:
@@ -128,8 +128,8 @@ def load_model(
             weights["attn_implementation"] = attention
         if quantization is not None:
             weights["quantization_config"] = quantization_config(quantization)
-        if device_map is not None:
-            weights["device_map"] = device_map
+        if spread:
+            weights["device_map"] = "auto"
         elif quantization is not None:
             weights["device_map"] = {"": place}
         try:
@@ -138,7 +138,7 @@ def load_model(
             )
         except torch.OutOfMemoryError as error:
             raise InputError(
-                f"{name} does not fit on {place}; try device_map='auto', a smaller dtype or a quantization."
+                f"{name} does not fit on {place}; try device='spread', a smaller dtype or a quantization."
             ) from error
         except Exception as error:  # transformers checks little: files of odd content fail anywhere in it
             raise _worded(name, str(file or where), error, weights=True) from error

@@ -67,7 +67,7 @@ def run_batches(
             if stop - start == 1:
                 raise EmergenceError(
                     f"{model.name} runs out of memory on {model.device} with a single sequence of {rows.shape[1]} "
-                    "tokens; take a smaller dtype, a quantization, device_map='auto' or shorter windows."
+                    "tokens; take a smaller dtype, a quantization, device='spread' or shorter windows."
                 ) from error
         if result is None:  # outside the handler, whose traceback holds on to the tensors
             batch = (stop - start) // 2

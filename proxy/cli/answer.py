@@ -32,7 +32,7 @@ def answer(
     """
     import pandas as pd
 
-    from extraction import generate_answers, load_model
+    from extraction import Sampling, generate_answers, load_model
     from extraction import prompts as read_prompts
     from extraction.models.names import distinct_models
     from extraction.tables import RESPONSES, check_table_path
@@ -40,6 +40,7 @@ def answer(
     if out is not None:
         check_table_path(out)
     asked = read_prompts(prompts)
+    sampling = Sampling(max_tokens, temperature, seed, logprobs=logprobs)
     tables = []
     for name, display_name in distinct_models(models).items():
         model = replace(load_model(name, device=device), name=display_name)
@@ -48,11 +49,8 @@ def answer(
                 generate_answers(
                     model,
                     asked,
+                    sampling=sampling,
                     samples=samples,
-                    max_tokens=max_tokens,
-                    temperature=temperature,
-                    logprobs=logprobs,
-                    seed=seed,
                     progress=told,
                 )
             )

@@ -130,7 +130,7 @@ def measure(
 
     from estimators.base import InputError
     from estimators.contracts.controls import summary, varying, with_controls
-    from extraction import StateBudget, load_model, random_twin
+    from extraction import CorpusOptions, StateBudget, load_model, random_twin
     from extraction import windows as make_windows
     from extraction.corpora.token_windows import fewer_windows
     from extraction.models.names import distinct_models
@@ -178,8 +178,9 @@ def measure(
             if front.gains and front.ids:
                 _remark(f"{model.name}: {front}")
             chosen = make_windows(
-                corpus, model.tokenizer, tokens=tokens, count=windows, seed=seed, prefix=model.prefix, column=column
-            )
+                corpus, model.tokenizer, tokens=tokens, count=windows, seed=seed, prefix=model.prefix,
+                options=CorpusOptions(column=column),
+            )  # fmt: skip
             if fewer := fewer_windows(chosen, windows):
                 _remark(f"{model.name}: {fewer}")
             if chosen.dropped:
@@ -282,10 +283,10 @@ def _of_output(
 ) -> list[pd.DataFrame]:
     """Output rows of a model and of its controls."""
     from estimators.contracts.controls import with_controls
-    from extraction import random_twin
+    from extraction import CorpusOptions, random_twin
     from proxy.measurement.output import corpus_contexts, measure_output
 
-    how: dict[str, Any] = {"tokens": tokens, "count": windows, "seed": seed, "column": column}
+    how: dict[str, Any] = {"tokens": tokens, "count": windows, "seed": seed, "options": CorpusOptions(column=column)}
     contexts = corpus_contexts(corpus, model.tokenizer, **how)
     found = {"": measure_output(model, contexts, names, seed=seed)}
     if twin or controls:

@@ -72,7 +72,7 @@ def measure_closed_models(
     import pandas as pd
 
     from estimators.contracts.controls import with_controls
-    from extraction import Budget, Limits, Server
+    from extraction import Budget, CorpusOptions, Limits, Server
     from extraction.answers.collecting.budget import read_prices
     from extraction.models.tokenizers import tokenizer_of_closed
     from extraction.tables import read_table
@@ -97,14 +97,14 @@ def measure_closed_models(
         for control in (False, True) if shuffled or controls else (False,):
             contexts = corpus_contexts(
                 corpus, tokenizer, tokens=tokens, count=windows or MOST_WINDOWS, seed=seed, shuffled=control,
-                column=column,
+                options=CorpusOptions(column=column),
             )  # fmt: skip
-            drawn = len(contexts.ids)
+            all_windows = len(contexts.ids)
             contexts = affordable(contexts, closed.asking, given.max_calls, seed=seed)
             if contexts.dropped:
                 _say(f"{contexts.dropped} windows cannot be cut at whole characters and are left out")
-            if len(contexts.ids) < drawn:
-                _say(f"{len(contexts.ids)} of {drawn} windows are asked for, to keep to {given.max_calls} calls")
+            if len(contexts.ids) < all_windows:
+                _say(f"{len(contexts.ids)} of {all_windows} windows are asked for, to keep to {given.max_calls} calls")
             if given.dry_run:
                 _say_bill(bill(closed, contexts), contexts.corpus, as_json=as_json)
                 continue

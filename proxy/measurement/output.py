@@ -23,6 +23,7 @@ from estimators.output import OutputEmergence, output_emergence, predictive_emer
 from estimators.shown import ABSENT, Shown, entropy_interval, shown_probabilities
 from extraction import LanguageModel
 from extraction.corpora.loading import windows as make_windows
+from extraction.corpora.spec import CorpusOptions
 from proxy.schemas import EMERGENCE
 
 OUTPUT_LAYER = -1
@@ -42,7 +43,7 @@ class Contexts:
         corpus: its name.
         corpus_hash: of the windows with the token that follows.
         ids: (N, T + 1) token ids.
-        weights: (N,) how often each window was drawn.
+        weights: (N,) how often each window was sampled.
         texts: of the distinct windows of T tokens.
         of_window: (N,) distinct window of each.
         alone: token ids that are run alone.
@@ -114,7 +115,7 @@ def corpus_contexts(
     count: int | None = 2000,
     seed: int = 0,
     shuffled: bool = False,
-    **how: Any,
+    options: CorpusOptions | None = None,
 ) -> Contexts:
     """Windows of T tokens and the next one, as texts cut at whole characters.
 
@@ -122,24 +123,24 @@ def corpus_contexts(
         corpus: as for `extraction.windows`.
         tokenizer: fast tokenizer that cuts the windows.
         tokens: T; default the corpus's own.
-        count: windows to draw.
-        seed: of the draw, of the parts to fit on and to read, and of the shuffling.
+        count: windows to sample.
+        seed: of the sample, of the parts to fit on and to read, and of the shuffling.
         shuffled: permute every position over the windows, as a control.
-        how: further arguments of `extraction.windows`.
+        options: what to read of the corpus.
 
     Raises:
         InputError: if the corpus cannot be read, or too few windows are left.
     """
-    plain = make_windows(corpus, tokenizer, tokens=tokens, count=2, seed=seed, **how)
+    plain = make_windows(corpus, tokenizer, tokens=tokens, count=2, seed=seed, options=options)
     t = plain.tokens.shape[1]
     more = t + (plain.tokens_per_demonstration or 1)  # lists are cut at whole demonstrations
-    drawn = make_windows(corpus, tokenizer, tokens=more, count=count, seed=seed, **how)
-    drawn = replace(drawn, tokens=drawn.tokens[:, : t + 1])
-    documents = drawn.documents
+    sampled = make_windows(corpus, tokenizer, tokens=more, count=count, seed=seed, options=options)
+    sampled = replace(sampled, tokens=sampled.tokens[:, : t + 1])
+    documents = sampled.documents
     if shuffled:
-        drawn = drawn.shuffled(seed)
+        sampled = sampled.shuffled(seed)
         documents = None
-    return _contexts(drawn.corpus, drawn.tokens, drawn.weights, documents, tokenizer, None, seed)
+    return _contexts(sampled.corpus, sampled.tokens, sampled.weights, documents, tokenizer, None, seed)
 
 
 def _contexts(

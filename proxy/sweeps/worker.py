@@ -103,7 +103,7 @@ class Worker:
     def _measure(self, job: Job, record: dict[str, Any]) -> tuple[bytes, bytes | None]:
         import torch
 
-        from extraction import windows
+        from extraction import CorpusOptions, windows
         from extraction.corpora.token_windows import fewer_windows
         from proxy.measurement.table import measure
 
@@ -118,11 +118,13 @@ class Worker:
             tokens=job.corpus.tokens,
             count=job.corpus.windows,
             seed=job.seed,
-            at=job.corpus.at,
-            demonstration=job.corpus.demonstration,
-            column=job.corpus.column,
-            revision=job.corpus_version if COMMIT.fullmatch(job.corpus_version) else None,
             prefix=model.prefix,
+            options=CorpusOptions(
+                at=job.corpus.at,
+                demonstration=job.corpus.demonstration,
+                column=job.corpus.column,
+                revision=job.corpus_version if COMMIT.fullmatch(job.corpus_version) else None,
+            ),
         )
         fewer = fewer_windows(chosen, job.corpus.windows)
         if fewer:
@@ -162,13 +164,11 @@ class Worker:
             return self._model
         self._unload()
         commit = job.model_version if COMMIT.fullmatch(job.model_version or "") else None
-        several_gpus = self.gpus > 1
         self._model = load_model(
             job.model.id,
             revision=commit or job.model.revision,
             dtype=job.model.dtype,
-            device="auto" if self.gpus else "cpu",
-            device_map="auto" if several_gpus else None,
+            device="spread" if self.gpus > 1 else "auto" if self.gpus else "cpu",
             quantization=job.model.quantization,
             trust_remote_code=job.model.trust_remote_code,
             allow_pickle=job.model.allow_pickle,

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from estimators.base import InputError
+from extraction.answers.collecting.endpoints import Sampling
 from extraction.answers.generation import generate_answers
 from extraction.answers.prompt_sets import prompts
 from extraction.models.load import LanguageModel
@@ -21,7 +22,12 @@ ASKED = pd.DataFrame(
 def test_the_table_is_that_of_responses(gpt2: LanguageModel) -> None:
     told: list[tuple[int, int]] = []
     answers = generate_answers(
-        gpt2, ASKED, samples=2, max_tokens=5, batch=4, progress=lambda done, total: told.append((done, total))
+        gpt2,
+        ASKED,
+        sampling=Sampling(max_tokens=5),
+        samples=2,
+        batch=4,
+        progress=lambda done, total: told.append((done, total)),
     )
     assert list(answers.columns) == list(RESPONSES.columns)
     assert {name: str(kind) for name, kind in answers.dtypes.items()} == RESPONSES.columns
@@ -38,7 +44,7 @@ def test_the_table_is_that_of_responses(gpt2: LanguageModel) -> None:
 
 
 def test_log_probabilities_are_those_of_the_plain_model(gpt2: LanguageModel) -> None:
-    answers = generate_answers(gpt2, ASKED, max_tokens=5, samples=2, temperature=2.0, logprobs=3)
+    answers = generate_answers(gpt2, ASKED, sampling=Sampling(max_tokens=5, temperature=2.0, logprobs=3), samples=2)
     for prompt, text, raw in zip(answers["prompt"], answers["text"], answers["logprobs"], strict=True):
         entries = json.loads(raw)
         assert "".join(entry["token"] for entry in entries) == text or "\ufffd" in text
@@ -55,11 +61,11 @@ def test_log_probabilities_are_those_of_the_plain_model(gpt2: LanguageModel) -> 
                 break  # part of a character: the token cannot be read back from its text
             assert entry["logprob"] == pytest.approx(float(said[token[0]]), abs=1e-4)
             row.append(token[0])
-    assert generate_answers(gpt2, ASKED, max_tokens=2, logprobs=0)["logprobs"].isna().all()
+    assert generate_answers(gpt2, ASKED, sampling=Sampling(max_tokens=2, logprobs=0))["logprobs"].isna().all()
 
 
 def test_greedy_answers_are_the_likeliest_tokens(gpt2: LanguageModel) -> None:
-    answers = generate_answers(gpt2, ASKED, max_tokens=6, temperature=0)
+    answers = generate_answers(gpt2, ASKED, sampling=Sampling(max_tokens=6, temperature=0))
     for prompt, text in zip(answers["prompt"], answers["text"], strict=True):
         row = gpt2.tokenizer(prompt)["input_ids"]
         start = len(row)
@@ -73,7 +79,10 @@ def test_greedy_answers_are_the_likeliest_tokens(gpt2: LanguageModel) -> None:
 
 def test_the_seed_governs_the_samples(gpt2: LanguageModel) -> None:
     before = torch.random.get_rng_state()
-    texts = [generate_answers(gpt2, ASKED, samples=4, max_tokens=8, seed=seed)["text"].tolist() for seed in (0, 0, 1)]
+    texts = [
+        generate_answers(gpt2, ASKED, sampling=Sampling(max_tokens=8, seed=seed), samples=4)["text"].tolist()
+        for seed in (0, 0, 1)
+    ]
     assert texts[0] == texts[1] != texts[2]
     assert len(set(texts[0][:4])) > 1  # samples of one prompt differ
     assert torch.equal(torch.random.get_rng_state(), before)  # nobody else's random numbers change
@@ -81,7 +90,7 @@ def test_the_seed_governs_the_samples(gpt2: LanguageModel) -> None:
 
 def test_sampling_follows_the_model(gpt2: LanguageModel) -> None:
     one = pd.DataFrame({"prompt_id": ["a"], "prompt": [" dog, cat,"]})
-    answers = generate_answers(gpt2, one, samples=2000, max_tokens=1, batch=500)
+    answers = generate_answers(gpt2, one, sampling=Sampling(max_tokens=1), samples=2000, batch=500)
     with torch.no_grad():
         row = torch.tensor([gpt2.tokenizer(" dog, cat,")["input_ids"]])
         share = torch.softmax(gpt2.model(row).logits[0, -1], -1)
@@ -93,24 +102,24 @@ def test_sampling_follows_the_model(gpt2: LanguageModel) -> None:
 
 
 def test_an_answer_ends_where_the_model_ends_it(gpt2: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = generate_answers(gpt2, ASKED, max_tokens=1, temperature=0)
+    first = generate_answers(gpt2, ASKED, sampling=Sampling(max_tokens=1, temperature=0))
     end = gpt2.tokenizer(first["text"][0], add_special_tokens=False)["input_ids"]
     assert len(end) == 1
     monkeypatch.setattr(gpt2.model.generation_config, "eos_token_id", end)
-    answers = generate_answers(gpt2, ASKED, max_tokens=6, temperature=0)
+    answers = generate_answers(gpt2, ASKED, sampling=Sampling(max_tokens=6, temperature=0))
     assert (answers["finish_reason"][0], answers["completion_tokens"][0], answers["text"][0]) == ("stop", 0, "")
 
 
 def test_a_chat_template_is_used(gpt2: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = generate_answers(gpt2, ASKED, max_tokens=1)
+    plain = generate_answers(gpt2, ASKED, sampling=Sampling(max_tokens=1))
     monkeypatch.setattr(gpt2.tokenizer, "chat_template", "{{ messages[0]['content'] }}{{ messages[0]['content'] }}")
-    twice = generate_answers(gpt2, ASKED, max_tokens=1)
+    twice = generate_answers(gpt2, ASKED, sampling=Sampling(max_tokens=1))
     assert (twice["prompt_tokens"] == 2 * plain["prompt_tokens"]).all()
 
 
 def test_the_built_in_prompts_are_answered(gpt2: LanguageModel) -> None:
     asked = prompts("lists").head(20)
-    assert len(generate_answers(gpt2, asked, max_tokens=2)) == 20
+    assert len(generate_answers(gpt2, asked, sampling=Sampling(max_tokens=2))) == 20
 
 
 LONG = ASKED.assign(prompt=[" dog, cat," * 2, " red", " red"])
@@ -120,9 +129,14 @@ LONG = ASKED.assign(prompt=[" dog, cat," * 2, " red", " red"])
     ("frame", "options", "message"),
     [
         (pd.DataFrame({"prompt": ["a"]}), {}, "prompt_id missing, found prompt"),
-        (ASKED, {"samples": 0}, "got 0, 64"),
-        (ASKED, {"temperature": -1}, "32, -1 and 5"),
-        (LONG, {"max_tokens": 60}, "Prompt b has 8 tokens; with 60 of answer it exceeds the context"),
+        (ASKED, {"samples": 0}, "at least 1; got 0 and 32"),
+        (ASKED, {"sampling": Sampling(temperature=None)}, "needs a temperature, and takes neither"),
+        (ASKED, {"sampling": Sampling(system="Be brief.")}, "put a system message into the prompts"),
+        (
+            LONG,
+            {"sampling": Sampling(max_tokens=60)},
+            "Prompt b has 8 tokens; with 60 of answer it exceeds the context",
+        ),
         (pd.DataFrame({"prompt_id": ["x"], "prompt": [""]}), {}, "Prompt 1 of the table is empty"),
     ],
 )
@@ -137,9 +151,9 @@ def test_a_conversation_is_answered_as_one(gpt2, monkeypatch):
     talk = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a dog."}]
     asked = pd.DataFrame({"prompt_id": ["0"], "prompt": pd.Series([talk], dtype=object)})
     plain = pd.DataFrame({"prompt_id": ["0"], "prompt": ["Be brief.\n\nName a dog."]})
-    answers = generate_answers(gpt2, asked, max_tokens=4)
+    answers = generate_answers(gpt2, asked, sampling=Sampling(max_tokens=4))
     assert answers["prompt"].tolist() == plain["prompt"].tolist()
-    assert answers["text"].tolist() == generate_answers(gpt2, plain, max_tokens=4)["text"].tolist()
+    assert answers["text"].tolist() == generate_answers(gpt2, plain, sampling=Sampling(max_tokens=4))["text"].tolist()
     seen = []
 
     def template(messages, **_):
@@ -148,7 +162,7 @@ def test_a_conversation_is_answered_as_one(gpt2, monkeypatch):
 
     monkeypatch.setattr(gpt2.tokenizer, "chat_template", "{{ messages }}")
     monkeypatch.setattr(gpt2.tokenizer, "apply_chat_template", template)
-    generate_answers(gpt2, asked, max_tokens=4)
+    generate_answers(gpt2, asked, sampling=Sampling(max_tokens=4))
     assert seen == [talk]
 
 

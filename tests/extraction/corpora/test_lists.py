@@ -14,6 +14,7 @@ from estimators.base import InputError
 from extraction.corpora.categories import CATEGORIES
 from extraction.corpora.lists import _ordered_choices, list_windows
 from extraction.corpora.loading import windows
+from extraction.corpora.spec import CorpusOptions
 
 
 def test_a_category_is_enumerated_completely(tokenizer: Any) -> None:
@@ -129,8 +130,8 @@ def test_a_sentencepiece_tokenizer_makes_the_same_lists(leading: str) -> None:
         ({"tokens": 60}, "needs 30"),
         ({"count": 0}, "at least 1; got 0"),
         ({"tokens": 24, "count": None}, "windows of 12 entities, too many to take all"),
-        ({"demonstration": 1}, "at least 2 tokens; got 1"),
-        ({"demonstration": 5}, "are 4 tokens followed by a one-token comma"),
+        ({"options": CorpusOptions(demonstration=1)}, "at least 2 tokens; got 1"),
+        ({"options": CorpusOptions(demonstration=5)}, "are 4 tokens followed by a one-token comma"),
     ],
 )
 def test_lists_that_cannot_be(tokenizer: Any, options: dict[str, Any], message: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from estimators.base import InputError
 from extraction.corpora.loading import text_windows, windows
+from extraction.corpora.spec import CorpusOptions
 from extraction.corpora.text import sentence_starts
 from extraction.corpora.token_windows import Windows
 
@@ -75,7 +76,12 @@ def test_windows_are_the_same_for_everyone(tokenizer: Any, tmp_path: Path) -> No
     assert (first.tokens == again.tokens).all()
     shuffled = first.select(np.random.default_rng(0).permutation(len(first)))
     assert shuffled.hash == first.hash
-    changes: list[dict[str, Any]] = [{"seed": 1}, {"tokens": 9}, {"at": "anywhere"}, {"prefix": (0,)}]
+    changes: list[dict[str, Any]] = [
+        {"seed": 1},
+        {"tokens": 9},
+        {"options": CorpusOptions(at="anywhere")},
+        {"prefix": (0,)},
+    ]
     others = {windows(file, tokenizer, **{"count": 300, **change}).hash for change in changes}
     assert len({first.hash} | others) == 5
 
@@ -101,7 +107,7 @@ def test_prefixes_and_distinct_tokens_agree_with_the_windows(tokenizer: Any) -> 
 
 def test_options_that_make_no_sense(tokenizer: Any) -> None:
     with pytest.raises(InputError, match="sentence or anywhere; got word"):
-        windows("python-docs", tokenizer, at="word")
+        windows("python-docs", tokenizer, options=CorpusOptions(at="word"))
     with pytest.raises(InputError, match="at least 1 token; got 0"):
         windows("python-docs", tokenizer, tokens=0)
 

@@ -12,6 +12,7 @@ import pytest
 from estimators.base import InputError
 from extraction.corpora import text
 from extraction.corpora.loading import windows
+from extraction.corpora.spec import CorpusOptions
 from extraction.tables import RESPONSES, write_table
 
 
@@ -87,7 +88,7 @@ def test_another_column_by_name(tokenizer: Any, tmp_path: Path) -> None:
     pd.DataFrame({"story": ["aaaaaa"]}).to_parquet(tmp_path / "x.parquet")
     with pytest.raises(InputError, match=r"no column text or output or response or content; it has story\."):
         windows(tmp_path / "x.parquet", tokenizer, tokens=5)
-    assert len(windows(tmp_path / "x.parquet", tokenizer, tokens=5, column="story")) == 1
+    assert len(windows(tmp_path / "x.parquet", tokenizer, tokens=5, options=CorpusOptions(column="story"))) == 1
 
 
 def test_a_data_set_is_streamed(tokenizer: Any, tmp_path: Path) -> None:
@@ -99,7 +100,7 @@ def test_a_data_set_is_streamed(tokenizer: Any, tmp_path: Path) -> None:
     assert found.documents is not None
     assert found.documents.max() < 256  # read no further than the first batch of documents, of 600
     with pytest.raises(InputError, match=r"no column story; it has text\."):
-        windows(f"hf:{tmp_path}", tokenizer, column="story")
+        windows(f"hf:{tmp_path}", tokenizer, options=CorpusOptions(column="story"))
     with pytest.raises(InputError, match=r"could not be read.*HF_DATASETS_OFFLINE=1"):
         windows("hf:nobody/nothing-of-this-name", tokenizer)
 

@@ -55,7 +55,7 @@ def test_what_the_tokenizer_puts_in_front_is_found(
 
 
 def test_options_reach_the_model(gpt2_folder: Path) -> None:
-    model = load_model(str(gpt2_folder), dtype="bfloat16", attention="eager", device_map="auto", device="cpu")
+    model = load_model(str(gpt2_folder), dtype="bfloat16", attention="eager", device="spread")
     assert model.model.dtype == torch.bfloat16
     assert model.model.config._attn_implementation == "eager"
 
@@ -226,7 +226,6 @@ def test_a_quantised_model_has_no_twin(gpt2_folder: Path) -> None:
         ({"dtype": "nonsense"}, "no floating type of torch"),
         ({"attention": "nonsense"}, "could not be loaded"),
         ({"quantization": "nonsense"}, "Unknown quantization nonsense; choose one of bitsandbytes-8bit"),
-        ({"device_map": "nonsense"}, "could not be loaded"),
     ],
 )
 def test_options_that_make_no_sense(gpt2_folder: Path, options: dict[str, str], message: str) -> None:
