@@ -11,15 +11,37 @@ if TYPE_CHECKING:
 
 
 class EmergenceError(Exception):
-    """Base of every error this project raises on purpose; its text is one sentence for a person."""
+    """Base of every error this project raises on purpose; its text is one sentence for a person.
+
+    >>> raise EmergenceError("The server has been silent for 60 s; run the same command again.")
+    Traceback (most recent call last):
+    ...
+    estimators.base.EmergenceError: The server has been silent for 60 s; run the same command again.
+    """
 
 
 class InputError(EmergenceError, ValueError):
-    """What the caller gave cannot be used; the message says what was expected, what was given and what to do."""
+    """What the caller gave cannot be used; the message says what was expected, what was given and what to do.
+
+    >>> import torch
+    >>> from estimators import estimate
+    >>> estimate(torch.zeros(8, 1), torch.zeros(8, 1), "ksg")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    estimators.base.InputError: Unknown estimator 'ksg'; known: sample-propagation, infonce, ...
+    """
 
 
 class Progress(Protocol):
-    """Called by long work with how far it is; the command line shows it, the library never prints."""
+    """Called by long work with how far it is; the command line shows it, the library never prints.
+
+    >>> from extraction import extract, load_model, windows
+    >>> model, steps = load_model("gpt2-30k", device="cpu"), []
+    >>> animals = windows("animal", model.tokenizer, count=50)
+    >>> extract(model, animals, progress=lambda done, total: steps.append((done, total))).close()
+    >>> steps[-1]  # 50 windows and 17 tokens run alone
+    (67, 67)
+    """
 
     def __call__(self, done: int, total: int) -> None:
         """Report that `done` of `total` steps are finished."""
@@ -45,6 +67,12 @@ class MIEstimate:
         queries: (q,) row of each query in the input; None when every row is one.
         control: the same estimate of shuffled pairs, where it was asked for: 0 bits within its error, or beware.
         details: further numbers of the method, e.g. ``max``, ``last`` and ``held_out`` bound of MINE, in bits.
+
+    >>> import torch
+    >>> from estimators import sample_propagation
+    >>> (found,) = sample_propagation(torch.eye(4), resolutions=[0.01])
+    >>> found.method, found.samples, found.ceiling_bits, round(found.bits, 3)
+    ('sample-propagation', 4, 2.0, 2.0)
     """
 
     bits: float
@@ -62,7 +90,12 @@ class MIEstimate:
 
 
 class Estimator(Protocol):
-    """Anything that turns paired samples into a mutual information."""
+    """Anything that turns paired samples into a mutual information.
+
+    >>> from estimators import estimator
+    >>> isinstance(estimator("infonce").name, str)
+    True
+    """
 
     name: str
 

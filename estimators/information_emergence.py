@@ -21,6 +21,10 @@ class Emergence:
         macro_bits: mean pointwise macro information.
         micro_bits: mean over windows and positions of the pointwise micro information.
         pointwise_bits: (q,) float64, emergence of each window; `ie_bits` is its weighted mean.
+
+    >>> found = emergence(torch.tensor([3.0, 5.0]), torch.tensor([[2.0], [4.0]]))
+    >>> found.macro_bits, found.micro_bits, found.ie_bits, found.std_error
+    (4.0, 3.0, 1.0, 0.0)
     """
 
     ie_bits: float

@@ -27,6 +27,10 @@ class Windows:
         documents: (N,) number of the first document that each window is from; None for lists.
         next_tokens: (N,) the token that followed each window in that document, -1 where it ended; no part of the hash.
             None where it is not known.
+
+    >>> made = Windows("mine", "text", np.array([[1, 2], [3, 4]]), np.array([1.0, 1.0]))
+    >>> len(made), made.hash
+    (2, '845fcd3e65bcd068')
     """
 
     corpus: str
@@ -66,7 +70,7 @@ class Windows:
 
         Returns:
             A row of `tokens` that shows each (P,), the beginning of every window (N,), and how often each was
-            drawn (P,).
+            sampled (P,).
         """
         group = np.zeros(len(self), np.int64)
         rows = np.zeros(1, np.int64)

@@ -45,6 +45,10 @@ class LanguageModel:
         context: longest input in tokens.
         prefix: token ids that the tokenizer puts before every text, such as BOS.
         path: where a model on disk lies; None for bundled models and those of the hub.
+
+    >>> model = load_model("gpt2-30k", device="cpu")
+    >>> len(model.blocks), model.width, model.family, model.prefix
+    (4, 16, 'gpt2', ())
     """
 
     model: Any

@@ -25,6 +25,12 @@ class Behaviour:
         nll_bits: (N, T) negative log2 likelihood of each token given those before; NaN where nothing is before.
         entropy_bits: (N, T) entropy of the distribution over the token that follows the first t.
         predicted: (N, T) the likeliest token to follow the first t, int64, special ones such as end of text aside.
+
+    >>> from extraction import extract, load_model, windows
+    >>> model = load_model("gpt2-30k", device="cpu")
+    >>> with extract(model, windows("animal", model.tokenizer, count=50)) as states:
+    ...     states.behaviour.entropy_bits.shape
+    torch.Size([50, 10])
     """
 
     nll_bits: Tensor

@@ -34,6 +34,12 @@ class States:
         statistics: what the states were normalised by; hand it to `extract` to bring other text on the same scale.
         behaviour: what the model's head says along the windows; None unless asked for.
         spilled_bytes: bytes held on disk; 0 when all is in memory.
+
+    >>> from extraction import load_model, windows
+    >>> model = load_model("gpt2-30k", device="cpu")
+    >>> with extract(model, windows("animal", model.tokenizer, count=50)) as states:
+    ...     states.blocks, states.positions, states.features, states.micro_leaving(block=0).shape
+    (4, 10, 16, torch.Size([17, 16]))
     """
 
     def __init__(

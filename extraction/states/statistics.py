@@ -30,6 +30,12 @@ class Statistics:
         seed: of the projection.
         entering: whether the first point is what enters block 0.
         windows: how many windows the mean and deviation come from.
+
+    >>> from extraction import extract, load_model, windows
+    >>> model = load_model("gpt2-30k", device="cpu")
+    >>> with extract(model, windows("animal", model.tokenizer, count=50)) as states:
+    ...     states.statistics.mean.shape, states.statistics.windows
+    (torch.Size([4, 16]), 50)
     """
 
     mean: Tensor

@@ -23,9 +23,20 @@ FAMILIES_NEEDED = 9
 
 
 class Proxy(ProxyRecord):
-    """A fitted proxy: estimates the target of other models; its evidence is that of `ProxyRecord`."""
+    """A fitted proxy: estimates the target of other models; its evidence is that of `ProxyRecord`.
+
+    >>> fit_proxy(references, target="emergence_bits", candidate="best_feature")
+    <Proxy of emergence_bits by best_feature: 12 references, 90 % intervals, left out by model>
+    """
 
     __slots__ = ()
+
+    def __repr__(self) -> str:
+        """One line; its tables are pages."""
+        return (
+            f"<Proxy of {self.target} by {self.chosen}: {len(self.references)} references, {100 * self.level:g} % "
+            f"intervals, left out by {self.unit}>"
+        )
 
     def predict(self, features: pd.DataFrame, *, level: float | None = None, every_level: bool = False) -> pd.DataFrame:
         """Estimate the target of other models.
@@ -89,7 +100,15 @@ class Proxy(ProxyRecord):
         return table.assign(**ends) if every_level else table
 
     def explain(self, features: pd.DataFrame) -> pd.DataFrame:
-        """Return model, feature, value and contribution (on the link's scale), the strongest first for each model."""
+        """Return model, feature, value and contribution (on the link's scale), the strongest first for each model.
+
+        Args:
+            features: as for `predict`.
+
+        >>> proxy = fit_proxy(references, target="emergence_bits", candidate="best_feature")
+        >>> proxy.explain(references.head(1))[["model", "feature"]].values.tolist()
+        [['m0', 'behaviour.length'], ['m0', 'small.reader.ie_0.18']]
+        """
         X = self._inputs(features)
         pushes = contributions(self.intervals.regressor, X)
         tall = pushes.assign(model=self._names(features).to_numpy()).melt(
@@ -100,7 +119,15 @@ class Proxy(ProxyRecord):
         return tall.iloc[order].reset_index(drop=True)
 
     def save(self, folder: Path) -> None:
-        """Write the proxy into a new folder; see `proxy.regression.save`."""
+        """Write the proxy into a new folder; see `proxy.regression.save`.
+
+        Raises:
+            InputError: if the folder exists already.
+
+        >>> fit_proxy(references, target="emergence_bits", candidate="mean").save(scratch / "saved")
+        >>> sorted(file.name for file in (scratch / "saved").iterdir())
+        ['card.md', 'figures', 'model.skops', 'proxy.json', 'references.parquet', 'validation.parquet']
+        """
         save_proxy(self, folder)
 
     def _names(self, features: pd.DataFrame) -> pd.Series:

@@ -50,6 +50,11 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         kinds_: the kinds of features in use.
         scores_: leave-group-out mean squared error of each candidate, on the link's scale ("auto" only).
         kind_scores_: the same of ridge regression by the kinds used, joined by `` + `` (where there are several).
+
+    >>> X = references[["small.reader.ie_0.18", "behaviour.length"]]
+    >>> regressor = ProxyRegressor("ridge").fit(X, references["emergence_bits"])
+    >>> regressor.predict(X).shape, regressor.chosen_
+    ((12,), 'ridge')
     """
 
     def __init__(

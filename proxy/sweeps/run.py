@@ -75,6 +75,12 @@ def sweep(
         InputError: if a model or corpus does not exist, results cannot be written, the address does not answer, or
             a model needs more than any node has.
         EmergenceError: if storage or cluster fail for longer than retries last; what is done is kept.
+
+    >>> from proxy.sweeps.config import parse_config
+    >>> text = {"name": "small", "models": ["gpt2-30k"], "corpora": [{"source": "animal", "windows": 50}]}
+    >>> found = sweep(parse_config(text, "small"), scratch / "small")  # starts Ray on this machine, and ends it
+    >>> len(found.done), found.failed, len(found.table) == found.rows
+    (1, (), True)
     """
     jobs = make_jobs(config)
     running = cluster or Cluster(address)

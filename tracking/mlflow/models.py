@@ -133,6 +133,15 @@ def download_proxy(uri: str, tracking_uri: str | None = None) -> Path:
 
     Raises:
         InputError: if there is no such proxy.
+
+    >>> import proxy
+    >>> from tracking import track_proxy
+    >>> proxy.fit_proxy(references, target="emergence_bits", candidate="best_feature").save(scratch / "kept")
+    >>> served = Path(proxy.__file__).with_name("regression") / "served.py"
+    >>> store = f"sqlite:///{scratch}/mlflow.db"
+    >>> run = track_proxy(scratch / "kept", model_code=served, input_example=references.head(2), tracking_uri=store)
+    >>> proxy.load_proxy(download_proxy(run.model_uri, store)).target
+    'emergence_bits'
     """
     if not uri.startswith(("models:/", "runs:/")):
         raise InputError(f"A proxy in MLflow is models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID; got {uri}.")

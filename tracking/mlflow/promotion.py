@@ -50,6 +50,17 @@ def promote(
     Raises:
         InputError: if there is no such model or version, it estimates something else than the champion, or it did no
             better than its best baseline or than the champion and `anyway` is not given.
+
+    >>> import proxy
+    >>> from pathlib import Path
+    >>> from tracking import track_proxy
+    >>> proxy.fit_proxy(references, target="emergence_bits", candidate="best_feature").save(scratch / "first")
+    >>> how = {"model_code": Path(proxy.__file__).with_name("regression") / "served.py"}
+    >>> how |= {"input_example": references.head(2), "tracking_uri": f"sqlite:///{scratch}/mlflow.db"}
+    >>> track_proxy(scratch / "first", register="candidates", anyway=True, **how).version
+    '1'
+    >>> promote("candidates", anyway=True, tracking_uri=how["tracking_uri"]).before is None  # there was no champion
+    True
     """
     uri = store_uri(tracking_uri)
     client = open_store(uri)

@@ -34,6 +34,9 @@ class TrackedProxy:
         run_id: its run.
         model_uri: the LoggedModel, `models:/<id>`.
         version: version in the registry; None if it was not registered.
+
+    >>> TrackedProxy("a1b2", "models:/m-c3d4", version=None).model_uri
+    'models:/m-c3d4'
     """
 
     run_id: str
@@ -69,6 +72,14 @@ def track_proxy(
     Raises:
         InputError: if the folder is no saved proxy, the store, name or alias cannot be used, or a proxy of no use is to
             be registered.
+
+    >>> import proxy
+    >>> proxy.fit_proxy(references, target="emergence_bits", candidate="best_feature").save(scratch / "tracked")
+    >>> how = {"model_code": Path(proxy.__file__).with_name("regression") / "served.py"}
+    >>> how |= {"input_example": references.head(2), "tracking_uri": f"sqlite:///{scratch}/mlflow.db"}
+    >>> first = track_proxy(scratch / "tracked", **how)
+    >>> track_proxy(scratch / "tracked", **how) == first  # the same proxy is logged once
+    True
     """
     record, validation = _read_proxy(folder)
     if alias == CHAMPION:

@@ -35,6 +35,9 @@ class TrackedSweep:
         run_id: the sweep's own run.
         children: run of every job, by the job's key.
         new: runs written this time; 0 when all had been there.
+
+    >>> TrackedSweep("a1b2", {"0123456789abcdef": "c3d4"}, new=2).run_id
+    'a1b2'
     """
 
     run_id: str
@@ -83,6 +86,12 @@ def replay(results: Results, tracker: Tracker, *, progress: Progress | None = No
 
     Raises:
         EmergenceError: if the tracker failed; with how much is tracked and how to go on.
+
+    >>> from tracking.mlflow.adapter import MlflowTracker
+    >>> from tracking.results import read_results
+    >>> tracker = MlflowTracker(f"sqlite:///{scratch}/mlflow.db", "replayed")
+    >>> replay(read_results(results), tracker).new  # the sweep's run and that of its one job
+    2
     """
     if not results.jobs:
         raise InputError(f"No job of {results.where} has ended yet; track it when the sweep has got further.")

@@ -44,6 +44,23 @@ class Tracker(Protocol):
 
     Attributes:
         writers: how many threads may write at once, each to runs of its own.
+
+    >>> class Prints:  # a tracker of one's own; `replay` takes it as it takes MLflow's
+    ...     writers = 1
+    ...     def known(self, sweep): return {}
+    ...     def start(self, key, name, **how): print("run", name); return key
+    ...     def log(self, run_id, **what): pass
+    ...     def drop(self, run_id): pass
+    ...     def upload(self, run_id, folder): pass
+    ...     def end(self, run_id, **how): print("end", run_id)
+    >>> from tracking import replay
+    >>> from tracking.results import read_results
+    >>> replay(read_results(results), Prints()).new
+    run example
+    run gpt2-30k on animal
+    end 0123456789abcdef
+    end sweep
+    2
     """
 
     writers: int
