@@ -15,39 +15,75 @@ if TYPE_CHECKING:
     from extraction.answers.collecting.budget import Budget
 
 
+# Panels of --help.
+SERVER = "The server and the calls to it"
+SAMPLING = "What determines an answer"
+COST = "What it may cost"
+
+
 def collect(
     model: Annotated[str, typer.Argument(help="The model's name at the server.")],
     out: Annotated[Path, typer.Option(help="Table to write: .parquet, .csv or .json; the log lies beside it.")],
     prompts: Annotated[
         str, typer.Option(help="Built-in set (demo, lists, questions) or a .txt, .jsonl, .csv or .parquet file.")
     ] = "demo",
-    base_url: Annotated[str | None, typer.Option(help="Server; by default OPENAI_BASE_URL, or OpenAI.")] = None,
-    key_env: Annotated[str, typer.Option(help="Environment variable that holds the API key.")] = "OPENAI_API_KEY",
-    endpoint: Annotated[str, typer.Option(help="auto, chat, completions or responses.")] = "auto",
-    samples: Annotated[int, typer.Option(help="Answers per prompt.")] = 1,
+    base_url: Annotated[
+        str | None, typer.Option(help="Server; by default OPENAI_BASE_URL, or OpenAI.", rich_help_panel=SERVER)
+    ] = None,
+    key_env: Annotated[
+        str, typer.Option(help="Environment variable that holds the API key.", rich_help_panel=SERVER)
+    ] = "OPENAI_API_KEY",
+    endpoint: Annotated[
+        str, typer.Option(help="auto, chat, completions or responses.", rich_help_panel=SERVER)
+    ] = "auto",
+    samples: Annotated[int, typer.Option(help="Answers per prompt.", rich_help_panel=SAMPLING)] = 1,
     max_tokens: Annotated[
-        int, typer.Option(help="Longest answer, in the server's tokens; for all answers: --max-total-tokens.")
+        int,
+        typer.Option(
+            help="Longest answer, in the server's tokens; for all answers: --max-total-tokens.",
+            rich_help_panel=SAMPLING,
+        ),
     ] = 64,
-    temperature: Annotated[float, typer.Option(help="Of the sampling.")] = 1.0,
-    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="Text at which an answer ends; repeatable.")] = None,
-    seed: Annotated[int, typer.Option(help="From which each answer's own seed is derived.")] = 0,
-    concurrency: Annotated[int, typer.Option(help="Most calls at once; fewer when the server complains.")] = 8,
-    max_retries: Annotated[int, typer.Option(help="Further attempts after a lost reply.")] = 5,
-    timeout: Annotated[float, typer.Option(help="Longest wait for one reply, in seconds.")] = 120.0,
+    temperature: Annotated[float, typer.Option(help="Of the sampling.", rich_help_panel=SAMPLING)] = 1.0,
+    system: Annotated[str | None, typer.Option(help="System prompt.", rich_help_panel=SAMPLING)] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="Text at which an answer ends; repeatable.", rich_help_panel=SAMPLING)
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="From which each answer's own seed is derived.", rich_help_panel=SAMPLING)
+    ] = 0,
+    concurrency: Annotated[
+        int, typer.Option(help="Most calls at once; fewer when the server complains.", rich_help_panel=SERVER)
+    ] = 8,
+    max_retries: Annotated[int, typer.Option(help="Further attempts after a lost reply.", rich_help_panel=SERVER)] = 5,
+    timeout: Annotated[
+        float, typer.Option(help="Longest wait for one reply, in seconds.", rich_help_panel=SERVER)
+    ] = 120.0,
     prices: Annotated[
-        Path | None, typer.Option(help='JSON: {"MODEL": {"input": 2.5, "output": 10}}, per million tokens.')
+        Path | None,
+        typer.Option(help='JSON: {"MODEL": {"input": 2.5, "output": 10}}, per million tokens.', rich_help_panel=COST),
     ] = None,
     max_cost: Annotated[
-        float | None, typer.Option(help="Most that may be billed for this log, earlier runs included, by those prices.")
+        float | None,
+        typer.Option(
+            help="Most that may be billed for this log, earlier runs included, by those prices.", rich_help_panel=COST
+        ),
     ] = None,
     max_total_tokens: Annotated[
         int | None,
-        typer.Option(help="Most prompt and answer tokens that may be billed for this log, earlier runs included."),
+        typer.Option(
+            help="Most prompt and answer tokens that may be billed for this log, earlier runs included.",
+            rich_help_panel=COST,
+        ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be asked and cost.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be asked and cost.", rich_help_panel=COST)
+    ] = False,
     batch: Annotated[
-        bool, typer.Option("--batch", help="By the Batch API: submit; the same command later fetches.")
+        bool,
+        typer.Option(
+            "--batch", help="By the Batch API: submit; the same command later fetches.", rich_help_panel=SERVER
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answers as JSON.")] = False,
 ) -> None:

@@ -9,6 +9,8 @@ import typer
 
 from proxy.cli.console import progress, screen, show
 
+MLFLOW = "MLflow"  # a panel of --help
+
 
 def fit(
     references: Annotated[Path, typer.Argument(help="Reference table: model, family, features, target.")],
@@ -22,12 +24,17 @@ def fit(
     bounds: Annotated[
         str | None, typer.Option(help="Bounds of the target: `0,1` (logit), `0,` (logarithm); none by default.")
     ] = None,
-    register: Annotated[str | None, typer.Option(help="Log to MLflow and register under this name.")] = None,
+    register: Annotated[
+        str | None, typer.Option(help="Log to MLflow and register under this name.", rich_help_panel=MLFLOW)
+    ] = None,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Register also a proxy that did no better than its best baseline.")
+        bool,
+        typer.Option(
+            "--anyway", help="Register also a proxy that did no better than its best baseline.", rich_help_panel=MLFLOW
+        ),
     ] = False,
     tracking_uri: Annotated[
-        str | None, typer.Option(help="MLflow store; sqlite in the working folder by default.")
+        str | None, typer.Option(help="MLflow store; sqlite in the working folder by default.", rich_help_panel=MLFLOW)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:

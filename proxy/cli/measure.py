@@ -19,96 +19,159 @@ if TYPE_CHECKING:
     from extraction import Behaviour, LanguageModel, Windows
 
 WINDOWS = 2000
+# Panels of --help.
+WHAT = "What is measured"
+CONTROLS = "Controls"
+OUTPUT = "What is written and printed"
+STATES = "Where states are held"
+API = "Models behind an API"
 
 
 def measure(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Bundled name, folder or hub id.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Bundled name, folder, .gguf file or hub id; or its name at the server of --base-url.",
+        ),
+    ],
     corpus: Annotated[
         str,
-        typer.Option(help="animal, country, color, python-docs, or a text file; see the manual for more."),
+        typer.Option(
+            help="animal, country, color, python-docs, or a text file; see the manual for more.", rich_help_panel=WHAT
+        ),
     ],
-    out: Annotated[Path | None, typer.Option(help="Emergence table to write: .parquet, .csv or .json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Emergence table to write: .parquet, .csv or .json.", rich_help_panel=OUTPUT)
+    ] = None,
     estimator: Annotated[
         str,
         typer.Option(
             help="predictive (what a state tells about the next token), sample-propagation (of the states themselves), "
             "a trained one: mine, infonce, smile, nwj; or readings of the output, separated by commas: predictive-20, "
-            "output-20, output-2."
+            "output-20, output-2.",
+            rich_help_panel=WHAT,
         ),
     ] = "predictive",
     option: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Option of a trained estimator; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help="Option of a trained estimator; may be repeated.", rich_help_panel=WHAT
+        ),
     ] = None,
-    windows: Annotated[int, typer.Option(min=2, help="Windows of text to measure.")] = WINDOWS,
-    tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per window.")] = None,
-    column: Annotated[str | None, typer.Option(help="Column of the text, where the corpus is a table.")] = None,
+    windows: Annotated[int, typer.Option(min=2, help="Windows of text to measure.", rich_help_panel=WHAT)] = WINDOWS,
+    tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per window.", rich_help_panel=WHAT)] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Column of the text, where the corpus is a table.", rich_help_panel=WHAT)
+    ] = None,
     prefix: Annotated[
         str,
         typer.Option(
             metavar="auto|none|TOKEN",
             help="What stands before windows and lone tokens: auto is what the tokenizer adds, else of its special "
             "tokens and none what lone tokens predict best behind.",
+            rich_help_panel=WHAT,
         ),
     ] = "auto",
-    revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    revision: Annotated[str | None, typer.Option(help="Revision of a hub model.", rich_help_panel=WHAT)] = None,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, mps; spread: over all GPUs.", rich_help_panel=WHAT)
+    ] = "auto",
     twin: Annotated[
-        bool, typer.Option("--twin", help="Measure each model's random-weights twin too, as MODEL~random.")
+        bool,
+        typer.Option(
+            "--twin", help="Measure each model with random weights too, as MODEL~random.", rich_help_panel=CONTROLS
+        ),
     ] = False,
     shuffled: Annotated[
-        bool, typer.Option("--shuffled", help="Measure each model on shuffled windows too, as CORPUS, shuffled.")
+        bool,
+        typer.Option(
+            "--shuffled",
+            help="Measure each model on shuffled windows too, as CORPUS, shuffled.",
+            rich_help_panel=CONTROLS,
+        ),
     ] = False,
     controls: Annotated[
         bool,
         typer.Option(
             "--controls",
             help="Put a random-weights twin and shuffled windows beside each number, and flag what is not above both.",
+            rich_help_panel=CONTROLS,
         ),
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Governs windows, projection, noise and controls.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of windows, projection, noise and controls.", rich_help_panel=WHAT)
+    ] = 0,
     behaviour: Annotated[
         Path | None,
         typer.Option(
-            help="Table to write of likelihood, entropy and, on lists, accuracy by shots, from the same pass."
+            help="Table to write of likelihood, entropy and, on lists, accuracy by shots, from the same pass.",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     states_gb: Annotated[
-        float, typer.Option(help="Main memory for states, in GB; what needs more is spilled to disk.")
+        float,
+        typer.Option(help="Main memory for states, in GB; what needs more is spilled to disk.", rich_help_panel=STATES),
     ] = 2.0,
-    spill_dir: Annotated[Path | None, typer.Option(help="Folder to spill to; default the temporary one.")] = None,
-    spill_gb: Annotated[float, typer.Option(min=0, help="Most that may be spilled, in GB.")] = 50.0,
-    base_url: Annotated[
-        str | None, typer.Option(help="Server of a model behind an API, whose output is then measured.")
+    spill_dir: Annotated[
+        Path | None, typer.Option(help="Folder to spill to; default the temporary one.", rich_help_panel=STATES)
     ] = None,
-    key_env: Annotated[str, typer.Option(help="Environment variable that holds the API key.")] = "OPENAI_API_KEY",
+    spill_gb: Annotated[
+        float, typer.Option(min=0, help="Most that may be spilled, in GB.", rich_help_panel=STATES)
+    ] = 50.0,
+    base_url: Annotated[
+        str | None,
+        typer.Option(help="Server that the model answers at; its output is then measured.", rich_help_panel=API),
+    ] = None,
+    key_env: Annotated[
+        str, typer.Option(help="Environment variable that holds the API key.", rich_help_panel=API)
+    ] = "OPENAI_API_KEY",
     tokenizer: Annotated[
         str | None,
         typer.Option(
-            help="Tokenizer of a model behind an API: hub id, folder, .gguf, bundled name, tiktoken:ENCODING."
+            help="Tokenizer that cuts its windows: hub id, folder, .gguf, bundled name, tiktoken:ENCODING.",
+            rich_help_panel=API,
         ),
     ] = None,
     ask: Annotated[
         str,
-        typer.Option(help="auto, completions-logprobs, chat-logprobs, completions-samples or chat-samples (API)."),
+        typer.Option(
+            help="auto, completions-logprobs, chat-logprobs, completions-samples or chat-samples.", rich_help_panel=API
+        ),
     ] = "auto",
-    samples: Annotated[int, typer.Option(min=2, help="Samples per text where an API gives no logprobs.")] = 8,
+    samples: Annotated[
+        int, typer.Option(min=2, help="Samples per text where an API gives no logprobs.", rich_help_panel=API)
+    ] = 8,
     neutral: Annotated[
-        str, typer.Option(help="Text of the neutral first token for completions: auto, none or a text (API).")
+        str,
+        typer.Option(
+            help="Text of the neutral first token for completions: auto, none or a text.", rich_help_panel=API
+        ),
     ] = "auto",
-    log: Annotated[Path | None, typer.Option(help="Where replies of an API are kept, for all corpora.")] = None,
+    log: Annotated[
+        Path | None, typer.Option(help="Where replies are kept, for all corpora.", rich_help_panel=API)
+    ] = None,
     prices: Annotated[
-        Path | None, typer.Option(help='JSON: {"MODEL": {"input": 2.5, "output": 10}}, per million tokens (API).')
+        Path | None,
+        typer.Option(help='JSON: {"MODEL": {"input": 2.5, "output": 10}}, per million tokens.', rich_help_panel=API),
     ] = None,
-    max_cost: Annotated[float | None, typer.Option(help="Most that may be billed for the log (API).")] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(help="Most that may be billed for the log.", rich_help_panel=API)
+    ] = None,
     max_calls: Annotated[
-        int, typer.Option(min=1, help="Most calls per corpus; fewer windows keep to it (API).")
+        int, typer.Option(min=1, help="Most calls per corpus; fewer windows keep to it.", rich_help_panel=API)
     ] = 2500,
-    concurrency: Annotated[int, typer.Option(help="Most calls at once (API).")] = 8,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be asked and cost (API).")] = False,
+    concurrency: Annotated[int, typer.Option(help="Most calls at once.", rich_help_panel=API)] = 8,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be asked and cost.", rich_help_panel=API)
+    ] = False,
     beside: Annotated[
-        Path | None, typer.Option(help="Emergence table whose output rows are printed beside these.")
+        Path | None,
+        typer.Option(help="Emergence table whose output rows are printed beside these.", rich_help_panel=OUTPUT),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print every row as JSON on stdout.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print every row as JSON on stdout.", rich_help_panel=OUTPUT)
+    ] = False,
 ) -> None:
     """Measure macro, micro and emergence of every block at every position, in bits.
 
@@ -119,8 +182,10 @@ def measure(
 
     `--behaviour FILE` also runs the head, and writes its likelihoods, entropies and accuracy by shots.
 
-    A model behind an API, and the same readings of open models:
+    A model behind an API:
     `emergence measure gpt-4o-mini --base-url https://api.openai.com/v1 --corpus python-docs --controls`
+
+    The same readings of an open model:
     `emergence measure gpt2-2m --corpus python-docs --estimator predictive-20,output-20,output-2`
 
     With the paper's estimator, in a small budget:
