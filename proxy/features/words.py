@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+HALF = 1 / 600  # share added to both sides of the odds: half an answer in 300
 CHARACTERS = 800  # of each answer that are looked at, so that long answers do not hold more words without end
 # A word, or a mark that tells how an answer is laid out.
 PATTERN = re.compile(r"[a-z]+(?:'[a-z]+)*|\*\*|#+(?= )|\n\n|[:;!?()\"-]|\d+\.(?= )")
@@ -24,8 +25,8 @@ BLANK_LINE = "blank_line"  # the name of the one mark that cannot be printed
 def word_features(answers: pd.DataFrame) -> dict[str, float]:
     """Log odds that an answer holds a word, for each word of the vocabulary, of **one** model.
 
-    With share s of n prompts, every prompt counting the same however many samples it has, the value is the natural
-    logarithm of (n s + 1/2) / (n (1 - s) + 1/2): a word never used has a finite value that falls with n.
+    With share s of the prompts, every prompt counting the same however many samples it has, the value is the natural
+    logarithm of (s + c) / (1 - s + c) with c = 1/600: a word never used has one finite value, however many the prompts.
 
     Args:
         answers: rows of the responses table; rows without text or with blank text are left out.
@@ -37,7 +38,7 @@ def word_features(answers: pd.DataFrame) -> dict[str, float]:
         >>> said = pd.DataFrame({"prompt_id": ["1", "2"], "text": ["The cat.", "A dog"]})
         >>> found = word_features(said)
         >>> round(found["the"], 3), round(found["here"], 3)
-        (0.0, -1.609)
+        (0.0, -6.399)
     """
     answers = answers[answers["text"].fillna("").str.strip() != ""]
     if answers.empty:
@@ -52,7 +53,8 @@ def word_features(answers: pd.DataFrame) -> dict[str, float]:
         samples[prompt] = samples.get(prompt, 0) + 1
     total = len(held)
     expected = np.sum([counts / samples[prompt] for prompt, counts in held.items()], axis=0)
-    odds = np.log((expected + 0.5) / (total - expected + 0.5))
+    share = expected / total
+    odds = np.log((share + HALF) / (1 - share + HALF))
     return dict(zip(names, odds.tolist(), strict=True))
 
 

@@ -23,7 +23,8 @@ Array = NDArray[np.float64]
 Labels = NDArray[np.str_]
 
 FAMILY_SCALES = (0.5, 3.0)  # standard deviation of a family's shift, in units of one standardised feature
-REWEIGHTINGS = 8
+REWEIGHTINGS = 8  # at most
+SETTLED = 1e-9  # change of a prediction on the scale of the link, below which reweighting ends
 LINEAR_SHARES = (0.5, 0.9, 0.99)
 LENGTHS = (0.5, 1.5)  # of the Gaussian process, in units of the references' RMS distance from their mean
 NOISES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # relative to the signal's variance
@@ -160,12 +161,15 @@ class Ridge(Candidate):
         folds, target = fold_of(rows.groups), rows.link.forward(rows.y)
         self._solve(rows, target, rows.weights, folds)
         if rows.link.name == "logit":
+            eta = self.eta(rows.Z)
             for _ in range(REWEIGHTINGS):
-                eta = self.eta(rows.Z)
                 slope = rows.link.slope(eta)
                 slope = np.maximum(slope, 0.05 * slope.max())
                 step = np.clip((rows.y - rows.link.inverse(eta)) / slope, -3.0, 3.0)
                 self._solve(rows, eta + step, rows.weights * slope, folds)
+                before, eta = eta, self.eta(rows.Z)
+                if np.abs(eta - before).max() < SETTLED:
+                    break
         return self
 
     def _solve(self, rows: Rows, target: Array, weights: Array, folds: NDArray[np.int64]) -> None:

@@ -146,17 +146,8 @@ def contributions(regressor: ProxyRegressor, X: pd.DataFrame) -> pd.DataFrame:
     per feature, missing-value indicators counted with their feature.
     """
     Z, families = regressor.standardised(X)
-    full = regressor.eta(Z, families)
-    columns: dict[str, list[int]] = {}
-    for place, name in enumerate(regressor.prepared_names()):
-        columns.setdefault(name, []).append(place)
-    parts = {}
-    for name, own in columns.items():
-        kept = Z[:, own].copy()
-        Z[:, own] = 0.0
-        parts[name] = full - regressor.eta(Z, families)
-        Z[:, own] = kept
-    return pd.DataFrame(parts, index=X.index)
+    parts = pd.DataFrame(regressor.contributions(Z, families), columns=regressor.prepared_names(), index=X.index)
+    return parts.T.groupby(level=0, sort=False).sum().T
 
 
 def _distances(a: Array, b: Array) -> Array:

@@ -36,6 +36,8 @@ TRUSTED = [
     "proxy.regression.candidates.PrincipalComponents",
     "proxy.regression.candidates.Ridge",
     "proxy.regression.links.Link",
+    "proxy.regression.regressor.CommonScaler",
+    "proxy.regression.regressor.NoisyScaler",
     "proxy.regression.regressor.ProxyRegressor",
 ]
 

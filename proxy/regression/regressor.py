@@ -21,6 +21,11 @@ from proxy.regression.links import Bounds, Link
 
 ROWS_TO_CHOOSE = 15  # fewer rows than that tell kinds of features apart by chance alone: all are used
 
+# What chance alone does to a feature of a kind, in its unit, where that is more than nothing: the log odds of a word in
+# some hundred answers. It is added to a feature's spread, or a word that one reference used once would put every model
+# that uses it far outside the domain.
+NOISE = {"words": 0.25}
+
 Array = NDArray[np.float64]
 TIE = 1.02  # times the least left-out loss, up to which a candidate counts as tied with the best
 
@@ -92,7 +97,7 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.link_ = Link(self.bounds)
         self.link_.check(target)
         with config_context(assume_finite=True, skip_parameter_validation=True):
-            self.preparation_ = _preparation(self.one_unit).fit(Z[used])
+            self.preparation_ = _preparation(self.one_unit, self._noise()).fit(Z[used])
             rows = Rows(
                 self.preparation_.transform(Z[used]),
                 target[used],
@@ -101,12 +106,14 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 _labels(families if families is not None else groups, len(target))[used],
                 self.link_,
             )
-            self.kinds_ = tuple(sorted(set(self._kind_of_column())))
+            self.kinds_ = tuple(sorted({_kind(name) for name in self._prepared_names()}))
+            self.chosen_ = self.candidate
             if self.candidate == "auto":
-                self.kinds_ = self._choose_kinds(rows)
-            self.chosen_ = self._choose(rows) if self.candidate == "auto" else self.candidate
+                self.kinds_, ridge = self._choose_kinds(rows)
+                self.chosen_ = self._choose(rows, ridge)
             if self.chosen_ not in CANDIDATES:
                 raise ValueError(f"No candidate {self.chosen_!r}; there are auto, {', '.join(CANDIDATES)}.")
+            self.columns_ = self._columns(self.chosen_)
             part, basis = self._part(self.chosen_, rows)
             self.head_ = CANDIDATES[self.chosen_]().fit(part)
             if basis is not None:
@@ -126,7 +133,22 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def eta(self, Z: Array, families: NDArray[np.str_] | None = None) -> Array:
         """Predict (n,) on the scale of the link from standardised features (n, p')."""
         with config_context(assume_finite=True, skip_parameter_validation=True):
-            return self.head_.eta(Z[:, self._columns(self.chosen_)], families)
+            return self.head_.eta(Z[:, self.columns_], families)
+
+    def contributions(self, Z: Array, families: NDArray[np.str_] | None = None) -> Array:
+        """Return what each standardised feature (n, p') adds to `eta` against its mean, which is 0."""
+        found = np.zeros(Z.shape)
+        if hasattr(self.head_, "coef_"):
+            found[:, self.columns_] = Z[:, self.columns_] * self.head_.coef_
+            return found
+        own = Z[:, self.columns_]  # (n, q), a copy
+        full = self.head_.eta(own, families)
+        for place, column in enumerate(self.columns_):
+            kept = own[:, place].copy()
+            own[:, place] = 0.0
+            found[:, column] = full - self.head_.eta(own, families)
+            own[:, place] = kept
+        return found
 
     def standardised(self, X: ArrayLike) -> tuple[Array, NDArray[np.str_] | None]:
         """Return the prepared features (n, p') and, where `X` has them, the families."""
@@ -139,10 +161,9 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def directions(self, Z: Array) -> Array:
         """Return the projections (p', k) of the standardised features `Z` (n, p') that the candidate looks at."""
         check_is_fitted(self)
-        columns = self._columns(self.chosen_)
-        looked_at = self.head_.directions(Z[:, columns])
+        looked_at = self.head_.directions(Z[:, self.columns_])
         full = np.zeros((Z.shape[1], looked_at.shape[1]))
-        full[columns] = looked_at
+        full[self.columns_] = looked_at
         return full
 
     def prepared_names(self) -> list[str]:
@@ -151,7 +172,7 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return self._prepared_names()
 
     def _prepared_names(self) -> list[str]:
-        names = list(getattr(self, "feature_names_in_", [f"x{i}" for i in range(self.n_features_in_)]))
+        names = self._names()
         indicator = self.preparation_[0].indicator_
         marked = [] if indicator is None else indicator.features_
         return [str(name) for name in names] + [str(names[i]) for i in marked]
@@ -161,28 +182,30 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         without_size = self.size_column is None
         return [name for name in CANDIDATES if not (name == "log_parameters" and without_size)]
 
-    def _choose_kinds(self, rows: Rows) -> tuple[str, ...]:
+    def _choose_kinds(self, rows: Rows) -> tuple[tuple[str, ...], Array | None]:
+        """Return the kinds to use and, where there was a choice, what ridge predicts by them of rows left out."""
         self.kind_scores_: dict[str, float] = {}
         if len(self.kinds_) < 2 or len(rows.y) < ROWS_TO_CHOOSE or _nothing_to_choose_by(rows):
-            return self.kinds_
-        everything, own = self.kinds_, np.array(self._kind_of_column())
+            return self.kinds_, None
+        everything, own = self.kinds_, np.array([_kind(name) for name in self._prepared_names()])
         sets = {(kind,) for kind in everything} | {everything}
         sets |= {tuple(kind for kind in everything if kind != left) for left in everything}
         folds, target = fold_of(rows.groups), rows.link.forward(rows.y)
-        losses = {}
+        losses, etas = {}, {}
         for kinds in sorted(sets, key=lambda kinds: (int(np.isin(own, kinds).sum()), kinds)):
             columns = np.flatnonzero(np.isin(own, kinds))
             part = rotated(replace(rows, Z=rows.Z[:, columns]))[0]
-            eta = np.empty(len(target))
+            eta = etas[kinds] = np.empty(len(target))
             for fold in np.unique(folds):
                 left = folds == fold
                 eta[left] = CANDIDATES["ridge"]().fit(part.take(~left)).eta(part.Z[left])
             error = rows.link.forward(rows.link.inverse(eta)) - target
             losses[kinds] = float(np.average(error**2, weights=rows.weights))
         self.kind_scores_ = {" + ".join(kinds): loss for kinds, loss in losses.items()}
-        return next(kinds for kinds, loss in losses.items() if loss <= TIE * min(losses.values()))
+        chosen = next(kinds for kinds, loss in losses.items() if loss <= TIE * min(losses.values()))
+        return chosen, etas[chosen]
 
-    def _choose(self, rows: Rows) -> str:
+    def _choose(self, rows: Rows, ridge: Array | None) -> str:
         self.scores_: dict[str, float] = {}
         if _nothing_to_choose_by(rows):
             return "mean"
@@ -193,7 +216,9 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         for fold in np.unique(folds):
             left = folds == fold
             for name in names:
-                if name == "average":  # of heads that are fitted already
+                if name == "ridge" and ridge is not None:
+                    etas[name][left] = ridge[left]
+                elif name == "average":  # of heads that are fitted already
                     etas[name][left] = np.mean([etas[member][left] for member in AVERAGED], axis=0)
                 else:
                     head = CANDIDATES[name]().fit(parts[name].take(~left))
@@ -212,14 +237,18 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def _columns(self, name: str) -> NDArray[np.int64]:
         """Return the prepared columns that a candidate may look at."""
         if name != "log_parameters":
-            return np.flatnonzero(np.isin(self._kind_of_column(), self.kinds_))
+            return np.flatnonzero(np.isin([_kind(name) for name in self._prepared_names()], self.kinds_))
         names = list(getattr(self, "feature_names_in_", []))
         if self.size_column not in names:
             raise ValueError("log_parameters needs size_column, and that column in X.")
         return np.array([names.index(self.size_column)])
 
-    def _kind_of_column(self) -> list[str]:
-        return [name.partition(".")[0] if "." in name else "" for name in self._prepared_names()]
+    def _noise(self) -> Array:
+        """Return what chance alone does to each feature (p,), 0 where nothing is known of it."""
+        return np.array([NOISE.get(_kind(str(name)), 0.0) for name in self._names()])
+
+    def _names(self) -> list[Any]:
+        return list(getattr(self, "feature_names_in_", [f"x{i}" for i in range(self.n_features_in_)]))
 
     def _parted(self, X: Any) -> tuple[Any, pd.Series | None, pd.Series | None]:
         """Part the identity columns from the features."""
@@ -254,9 +283,31 @@ def _nothing_to_choose_by(rows: Rows) -> bool:
     return len(np.unique(rows.groups)) < 3 or bool(np.ptp(rows.y) <= 1e-12 * np.abs(rows.y).max())
 
 
-def _preparation(one_unit: bool) -> Pipeline:
+class NoisyScaler(StandardScaler):  # type: ignore[misc]
+    """Centres each feature and divides it by its spread and the noise known of it, the root of their squares' sum.
+
+    Args:
+        noise: standard deviation (p,) that chance alone gives each of the first p features; the rest have none.
+    """
+
+    def __init__(self, noise: Array) -> None:
+        super().__init__()
+        self.noise = noise
+
+    def fit(self, X: Array, y: object = None) -> NoisyScaler:
+        """Learn means and spreads from features (n, p)."""
+        super().fit(X)
+        self.scale_[: len(self.noise)] = np.hypot(self.scale_[: len(self.noise)], self.noise)
+        return self
+
+
+def _kind(name: str) -> str:
+    return name.partition(".")[0] if "." in name else ""
+
+
+def _preparation(one_unit: bool, noise: Array) -> Pipeline:
     imputer = SimpleImputer(strategy="median", add_indicator=not one_unit, keep_empty_features=True)
-    return make_pipeline(imputer, CommonScaler() if one_unit else StandardScaler())
+    return make_pipeline(imputer, CommonScaler() if one_unit else NoisyScaler(noise))
 
 
 def _labels(values: pd.Series | None, rows: int) -> NDArray[np.str_]:

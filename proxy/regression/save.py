@@ -21,7 +21,7 @@ from extraction.tables import write_table
 from proxy.regression.card import write_card
 from proxy.regression.record import ProxyRecord
 
-SCHEMA = 4
+SCHEMA = 5
 PACKAGES = ("emergence-proxy", "scikit-learn", "numpy", "pandas", "skops")
 FILES = ("model.skops", "references.parquet", "validation.parquet")
 

@@ -8,7 +8,7 @@ import pytest
 from sklearn.preprocessing import StandardScaler
 
 from proxy.features.table import compute_features
-from proxy.features.words import CHARACTERS, vocabulary, word_features, words_of
+from proxy.features.words import CHARACTERS, HALF, vocabulary, word_features, words_of
 from proxy.regression.candidates import BY_COLUMN, CANDIDATES, Rows, rotated
 from proxy.regression.links import Link
 from proxy.regression.proxy import fit_proxy
@@ -28,9 +28,29 @@ def test_the_list_holds_each_word_once_and_each_can_be_found():
 
 def test_log_odds_by_hand():
     found = word_features(said("the cat", "a dog", "the end", "   "))
-    assert found["the"] == pytest.approx(math.log(2.5 / 1.5))  # 2 of the 3 answers that are not blank
-    assert found["therefore"] == pytest.approx(math.log(0.5 / 3.5))
+    assert found["the"] == pytest.approx(math.log((2 / 3 + HALF) / (1 / 3 + HALF)))  # of the answers not blank
+    assert found["therefore"] == pytest.approx(math.log(HALF / (1 + HALF)))
     assert word_features(said(" ")) == {}
+
+
+def test_a_word_never_used_has_one_value_however_many_the_prompts():
+    assert word_features(said("a dog"))["therefore"] == word_features(said(*["a dog"] * 50))["therefore"]
+
+
+def test_a_word_that_one_reference_used_once_puts_no_model_outside():
+    """Of 300 answers one holds the word: by the references' spread alone a model that uses it twice is 18 of them out.
+
+    Noise of .25 leaves log odds (2 and 0 answers of 300, which differ by log 5) at most log(5) / .25 = 6.4 apart.
+    """
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(rng.normal(size=(116, 3)), columns=[f"behaviour.{name}" for name in "abc"])
+    once, twice = (math.log((share + HALF) / (1 - share + HALF)) for share in (1 / 300, 2 / 300))
+    X["words.rare"] = math.log(HALF / (1 + HALF))
+    X.loc[0, "words.rare"] = once
+    fitted = ProxyRegressor("ridge").fit(X, X["behaviour.a"])
+    Z, _ = fitted.standardised(X.iloc[1:2].assign(**{"words.rare": twice}))
+    assert 0 < Z[0, 3] < 6.4
+    assert (twice - X["words.rare"].mean()) / X["words.rare"].std() > 15
 
 
 def test_prompts_count_the_same_however_many_samples_they_have():
