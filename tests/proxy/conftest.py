@@ -1,8 +1,13 @@
-"""Synthetic reference models whose law is known."""
+"""Synthetic reference models whose law is known, and llama.cpp's server."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,3 +52,27 @@ def fitted(families: Callable[..., pd.DataFrame]) -> Proxy:
     from proxy import fit_proxy
 
     return fit_proxy(families(features=6), target="bits")
+
+
+@pytest.fixture(scope="session")
+def llama_server() -> Iterator[Callable[..., str]]:
+    """Serve a GGUF file or a bundled GPT-2 by llama.cpp in a process of its own; returns the base URL."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        pytest.skip("llama.cpp's server comes with xllamacpp, which is not installed")
+    script = Path(__file__).parents[2] / "benchmarks" / "llama_server.py"
+    with ExitStack() as undo:
+        running: dict[tuple[str, ...], str] = {}
+
+        def serve(model: str | Path, *options: object) -> str:
+            command = (sys.executable, str(script), str(model), *map(str, options))
+            if command not in running:
+                process = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+                )
+                undo.enter_context(process)  # closes stdin, at which it ends, and waits
+                address = process.stdout.readline().strip()
+                assert address, "the server did not start"
+                running[command] = f"{address}/v1"
+            return running[command]
+
+        yield serve

@@ -197,7 +197,7 @@ class Api:
 
         Raises:
             RefusedError, BusyError, BrokenError: see there.
-            InputError: if the key is rejected.
+            InputError: if the key is rejected, or replies are streams.
             EmergenceError: if the account's quota is spent.
         """
         import httpx2
@@ -227,6 +227,11 @@ class Api:
         try:
             return json.loads(response.content), response.headers
         except (ValueError, RecursionError):  # JSONDecodeError, UnicodeDecodeError, or nested without end
+            if response.content.lstrip()[:6] in (b"data: ", b"event:"):
+                raise InputError(
+                    f"{self.shown} streams its replies although whole ones were asked for (stream: false); turn "
+                    "streaming off at the server, or put a proxy between that gathers them."
+                ) from None
             said = self.clean(reason_of(response.content[:10_000])) if response.content else "it is empty"
             raise BrokenError(f"the reply is not valid JSON: {said}", reached=True, maybe_billed=True) from None
 

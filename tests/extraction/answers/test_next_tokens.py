@@ -133,7 +133,7 @@ def test_an_echoed_prompt_is_left_out(tmp_path):
 
 
 def test_streams_only_is_said(tmp_path):
-    with pytest.raises(InputError, match="not valid JSON"):
+    with pytest.raises(InputError, match="streams its replies"):
         find_asking("m", log=tmp_path / "m.jsonl", server=server(Played(stream_only=True)), limits=QUICK)
 
 

@@ -1,0 +1,91 @@
+"""Models behind llama.cpp's server show what their weights show when transformers reads them."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from extraction import LanguageModel, Limits, Server, load_model
+from extraction.answers.next_tokens import INSTRUCTION
+from proxy.measurement.api import Closed, measure_closed, open_api
+from proxy.measurement.output import Contexts, corpus_contexts, open_output, output_rows
+
+REAL = Path(os.environ.get("EMERGENCE_REAL_MODELS", "."))
+real = pytest.mark.skipif(
+    not os.environ.get("EMERGENCE_REAL_MODELS"), reason="EMERGENCE_REAL_MODELS names no folder of real models"
+)
+VALUES = (("macro_bits", "macro_std_error"), ("micro_bits", "micro_std_error"), ("ie_bits", "ie_std_error"))
+
+
+@pytest.fixture(autouse=True)
+def _no_key(monkeypatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+
+
+def asked(url: str, model: LanguageModel, folder: Path, way: str, **options) -> Closed:
+    return open_api(
+        model.name, Server(url), model.tokenizer, log=folder / f"{way}.jsonl", way=way, limits=Limits(concurrency=4),
+        **options,
+    )  # fmt: skip
+
+
+def both(closed: Closed, model: LanguageModel, contexts: Contexts) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows through the API, and from the weights behind the same first token or in the same chat."""
+    through = measure_closed(closed, contexts)
+    first = model.tokenizer(closed.first, add_special_tokens=False)["input_ids"] if closed.first else None
+    data = open_output(model, contexts, prefix=first, instruction=INSTRUCTION if closed.asking.chat else None)
+    return through, output_rows(data, contexts, list(through["estimator"]))
+
+
+def check_agreement(through: pd.DataFrame, weights: pd.DataFrame, paired_bits: float) -> None:
+    """Within three joint errors, and within `paired_bits`: both read the same windows, so their errors are shared."""
+    for (_, api), (_, own) in zip(through.iterrows(), weights.iterrows(), strict=True):
+        for bits, error in VALUES:
+            off = abs(api[bits] - own[bits])
+            assert off < 3 * math.hypot(api[error], own[error]), (api["estimator"], bits)
+            if api["estimator"] != "output-2":  # whose samples have an error of their own
+                assert off < paired_bits, (api["estimator"], bits)
+
+
+@pytest.fixture(scope="module")
+def small() -> tuple[LanguageModel, Contexts]:
+    model = load_model("gpt2-280k", device="cpu")
+    return model, corpus_contexts("python-docs", model.tokenizer, count=60)
+
+
+@pytest.mark.parametrize("way", ["completions-logprobs", "chat-logprobs", "completions-samples"])
+def test_a_bundled_model_through_a_real_server(llama_server, small, tmp_path, way) -> None:
+    closed = asked(llama_server("gpt2-280k"), small[0], tmp_path, way)
+    through, weights = both(closed, *small)
+    # llama.cpp keeps attention's keys and values in 16 bits: logprobs differ by about .001, and some windows are cut
+    # into other tokens when they are read as text.
+    check_agreement(through, weights, 0.1)
+    assert set(through["asked"]) == {closed.asking.name}
+
+
+@real
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("file", "way", "windows", "paired_bits"),
+    [
+        ("SmolLM2-135M-Instruct.gguf", "completions-logprobs", 60, 0.3),
+        ("SmolLM2-135M-Instruct.gguf", "chat-logprobs", 30, 0.3),
+        ("SmolLM2-135M-Instruct.gguf", "completions-samples", 40, math.inf),
+        ("gemma-3-270m.gguf", "completions-logprobs", 40, 0.3),
+        ("gemma-3-270m.gguf", "completions-samples", 30, math.inf),
+    ],
+)
+def test_a_real_model_through_a_real_server(llama_server, tmp_path, file, way, windows, paired_bits) -> None:
+    model = load_model(REAL / file, device="cpu")
+    contexts = corpus_contexts("python-docs", model.tokenizer, count=windows)
+    url = llama_server(REAL / file, "--context", 512)
+    closed = asked(url, model, tmp_path, way)
+    through, weights = both(closed, model, contexts)
+    print(through[["estimator", "asked", "prefix", *np.ravel(VALUES), "flags"]].to_string())
+    print(weights[["estimator", "asked", "prefix", *np.ravel(VALUES)]].to_string())
+    check_agreement(through, weights, paired_bits)
