@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("model", help="GGUF file, or name of a bundled GPT-2")
     parser.add_argument("--context", type=int, default=256, help="tokens of each call, default 256")
     parser.add_argument("--parallel", type=int, default=4, help="calls at once, which is also the largest n")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="they spin while they wait: no more than are idle")
     given = parser.parse_args()
     from xllamacpp import CommonParams, Server
 

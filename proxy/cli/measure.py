@@ -142,12 +142,6 @@ def measure(
     samples: Annotated[
         int, typer.Option(min=2, help="Samples per text where an API gives no logprobs.", rich_help_panel=API)
     ] = 8,
-    neutral: Annotated[
-        str,
-        typer.Option(
-            help="Text of the neutral first token for completions: auto, none or a text.", rich_help_panel=API
-        ),
-    ] = "auto",
     log: Annotated[
         Path | None, typer.Option(help="Where replies are kept, for all corpora.", rich_help_panel=API)
     ] = None,
@@ -215,7 +209,7 @@ def measure(
         if twin or controls:
             _remark("A model behind an API has no random-weights twin; shuffled windows are the control that it has.")
         given = ClosedOptions(
-            base_url=base_url, key_env=key_env, tokenizer=tokenizer, ask=ask, samples=samples, neutral=neutral, log=log,
+            base_url=base_url, key_env=key_env, tokenizer=tokenizer, ask=ask, samples=samples, prefix=prefix, log=log,
             prices=prices, max_cost=max_cost, max_calls=max_calls, concurrency=concurrency, dry_run=dry_run,
         )  # fmt: skip
         measure_closed_models(

@@ -39,7 +39,7 @@ class ClosedOptions:
     tokenizer: str | None
     ask: str
     samples: int
-    neutral: str
+    prefix: str
     log: Path | None
     prices: Path | None
     max_cost: float | None
@@ -76,7 +76,7 @@ def measure_closed_models(
     from extraction.answers.collecting.budget import read_prices
     from extraction.models.tokenizers import tokenizer_of_closed
     from extraction.tables import read_table
-    from proxy.measurement.api import affordable, bill, measure_closed, open_api
+    from proxy.measurement.api import affordable, bill, find_first, measure_closed, open_api, trial_calls
     from proxy.measurement.output import check_names, corpus_contexts
     from proxy.schemas import EMERGENCE
 
@@ -90,9 +90,15 @@ def measure_closed_models(
         log = given.log or log_of(model, given.base_url, out)
         closed = open_api(
             model, Server(given.base_url, given.key_env), tokenizer, log=log, own_tokenizer=own, way=given.ask,
-            samples=given.samples, neutral=given.neutral, limits=Limits(given.concurrency), budget=budget,
+            samples=given.samples, prefix=given.prefix, limits=Limits(given.concurrency), budget=budget,
         )  # fmt: skip
         _say(f"{model} is asked by {closed.asking.name}; windows are cut by {called}; replies are kept in {log}")
+        room = given.max_calls - trial_calls(closed)
+        with progress(f"Asking {model} behind each first token") as told:
+            tried = {} if given.dry_run else find_first(closed, told)
+        if tried:
+            bits = ", ".join(f"{text or 'none'} {value:.2f}" for text, value in tried.items())
+            _say(f"Neutral first token: {closed.first or 'none'} (bits that lone tokens tell behind each: {bits})")
         found: list[pd.DataFrame] = []
         for control in (False, True) if shuffled or controls else (False,):
             contexts = corpus_contexts(
@@ -100,7 +106,7 @@ def measure_closed_models(
                 options=CorpusOptions(column=column),
             )  # fmt: skip
             all_windows = len(contexts.ids)
-            contexts = affordable(contexts, closed.asking, given.max_calls, seed=seed)
+            contexts = affordable(contexts, closed.asking, room, seed=seed)
             if contexts.dropped:
                 _say(f"{contexts.dropped} windows cannot be cut at whole characters and are left out")
             if len(contexts.ids) < all_windows:

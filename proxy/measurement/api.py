@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,16 +16,15 @@ from estimators.base import InputError, Progress
 from estimators.shown import ABSENT, Shown, mass_flags, shown_probabilities, shown_samples
 from extraction import Budget, Limits, Server
 from extraction.answers.next_tokens import SAMPLES, Asking, Replies, Said, find_asking, next_token_bill, next_tokens
+from proxy.measurement.api_prefix import CANDIDATES, LONE, SENTENCE, first_tokens, lone_pairs, told_bits
 from proxy.measurement.output import Contexts, NextTokenData, Symbols, output_rows
+from proxy.measurement.prefix import AUTO, NONE
 from proxy.schemas import EMERGENCE
 
 MOST_CALLS = 2500
 LEAST_KEPT = 0.8  # of the windows must be answered, each with all of its lone tokens
 SAME_COUNT = 0.9  # of the texts must take the server as many tokens as the tokenizer, give or take one number for all
 ALL_ALIKE = 0.98  # contexts whose samples are all alike, from which on the temperature is taken to be ignored
-SENTENCE = "The house stood at the end of the road"
-# Texts of tokens that stand between documents, by which a lone token is best told that nothing stands before it.
-NEUTRAL = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|begin_of_text|>", "<s>", "<bos>")
 
 
 @dataclass(slots=True)
@@ -41,6 +41,7 @@ class Closed:
         limits: of the calls.
         budget: prices, limits, and the bill.
         first: text of the first token that is sent before completions; empty: none.
+        candidates: texts that may become `first`, among them ``""``, when `find_first` tries them.
         server_adds: tokens the server itself puts in front; None where it does not say.
     """
 
@@ -53,15 +54,20 @@ class Closed:
     limits: Limits = field(default_factory=Limits)
     budget: Budget = field(default_factory=Budget)
     first: str = ""
+    candidates: tuple[str, ...] = ()
     server_adds: int | None = None
 
     def ask(self, texts: Sequence[str], progress: Progress | None = None) -> Replies:
         """Replies to `texts`, by the text without the first token."""
-        found = next_tokens(
-            self.model, [self.first + text for text in texts], self.asking, log=self.log, server=self.server,
-            limits=self.limits, budget=self.budget, progress=progress,
-        )  # fmt: skip
+        found = self.ask_whole([self.first + text for text in texts], progress)
         return Replies({text[len(self.first) :]: said for text, said in found.said.items()}, found.reasons)
+
+    def ask_whole(self, texts: Sequence[str], progress: Progress | None = None) -> Replies:
+        """Replies to `texts` as they are."""
+        return next_tokens(
+            self.model, texts, self.asking, log=self.log, server=self.server, limits=self.limits, budget=self.budget,
+            progress=progress,
+        )  # fmt: skip
 
 
 def open_api(
@@ -73,11 +79,11 @@ def open_api(
     own_tokenizer: bool = True,
     way: str = "auto",
     samples: int = SAMPLES,
-    neutral: str = "auto",
+    prefix: str = "auto",
     limits: Limits | None = None,
     budget: Budget | None = None,
 ) -> Closed:
-    """Find out how a model behind an API can be asked, and which neutral first token it takes.
+    """Find out how a model behind an API can be asked, and which neutral first tokens it takes.
 
     Args:
         model: its name at the server.
@@ -87,8 +93,8 @@ def open_api(
         own_tokenizer: whether `tokenizer` is the model's own.
         way: see `extraction.answers.next_tokens.WAYS`.
         samples: per text, where there are no logprobs.
-        neutral: text sent before every completion; ``auto``: none if the server adds one itself, else the first of
-            `NEUTRAL` that the tokenizer knows and the server counts as one token more; ``none``.
+        prefix: text of the first token sent before every completion; ``auto``: none if the server adds one itself,
+            else what `find_first` finds; ``none``.
         limits: of the calls.
         budget: prices and limits.
 
@@ -99,23 +105,68 @@ def open_api(
     asking = find_asking(model, log=log, server=server, way=way, samples=samples, limits=limits, budget=budget)
     closed = Closed(model, server, tokenizer, own_tokenizer, asking, log, limits, budget)
     if asking.chat:
-        if neutral not in ("auto", "none"):
-            raise InputError("A chat takes no first token; leave --neutral out.")
+        if prefix not in (AUTO, NONE):
+            raise InputError("A chat takes no first token; leave --prefix out.")
         return closed
     plain = closed.ask([SENTENCE]).said.get(SENTENCE)
     if plain is not None and plain.prompt_tokens is not None and own_tokenizer:
         closed.server_adds = plain.prompt_tokens - _count(tokenizer, SENTENCE)
-    if neutral not in ("auto", "none"):
-        closed.first = neutral
-    elif neutral == "auto" and not closed.server_adds and plain is not None and plain.prompt_tokens is not None:
-        known = set(tokenizer.all_special_tokens) if own_tokenizer else set(NEUTRAL)
-        known |= {text for text in NEUTRAL if len(tokenizer(text, add_special_tokens=False)["input_ids"]) == 1}
-        for text in (text for text in NEUTRAL if text in known):
+    if prefix not in (AUTO, NONE):
+        closed.first = prefix
+    elif prefix == AUTO and not closed.server_adds and plain is not None and plain.prompt_tokens is not None:
+        taken = []
+        for text in first_tokens(tokenizer, own=own_tokenizer):
             said = closed.ask([text + SENTENCE]).said.get(text + SENTENCE)
             if said is not None and said.prompt_tokens == plain.prompt_tokens + 1:
-                closed.first = text
+                taken.append(text)
+            if len(taken) == CANDIDATES:
                 break
+        closed.candidates = ("", *taken) if taken else ()
+        closed.first = taken[0] if taken else ""  # until `find_first` has tried them
     return closed
+
+
+def find_first(closed: Closed, progress: Progress | None = None) -> dict[str, float]:
+    """Settle the neutral first token: the candidate after which calibrated lone tokens predict the next one best.
+
+    Args:
+        closed: the model; what was asked already is not asked again, and what is asked serves the measurement too.
+        progress: notified of the number of answers.
+
+    Returns:
+        The bits lone tokens tell behind each candidate, by its text; empty where there is nothing to choose.
+
+    Raises:
+        EmergenceError: if the run stopped early.
+    """
+    if len(closed.candidates) < 2:
+        return {}
+    pairs = lone_pairs(closed.tokenizer)
+    replies = closed.ask_whole([first + text for first in closed.candidates for text in pairs.alone], progress)
+    bits = {}
+    for first in closed.candidates:
+        said = [replies.said.get(first + text) for text in pairs.alone]
+        bits[first] = told_bits([None if each is None else _shares(closed, each) for each in said], pairs)
+    closed.first = max(closed.candidates, key=bits.__getitem__)
+    closed.candidates = ()
+    return bits
+
+
+def trial_calls(closed: Closed) -> int:
+    """Calls that `find_first` makes at most."""
+    return len(closed.candidates) * LONE * _calls_each(closed.asking)
+
+
+def _calls_each(asking: Asking) -> int:
+    return 1 if asking.shown or asking.capabilities.several else asking.samples
+
+
+def _shares(closed: Closed, said: Said) -> dict[str, float]:
+    """Probabilities by text after one text; of samples their shares."""
+    if closed.asking.shown:
+        return {text: math.exp(min(value, 0.0)) for text, value in said.top.items()}
+    drawn = _neutrals(closed, said, [])
+    return {text: drawn.count(text) / len(drawn) for text in drawn}
 
 
 def _count(tokenizer: Any, text: str) -> int:
@@ -128,7 +179,7 @@ def affordable(contexts: Contexts, asking: Asking, calls: int, *, seed: int = 0)
     Raises:
         InputError: if that is fewer than 8 windows.
     """
-    each = 1 if asking.shown or asking.capabilities.several else asking.samples
+    each = _calls_each(asking)
     t = contexts.positions
     count = len(contexts.ids)
     while (
@@ -136,13 +187,15 @@ def affordable(contexts: Contexts, asking: Asking, calls: int, *, seed: int = 0)
     ):
         count -= 1
     if count < 8:
-        raise InputError(f"{calls} calls are too few for 8 windows and their lone tokens; raise --max-calls.")
+        raise InputError(f"{max(calls, 0)} calls are too few for 8 windows and their lone tokens; raise --max-calls.")
     return contexts if count == len(contexts.ids) else contexts.first(count, seed)
 
 
 def bill(closed: Closed, contexts: Contexts) -> dict[str, float | None]:
     """What `measure_closed` would ask and cost at most, without asking; see `next_token_bill`."""
     texts = [closed.first + text for text in (*contexts.texts, *contexts.alone_texts)]
+    if len(closed.candidates) > 1:
+        texts += [first + text for first in closed.candidates for text in lone_pairs(closed.tokenizer).alone]
     return next_token_bill(closed.model, texts, closed.asking, log=closed.log, budget=closed.budget)
 
 
@@ -179,6 +232,7 @@ def measure_closed(
         InputError: if too many windows are not answered, or masses cannot be what was asked for.
         EmergenceError: if the run stopped early; what arrived is kept.
     """
+    find_first(closed)
     replies = closed.ask([*contexts.texts, *contexts.alone_texts], progress)
     data = gathered(closed, contexts, replies)
     if on_notice is not None:

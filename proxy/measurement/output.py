@@ -178,7 +178,7 @@ def _contexts(
     place = {text: number for number, text in enumerate(distinct)}
     alone, token_of = np.unique(ids[:, :t], return_inverse=True)
     if whole is None:
-        alone_texts = [_decoded(tokenizer, [token]) for token in alone.tolist()]
+        alone_texts = [decoded(tokenizer, [token]) for token in alone.tolist()]
     else:
         known = dict(zip(whole.alone.tolist(), whole.alone_texts, strict=True))
         alone_texts = [known[token] for token in alone.tolist()]
@@ -198,16 +198,17 @@ def _texts(ids: np.ndarray, tokenizer: Any) -> tuple[list[list[str]], np.ndarray
     """Texts of the first 0, 1, ... T + 1 tokens of each window, and which windows can be cut at all of them."""
     texts, kept = [], []
     for row in ids.tolist():
-        parts = [_decoded(tokenizer, row[:count]) for count in range(len(row) + 1)]
+        parts = [decoded(tokenizer, row[:count]) for count in range(len(row) + 1)]
         good = all(b.startswith(a) and len(b) > len(a) for a, b in itertools.pairwise(parts))
-        good = good and "\ufffd" not in parts[-1] and all(_decoded(tokenizer, [one]) for one in row)
+        good = good and "\ufffd" not in parts[-1] and all(decoded(tokenizer, [one]) for one in row)
         kept.append(good)
         if good:
             texts.append(parts)
     return texts, np.array(kept, bool)
 
 
-def _decoded(tokenizer: Any, ids: list[int]) -> str:
+def decoded(tokenizer: Any, ids: list[int]) -> str:
+    """Text of token ids as they stand, special tokens included."""
     text: str = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False) if ids else ""
     return text
 
@@ -347,7 +348,7 @@ def open_output(
         alone = _run([[*front, token] for token in contexts.alone.tolist()], model)
         true, vocabulary = contexts.ids[:, 1:], model.vocabulary
         lengths = np.array([len(row[-1].encode()) for row in contexts.following])
-        asked, shown_prefix = "weights", _decoded(model.tokenizer, front)
+        asked, shown_prefix = "weights", decoded(model.tokenizer, front)
     else:
         macro = _run([_chat_ids(model, instruction + text) for text in contexts.texts], model)
         alone = _run([_chat_ids(model, instruction + text) for text in contexts.alone_texts], model)
@@ -448,7 +449,7 @@ def _as_text(shown: Shown, model: LanguageModel, symbols: Symbols) -> Shown:
     for ids, values in zip(shown.symbols.tolist(), logs.tolist(), strict=True):
         for token in ids:
             if token not in names:
-                names[token] = symbols[_decoded(model.tokenizer, [token])]
+                names[token] = symbols[decoded(model.tokenizer, [token])]
         rows.append([(names[token], value) for token, value in zip(ids, values, strict=True) if value > -np.inf])
     return shown_probabilities(rows, shown.symbols.shape[1])
 

@@ -155,7 +155,7 @@ def _candidates(model: LanguageModel) -> dict[str, tuple[int, ...]]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Pairs:
+class Pairs:
     """Lone tokens and what came next.
 
     Attributes:
@@ -163,7 +163,7 @@ class _Pairs:
         row: (m,) place of a pair's first token in `alone`.
         token: (m,) its second token.
         weights: (m,) how often the pair came; they sum to 1.
-        log_u: (m,) natural logarithm of the second token's unigram probability.
+        log_u: (V,) natural logarithm of each token's unigram probability.
     """
 
     alone: Tensor
@@ -172,14 +172,19 @@ class _Pairs:
     weights: Tensor
     log_u: Tensor
 
-    def most_frequent(self, count: int) -> _Pairs:
+    def most_frequent(self, count: int) -> Pairs:
         """Return the pairs of the `count` most frequent lone tokens."""
         mine = self.row < count
         weights = self.weights[mine]
-        return _Pairs(self.alone[:count], self.row[mine], self.token[mine], weights / weights.sum(), self.log_u[mine])
+        return Pairs(self.alone[:count], self.row[mine], self.token[mine], weights / weights.sum(), self.log_u)
 
 
-def _pairs(windows: Windows, vocabulary: int) -> _Pairs:
+def next_token_pairs(windows: Windows, vocabulary: int) -> Pairs:
+    """Return the tokens of windows and what comes next, of none of the windows that measurements are read on.
+
+    Raises:
+        InputError: if the windows are too few or do not say what follows.
+    """
     if windows.next_tokens is None:
         raise InputError(f"The windows of {windows.corpus} do not say which token follows; make them by `windows`.")
     known = np.flatnonzero(windows.next_tokens >= 0)
@@ -198,17 +203,17 @@ def _pairs(windows: Windows, vocabulary: int) -> _Pairs:
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
     token = torch.from_numpy(pairs[:, 1])
-    return _Pairs(
+    return Pairs(
         torch.from_numpy(alone[order]),
         torch.from_numpy(place[row]),
         token,
         torch.from_numpy(counts / counts.sum()),
-        log_u[token],
+        log_u,
     )
 
 
 def _search(model: LanguageModel, windows: Windows, candidates: dict[str, tuple[int, ...]]) -> NeutralPrefix:
-    pairs = _pairs(windows, model.vocabulary)
+    pairs = next_token_pairs(windows, model.vocabulary)
     left = list(candidates)
     if len(left) > FINALISTS:
         few = pairs.most_frequent(SCREENED)
@@ -221,7 +226,7 @@ def _search(model: LanguageModel, windows: Windows, candidates: dict[str, tuple[
 
 
 @torch.inference_mode()
-def _gain(model: LanguageModel, prefix: tuple[int, ...], pairs: _Pairs) -> float:
+def _gain(model: LanguageModel, prefix: tuple[int, ...], pairs: Pairs) -> float:
     """Return the mean bits that lone tokens behind `prefix` tell about the next, temperature and share fitted."""
     front = torch.tensor(prefix, dtype=torch.int64)
     step = max(1, LOGIT_BYTES // (4 * model.vocabulary * (1 + len(prefix))))
@@ -233,9 +238,10 @@ def _gain(model: LanguageModel, prefix: tuple[int, ...], pairs: _Pairs) -> float
         mine = torch.nonzero((pairs.row >= start) & (pairs.row < start + len(alone)))[:, 0]
         row, token = (part[mine].to(logits.device) for part in (pairs.row - start, pairs.token))
         found[:, mine] = token_log_probabilities(logits, row, token, TEMPERATURES).cpu()
-    chosen = calibrate(found, pairs.log_u, pairs.weights)
+    log_u = pairs.log_u[pairs.token]
+    chosen = calibrate(found, log_u, pairs.weights)
     log_p = found[TEMPERATURES.index(chosen.temperature)].double()
-    return float(gain_bits(log_p, pairs.log_u.double(), chosen.share) @ pairs.weights)
+    return float(gain_bits(log_p, log_u.double(), chosen.share) @ pairs.weights)
 
 
 def _cache_file(model: LanguageModel) -> Path | None:

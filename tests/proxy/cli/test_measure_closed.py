@@ -68,7 +68,7 @@ def test_what_cannot_be_asked_ends_in_one_sentence(command) -> None:
         (("--ask", "telepathy"), "Unknown way of asking"),
         (("--max-calls", 12), "too few for 8 windows"),
         (("--estimator", "mine"), "output-2 (collisions)"),
-        (("--ask", "chat-logprobs", "--neutral", "<s>"), "no first token"),
+        (("--ask", "chat-logprobs", "--prefix", "<s>"), "no first token"),
     ):
         done = command(*options)
         assert (done.code, message in done.err) == (2, True), done.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ import pytest
 
 from extraction import LanguageModel, Limits, Server, load_model
 from extraction.answers.next_tokens import INSTRUCTION
-from proxy.measurement.api import Closed, measure_closed, open_api
+from proxy.measurement.api import Closed, find_first, gathered, measure_closed, open_api
 from proxy.measurement.output import Contexts, corpus_contexts, open_output, output_rows
+from proxy.measurement.prefix import neutral_prefix
 
 REAL = Path(os.environ.get("EMERGENCE_REAL_MODELS", "."))
 real = pytest.mark.skipif(
@@ -37,9 +39,10 @@ def asked(url: str, model: LanguageModel, folder: Path, way: str, **options) -> 
 def both(closed: Closed, model: LanguageModel, contexts: Contexts) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows through the API, and from the weights behind the same first token or in the same chat."""
     through = measure_closed(closed, contexts)
+    kept = gathered(closed, contexts, closed.ask([*contexts.texts, *contexts.alone_texts])).keep
     first = model.tokenizer(closed.first, add_special_tokens=False)["input_ids"] if closed.first else None
     data = open_output(model, contexts, prefix=first, instruction=INSTRUCTION if closed.asking.chat else None)
-    return through, output_rows(data, contexts, list(through["estimator"]))
+    return through, output_rows(replace(data, keep=kept), contexts, list(through["estimator"]))
 
 
 def check_agreement(through: pd.DataFrame, weights: pd.DataFrame, paired_bits: float) -> None:
@@ -66,6 +69,14 @@ def test_a_bundled_model_through_a_real_server(llama_server, small, tmp_path, wa
     # into other tokens when they are read as text.
     check_agreement(through, weights, 0.1)
     assert set(through["asked"]) == {closed.asking.name}
+
+
+def test_the_neutral_first_token_is_that_of_the_weights(llama_server, small, tmp_path) -> None:
+    closed = asked(llama_server("gpt2-280k"), small[0], tmp_path, "completions-logprobs")
+    assert closed.candidates == ("", "<|endoftext|>")
+    bits = find_first(closed)
+    print(bits, neutral_prefix(small[0]))
+    assert closed.first == max(bits, key=bits.__getitem__) == neutral_prefix(small[0]).text
 
 
 @real

@@ -73,7 +73,7 @@ def closed(model, tmp_path, way="completions-logprobs", **faults):
         model.tokenizer,
         log=tmp_path / "m.jsonl",
         way=way,
-        neutral="none",
+        prefix="none",
         limits=QUICK,
     )
 

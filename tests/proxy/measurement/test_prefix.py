@@ -103,7 +103,7 @@ def test_of_many_special_tokens_the_best_is_found(sinking: LanguageModel) -> Non
     candidates = searching._candidates(sinking)
     assert len(candidates) == 7
     found = neutral_prefix(sinking)
-    pairs = searching._pairs(windows("python-docs", sinking.tokenizer, prefix=()), sinking.vocabulary)
+    pairs = searching.next_token_pairs(windows("python-docs", sinking.tokenizer, prefix=()), sinking.vocabulary)
     of_all = {text: searching._gain(sinking, ids, pairs.most_frequent(600)) for text, ids in candidates.items()}
     assert found.text == max(of_all, key=of_all.__getitem__)
     assert 2 <= len(found.gains) <= 1 + searching.FINALISTS
