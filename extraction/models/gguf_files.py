@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from estimators.base import InputError
@@ -66,3 +69,16 @@ def read_header(path: Path) -> GgufHeader:
     blocks, width = (int(size) if isinstance(size, int) else None for size in sizes)
     total = sum(math.prod(int(side) for side in tensor.shape) for tensor in reader.tensors)
     return GgufHeader(architecture, total, blocks, width)
+
+
+@contextmanager
+def without_bar() -> Iterator[None]:
+    """Keep the progress bar off the screen that transformers draws while it reads such a file, whatever it is told."""
+    import transformers.modeling_gguf_pytorch_utils as reading
+
+    bar = reading.tqdm
+    reading.tqdm = partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        reading.tqdm = bar

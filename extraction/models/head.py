@@ -56,7 +56,7 @@ def find_head(model: LanguageModel) -> Head:
     left: list[Tensor] = []
     entered: list[Tensor] = []
     inside = {id(part) for block in model.blocks for part in block.modules()}
-    others = [part for part in network.get_decoder().modules() if id(part) not in inside and not list(part.children())]
+    others = [part for part in network.modules() if id(part) not in inside and not list(part.children())]
 
     def note(module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
         if args and isinstance(args[0], Tensor) and isinstance(result, Tensor) and args[0].is_floating_point():

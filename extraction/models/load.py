@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import torch
 from torch import nn
 
 from estimators.base import InputError
-from extraction.models.blocks import check_stream, find_blocks
+from extraction.models.blocks import check_stream, decoder_of, find_blocks, used_blocks
 from extraction.models.devices import (
     chosen_device,
     chosen_dtype,
@@ -20,7 +22,7 @@ from extraction.models.devices import (
     quiet,
     where_ids_go_in,
 )
-from extraction.models.gguf_files import is_gguf, read_header
+from extraction.models.gguf_files import is_gguf, read_header, without_bar
 from extraction.models.names import bundled, resolve_model
 from extraction.versions import content_hash
 
@@ -37,7 +39,7 @@ class LanguageModel:
         name: what tables call it: the bundled name, the folder's own name, or the id on the hub.
         revision: commit or branch on the hub, sha256 of a GGUF file; None for bundled models and folders.
         family: name of the bundled family, else the model type of the configuration.
-        parameters: number of weights, tied ones once.
+        parameters: number of weights, tied ones once; of a model for images and text, those that text passes.
         blocks: the blocks l = 0 ... L-1 that the residual stream passes.
         width: features of the residual stream.
         vocabulary: token ids the model knows.
@@ -106,9 +108,6 @@ def load_model(
     >>> load_model("gpt2-30k", device="cpu")
     <LanguageModel gpt2-30k: 33,632 parameters, 4 blocks of width 16, on cpu>
     """
-    # Late: takes about two seconds and is not needed to read this module's names.
-    from transformers import AutoModelForCausalLM
-
     source = resolve_model(name)
     name, where, family = source.display_name, source.location, source.family
     spread = device == "spread"
@@ -122,7 +121,7 @@ def load_model(
             )
         read_header(file)
         where, options = str(file.parent), {"gguf_file": file.name}
-    with quiet():
+    with quiet(), without_bar() if file else nullcontext():
         config = _config(name, where, options)
         tokenizer = _tokenizer(name, where, options)
         weights = dict(options, dtype=chosen_dtype(dtype, place, quantization))
@@ -137,9 +136,7 @@ def load_model(
         elif quantization is not None:
             weights["device_map"] = {"": place}
         try:
-            model, loaded = AutoModelForCausalLM.from_pretrained(
-                where, config=config, output_loading_info=True, **weights
-            )
+            model, loaded = loader(config).from_pretrained(where, config=config, output_loading_info=True, **weights)
         except torch.OutOfMemoryError as error:
             raise InputError(
                 f"{name} does not fit on {place}; try device='spread', a smaller dtype or a quantization."
@@ -162,7 +159,7 @@ def load_model(
         model.to(place)
     model.eval().requires_grad_(False)
     input_device = where_ids_go_in(model, place)
-    blocks = find_blocks(model, name)
+    blocks = used_blocks(model, find_blocks(model, name), input_device)
     width = check_stream(model, blocks, input_device, name)
     context = getattr(config.get_text_config(), "max_position_embeddings", None)
     return LanguageModel(
@@ -171,7 +168,7 @@ def load_model(
         name=name,
         revision=content_hash(file) if file else _commit(config, revision) if family is None else None,
         family=family or str(config.model_type),
-        parameters=int(model.num_parameters()),
+        parameters=_parameters(model),
         blocks=blocks,
         width=width,
         vocabulary=int(model.get_input_embeddings().num_embeddings),
@@ -205,6 +202,33 @@ def added_prefix(tokenizer: Any) -> tuple[int, ...]:
     return ()
 
 
+def loader(config: Any) -> Any:
+    """Return the class of transformers that loads a model of this configuration with its head."""
+    # Late: takes about two seconds and is not needed to read this module's names.
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    return AutoModelForImageTextToText if _of_images(config) else AutoModelForCausalLM
+
+
+def _of_images(config: Any) -> bool:
+    """Whether this is a model for images and text that has no class for text alone."""
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    )
+
+    kind = config.model_type
+    return kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+
+def _parameters(model: Any) -> int:
+    """Count the weights; of a wrapper those of its text decoder and head."""
+    if model.config.get_text_config() is model.config:
+        return int(model.num_parameters())
+    parts = [decoder_of(model), model.get_output_embeddings()]
+    return sum({id(weight): weight.numel() for part in parts if part for weight in part.parameters()}.values())
+
+
 def _config(name: str, where: str, options: dict[str, Any]) -> Any:
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import (
@@ -220,15 +244,49 @@ def _config(name: str, where: str, options: dict[str, Any]) -> Any:
     known = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     # Families like BERT are encoders unless they say otherwise; some decoders say they are none, and are run to see.
     both_ways = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    if getattr(config, "is_encoder_decoder", False):
+    text = config.get_text_config()
+    if getattr(config, "is_encoder_decoder", False) or getattr(text, "is_encoder_decoder", False):
         kind = "an encoder-decoder"
-    elif (both_ways and getattr(config.get_text_config(), "is_decoder", None) is False) or not (known or remote):
-        kind = "an encoder or no language model"
+    elif both_ways and getattr(text, "is_decoder", None) is False:
+        kind = "an encoder"
+    elif not (known or remote or _of_images(config)):
+        kind = "no model that continues text, by what transformers knows of it"
     else:
+        _check_size(name, config)
         return config
     raise InputError(
         f"{name} ({config.model_type}) is {kind}; information emergence needs a causal, decoder-only model."
     )
+
+
+MOST_BLOCKS = 10_000  # or experts; the deepest models have some hundred
+MOST_PARTS = 1_000_000  # blocks times experts
+_COUNTS = re.compile(r"(n|num)_(\w+_)?(layers?|blocks)|depth|layers")
+_EXPERTS = re.compile(r"(n|num)_(\w+_)?experts")
+
+
+def _check_size(name: str, config: Any) -> None:
+    """Refuse a configuration that would take for ever to build, by a slip or by intent.
+
+    Raises:
+        InputError: naming the number that is too large.
+    """
+    counts, experts = [("", 1)], [("", 1)]
+    for part in (config, config.get_text_config()):
+        for key in [*vars(part), *getattr(part, "attribute_map", {})]:
+            value = getattr(part, key, None)
+            if isinstance(value, int | float) and value > 0:
+                number = int(min(value, 10**15))  # infinity is written too
+                counts += [(key, number)] if _COUNTS.fullmatch(key) else []
+                experts += [(key, number)] if _EXPERTS.fullmatch(key) else []
+    (key, most), (expert_key, each) = (max(found, key=lambda one: one[1]) for found in (counts, experts))
+    if max(most, each) > MOST_BLOCKS or most * each > MOST_PARTS:
+        too_many = [f"{what} {number:,}" for what, number in ((key, most), (expert_key, each)) if number > MOST_BLOCKS]
+        said = " and ".join(too_many or [f"{key} {most:,} and {expert_key} {each:,}"])
+        raise InputError(
+            f"The configuration of {name} says {said}, more than any model has, and would never be built; correct its "
+            "config.json."
+        )
 
 
 def _tokenizer(name: str, where: str, options: dict[str, Any]) -> Any:

@@ -8,7 +8,6 @@ import torch
 
 from estimators.base import InputError
 from estimators.contracts.conventions import TWIN
-from extraction.models.blocks import find_blocks
 from extraction.models.load import LanguageModel
 
 
@@ -51,4 +50,6 @@ def random_twin(model: LanguageModel, *, seed: int = 0) -> LanguageModel:
         twin = dispatch_model(twin, device_map=places)
     else:
         twin.to(device=model.device)
-    return replace(model, model=twin, name=model.name + TWIN, blocks=find_blocks(twin, model.name))
+    paths = {id(part): path for path, part in trained.named_modules()}
+    blocks = [twin.get_submodule(paths[id(block)]) for block in model.blocks]
+    return replace(model, model=twin, name=model.name + TWIN, blocks=blocks)

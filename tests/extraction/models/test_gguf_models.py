@@ -123,6 +123,11 @@ def test_names_of_files_that_are_called_alike_are_distinguished(file: Path, tmp_
     assert same_model(str(file), "tiny")
 
 
+def test_nothing_is_drawn_while_it_loads(file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    load_model(file, device="cpu")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_gguf_file_is_not_quantised_again(file: Path) -> None:
     with pytest.raises(InputError, match="leave out torchao-int8"):
         load_model(file, device="cpu", quantization="torchao-int8")

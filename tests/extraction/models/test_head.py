@@ -22,6 +22,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "opt": {**SMALL, "ffn_dim": 32, "word_embed_proj_dim": 8},  # a projection behind the last block
     "gemma2": {**SMALL, "intermediate_size": 32, "num_key_value_heads": 1, "head_dim": 8},  # a soft cap on the logits
     "cohere": {**SMALL, "intermediate_size": 32, "num_key_value_heads": 2, "logit_scale": 0.25},
+    "modernbert-decoder": {**SMALL, "intermediate_size": 32},  # a layer and an activation behind the final norm
     "granite": {**SMALL, "intermediate_size": 32, "num_key_value_heads": 2, "logits_scaling": 4.0},
 }
 

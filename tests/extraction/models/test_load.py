@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import torch
 from estimators.base import InputError
 from extraction import reference_models
 from extraction.corpora.loading import windows
+from extraction.models.blocks import run_decoder, watch
 from extraction.models.devices import QUANTIZATIONS
+from extraction.models.head import find_head
 from extraction.models.load import NO_LIMIT, LanguageModel, load_model
 from extraction.models.twin import random_twin
 from extraction.states.extracting import extract
@@ -123,7 +126,7 @@ def test_an_encoder_is_refused(tokenizer: Any, tmp_path: Path) -> None:
     from transformers import BertConfig
 
     folder = save(tmp_path, BertConfig(vocab_size=99, **TINY), tokenizer)
-    with pytest.raises(InputError, match="is an encoder or no language model"):
+    with pytest.raises(InputError, match="is an encoder; information emergence needs a causal, decoder-only model"):
         load_model(folder)
 
 
@@ -132,6 +135,75 @@ def test_a_decoder_that_says_it_is_none_is_loaded(gpt2_folder: Path, tmp_path: P
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps({**config, "is_decoder": False}), encoding="utf-8")
     assert len(load_model(str(folder)).blocks) == 3
+
+
+PIXTRAL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16,
+           "image_size": 28, "patch_size": 14, "model_type": "pixtral"}  # fmt: skip
+
+
+def test_a_model_for_images_and_text_is_its_text_model(tokenizer: Any, tmp_path: Path) -> None:
+    from transformers import Mistral3Config, Mistral3ForConditionalGeneration
+
+    text = {**TINY, "num_key_value_heads": 1, "head_dim": 8, "vocab_size": len(tokenizer), "model_type": "mistral",
+            "max_position_embeddings": 64}  # fmt: skip
+    config = Mistral3Config(text_config=text, vision_config=PIXTRAL, image_token_index=5)
+    torch.manual_seed(0)
+    whole = Mistral3ForConditionalGeneration(config).eval()
+    whole.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    model = load_model(str(tmp_path), device="cpu")
+    inner = whole.model.language_model
+    assert model.parameters == inner.num_parameters() < whole.num_parameters()  # the head is tied
+    assert (model.family, model.width, model.context, len(model.blocks)) == ("mistral3", 16, 64, 2)
+    found = windows("animal", model.tokenizer, tokens=6, count=20)
+    with extract(model, found, project=None, behaviour=True) as states, torch.inference_mode():
+        hidden = inner(torch.from_numpy(found.tokens), output_hidden_states=True).hidden_states
+        logits = whole(input_ids=torch.from_numpy(found.tokens)).logits
+        # Rows of states are of distinct beginnings; the first block's raw states are what transformers calls number 1.
+        assert states.blocks == 2
+        entropy = torch.special.entr(torch.softmax(logits, -1)).sum(-1) / torch.log(torch.tensor(2.0))
+        assert states.behaviour is not None
+        torch.testing.assert_close(states.behaviour.entropy_bits, entropy, atol=1e-5, rtol=1e-4)
+    seen: list[torch.Tensor] = []
+    with torch.inference_mode(), watch(model.blocks, lambda point, h: seen.append(h.clone())):
+        run_decoder(model.model, torch.from_numpy(found.tokens))
+    assert torch.equal(seen[0], hidden[0])
+    assert torch.equal(seen[1], hidden[1])
+    assert random_twin(model).blocks[0] is not model.blocks[0]
+    assert find_head(model).output is model.model.lm_head
+
+
+@pytest.mark.parametrize("key", ["n_layer", "num_hidden_layers"])
+def test_a_depth_that_is_never_built_is_refused_at_once(gpt2_folder: Path, tmp_path: Path, key: str) -> None:
+    folder = shutil.copytree(gpt2_folder, tmp_path / "deep")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    del config["n_layer"]
+    (folder / "config.json").write_text(json.dumps({**config, key: 10_000_000}), encoding="utf-8")
+    started = time.perf_counter()
+    with pytest.raises(InputError, match=r"configuration of deep says \w+ 10,000,000, more than any model has"):
+        load_model(str(folder))
+    assert time.perf_counter() - started < 10
+
+
+def test_experts_that_are_never_built_are_refused_at_once(tokenizer: Any, tmp_path: Path) -> None:
+    from transformers import Qwen3MoeConfig
+
+    shape = {**TINY, "num_hidden_layers": 200, "num_experts": 9_000}
+    Qwen3MoeConfig(vocab_size=len(tokenizer), **shape).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"says \w+ 200 and num_(local_)?experts 9,000, more than any model has"):
+        load_model(str(tmp_path))
+
+
+def test_weights_that_are_no_numbers_have_their_own_sentence(gpt2_folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(gpt2_folder, tmp_path / "nan")
+    weights = load_file(folder / "model.safetensors")
+    weights["transformer.h.1.mlp.c_fc.weight"][3] = torch.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"hold NaN or infinity, first in transformer\.h\.1\.mlp\.c_fc\.weight"):
+        load_model(str(folder), device="cpu")
 
 
 def test_an_encoder_decoder_is_refused(tokenizer: Any, tmp_path: Path) -> None:
