@@ -6,17 +6,19 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from estimators.contracts.controls import controls_as_columns
 from estimators.contracts.peaks import MEASURED, at_end, measured, peaks
 
 
 def figure_rows(table: pd.DataFrame) -> pd.DataFrame:
     """Keep the rows that figures and summaries are made of: the last positions, and the blocks where E(l) peaks.
 
-    `peaks`, `at_peak`, `at_end` and what is built on them give the same from these few rows as from all.
+    `peaks`, `at_peak`, `at_end` and what is built on them give the same from these few rows as from all. Controls that
+    were measured as models and corpora of their own become columns of the models they belong to.
     """
     if table.empty:
         return table
-    table = measured(table).reset_index(drop=True)
+    table = measured(controls_as_columns(table)).reset_index(drop=True)
     last = at_end(table)
     highest = last.merge(peaks(last)[[*MEASURED, "peak_layer"]], on=MEASURED)[[*MEASURED, "peak_layer"]]
     peak = table.merge(highest.drop_duplicates(), on=MEASURED, how="left")["peak_layer"]

@@ -12,16 +12,17 @@ from proxy.regression.folds import MOST_FOLDS
 from proxy.regression.record import ProxyRecord
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 
 def write_card(proxy: ProxyRecord, folder: Path) -> None:
-    """Write card.md and figures/ (parity and coverage plots) into `folder`."""
+    """Write card.md and figures/ (estimates against truth, against baselines, coverage) into `folder`."""
     from tracking.reports.rendering import png
 
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
-    for name, draw in {"parity": _parity, "coverage": _coverage}.items():
+    for name, draw in {"parity": _parity, "baselines": _baselines, "coverage": _coverage}.items():
         (figures / f"{name}.png").write_bytes(png(draw(proxy)))
     (folder / "card.md").write_text(card(proxy), encoding="utf-8")
 
@@ -69,7 +70,8 @@ def card(proxy: ProxyRecord) -> str:
         "",
         markdown(proxy.scores, ".4g", missing=""),
         "",
-        "![parity](figures/parity.png)",
+        "![Estimate against truth, each model named](figures/parity.png)",
+        "![Estimate and baselines beside the truth](figures/baselines.png)",
         "",
         "## Intervals",
         "",
@@ -129,18 +131,33 @@ def _domain(proxy: ProxyRecord) -> list[str]:
 
 def _parity(proxy: ProxyRecord) -> Figure:
     """Draw the left-out estimates, with intervals at the proxy's level, or at the highest below that any has."""
-    from tracking.reports.figures import parity
+    from tracking.reports.proxy_figures import parity
 
-    table = proxy.validation
-    level = next(
-        (f"{at * 100:g}" for at in (proxy.level, 0.8, 0.5) if table[f"lower_{at * 100:g}"].notna().any()), None
-    )
-    if level is not None:
-        table = table.assign(lower=table[f"lower_{level}"], upper=table[f"upper_{level}"])
+    table, level = _at_level(proxy)
     figure = parity(table)
     estimated = f"estimated without its {proxy.unit}" + (f" ({level} % interval)" if level else "")
     figure.axes[0].set(xlabel=f"measured {proxy.target}", ylabel=estimated)
     return figure
+
+
+def _baselines(proxy: ProxyRecord) -> Figure:
+    """Draw the left-out estimates beside what the baselines say."""
+    from proxy.regression.verdict import BASELINES
+    from tracking.reports.proxy_figures import beside_baselines
+
+    figure = beside_baselines(_at_level(proxy)[0], BASELINES)
+    figure.axes[0].set(xlabel=proxy.target)
+    return figure
+
+
+def _at_level(proxy: ProxyRecord) -> tuple[pd.DataFrame, str | None]:
+    """Return the left-out estimates with intervals at the proxy's level, or at the highest below that any has."""
+    table = proxy.validation
+    for at in (proxy.level, 0.8, 0.5):
+        level = f"{at * 100:g}"
+        if table[f"lower_{level}"].notna().any():
+            return table.assign(lower=table[f"lower_{level}"], upper=table[f"upper_{level}"]), level
+    return table, None
 
 
 def _coverage(proxy: ProxyRecord) -> Figure:

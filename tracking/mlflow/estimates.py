@@ -14,7 +14,8 @@ from estimators.base import InputError
 from estimators.contracts.cells import markdown
 from tracking.mlflow.adapter import MlflowTracker
 from tracking.mlflow.tracker import NOTE, DataSource, Point, finite, metric_name
-from tracking.reports.figures import parity, texts
+from tracking.reports.figures import texts
+from tracking.reports.proxy_figures import parity
 from tracking.reports.rendering import png
 from tracking.results import digest
 

@@ -1,34 +1,43 @@
-"""The figures of a sweep and of a proxy, as matplotlib figures that need no screen."""
+"""The figures of a sweep, as matplotlib figures that need no screen."""
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MultipleLocator, NullFormatter
+from matplotlib.ticker import MultipleLocator
 
-from estimators.contracts.peaks import at_end, at_peak, at_resolution, measured, peaks
+from estimators.contracts.controls import CONTROLS, is_twin, summary
+from estimators.contracts.peaks import MEASURED, at_end, at_peak, at_resolution, measured, peaks
 from tracking.reports.drawing import (
     COLOURS,
+    CONTROL_COLOURS,
+    CONTROL_NAMES,
     LEGEND,
     MARKERS,
+    PANEL,
     SPREAD,
-    count_label,
     curves,
     cycle,
-    is_twin,
-    legend_below,
     make_panels,
     numbers,
+    parts,
     styled,
+    title_of,
 )
+from tracking.reports.labels import POINTS, label_sizes, legend_below, shortened
 
 SHOTS = {"country": 2, "animal": 2, "color": 2}  # tokens of a demonstration in the paper's lists: entity and comma
 HUMAN = "human"  # the "model" of texts written by people
+NAME_ROOM = 170  # points that a model's name beside a panel takes at most
+WEIGHTS = "weights"  # how an open model is asked
 
 
 def by_depth(table: pd.DataFrame) -> Figure:
-    """E(l) against relative depth (l + 1) / L: all models of a sweep, one panel per corpus.
+    """E(l) against relative depth (l + 1) / L: all models, a panel per corpus and estimator, with their controls.
 
     Args:
         table: emergence table.
@@ -41,36 +50,46 @@ def by_depth(table: pd.DataFrame) -> Figure:
 
 def depth_rows(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of `by_depth`."""
-    return at_end(at_resolution(measured(table)))
+    return at_end(at_resolution(_blocks(table)))
+
+
+def _blocks(table: pd.DataFrame) -> pd.DataFrame:
+    """Keep the rows of blocks; the output stands below them as layer -1."""
+    rows = measured(table)
+    return rows[rows["layer"].astype(float) >= 0]
 
 
 def by_position(table: pd.DataFrame) -> Figure:
     """IE against position in the window, at the block where E(l) peaks."""
-    figure = curves(position_rows(table), "position", "position t [tokens]", "IE(t) [bits]")
+    rows = position_rows(table)
+    figure = curves(rows, "position", "position t [tokens]", "IE(t) [bits]")
     for axes in figure.axes:
-        tokens = SHOTS.get(axes.get_title().split(" ")[0])
+        tokens = SHOTS.get(re.split(r"\W", axes.get_title())[0])
         if tokens is not None:
-            axes.xaxis.set_major_locator(MultipleLocator(tokens))
+            longest = int(rows["position"].max())
+            axes.xaxis.set_major_locator(MultipleLocator(tokens * max(1, longest // (tokens * 10))))
             axes.set_xlabel(f"position t [tokens], a shot every {tokens}")
     return figure
 
 
 def position_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of `by_position`."""
-    return at_resolution(at_peak(table))
+    """Return the rows of `by_position`: none where only the last position was read."""
+    rows = at_resolution(at_peak(_blocks(table)))
+    return rows[rows.groupby(MEASURED)["position"].transform("nunique") > 1]
 
 
 def by_resolution(table: pd.DataFrame) -> Figure:
-    """E at its peak block against the noise level; random-weights twins are dashed."""
+    """E at its peak block against the noise level."""
     return curves(
         resolution_rows(table), "resolution", "resolution rho (noise / RMS norm)", "E [bits]", logarithmic=True
     )
 
 
 def resolution_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of `by_resolution`: none for estimators without a resolution."""
-    rows = at_end(at_peak(table))
-    return rows[rows["resolution"].notna()]
+    """Return the rows of `by_resolution`: none for estimators without a resolution, or read at a single one."""
+    rows = at_end(at_peak(_blocks(table)))
+    rows = rows[rows["resolution"].notna()]
+    return rows[rows.groupby(MEASURED)["resolution"].transform("nunique") > 1]
 
 
 def size_law(rows: pd.DataFrame) -> tuple[float, float, float] | None:
@@ -93,76 +112,116 @@ def size_law(rows: pd.DataFrame) -> tuple[float, float, float] | None:
     return float(start), float(slope), r2
 
 
+def size_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `by_size`: peaks with their verdict, of trained models whose size is known."""
+    found = peaks(table)
+    verdicts = summary(table)[[*MEASURED, "verdict"]]
+    found = found.merge(verdicts, on=MEASURED, how="left")
+    return found[found["parameters"].notna() & ~found["model"].map(is_twin).astype(bool)]
+
+
 def by_size(table: pd.DataFrame) -> Figure:
-    """Peak of E(l) against parameters, with 90 % error bars and the fitted law per corpus."""
-    summary = peaks(table)
-    summary = summary[summary["parameters"].notna() & ~summary["model"].map(is_twin)]
-    families = sorted(summary["family"].astype(str).unique())
+    """Peak of E(l) against parameters, with 90 % error bars and the law fitted to what is not below its controls."""
+    rows = size_rows(table)
+    families = sorted(rows["family"].astype(str).unique())
+    looks = dict(zip(families, zip(cycle(COLOURS), cycle(MARKERS), strict=False), strict=False))
     with styled():
-        corpora = sorted(summary["corpus"].unique())
-        figure, panels = make_panels(len(corpora))
-        for axes, corpus in zip(panels, corpora, strict=True):
-            rows = summary[summary["corpus"] == corpus]
-            for family, colour, marker in zip(families, cycle(COLOURS), cycle(MARKERS), strict=False):
-                some = rows[rows["family"].astype(str) == family]
-                error = SPREAD * np.nan_to_num(numbers(some, "emergence_bits_std_error"))
-                axes.errorbar(
-                    numbers(some, "parameters"),
-                    numbers(some, "emergence_bits"),
-                    error,
-                    fmt=marker,
-                    color=colour,
-                    label=family,
-                    capsize=2,
-                )
-            law = size_law(rows)
-            if law:
-                xs = np.geomspace(rows["parameters"].min(), rows["parameters"].max(), 50)
-                label = f"E = {law[0]:.2f} {law[1]:+.2f} log10 N\nR² = {law[2]:.2f}"
-                axes.plot(xs, law[0] + law[1] * np.log10(xs), color="#888888", ls=":")
-                axes.annotate(label, (0.03, 0.97), xycoords="axes fraction", va="top", fontsize=8)
-            axes.set(title=corpus, xlabel="parameters N", ylabel="peak of E(l) [bits]", xscale="log")
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: count_label(count)))
-            axes.xaxis.set_minor_formatter(NullFormatter())
+        shown = parts(rows)
+        figure, panels = make_panels(len(shown))
+        for axes, (title, some) in zip(panels, shown, strict=True):
+            label_sizes(axes, numbers(rows, "parameters"))
+            for family, (colour, marker) in looks.items():
+                _points(axes, some[some["family"].astype(str) == family], colour, marker, family)
+            _law(axes, some[some["verdict"].isin(["learned", "no controls"])])
+            title_of(axes, title)
+            axes.set(xlabel="parameters N", ylabel="peak of E(l) [bits]")
         if len(families) <= LEGEND:  # more would leave no room to draw in; the table names them
-            legend_below(figure, panels, *panels[0].get_legend_handles_labels())
+            entries = {n: line for axes in panels for line, n in zip(*axes.get_legend_handles_labels(), strict=True)}
+            legend_below(figure, list(entries.values()), list(entries))
     return figure
 
 
-def parity(frame: pd.DataFrame) -> Figure:
-    """Estimate against truth with intervals; the diagonal is perfection.
+def _points(axes: Axes, rows: pd.DataFrame, colour: str, marker: str, label: str) -> None:
+    """Draw the models of a family, hollow where they are not above their controls."""
+    shown = rows["verdict"].isin(["learned", "no controls"])
+    for some, face, name in ((rows[shown], colour, label), (rows[~shown], "none", "_below")):
+        if len(some):
+            error = SPREAD * np.nan_to_num(numbers(some, "emergence_bits_std_error"))
+            values = numbers(some, "parameters"), numbers(some, "emergence_bits")
+            axes.errorbar(*values, error, fmt=marker, color=colour, mfc=face, label=name, capsize=2)
 
-    Args:
-        frame: columns truth, estimate, lower, upper; optional family, model.
-    """
-    frame = frame[frame["truth"].notna() & frame["estimate"].notna()]
-    families = frame["family"].astype(str) if "family" in frame else pd.Series("models", index=frame.index)
+
+def _law(axes: Axes, rows: pd.DataFrame) -> None:
+    """Draw the fitted law, and say of how many models and texts it is."""
+    law = size_law(rows)
+    if law is None:
+        return
+    sizes = numbers(rows, "parameters")
+    xs = np.geomspace(sizes.min(), sizes.max(), 50)
+    axes.plot(xs, law[0] + law[1] * np.log10(xs), color="#888888", ls=":")
+    texts = rows["corpus_hash"].nunique()
+    label = f"E = {law[0]:.2f} {law[1]:+.2f} log10 N\nR² = {law[2]:.2f}, {len(rows)} models"
+    label += f"\nof {texts} sets of windows" if texts > 1 else ""
+    axes.annotate(label, (0.03, 0.97), xycoords="axes fraction", va="top", fontsize=8)
+
+
+def output_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `forest`: of the output alone, with their verdict, the largest emergence first."""
+    rows = measured(table)
+    rows = at_end(rows[rows["layer"].astype(float) < 0])
+    if rows.empty:
+        return pd.DataFrame()
+    asked = rows["asked"].astype("string") if "asked" in rows else pd.Series(WEIGHTS, index=rows.index, dtype="string")
+    rows = rows.assign(asked=asked.fillna(WEIGHTS), bits=rows["ie_bits"].astype(float))
+    rows = rows.merge(summary(table)[[*MEASURED, "verdict"]], on=MEASURED, how="left")
+    return rows.sort_values(["corpus", "estimator", "bits"], ascending=[True, True, False], ignore_index=True)
+
+
+def forest(table: pd.DataFrame) -> Figure:
+    """Emergence of the output, a row per model with 90 % bars and controls: models behind an API among open ones."""
+    rows = output_rows(table)
     with styled():
-        figure = Figure(figsize=(4.8, 4.4), layout="constrained")
-        axes = figure.subplots()
-        names = sorted(families.unique())
-        for family, colour, marker in zip(names, cycle(COLOURS), cycle(MARKERS), strict=False):
-            rows = frame[families == family]
-            truth, estimate = numbers(rows, "truth"), numbers(rows, "estimate")
-            lower, upper = numbers(rows, "lower"), numbers(rows, "upper")
-            axes.vlines(truth, lower, upper, color=colour, alpha=0.5)
-            axes.plot(truth, estimate, marker, color=colour, label=family)
-        low, high = _range(frame, ["truth", "estimate", "lower", "upper"])
-        axes.plot([low, high], [low, high], color="#888888", ls=":")
-        axes.set(xlabel="measured", ylabel="estimated (bars: interval)", xlim=(low, high), ylim=(low, high))
-        if 1 < len(names) <= LEGEND:
-            axes.legend(loc="upper left")
+        shown = parts(rows)
+        most = max(len(some) for _, some in shown)
+        figure, panels = make_panels(len(shown), height=1.3 + 0.27 * most)
+        for axes, (title, some) in zip(panels, shown, strict=True):
+            _forest_panel(axes, some.iloc[::-1])
+            title_of(axes, title)
+        entries = {n: line for axes in panels for line, n in zip(*axes.get_legend_handles_labels(), strict=True)}
+        legend_below(figure, list(entries.values()), list(entries))
     return figure
 
 
-def _range(frame: pd.DataFrame, columns: list[str]) -> tuple[float, float]:
-    values = np.concatenate([numbers(frame, column) for column in columns])
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return 0.0, 1.0
-    low, high = float(values.min()), float(values.max())
-    margin = 0.05 * (high - low) or 0.5
-    return low - margin, high + margin
+def _forest_panel(axes: Axes, rows: pd.DataFrame) -> None:
+    places = np.arange(len(rows))
+    closed = (rows["asked"] != WEIGHTS).to_numpy(dtype=bool)
+    failed = ~rows["verdict"].isin(["learned", "no controls"]).to_numpy(dtype=bool)
+    values, error = numbers(rows, "ie_bits"), SPREAD * np.nan_to_num(numbers(rows, "ie_std_error"))
+    axes.axvline(0, color="#888888", lw=0.8)
+    for name in CONTROLS:
+        if f"{name}_ie_bits" in rows and rows[f"{name}_ie_bits"].notna().any():
+            control, spread = (numbers(rows, f"{name}_ie_{what}") for what in ("bits", "std_error"))
+            axes.barh(
+                places,
+                2 * SPREAD * np.nan_to_num(spread),
+                left=control - SPREAD * np.nan_to_num(spread),
+                height=0.6,
+                color=CONTROL_COLOURS[name],
+                alpha=0.45,
+                label=CONTROL_NAMES[name],
+            )
+    for kind, colour, marker, label in (
+        (~closed, COLOURS[0], "o", "from the weights"),
+        (closed, COLOURS[1], "D", "through an API"),
+    ):
+        for some, face in ((kind & ~failed, colour), (kind & failed, "none")):
+            if some.any():
+                axes.errorbar(
+                    values[some], places[some], xerr=error[some], fmt=marker, color=colour, mfc=face, capsize=2,
+                    label=label,
+                )  # fmt: skip
+    axes.set_yticks(places, [shortened(str(name), NAME_ROOM) for name in rows["model"]])
+    axes.set(xlabel="E of the output [bits per token]", ylim=(-0.6, len(rows) - 0.4))
 
 
 def differences(frame: pd.DataFrame) -> Figure:
@@ -179,13 +238,16 @@ def differences(frame: pd.DataFrame) -> Figure:
         for axes, corpus in zip(figure.subplots(1, len(corpora), squeeze=False).ravel(), corpora, strict=True):
             some = frame[frame["corpus"] == corpus].iloc[::-1]
             labels = [f"{row.model} ({row.run})" if len(runs) > 1 else row.model for row in some.itertuples()]
+            labels = [shortened(str(label), NAME_ROOM) for label in labels]
             error = SPREAD * np.nan_to_num(numbers(some, "std_error"))
             axes.axvline(0, color="#888888", lw=0.8)
             axes.errorbar(
                 numbers(some, "difference"), range(len(some)), xerr=error, fmt="o", color=COLOURS[0], capsize=2
             )
             axes.set_yticks(range(len(some)), labels)
-            axes.set(title=corpus, xlabel=f"difference to {frame['against'].iloc[0]} [bits]")
+            against = shortened(str(frame["against"].iloc[0]), (PANEL - 2.5) * POINTS)
+            title_of(axes, corpus)
+            axes.set(xlabel=f"difference to {against} [bits]")
     return figure
 
 
@@ -207,6 +269,6 @@ def texts(frame: pd.DataFrame, column: str) -> Figure:
             axes.plot(values[human], places[human], "D", color=COLOURS[1], label="people")
             axes.axvline(float(values[human].mean()), color=COLOURS[1], ls=":")
             axes.legend(loc="lower right")
-        axes.set_yticks(places, rows["model"].astype(str).tolist())
-        axes.set(xlabel=column)
+        axes.set_yticks(places, [shortened(str(name), NAME_ROOM) for name in rows["model"]])
+        axes.set(xlabel=shortened(column, 300))
     return figure

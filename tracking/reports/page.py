@@ -4,29 +4,57 @@ from __future__ import annotations
 
 from functools import partial
 from html import escape
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from estimators.base import InputError
 from estimators.contracts.cells import cell
+from estimators.contracts.controls import controls_as_columns, is_shuffled, is_twin, summary, varying
 from estimators.contracts.files import replacing
-from estimators.contracts.peaks import measured, peaks
-from tracking.reports.drawing import is_twin
+from estimators.contracts.peaks import MEASURED, measured, peaks
+from tracking.reports.drawing import parts
 from tracking.reports.rendering import svg
 from tracking.reports.sweep_figures import SWEEP_FIGURES, SweepFigure
 from tracking.reports.template import PAGE, POLICY, STYLE
 from tracking.results import Results, flatten, read_results
+from tracking.summary import figure_rows
+
+# Columns of the summary, those that differ between its rows; the others stand above it.
+SHOWN = (
+    "model",
+    "corpus",
+    "E",
+    "±",
+    "verdict",
+    "twin",
+    "shuffled",
+    "block",
+    "estimator",
+    "resolution",
+    "prefix",
+    "windows",
+    "family",
+    "parameters",
+    "flags",
+)
 
 READING = """
 <dl>
+<dt>Verdict</dt><dd><b>learned</b>: E lies above its controls, the same network with random weights (twin) and the same
+text with its tokens shuffled over the windows (shuffled), by four joint standard errors. <b>not shown</b>: it does not,
+and the controls are about 0; more windows might show it. <b>control failed</b>: it does not, and the control is above 0
+itself, so the number tells nothing of what was learned. <b>no controls</b>: none was run.</dd>
 <dt>Macro, micro, IE</dt><dd>Block l maps what enters it to what leaves it. Macro information is the mutual information
 of the two at token t when the model has read the whole window up to t; micro is the same for single tokens read alone.
 Information emergence is their difference, IE(l, t) = MI macro(l, t) &minus; mean over s &le; t of MI micro(l, s), in
 bits: what the block carries of the sequence beyond what it carries of its tokens. E(l) is IE at the last token.</dd>
 <dt>Resolution</dt><dd>Between layers that are functions of the text the information is limited only by the
 observer, here by noise of relative size rho. No number means anything without its rho, and at very fine rho even a
-network with random weights scores high. Compare at one rho only, and trust what lies above the random twin.</dd>
+network with random weights scores high. Compare at one rho only, and trust what lies above the controls. The
+predictive observer has no rho.</dd>
 <dt>Ceilings</dt><dd>Neither part can exceed the entropy of the text seen. An estimate near its ceiling says "at least
 about this".</dd>
 <dt>Bands and ±</dt><dd>Standard errors over windows of this corpus; bands and bars show ±1.645 of them, 90 %. They say
@@ -34,6 +62,7 @@ nothing about another corpus, another seed of training, or the choice of the hig
 seeing the values and so a little high.</dd>
 <dt>Flags</dt><dd><b>above-ceiling</b>: larger than is provably possible, do not use. <b>saturated</b>: near the ceiling
 or the logarithm of the sample, a lower bound at best. <b>unreliable</b>: the estimator's own checks failed.
+<b>control-failed</b>: E is not above its controls, see Verdict.
 <b>constant-input</b>: the text left nothing to tell apart at this position, so its information is 0.</dd>
 </dl>
 """
@@ -55,61 +84,98 @@ CITATION = """@inproceedings{chen-etal-2025-quantifying-semantic,
 }"""
 
 
-def report(results: Path, out: Path | None = None, *, display_name: str | None = None) -> Path:
-    """Write a sweep's report as one HTML file.
+def report(
+    results: str | PathLike[str] | pd.DataFrame,
+    out: str | PathLike[str] | None = None,
+    *,
+    display_name: str | None = None,
+) -> Path:
+    """Write the report of a sweep or of an emergence table as one HTML file.
 
     Args:
-        results: folder that `emergence sweep` wrote, finished or not.
-        out: the file, ending in .html; default report.html in the results folder.
-        display_name: what messages call the results, where the folder is a copy of another place.
+        results: folder that `emergence sweep` wrote, finished or not; or an emergence table.
+        out: the file, ending in .html; default report.html, in the results folder if there is one.
+        display_name: what the report and messages call the results, where the folder is a copy of another place.
 
     Returns:
         Where it was written.
 
     Raises:
-        InputError: if the folder is no results folder or the file cannot be written.
+        InputError: if the folder is no results folder, the table has no emergence, or the file cannot be written.
 
     >>> page = report(results, scratch / "report.html").read_text(encoding="utf-8")
     >>> "gpt2-30k has the highest E(l): 2.00 ± 0.05 bits, after block 1 (blocks are numbered 0 to 1)" in page
     True
     """
-    out = out or results / "report.html"
-    if out.suffix not in (".html", ".htm"):
-        raise InputError(f"A report ends in .html; {out} does not, so rename it.")
-    found = read_results(results, display_name)
-    if not out.absolute().parent.is_dir():
-        raise InputError(f"The folder {out.absolute().parent} for {out.name} does not exist; create it first.")
-    text = page(found)
+    folder = Path() if isinstance(results, pd.DataFrame) else Path(results)
+    path = folder / "report.html" if out is None else Path(out)
+    if path.suffix not in (".html", ".htm"):
+        raise InputError(f"A report ends in .html; {path} does not, so rename it.")
+    if isinstance(results, pd.DataFrame):
+        text = table_page(results, display_name or "emergence table")
+    else:
+        text = page(read_results(folder, display_name))
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"The folder {path.absolute().parent} for {path.name} does not exist; create it first.")
     try:
-        with replacing(out) as temporary:
+        with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{out} cannot be written ({error.strerror}); choose another with --out.") from error
-    return out
+        raise InputError(f"{path} cannot be written ({error.strerror}); choose another with --out.") from error
+    return path
 
 
 def page(results: Results) -> str:
     """Return a sweep's report as HTML."""
-    table = results.figure_rows
-    sections = {"summary": ("Summary", _summary(results, table))}
-    for figure in SWEEP_FIGURES:
-        if len(table) and len(figure.rows(table)):
-            sections[figure.name] = (figure.title, _figure(figure, table))
-    sections["flags"] = ("Flags", _flags(results.table))
+    table = results.table
+    sections = _of_rows(results.figure_rows, controls_as_columns(table) if len(table) else table)
     sections["failures"] = ("Failures", _failures(results))
     sections["reading"] = ("How to read this", READING)
     sections["making"] = ("How it was made", _making(results))
-    sections["citing"] = ("How to cite", _citing(results))
+    sections["citing"] = ("How to cite", _citing(results.record))
     lead = (
-        f"{_count(len({job.model for job in results.jobs}), 'model')} on "
-        f"{_count(len({job.corpus for job in results.jobs}), 'corpus', 'corpora')}, "
+        f"{_models_and_corpora(results)}, "
         f"{_count(len(results.jobs) - len(results.failures), 'job')} done, {len(results.failures)} failed; "
         f"{results.record.get('created') or 'date unknown'}"
     )
+    return _framed(results.name, lead, sections)
+
+
+def table_page(table: pd.DataFrame, name: str) -> str:
+    """Return the report of an emergence table that no sweep is behind.
+
+    Raises:
+        InputError: if the table has no rows of emergence.
+    """
+    lacking = [name for name in ("model", "corpus", "layer", "position", "resolution", "ie_bits") if name not in table]
+    if lacking or table.empty:
+        raise InputError(
+            f"A report is made of an emergence table, as `emergence measure --out` writes it; this one lacks "
+            f"{', '.join(lacking) or 'rows'}."
+        )
+    rows = controls_as_columns(table)
+    sections = _of_rows(figure_rows(rows), rows)
+    sections["reading"] = ("How to read this", READING)
+    sections["citing"] = ("How to cite", _citing({}))
+    lead = f"{_counts(rows['model'].nunique(), rows['corpus'].nunique())}, {len(rows):,} rows"
+    return _framed(name, lead, sections)
+
+
+def _of_rows(shown: pd.DataFrame, rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Make the sections that an emergence table gives: summary, figures, flags."""
+    sections = {"summary": ("Summary", _summary(shown))}
+    for figure in SWEEP_FIGURES:
+        if len(shown) and len(figure.rows(shown)):
+            sections[figure.name] = (figure.title, _figure(figure, shown))
+    sections["flags"] = ("Flags", _flags(rows))
+    return sections
+
+
+def _framed(name: str, lead: str, sections: dict[str, tuple[str, str]]) -> str:
     return PAGE.substitute(
         policy=POLICY,
         style=STYLE,
-        title=escape(f"Information emergence: {results.name}"),
+        title=escape(f"Information emergence: {name}"),
         lead=escape(lead),
         contents="".join(f'<li><a href="#{key}">{escape(title)}</a></li>' for key, (title, _) in sections.items()),
         sections="\n".join(
@@ -118,12 +184,27 @@ def page(results: Results) -> str:
     )
 
 
+def _models_and_corpora(results: Results) -> str:
+    """Count what a sweep measured; twins and shuffled windows are controls of it."""
+    models = {job.model for job in results.jobs if not is_twin(job.model)}
+    corpora = {job.corpus for job in results.jobs if not is_shuffled(job.corpus)}
+    return _counts(len(models), len(corpora))
+
+
+def _counts(models: int, corpora: int) -> str:
+    return f"{_count(models, 'model')} on {_count(corpora, 'corpus', 'corpora')}"
+
+
 def _count(number: int, one: str, many: str | None = None) -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
-def html_table(frame: pd.DataFrame, caption: str) -> str:
-    """Write a table for people and screen readers; every cell is escaped."""
+def html_table(frame: pd.DataFrame, caption: str, *, first: bool = False) -> str:
+    """Write a table for people and screen readers; every cell is escaped.
+
+    `first` is for the table that is read first: its names may be broken, so that the numbers beside them stay on a
+    phone's screen.
+    """
     numeric = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns]
 
     def data(value: object, number: bool) -> str:
@@ -140,42 +221,67 @@ def html_table(frame: pd.DataFrame, caption: str) -> str:
         for row in frame.itertuples(index=False)
     )
     # Scrolled sideways on a phone, hence reachable by keyboard.
+    kind = "wide first" if first else "wide"
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption, quote=True)}"><table>'
+        f'<div class="{kind}" tabindex="0" role="region" aria-label="{escape(caption, quote=True)}"><table>'
         f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
-def _summary(results: Results, table: pd.DataFrame) -> str:
+def _summary(table: pd.DataFrame) -> str:
     if table.empty:
         return "<p>No job has given a number yet.</p>"
-    summary = peaks(table)
-    lines = []
-    for corpus, rows in summary.groupby("corpus"):
-        trained = rows[~rows["model"].map(is_twin)]
-        best = (trained if len(trained) else rows).sort_values("emergence_bits").iloc[-1]
-        error = best["emergence_bits_std_error"]
-        spread = "" if pd.isna(error) else f" ± {error:.2f}"
-        lines.append(
-            f"<p>On <b>{escape(str(corpus))}</b>, {escape(str(best['model']))} has the highest E(l): "
-            f"{best['emergence_bits']:.2f}{spread} bits, after block {best['peak_layer']} "
-            f"(blocks are numbered 0 to {best['blocks'] - 1}).</p>"
-        )
-    shown = (
-        summary.drop(columns="corpus_hash")
-        .sort_values(["corpus", "emergence_bits"], ascending=[True, False])
-        .rename(
-            columns={"emergence_bits": "E [bits]", "emergence_bits_std_error": "± std error", "peak_layer": "block"}
-        )
+    found = peaks(table).merge(summary(table).drop(columns=["block", "E", "±"]), on=MEASURED)
+    lines = [_highest(title, rows) for title, rows in parts(found)]
+    shown = found.sort_values(["corpus", "estimator", "emergence_bits"], ascending=[True, True, False])
+    shown = shown.assign(resolution=shown["resolution"].astype("string"))
+    shown = shown.rename(columns={"emergence_bits": "E", "emergence_bits_std_error": "±", "peak_layer": "block"})
+    columns, above = varying(shown[[name for name in SHOWN if name in shown]])
+    alike = ", ".join(f"{name} {cell(value, thousands=True)}" for name, value in above.items() if str(value))
+    lines += [f'<p class="soft">All rows: {escape(alike)}.</p>'] if alike else []
+    return "".join(lines) + html_table(
+        columns, "E in bits, at the block where E(l) is highest, with its standard error and its controls", first=True
     )
-    return "".join(lines) + html_table(shown, "The block where E(l) is highest, for every model and corpus")
+
+
+def _highest(title: str, rows: pd.DataFrame) -> str:
+    """Say of one corpus which model is highest among those that count, and what keeps them from being compared."""
+    verdicts = rows["verdict"].value_counts()
+    learned = rows[rows["verdict"] == "learned"]
+    best = (learned if len(learned) else rows).sort_values("emergence_bits").iloc[-1]
+    error = best["emergence_bits_std_error"]
+    spread = "" if pd.isna(error) else f" ± {error:.2f}"
+    where = (
+        "at its output"
+        if best["peak_layer"] < 0
+        else f"after block {best['peak_layer']} (blocks are numbered 0 to {best['blocks'] - 1})"
+    )
+    tested = (rows["verdict"] != "no controls").any()
+    among = "" if not tested else " of those above their controls" if len(learned) else ", though none is learned"
+    said = [
+        f"<p>On <b>{escape(title)}</b>, {escape(str(best['model']))} has the highest E(l){among}: "
+        f"{best['emergence_bits']:.2f}{spread} bits, {where}.",
+        f"Of {_count(len(rows), 'model')}: " + ", ".join(f"{count} {name}" for name, count in verdicts.items()) + ".",
+    ]
+    if len(rows) > 1:
+        sets = rows["corpus_hash"].nunique()
+        if sets > 1:
+            said.append(
+                f"They read {sets} different sets of windows (another tokenizer, or other windows sampled), so small "
+                "differences between them are no ranking."
+            )
+        windows = rows["windows"].dropna().astype(int)
+        if len(windows.unique()) > 1:
+            said.append(f"They read from {windows.min():,} to {windows.max():,} windows.")
+    return " ".join(said) + "</p>"
 
 
 def _figure(figure: SweepFigure, table: pd.DataFrame) -> str:
     panels = []
-    for corpus, rows in table.groupby("corpus", sort=True):
+    for title, rows in parts(table):
         if len(figure.rows(rows)):
-            image = svg(partial(figure.draw, rows), f"{figure.title}, {corpus}; its numbers are in the table")
+            label = f"{figure.title}, {title}; its numbers are in the table"
+            image = svg(partial(figure.draw, rows.assign(corpus=title)), label)
             panels.append(f"<figure>{image}</figure>")
     data = html_table(
         figure.data(table), f"{figure.title}: the numbers of the figure, in bits, with their standard errors"
@@ -238,8 +344,8 @@ def _making(results: Results) -> str:
     )
 
 
-def _citing(results: Results) -> str:
-    version = str((results.record.get("versions") or {}).get("emergence-proxy", "unknown"))
+def _citing(record: dict[str, Any]) -> str:
+    version = str((record.get("versions") or {}).get("emergence-proxy", "unknown"))
     return (
         "<p>The measure is that of the paper; the estimator and its settings are this software's, so name both, the "
         "resolution and the corpus with every number.</p>"

@@ -5,32 +5,23 @@ from __future__ import annotations
 import html
 import io
 import re
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from tracking.reports.drawing import INK, STYLE
+from tracking.reports.labels import any_script
 from tracking.results import digest
 
 
 def png(figure: Figure) -> bytes:
     """Render as PNG, the same bytes for the same figure."""
     buffer = io.BytesIO()
-    with _any_script():
+    with any_script():
         figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     return buffer.getvalue()
-
-
-@contextmanager
-def _any_script() -> Iterator[None]:
-    """Draw names in scripts that the font lacks as boxes, without a warning for each letter."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        yield
 
 
 def svg(draw: Callable[[], Figure], label: str) -> str:
@@ -38,7 +29,7 @@ def svg(draw: Callable[[], Figure], label: str) -> str:
     colours = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
     buffer = io.StringIO()
     style: Any = {**STYLE, **colours, "grid.color": "#888888", "svg.fonttype": "none"}
-    with mpl.rc_context(style), _any_script():
+    with mpl.rc_context(style), any_script():
         draw().savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue().replace(INK, "currentColor")
     text = text[text.index("<svg") :]

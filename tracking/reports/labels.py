@@ -1,0 +1,123 @@
+"""Names and numbers on figures: as long as there is room for, and never one on another."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+FONT = "DejaVu Sans"
+SIZE, LEGEND_SIZE, TITLE_SIZE = 10, 9, 12  # points
+LEGEND_GAPS = 5.5  # font sizes that line, gaps and column spacing of a legend's entry take
+POINTS = 72  # per inch
+ELLIPSIS = "…"
+
+
+@contextmanager
+def any_script() -> Iterator[None]:
+    """Draw names in scripts that the font lacks as boxes, without a warning for each letter."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+@lru_cache(maxsize=4096)
+def text_width(text: str, size: float) -> float:
+    """Return the width of a line of text in points; letters that the font lacks count as wide as they are elsewhere."""
+    if not text.strip():
+        return 0.0
+    with any_script():
+        drawn = TextPath((0, 0), text.replace("$", "S"), size=size, prop=FontProperties(family=FONT))
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return float(drawn.get_extents().width) + 0.4 * size * wide
+
+
+def shortened(text: str, room: float, size: float = SIZE) -> str:
+    """Leave out the middle of a name that is wider than `room` points.
+
+    >>> shortened("animal", 100), shortened("a/very/long/path/to/some/model-7B", 100)
+    ('animal', 'a/very/l…model-7B')
+    """
+    if text_width(text, size) <= room:
+        return text
+    for kept in range(len(text) - 1, 1, -1):
+        short = text[: (kept + 1) // 2] + ELLIPSIS + text[len(text) - kept // 2 :]
+        if text_width(short, size) <= room:
+            return short
+    return ELLIPSIS
+
+
+def count_label(count: float) -> str:
+    """Write a large number as people say it; matplotlib's own labels of powers of ten are formulas.
+
+    >>> count_label(134_515_008), count_label(30_000), count_label(2e12)
+    ('135M', '30k', '2T')
+    """
+    for unit, name in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= 0.9995 * unit:
+            return f"{count / unit:.3g}{name}"
+    return f"{count:.3g}"
+
+
+def size_ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Choose round numbers of parameters from `low` to `high`, few enough that their labels lie apart.
+
+    >>> [count_label(tick) for tick in size_ticks(2e3, 8e9)], [count_label(tick) for tick in size_ticks(1.35e8, 2.7e8)]
+    (['10k', '100k', '1M', '10M', '100M', '1B'], ['150M', '200M', '250M'])
+    """
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    for steps in ((1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9), (1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+        ticks = [round(step * 10.0**power, 6) for power in range(first, last + 1) for step in steps]
+        inside = [tick for tick in ticks if low <= tick <= high]
+        if len(inside) <= most:
+            return inside or [low, high][: 1 + (low < high)]
+    stride = -(-len(inside) // most)
+    return inside[::stride]
+
+
+def label_sizes(axes: Axes, sizes: np.ndarray) -> None:
+    """Make the horizontal axis logarithmic, with numbers of parameters as people say them."""
+    low, high = float(np.min(sizes)), float(np.max(sizes))
+    axes.set_xscale("log")
+    margin = max((high / low) ** 0.06, 1.15)
+    axes.set_xlim(low / margin, high * margin)
+    axes.xaxis.set_major_locator(FixedLocator(size_ticks(low / margin, high * margin)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: count_label(count)))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def label_steps(axes: Axes, steps: Sequence[float], room: float) -> None:
+    """Make the horizontal axis logarithmic, `room` points wide, with a label at each step that has room."""
+    axes.set_xscale("log")
+    shown: list[float] = []
+    span = math.log(steps[-1] / steps[0]) or 1.0
+    for step in steps:
+        wanted = text_width(f"{step:g}", SIZE) + SIZE
+        if not shown or math.log(step / shown[-1]) / span * room >= wanted:
+            shown.append(step)
+    axes.set_xticks(shown, [f"{step:g}" for step in shown])
+    axes.minorticks_off()
+
+
+def legend_below(figure: Figure, lines: list[Any], names: list[str]) -> None:
+    """Put one legend for all panels below them, with as many columns as the names leave room for."""
+    if not names:
+        return
+    room = figure.get_figwidth() * POINTS - 2 * SIZE
+    gaps = LEGEND_GAPS * LEGEND_SIZE
+    names = [shortened(name, room - gaps, LEGEND_SIZE) for name in names]
+    columns = max(1, min(len(names), int(room // (gaps + max(text_width(name, LEGEND_SIZE) for name in names)))))
+    rows = -(-len(names) // columns)
+    figure.set_figheight(figure.get_figheight() + rows * 1.5 * LEGEND_SIZE / POINTS)
+    figure.legend(lines, names, loc="outside lower center", ncols=columns)
