@@ -76,7 +76,7 @@ def baseline(epochs: int, windows: int = 4_096, features: int = 768) -> None:
 
 
 def full(windows: int = 303_600, features: int = 768, queries: int = 2_049) -> None:
-    """Time the paper's own size, states drawn at random, and the memory above them; the last block has one query."""
+    """Time the paper's own size, random states, and the memory above them; the last block has one query."""
     states = torch.randn(windows, features, generator=torch.Generator().manual_seed(1))
     tokens = torch.randperm(windows, generator=torch.Generator().manual_seed(2))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -104,8 +104,8 @@ class Comparison:
             self._known[key] = self.by_prompt(self.human[shared].tolist())
         people, model = self._known[key], self.by_prompt(answers[shared].tolist())
         rng = np.random.default_rng(self.rng_seed)
-        drawn = rng.integers(len(shared), size=(RESAMPLES, len(shared)))
-        ie = [values[drawn, 0].mean(axis=1) for values in (people, model)]
+        sampled = rng.integers(len(shared), size=(RESAMPLES, len(shared)))
+        ie = [values[sampled, 0].mean(axis=1) for values in (people, model)]
         low, high = np.quantile(ie[1] - ie[0], [0.025, 0.975])
         found = {"prompts": len(shared), "windows": PER_PROMPT * len(shared)}
         for name, values, resampled in (("human", people, ie[0]), ("model", model, ie[1])):

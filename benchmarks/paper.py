@@ -149,9 +149,9 @@ def pairs(model: LanguageModel, count: int, seed: int) -> tuple[list[tuple[torch
 
 
 def by_trained_estimators(models: Sequence[LanguageModel], arguments: argparse.Namespace) -> pd.DataFrame:
-    """E of the last block on text by trained estimators, for a model, perhaps its twin, and with pairs re-drawn.
+    """E of the last block on text by trained estimators, for a model, perhaps its twin, and with pairs shuffled.
 
-    The re-drawn pairs are a control: the truth of what is estimated of them is 0 bits.
+    The shuffled pairs are a control: the truth of what is estimated of them is 0 bits.
     """
     rows = []
     for model in models:

@@ -116,8 +116,8 @@ def difference(late: pd.Series, early: pd.Series) -> tuple[float, float]:
 def interval(statistic: Callable[[NDArray[np.float64]], float], values: ArrayLike, errors: ArrayLike) -> str:
     """5 and 95 % quantiles of a statistic of values that are resampled within their standard errors."""
     rng = np.random.default_rng(0)
-    drawn = rng.normal(np.asarray(values, float), np.asarray(errors, float), (DRAWS, *np.shape(values)))
-    low, high = np.quantile([statistic(one) for one in drawn], (0.05, 0.95), method="inverted_cdf")
+    sampled = rng.normal(np.asarray(values, float), np.asarray(errors, float), (DRAWS, *np.shape(values)))
+    low, high = np.quantile([statistic(one) for one in sampled], (0.05, 0.95), method="inverted_cdf")
     return f"{low:.3g} to {high:.3g}"
 
 

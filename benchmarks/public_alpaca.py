@@ -210,7 +210,7 @@ def _words(data: Path, source: str) -> pd.DataFrame:
 
 
 def _drawn_families(families: NDArray[np.str_], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return the rows of as many families as there are, drawn with replacement."""
+    """Return the rows of as many families as there are, sampled with replacement."""
     names = np.unique(families)
     return np.concatenate([np.flatnonzero(families == name) for name in rng.choice(names, len(names))])
 

@@ -19,7 +19,7 @@ and colors.
 {table}
 
 Bits per token are cross-entropies, in float32, of the bf16 weights as shipped, on {held_out} held-out tokens of
-the books and {lists} tokens of freshly drawn lists. Windows have {context} tokens; the first of each has no
+the books and {lists} tokens of fresh random lists. Windows have {context} tokens; the first of each has no
 context and is not counted. A held-out token has {bytes} bytes. Seconds are those of one thread on a shared machine.
 
 - **Architectures**: `GPT2LMHeadModel` and `GemmaForCausalLM`, unchanged, with {blocks} blocks each, so that sizes

@@ -196,4 +196,4 @@ def _arrow(room: str, other: str, places: dict[str, tuple[float, float]]) -> str
 
 if __name__ == "__main__":
     PICTURE.write_text(picture(), encoding="utf-8")
-    print(f"Drew {PICTURE.relative_to(ROOT)}")
+    print(f"Wrote {PICTURE.relative_to(ROOT)}")

@@ -13,7 +13,7 @@ from estimators.truths import KnownTruth
 
 DISCRETE_METHODS = ("sample-propagation", "entropy")
 CONTINUOUS_METHODS = ("infonce", "nwj", "smile", "mine", "gaussian")
-DEFAULT_METHODS = ("sample-propagation", "infonce")  # what the project uses unless told otherwise
+DEFAULT_METHODS = ("sample-propagation", "infonce")  # what the project uses by default
 
 # An estimate states its error as this many standard errors (99.99 % of a normal), plus what float32 may round off.
 STATED_ERRORS = 4.0

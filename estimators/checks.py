@@ -30,7 +30,7 @@ def row_blocks(rows: torch.Tensor, values: int = _BLOCK_VALUES) -> Iterator[torc
 def seeded(seed: object, purpose: str) -> torch.Generator:
     """Return a CPU generator of its own for `purpose`.
 
-    Samples drawn by the caller with ``torch.manual_seed(seed)`` must not come back as the estimator's noise, so the
+    Samples made by the caller with ``torch.manual_seed(seed)`` must not come back as the estimator's noise, so the
     stream depends on the purpose too.
 
     Raises:

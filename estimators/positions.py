@@ -42,7 +42,7 @@ class Queries:
     Attributes:
         rows: (q,) int64, rows of the windows.
         share: (q,) float64, what each counts in a mean; they sum to 1.
-        sampled: whether the rows are a sample of the windows, drawn by weight.
+        sampled: whether the rows are a sample of the windows, by weight.
     """
 
     rows: np.ndarray
@@ -75,7 +75,7 @@ class WindowEmergence:
 
 
 def choose_queries(weights: np.ndarray, most: int | None, seed: int) -> Queries:
-    """Choose the windows to evaluate: all of them, or `most` drawn by their weights (n,) with replacement.
+    """Choose the windows to evaluate: all of them, or `most` sampled by their weights (n,) with replacement.
 
     >>> choose_queries(np.array([1.0, 3.0]), None, seed=0).share
     array([0.25, 0.75])
@@ -101,7 +101,7 @@ def window_emergence(
     """Yield the information emergence at one position after another, one value per resolution.
 
     Macro and each micro variable see noise of their own, so that their errors are independent. Where few symbols are
-    shared by many windows, each is drawn more often, up to 256 times: the windows then share its Monte-Carlo error,
+    shared by many windows, each has more noise draws, up to 256: the windows then share its Monte-Carlo error,
     which `Emergence.std_error` includes.
 
     Args:

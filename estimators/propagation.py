@@ -58,8 +58,8 @@ def sample_propagation(
         scale: what rho is relative to, in the units of the states; None: the RMS norm of the centred states. Pass one
             number for all variables that are to be compared.
         queries: rows at which the information is evaluated, against all rows: None for every row (then `bits` is
-            their exact weighted mean), an int for that many drawn from the distribution of the symbols (at least n:
-            every row, with as many more draws), or an int64 tensor (q,) of rows drawn so by the caller.
+            their exact weighted mean), an int for that many sampled from the distribution of the symbols (at least n:
+            every row, with as many more draws), or an int64 tensor (q,) of rows sampled so by the caller.
         draws: noise draws per query.
         seed: governs queries and noise.
 
@@ -144,7 +144,7 @@ class SamplePropagation:
     Attributes:
         resolution: one noise level or several, relative to the RMS norm of the centred states.
         scale: another reference for the noise level; see `sample_propagation`.
-        queries: how many windows to evaluate at, drawn by their frequency; None for every one.
+        queries: how many windows to evaluate at, sampled by their frequency; None for every one.
         draws: noise draws per query.
     """
 

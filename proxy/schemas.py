@@ -45,14 +45,14 @@ EMERGENCE = Schema(
 )
 
 # One row per window that was read, at every resolution: its own emergence at the last position, in the block where E(l)
-# peaks. Rows are in the order in which windows were drawn, so that two models on one corpus pair row by row.
+# peaks. Rows are in the order in which windows were sampled, so that two models on one corpus pair row by row.
 WINDOWS = Schema(
     name="windows",
     version=1,
     columns={
         "layer": "Int64",
         "resolution": "Float64",
-        "window": "Int64",  # row in the corpus; drawn by weight, so it may come more than once
+        "window": "Int64",  # row in the corpus; sampled by weight, so it may occur more than once
         "share": "Float64",  # what it counts; they sum to 1 at each resolution
         "ie_bits": "Float32",
     },

@@ -174,7 +174,7 @@ def decode_table(content: bytes, file: str, sha256: str | None = None) -> pd.Dat
     import pandas as pd
 
     if sha256 is not None and content_hash(content) != sha256:
-        raise InputError(f"{file} was damaged after it was written; run the sweep again, which measures its job anew.")
+        raise InputError(f"{file} was damaged after it was written; run the sweep again, which measures its job again.")
     try:
         return pd.read_parquet(io.BytesIO(content))
     except (OSError, ValueError, TypeError, KeyError, ArithmeticError) as error:  # pyarrow has one for each damage

@@ -42,7 +42,7 @@ def generate_answers(
             record with their log probability (natural, at temperature 1); system prompts and stops are not supported.
         samples: answers to each prompt.
         batch: answers made at a time.
-        progress: notified how many answers there are.
+        progress: called with how many answers there are.
 
     Returns:
         One row per answer with the columns of `RESPONSES`, ordered by prompt and sample.

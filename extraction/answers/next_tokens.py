@@ -38,7 +38,7 @@ class Asking:
 
     Attributes:
         capabilities: of the server at the endpoint that is asked.
-        shown: tokens shown with their logprob; 0: samples are drawn.
+        shown: tokens shown with their logprob; 0: answers are sampled.
         samples: answers per text; 1 with logprobs.
 
     Example:
@@ -223,7 +223,7 @@ def next_tokens(
         server: where it answers.
         limits: of the calls.
         budget: prices and limits; carries the bill afterwards.
-        progress: notified of the number of answers.
+        progress: called with the number of answers.
 
     Raises:
         InputError: if a text is empty, or nobody answers.

@@ -1,4 +1,4 @@
-"""Prompts to ask a model: the built-in sets, and files of one's own."""
+"""Prompts to ask a model: the built-in sets, and files of your own."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ def check_prompts(frame: pd.DataFrame, source: str = "the table") -> pd.DataFram
         raise InputError(f"{source} has prompts without prompt_id; give all of them one, or none.")
     twice = [] if all_distinct(result["prompt_id"]) else result["prompt_id"][result["prompt_id"].duplicated()].tolist()
     if twice:
-        raise InputError(f"prompt_id {twice[0]!r} comes more than once in {source}; ids must tell prompts apart.")
+        raise InputError(
+            f"prompt_id {twice[0]!r} occurs more than once in {source}; give each prompt an id of its own."
+        )
     return result
 
 

@@ -76,7 +76,7 @@ def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
     tail = " ".join(log.read_text(errors="replace").split())[-400:]
-    raise EmergenceError(f"The server of {url} did not come up; the end of its log: {tail or 'empty'}")
+    raise EmergenceError(f"The server of {url} did not start; the end of its log: {tail or 'empty'}")
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:

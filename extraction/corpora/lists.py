@@ -38,7 +38,7 @@ def list_windows(
         entities: words of one category.
         tokenizer: fast tokenizer of the model.
         tokens: T, a multiple of `demonstration`.
-        count: how many windows to draw without replacement; None: all.
+        count: how many windows to sample without replacement; None: all.
         seed: of the sample and its order.
         demonstration: tokens of an entity and its comma.
         prefix: token ids before every window; default: what the tokenizer adds.

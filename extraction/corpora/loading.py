@@ -31,7 +31,7 @@ def windows(
     """Make the windows of a corpus for a tokenizer.
 
     Args:
-        corpus: ``country``, ``animal`` or ``color``; ``list:FILE``, a category of one's own, one entity per line;
+        corpus: ``country``, ``animal`` or ``color``; ``list:FILE``, a category of your own, one entity per line;
             ``python-docs``, the reference texts in every Python; a .txt, .jsonl, .json, .csv or .parquet file or a
             folder of them; or ``hf:NAME``, a data set of the hub (``hf:openorca``, ``hf:openhermes``: the paper's), of
             which no more is read than gives four times `count` windows to sample from; ``hf:NAME:SPLIT`` and

@@ -21,7 +21,7 @@ from extraction.versions import HUB_ID, content_hash, hub_commit, text_hash
 PYTHON_DOCS = "python-docs"
 BUILT_IN = (*CATEGORIES, PYTHON_DOCS)
 TEXT_TOKENS = 8  # of a window of text
-DEMONSTRATIONS = 4  # of a window of a list of one's own
+DEMONSTRATIONS = 4  # of a window of a list in a file
 TOKENS_KNOWN = 20_000  # distinct tokens that a text shows at most
 ALL_WINDOWS = 400_000  # of a text whose windows are all taken
 
@@ -54,7 +54,7 @@ class CorpusSource:
     Attributes:
         kind: `list` (a category's entities), `docs` (the reference texts in every Python), `hub` or `file` (or folder).
         source: as it was given.
-        path: of a file, a folder or a list of one's own.
+        path: of a file, a folder or a list in a file.
     """
 
     kind: Literal["list", "docs", "hub", "file"]
@@ -63,7 +63,7 @@ class CorpusSource:
 
     @property
     def label(self) -> str:
-        """What tables call the corpus: a file goes by its own name, without its folder."""
+        """What tables call the corpus: the name of its file, without the folder."""
         if self.path is None:
             return self.source
         return f"list:{self.path.name}" if self.kind == "list" else self.path.name
@@ -73,7 +73,7 @@ class CorpusSource:
         """The entities of a list.
 
         Raises:
-            InputError: if the file of a list of one's own cannot be used.
+            InputError: if the file of a list in a file cannot be used.
         """
         return CATEGORIES[self.source] if self.path is None else read_entities(self.path)
 

@@ -142,7 +142,7 @@ def load_model(
                 f"{name} does not fit on {place}; try device='spread', a smaller dtype or a quantization."
             ) from error
         except Exception as error:  # transformers checks little: files of odd content fail anywhere in it
-            raise _worded(name, str(file or where), error, weights=True) from error
+            raise _explained(name, str(file or where), error, weights=True) from error
     if file is not None:
         _forget_quantization(model)
     if missing := sorted(loaded["missing_keys"]):
@@ -239,7 +239,7 @@ def _config(name: str, where: str, options: dict[str, Any]) -> Any:
     try:
         config: Any = AutoConfig.from_pretrained(where, **options)
     except Exception as error:  # whatever stands in a config.json
-        raise _worded(name, where, error) from error
+        raise _explained(name, where, error) from error
     remote = options.get("trust_remote_code") and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
     known = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     # Families like BERT are encoders unless they say otherwise; some decoders say they are none, and are run to see.
@@ -308,7 +308,7 @@ def _tokenizer(name: str, where: str, options: dict[str, Any]) -> Any:
     return tokenizer
 
 
-def _worded(name: str, where: str, error: Exception, *, weights: bool = False) -> InputError:
+def _explained(name: str, where: str, error: Exception, *, weights: bool = False) -> InputError:
     """Word a failure of from_pretrained for a person."""
     text = str(error)
     if "GGUF" in text and "not supported" in text:

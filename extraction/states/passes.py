@@ -18,7 +18,7 @@ from extraction.states.spill import StateStore
 from extraction.states.statistics import Moments, Normaliser, Statistics
 
 BATCH_TOKENS = 4096
-# On a CPU the widest tensors of a batch stay below what glibc takes from the system anew each time (32 MB): with larger
+# On a CPU the widest tensors of a batch stay below what glibc requests from the system each time (32 MB): with larger
 # ones a GPT-2 of 124 million parameters spends a quarter of its time on page faults.
 WIDEST_BYTES = 2**24
 

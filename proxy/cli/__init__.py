@@ -58,7 +58,7 @@ def main() -> None:
 
         if isinstance(error, OSError) and error.errno in DISK:
             place = f" at {error.filename}" if error.filename else ""
-            error = EmergenceError(f"{error.strerror}{place}; see to it, and run the same command again.")
+            error = EmergenceError(f"{error.strerror}{place}; correct that, and run the same command again.")
         if not isinstance(error, EmergenceError):
             raise
         bad_input = isinstance(error, InputError)

@@ -44,14 +44,14 @@ def answer(
     tables = []
     for name, display_name in distinct_models(models).items():
         model = replace(load_model(name, device=device), name=display_name)
-        with progress(f"{display_name} answers") as told:
+        with progress(f"{display_name} answers") as report:
             tables.append(
                 generate_answers(
                     model,
                     asked,
                     sampling=sampling,
                     samples=samples,
-                    progress=told,
+                    progress=report,
                 )
             )
     emit(pd.concat(tables, ignore_index=True), out, as_json=as_json, schema=RESPONSES)

@@ -112,7 +112,7 @@ def collect(
     limits = Limits(concurrency, max_retries, timeout)
     asked = read_prompts(prompts)
     if Path(prompts).exists() and out.exists() and Path(prompts).samefile(out):
-        raise InputError(f"--out {out} is the file of the prompts; give another, or they would be written over.")
+        raise InputError(f"--out {out} is the file of the prompts; give another, or the prompts would be overwritten.")
     price_in, price_out = (None, None) if prices is None else read_prices(prices, model)
     budget = Budget(price_in, price_out, max_cost, max_total_tokens)
     if dry_run:

@@ -47,7 +47,7 @@ def compare(
     emit(found.table, out, as_json=as_json)
     if figure is not None:
         figure.write_bytes(png(found.figure))
-        screen.print(f"Drew {figure}", highlight=False, soft_wrap=True)
+        screen.print(f"Wrote {figure}", highlight=False, soft_wrap=True)
     if len(found.settings):
         show(found.settings, title="What changed", to=screen)
     else:

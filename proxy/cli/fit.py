@@ -54,7 +54,7 @@ def fit(
 
         check_registration(register, tracking_uri)  # before any work
     table = read_table(references)
-    with progress("fitting without each group") as told:
+    with progress("fitting without each group") as report:
         proxy = fit_proxy(
             table,
             target=target,
@@ -62,7 +62,7 @@ def fit(
             mode=mode,
             level=level,
             bounds=parsed_bounds(bounds),
-            progress=told,
+            progress=report,
         )
     proxy.save(out)
     screen.print(proxy.verdict.sentence, style=None if proxy.verdict.useful else "red", highlight=False, soft_wrap=True)

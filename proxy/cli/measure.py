@@ -258,7 +258,7 @@ def measure(
             cases |= {"shuffled": (model, chosen.shuffled(seed))} if shuffled or controls else {}
             found = {}
             for case, (one, read) in cases.items():
-                with progress(f"{one.name} on {read.corpus}") as told:
+                with progress(f"{one.name} on {read.corpus}") as report:
                     found[case] = measure_model(
                         one,
                         read,
@@ -268,7 +268,7 @@ def measure(
                         budget=budget,
                         on_notice=_remark,
                         on_behaviour=None if behaviour is None else partial(_keep, said, read, one.name),
-                        progress=told,
+                        progress=report,
                     )
             if controls:
                 found[""] = with_controls(found[""], twin=found["twin"], shuffled=found["shuffled"])

@@ -114,8 +114,8 @@ def measure_closed_models(
             if given.dry_run:
                 _say_bill(bill(closed, contexts), contexts.corpus, as_json=as_json)
                 continue
-            with progress(f"Asking {model} on {contexts.corpus}") as told:
-                found.append(measure_closed(closed, contexts, names, seed=seed, progress=told, on_notice=_say))
+            with progress(f"Asking {model} on {contexts.corpus}") as report:
+                found.append(measure_closed(closed, contexts, names, seed=seed, progress=report, on_notice=_say))
         if controls and found:
             found[0] = with_controls(found[0], shuffled=found[1])
         tables += found if shuffled else found[:1]

@@ -45,8 +45,8 @@ def track(
         else:
             screen.print(f"Tracked {results}: run {run_id}.", highlight=False, soft_wrap=True)
         return
-    with local_results(results) as folder, progress("Tracking") as told:
-        found = replay(folder, tracking_uri=tracking_uri, experiment=experiment, progress=told, display_name=results)
+    with local_results(results) as folder, progress("Tracking") as report:
+        found = replay(folder, tracking_uri=tracking_uri, experiment=experiment, progress=report, display_name=results)
     if as_json:
         sys.stdout.write(json.dumps({"run_id": found.run_id, "children": found.children, "new": found.new}) + "\n")
         return

@@ -23,7 +23,7 @@ REFUSALS = re.compile(
     re.IGNORECASE,
 )
 REFUSED = ("content_filter", "refusal")  # reasons for an answer's end
-DRAWN_WORDS = 20  # lexical diversity: distinct words among so many drawn from an answer
+SAMPLED_WORDS = 20  # lexical diversity: distinct words among so many sampled from an answer
 COMPRESSED = 200  # characters of each answer that are compressed, so that long answers don't dominate
 FEW_SHOTS = 4  # list prompts with up to so many entities shown count as few-shot
 SAME_MEANING = 0.5  # overlap of words (Jaccard) from which two samples count as one answer
@@ -64,7 +64,7 @@ def behaviour_features(answers: pd.DataFrame) -> dict[str, float | None]:
         "log_words": mean_of(lambda text: math.log1p(len(WORDS.findall(text)))),
         "length_spread": _spread(texts.map(lambda text: math.log1p(len(text))), by_prompt),
         "word_length": mean_of(_word_length),
-        "lexical_diversity": mean_of(lambda text: distinct_share(words(text), DRAWN_WORDS)),
+        "lexical_diversity": mean_of(lambda text: distinct_share(words(text), SAMPLED_WORDS)),
         "vocabulary": distinct_share([word for text in texts for word in words(text)[:50]], 1000),
         "repetition": mean_of(_repetition),
         "compression": _compression(texts.iloc[np.lexsort((texts, by_prompt.astype(str)))]),
@@ -88,30 +88,30 @@ def words(text: str) -> list[str]:
     return [word.lower() for word in WORDS.findall(text)]
 
 
-def distinct_share(tokens: Sequence[str], drawn: int) -> float | None:
-    """Expected share of distinct words among `drawn` words drawn from `tokens` without replacement.
+def distinct_share(tokens: Sequence[str], sampled: int) -> float | None:
+    """Expected share of distinct words among `sampled` words sampled from `tokens` without replacement.
 
     The hypergeometric diversity (HD-D, McCarthy & Jarvis 2010): unlike the type-token ratio it does not fall with the
-    length of the text. None if there are fewer than `drawn` words.
+    length of the text. None if there are fewer than `sampled` words.
 
     Example:
         >>> distinct_share(["a", "b", "a", "b"], 4)
         0.5
     """
     total = len(tokens)
-    if total < drawn:
+    if total < sampled:
         return None
     counts = np.unique(np.array(tokens), return_counts=True)[1]
-    # P(absent) = C(total - count, drawn) / C(total, drawn), by logarithms of factorials.
+    # P(absent) = C(total - count, sampled) / C(total, sampled), by logarithms of factorials.
     gone = total - counts
-    possible = gone >= drawn
+    possible = gone >= sampled
     logs = np.full(len(counts), -np.inf)
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, total + 1)))])
     rest = gone[possible]
     logs[possible] = (
-        log_factorial[rest] - log_factorial[rest - drawn] - log_factorial[total] + log_factorial[total - drawn]
+        log_factorial[rest] - log_factorial[rest - sampled] - log_factorial[total] + log_factorial[total - sampled]
     )
-    return float((1 - np.exp(logs)).sum() / drawn)
+    return float((1 - np.exp(logs)).sum() / sampled)
 
 
 def list_answer(prompt: str, text: str) -> tuple[int, bool, str] | None:
@@ -277,7 +277,7 @@ def _logprobs(answers: pd.DataFrame) -> dict[str, float | None]:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InputError(
                 "The column logprobs holds JSON lists of {token, logprob, top: {token: logprob}}; that of prompt "
-                f"{answers['prompt_id'][row]} could not be read so. Remove the column, or mend it."
+                f"{answers['prompt_id'][row]} could not be read so. Remove the column, or correct it."
             ) from error
         if known:
             found.loc[row, "surprise_bits"] = -float(np.mean(known)) / math.log(2)

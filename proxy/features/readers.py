@@ -115,18 +115,18 @@ def answer_windows(
 ) -> Windows:
     """Draw exactly `count` windows of `tokens` tokens, as many from each prompt, so that long answers don't dominate.
 
-    Within a prompt, all places of its samples are drawn once before any is drawn again. The number is fixed because
+    Within a prompt, all places of its samples are taken once before any is taken again. The number is fixed because
     information over more windows is larger by itself.
 
     Args:
         model: whose tokenizer is used.
         texts: the samples of each prompt.
-        count: windows to draw.
+        count: windows to take.
         seed: of the draw.
         tokens: tokens of a window.
 
     Returns:
-        The distinct windows, how often each was drawn, and as `documents` the place in `texts` it (first) came from.
+        The distinct windows, how often each was sampled, and as `documents` the place in `texts` it (first) came from.
 
     Raises:
         InputError: if no text has that many tokens.
@@ -145,12 +145,12 @@ def answer_windows(
         )
     shares = np.full(len(pools), count // len(pools))
     shares[rng.permutation(len(pools))[: count - shares.sum()]] += 1
-    drawn = []
+    sampled = []
     for pool, share in zip(pools, shares, strict=True):
         rounds = [rng.permutation(len(pool)) for _ in range(-(-share // len(pool)))]
-        drawn.append(pool[np.concatenate(rounds)[:share]] if rounds else pool[:0])
+        sampled.append(pool[np.concatenate(rounds)[:share]] if rounds else pool[:0])
     owner_of = np.repeat(owners, shares)
-    distinct, first, weights = np.unique(np.concatenate(drawn), axis=0, return_index=True, return_counts=True)
+    distinct, first, weights = np.unique(np.concatenate(sampled), axis=0, return_index=True, return_counts=True)
     order = rng.permutation(len(distinct))
     return Windows(
         "answers",

@@ -225,7 +225,7 @@ def measure_closed(
         contexts: windows, from `proxy.measurement.output.corpus_contexts`.
         names: readings; default all that the way of asking gives.
         seed: recorded.
-        progress: notified of the number of answers.
+        progress: called with the number of answers.
         on_notice: given what was left out, and why.
 
     Raises:
@@ -298,11 +298,13 @@ def _shown(
         k = closed.asking.shown
         rows = [[(symbols[token], value) for token, value in each.top.items()] if each else [] for each in said]
         return shown_probabilities(rows, k), answered
-    drawn = [[symbols[text] for text in _neutrals(closed, each, flags)] if each else [ABSENT, ABSENT] for each in said]
-    alike = np.mean([len(set(row)) == 1 for row, known in zip(drawn, answered, strict=True) if known] or [False])
+    answers = [
+        [symbols[text] for text in _neutrals(closed, each, flags)] if each else [ABSENT, ABSENT] for each in said
+    ]
+    alike = np.mean([len(set(row)) == 1 for row, known in zip(answers, answered, strict=True) if known] or [False])
     if alike > ALL_ALIKE:
         flags.append("samples-all-alike")
-    return shown_samples(drawn), answered
+    return shown_samples(answers), answered
 
 
 def _neutrals(closed: Closed, said: Said, flags: list[str]) -> list[str]:

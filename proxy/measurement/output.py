@@ -388,7 +388,7 @@ def _run(sequences: list[list[int]], model: LanguageModel) -> Shown:
 
 
 class Symbols:
-    """Token texts as numbers; where `trimmed`, leading spaces do not tell them apart: chat answers start anew.
+    """Token texts as numbers; where `trimmed`, leading spaces do not tell them apart: chat answers start without them.
 
     Args:
         vocabulary: tokens there are at least.

@@ -82,7 +82,7 @@ def predictive_rows(
         windows: with their `next_tokens`.
         seed: deals documents to the parts.
         budget: states of more than half of its memory are spilled to disk.
-        progress: told of the steps done: sequences run, then blocks read.
+        progress: called with the steps done: sequences run, then blocks read.
         on_windows: given the emergence of each window read, at the last position.
 
     Raises:

@@ -38,7 +38,7 @@ CACHE = "EMERGENCE_CACHE"  # environment variable: folder of what is kept from r
 CANDIDATES = 32  # special tokens that are tried at most; some vocabularies reserve hundreds
 SCREENED, FINALISTS, LONE = 96, 4, 600  # lone tokens that all candidates are tried on, how many go on, and on how many
 LOGIT_BYTES = 2**25  # of float32 logits held at a time
-VERSION = 1  # of what is kept; another one is searched for anew
+VERSION = 1  # of what is kept; another one is searched for again
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ def measure(
             (`mine`, `infonce`, ...). All but the first have no resolution.
         options: of a trained estimator, e.g. ``{"preset": "paper", "epochs": 200}``.
         resolutions: noise levels relative to the RMS norm of the layer's states; the whole curve is kept.
-        queries: windows drawn (by their weight, seeded) to read the information of; all when N is not larger.
+        queries: windows sampled (by their weight, seeded) to read the information of; all when N is not larger.
         project: dimensions that states are projected to when the model is wider.
         seed: governs projection, query sample and noise.
         budget: how many states are held in memory, and where more are spilled.

@@ -54,7 +54,7 @@ def verdict(validation: pd.DataFrame, groups: pd.Series) -> Verdict:
 
     Args:
         validation: of `ProxyRecord`: truth, estimate, and a column for each baseline that could be fitted.
-        groups: what was left out together, row by row: whole groups are drawn for the interval of a difference.
+        groups: what was left out together, row by row: whole groups are sampled for the interval of a difference.
 
     >>> rows = pd.DataFrame({"truth": [1.0, 2, 3, 4], "estimate": [1.1, 2, 3, 4], "mean": [3.0, 2.7, 2.3, 2]})
     >>> verdict(rows, pd.Series(["a", "b", "c", "d"])).useful
@@ -64,7 +64,7 @@ def verdict(validation: pd.DataFrame, groups: pd.Series) -> Verdict:
     own = np.abs(validation["estimate"].to_numpy(dtype=np.float64) - truth)  # (n,)
     codes, names = pd.factorize(groups)
     sizes = np.bincount(codes, minlength=len(names))  # (g,) rows of a group
-    chosen = np.random.default_rng(SEED).integers(len(names), size=(REPEATS, len(names)))  # (r, g) groups drawn
+    chosen = np.random.default_rng(SEED).integers(len(names), size=(REPEATS, len(names)))  # (r, g) groups sampled
     comparisons = []
     for name in (name for name in BASELINES if name in validation.columns):
         error = np.abs(validation[name].to_numpy(dtype=np.float64) - truth)  # (n,)

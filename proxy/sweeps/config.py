@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from estimators.base import InputError
 from estimators.contracts.numbers import LARGEST_SEED
 from extraction.states.budget import StateBudget
-from proxy.sweeps.strict import Strict, kind, worded
+from proxy.sweeps.strict import Strict, explained, kind
 
 Control = Literal["random-weights", "shuffled"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -95,7 +95,7 @@ class Corpus(Strict):
     Attributes:
         source: built-in corpus (country, animal, color, python-docs), `list:FILE`, file or folder of text that every
             worker can read, or `hf:NAME`.
-        windows: number of windows to draw; null takes all there are.
+        windows: number of windows to sample; null takes all there are.
         tokens: tokens per window; by default the paper's (8 for text, 8 or 10 for its categories).
         at: where windows of text begin.
         demonstration: tokens of an entity and its comma.
@@ -279,6 +279,6 @@ def parse_config(content: dict[str, Any], source: str = "the sweep config") -> S
     try:
         return SweepConfig.model_validate(content)
     except ValidationError as error:
-        problems = [worded(detail) for detail in error.errors()]
+        problems = [explained(detail) for detail in error.errors()]
         more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
         raise InputError(f"{source}: {problems[0]}{more}") from None

@@ -17,7 +17,7 @@ from proxy.sweeps.store.results import Found, ResultsStore
 from proxy.sweeps.worker import Outcome, failure
 
 TICK = 1.0  # seconds between looks at the cluster
-HOMELESS = 60.0  # seconds that models wait for a node with room before they are given up
+UNPLACED = 60.0  # seconds that models wait for a node with room before they are given up
 ELSEWHERE = 2.0  # seconds between looks at jobs that another driver works on
 
 
@@ -54,7 +54,7 @@ class Driver:
         self.queue = self._grouped(jobs)
         self._due = Due()
         self._starts = Starts()
-        self._homeless_since: float | None = None
+        self._unplaced_since: float | None = None
 
     def _grouped(self, jobs: Sequence[Job]) -> list[Group]:
         return grouped(jobs, self.config.resources, list(self.cluster.nodes().values()), self.found.peaks)
@@ -74,7 +74,7 @@ class Driver:
             while self.queue or self.elsewhere or any(slot.group for slot in self.slots):
                 self.claims.renew()
                 yield from self._look_elsewhere()
-                yield from self._give_up_the_homeless()
+                yield from self._give_up_unplaced()
                 yield from self._give_up_starting()
                 self._grow()
                 self._ask_for_steps()
@@ -122,19 +122,19 @@ class Driver:
             handle = self.cluster.start_worker(group.demand)
             self.slots.append(Slot(handle, group.demand, node, self.cluster.where(handle)))
 
-    def _give_up_the_homeless(self) -> Iterator[Job]:
+    def _give_up_unplaced(self) -> Iterator[Job]:
         """Fail what has waited too long while nothing runs and no node has room for it."""
-        homeless = self._homeless()
-        if not homeless:
-            self._homeless_since = None
+        unplaced = self._unplaced()
+        if not unplaced:
+            self._unplaced_since = None
             return
-        self._homeless_since = self._homeless_since or time.monotonic()
-        if time.monotonic() - self._homeless_since > (HOMELESS if self.config.workers is None else FIRST_NODE):
+        self._unplaced_since = self._unplaced_since or time.monotonic()
+        if time.monotonic() - self._unplaced_since > (UNPLACED if self.config.workers is None else FIRST_NODE):
             self._stop_all()
-            for group in homeless:
+            for group in unplaced:
                 yield from self._give_up(group, "NoRoom", f"no living node has room for {group.demand}")
 
-    def _homeless(self) -> list[Group]:
+    def _unplaced(self) -> list[Group]:
         """Return the groups that no node has room for; none while a worker is at work or may still start."""
         if not self.queue or any(slot.group for slot in self.slots):
             return []

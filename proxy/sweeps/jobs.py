@@ -31,7 +31,7 @@ class Job:
         model_label: what tables call it, however a folder was spelled.
         model_version: hash of a local model's files, or the commit of a hub model; None where not known.
         corpus: what to measure it on.
-        corpus_label: what tables call it: a file goes by its own name, without its folder.
+        corpus_label: what tables call it: the name of its file, without the folder.
         corpus_version: hash of the corpus' content, or the commit of a data set of the hub.
         measurement: how bits are estimated, with its resolutions filled in.
         control: None for the model itself.

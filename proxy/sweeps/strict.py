@@ -42,7 +42,7 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     return f"unknown key '{key}'; " + (f"did you mean '{near[0]}'?" if near else f"known are {', '.join(names)}.")
 
 
-def worded(detail: Any) -> str:
+def explained(detail: Any) -> str:
     """Put one pydantic error into a sentence that begins with its place, e.g. `models[2].dtype`."""
     place = ""
     for part in detail["loc"]:

@@ -1,4 +1,4 @@
-"""Plug-in entropies and the flags drawn from them."""
+"""Plug-in entropies and the flags that follow from them."""
 
 import math
 

@@ -49,7 +49,7 @@ def test_queries_that_are_a_sample_never_pass_the_ceilings():
     for seed in range(20):
         second = _values(weights, queries=5, seed=seed, whole=torch.arange(16.0)[:, None])[1]
         assert second.macro_ceiling_bits == pytest.approx(entropy)
-        # No loss at this resolution: the known entropy replaces the sample's, whatever windows were drawn.
+        # No loss at this resolution: the known entropy replaces the sample's, whatever windows were sampled.
         assert second.value.macro_bits == pytest.approx(entropy, abs=1e-5)
 
 
@@ -91,7 +91,7 @@ def test_macro_and_micro_see_noise_of_their_own():
 
 def test_queries_are_drawn_by_weight():
     weights = np.array([1.0, 9.0])
-    drawn = choose_queries(np.repeat(weights, 50), 90, seed=0)
-    assert drawn.sampled
-    assert (drawn.rows >= 50).mean() == pytest.approx(0.9, abs=4 * np.sqrt(0.09 / 90))  # four binomial deviations
+    sampled = choose_queries(np.repeat(weights, 50), 90, seed=0)
+    assert sampled.sampled
+    assert (sampled.rows >= 50).mean() == pytest.approx(0.9, abs=4 * np.sqrt(0.09 / 90))  # four binomial deviations
     assert not choose_queries(weights, 2, seed=0).sampled

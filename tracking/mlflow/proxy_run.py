@@ -57,7 +57,7 @@ def track_proxy(
 ) -> TrackedProxy:
     """Log a saved proxy as one LoggedModel with its scores, tables and figures, and register it if asked.
 
-    The same proxy is logged once however often this is called; registering it anew only moves the alias.
+    The same proxy is logged once however often this is called; registering it again only moves the alias.
 
     Args:
         folder: a saved proxy: proxy.json, model.skops, references.parquet, validation.parquet.

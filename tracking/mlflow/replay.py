@@ -94,7 +94,7 @@ def replay(results: Results, tracker: Tracker, *, progress: Progress | None = No
     2
     """
     if not results.jobs:
-        raise InputError(f"No job of {results.where} has ended yet; track it when the sweep has got further.")
+        raise InputError(f"No job of {results.where} has finished yet; track it once one has.")
     tracked: dict[str, tuple[str, bool]] = {}
     total = len(results.jobs) + 1
     with locked(results.folder), _resumable(results, tracked):

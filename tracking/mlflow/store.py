@@ -131,7 +131,7 @@ def quieten() -> None:
 
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # urllib3 announces each retry; the last failure is worded by us.
+    # urllib3 announces each retry; the last failure is explained by us.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 

@@ -45,7 +45,7 @@ class Tracker(Protocol):
     Attributes:
         writers: how many threads may write at once, each to runs of its own.
 
-    >>> class Prints:  # a tracker of one's own; `replay` takes it as it takes MLflow's
+    >>> class Prints:  # a tracker of your own; `replay` takes it as it takes MLflow's
     ...     writers = 1
     ...     def known(self, sweep): return {}
     ...     def start(self, key, name, **how): print("run", name); return key

@@ -45,7 +45,7 @@ class Collector:
         budget: limits, and the bill.
         pace: calls in flight.
         limits: attempts, and the longest wait for a reply.
-        progress: notified of the number of answers of those this run has to ask for, failed ones included.
+        progress: called with the number of answers of those this run has to ask for, failed ones included.
     """
 
     def __init__(

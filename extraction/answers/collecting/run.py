@@ -60,7 +60,7 @@ def collect(
         budget: prices and limits, which cover all that the log beside `out` was billed for this model, the probe and
             earlier runs included; carries the bill of this run afterwards.
         batch: leave the calls to the server's Batch API: the first call submits them, a later one fetches the answers.
-        progress: notified of the number of answers.
+        progress: called with the number of answers.
 
     Returns:
         What was written: counts, reasons of what is missing, what the server can do, and the table on demand.

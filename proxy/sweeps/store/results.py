@@ -197,7 +197,7 @@ class ResultsStore:
         if key in self._hashes and content_hash(content) != self._hashes[key]:
             raise EmergenceError(
                 f"{table_name(key)} was damaged after it was written; run the same command again, which measures that "
-                "job anew."
+                "job again."
             )
         try:
             # On small files the reader's threads cost more than they bring.

@@ -58,7 +58,7 @@ def test_every_kind_of_file(tmp_path, ending):
         ("p.jsonl", '{"prompt": "a"}\n{"prompt": "  "}', "Prompt 2 of .* is empty"),
         ("p.jsonl", '{"prompt": "a"}\n{"prompt": ', "Line 2 of .* is not JSON"),
         ("p.jsonl", '"a"', "must be an object"),
-        ("p.csv", "prompt_id,prompt\nx,a\nx,b\n", "'x' comes more than once"),
+        ("p.csv", "prompt_id,prompt\nx,a\nx,b\n", "'x' occurs more than once"),
         ("p.csv", "id,question\nx,a\n", "need a column prompt"),
         ("p.csv", "prompt_id,prompt\nx,a\n,b\n", "without prompt_id"),
     ],

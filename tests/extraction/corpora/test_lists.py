@@ -1,4 +1,4 @@
-"""Windows of lists: complete or drawn uniformly, distinct, of entities that are one token."""
+"""Windows of lists: complete or sampled uniformly, distinct, of entities that are one token."""
 
 import itertools
 import math

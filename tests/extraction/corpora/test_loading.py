@@ -40,7 +40,7 @@ def test_shuffled_windows_keep_every_position_and_lose_the_context(tokenizer: An
     for t in range(found.tokens.shape[1]):
         both = [np.repeat(one.tokens[:, t], one.weights.astype(int)) for one in (found, shuffled)]
         np.testing.assert_array_equal(*map(np.sort, both))
-    # Lists never name an entity twice; five of sixteen drawn by themselves do so in half the cases, 1 - 16!/11!/16^5.
+    # Lists never name an entity twice; five of sixteen sampled independently do so in half the cases, 1 - 16!/11!/16^5.
     twice = [np.mean([len(set(row[::2])) < 5 for row in one.tokens]) for one in (found, shuffled)]
     assert twice[0] == 0
     assert twice[1] == pytest.approx(0.5, abs=4 * np.sqrt(0.25 / 300))  # four errors of a share of 300

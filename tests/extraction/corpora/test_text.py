@@ -201,16 +201,16 @@ def test_windows_of_a_text_in_pieces_are_those_of_the_whole(tokenizer: Any, monk
     """But for the few that would cross from one piece to the next, and the space before a piece's first word."""
     sentences = "".join(f"It is number {number} of them. " for number in range(300))
 
-    def drawn() -> set[tuple[int, ...]]:
+    def sampled() -> set[tuple[int, ...]]:
         rows, owner, _ = text.sample_text(
             [sentences], tokenizer, 6, count=None, seed=0, at="sentence", name="t", enough=None
         )
         assert set(owner) == {0}
         return {tuple(row) for row in rows.tolist()}
 
-    whole = drawn()
+    whole = sampled()
     monkeypatch.setattr(text, "PIECE", 2000)
-    parts = drawn()
+    parts = sampled()
     pieces = len([*text._pieces([sentences])])
     assert pieces > 3
     assert len(whole - parts) <= 2 * pieces
@@ -222,9 +222,9 @@ def test_too_few_windows_are_said(tokenizer: Any) -> None:
     from extraction.corpora.token_windows import fewer_windows
 
     made = text_windows(["A b c. D e f. G h i. " * 3], tokenizer, tokens=3, count=2000, name="small.txt")
-    drawn = int(made.weights.sum())
+    sampled = int(made.weights.sum())
     said = fewer_windows(made, 2000)
     assert said is not None
-    assert said.startswith(f"small.txt has only {drawn} windows of 3 tokens, 2000 were asked for")
-    assert fewer_windows(made, drawn) is None
+    assert said.startswith(f"small.txt has only {sampled} windows of 3 tokens, 2000 were asked for")
+    assert fewer_windows(made, sampled) is None
     assert fewer_windows(made, None) is None

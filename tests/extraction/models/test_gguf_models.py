@@ -104,9 +104,9 @@ def test_its_twin_has_other_weights_of_the_same_shapes(file: Path) -> None:
     twin = random_twin(model, seed=1)  # the file holds what seed 0 draws
     assert twin.parameters == model.parameters
 
-    drawn, trained = (one.model.model.layers[0].mlp.up_proj.weight for one in (twin, model))
-    assert drawn.shape == trained.shape
-    assert not torch.equal(drawn, trained)
+    random, trained = (one.model.model.layers[0].mlp.up_proj.weight for one in (twin, model))
+    assert random.shape == trained.shape
+    assert not torch.equal(random, trained)
 
 
 def test_sizes_and_versions_of_a_sweep_are_read_from_its_header(file: Path, tokenizer: Any) -> None:

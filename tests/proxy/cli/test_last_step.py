@@ -67,4 +67,4 @@ def test_a_full_disk_on_the_way_is_one_sentence(
     monkeypatch.setattr("extraction.load_model", fails)
     done = emergence("measure", "gpt2-30k", "--corpus", "color")
     assert done.code == 1
-    assert done.err == "Failed: No room at /somewhere; see to it, and run the same command again.\n"
+    assert done.err == "Failed: No room at /somewhere; correct that, and run the same command again.\n"

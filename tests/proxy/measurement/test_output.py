@@ -51,14 +51,14 @@ class Behind:
         top = [{"token": text(one), "logprob": min(0.0, math.log(float(q[one])))} for one in shown]
         choices = []
         for number in range(body.get("n", 1)):
-            drawn = (
+            sampled = (
                 int(p.argmax())
                 if self.faults.get("greedy")
                 else int(self.rng.choice(len(p), p=p.numpy() / p.numpy().sum()))
             )
-            entry = {"token": text(drawn), "logprob": math.log(float(p[drawn])), "top_logprobs": top}
+            entry = {"token": text(sampled), "logprob": math.log(float(p[sampled])), "top_logprobs": top}
             content = {"content": [entry]} if top else None
-            said = text(drawn) + (" and a whole sentence." if self.faults.get("long") else "")
+            said = text(sampled) + (" and a whole sentence." if self.faults.get("long") else "")
             choices.append({"index": number, "text": said, "finish_reason": "length", "logprobs": content})
         extra = self.faults.get("bos", 0)
         usage = {"prompt_tokens": len(ids) + extra, "completion_tokens": 3 if self.faults.get("long") else len(choices)}

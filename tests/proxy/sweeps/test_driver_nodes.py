@@ -19,7 +19,7 @@ from tests.proxy.sweeps.threads import Threads, broken, finished, run
 
 
 def test_what_no_node_can_hold_any_more_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "HOMELESS", 0.2)
+    monkeypatch.setattr(driver, "UNPLACED", 0.2)
     cluster = Threads(finished)
 
     def act(job: Job) -> Outcome:

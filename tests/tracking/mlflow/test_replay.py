@@ -151,7 +151,7 @@ def test_unreachable_server_is_named(small) -> None:
         ("bad json", r"jobs/\w+.json could not be read as JSON"),
         ("schema", f"has results schema 99, but this version reads {SCHEMA}"),
         ("no parquet", r"jobs/\w+.json says done but \w+.parquet is missing"),
-        ("no jobs", "No job of .*small has ended yet"),
+        ("no jobs", "No job of .*small has finished yet"),
     ],
 )
 def test_damaged_results_are_refused(small, damage: str, message: str) -> None:
