@@ -16,6 +16,7 @@ from extraction.corpora.categories import CATEGORIES, SHOWN
 from extraction.corpora.data_sets import parse_data_set
 from extraction.corpora.lists import read_entities
 from extraction.corpora.text import ENDINGS
+from extraction.labels import labels
 from extraction.versions import HUB_ID, content_hash, hub_commit, text_hash
 
 PYTHON_DOCS = "python-docs"
@@ -63,7 +64,7 @@ class CorpusSource:
 
     @property
     def label(self) -> str:
-        """What tables call the corpus: the name of its file, without the folder."""
+        """What tables call the corpus: the name of its file, without the folder; see `corpus_names`."""
         if self.path is None:
             return self.source
         return f"list:{self.path.name}" if self.kind == "list" else self.path.name
@@ -137,6 +138,20 @@ class Workload(NamedTuple):
     windows: int
     tokens: int
     distinct: int
+
+
+def corpus_names(sources: Sequence[CorpusSource]) -> list[str]:
+    """Return what tables call each corpus: its label, files of one name told apart by their folders.
+
+    >>> one, two = (CorpusSource("file", f"{run}/notes.txt", Path(f"/texts/{run}/notes.txt")) for run in "ab")
+    >>> corpus_names([one, two, resolve_corpus("animal")])
+    ['a/notes.txt', 'b/notes.txt', 'animal']
+    """
+    told_apart = labels({source.path: source.path.name for source in sources if source.path})
+    return [
+        source.label if source.path is None else source.label.replace(source.path.name, told_apart[source.path])
+        for source in sources
+    ]
 
 
 def resolve_corpus(source: str | os.PathLike[str]) -> CorpusSource:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from estimators.base import InputError
 from extraction import reference_models
+from extraction.labels import labels
 from extraction.models.gguf_files import ENDING, is_gguf
 from extraction.versions import COMMIT, HUB_ID, content_hash, hub_commit, text_hash
 
@@ -83,16 +84,12 @@ def display_names(sources: Sequence[ModelSource]) -> dict[str, str]:
     >>> display_names([one, two, resolve_model("gpt2-30k")]).values()
     dict_values(['a/tiny', 'b/tiny', 'gpt2-30k'])
     """
-    distinct: dict[str, ModelSource] = {}
-    for source in sources:
-        distinct.setdefault(source.location, source)  # of several spellings the first
-    names = {location: source.display_name for location, source in distinct.items()}
-    for depth in range(2, 1 + max((len(Path(location).parts) for location in distinct), default=0)):
-        shared = {name for name in names.values() if [*names.values()].count(name) > 1}
-        for location, name in names.items():
-            if name in shared and distinct[location].kind == "disk":
-                names[location] = "/".join([*Path(location).parts[-depth:-1], distinct[location].display_name])
-    return names
+    first = {source.location: source for source in reversed(sources)}  # of several spellings
+    told_apart = labels({source.path: source.display_name for source in first.values() if source.path})
+    return {
+        source.location: told_apart[source.path] if source.kind == "disk" and source.path else source.display_name
+        for source in sources
+    }
 
 
 def distinct_models(names: Sequence[str]) -> dict[str, str]:
@@ -108,8 +105,8 @@ def distinct_models(names: Sequence[str]) -> dict[str, str]:
     first: dict[str, str] = {}
     for name, source in zip(names, sources, strict=True):
         first.setdefault(source.location, name)
-    labels = display_names(sources)
-    return {name: labels[location] for location, name in first.items()}
+    shown = display_names(sources)
+    return {name: shown[location] for location, name in first.items()}
 
 
 def same_model(name: str, other: str) -> bool:

@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from proxy.cli.console import emit, screen, show
+from proxy.cli.summaries import show_summary
 
 if TYPE_CHECKING:
     from proxy.sweeps.config import SweepConfig
     from proxy.sweeps.plan import Plan
+
+JSON_NAMES = {
+    "E": "emergence_bits",
+    "±": "emergence_bits_std_error",
+    "twin": "twin_bits",
+    "shuffled": "shuffled_bits",
+    "block": "peak_layer",
+}
 
 
 def sweep(
@@ -80,9 +89,11 @@ def _run(settings: SweepConfig, where: str, address: str | None, as_json: bool) 
     if outcome.rows:
         known = settings.measurement.resolutions or DEFAULT_RESOLUTIONS
         nearest = min(known, key=lambda resolution: abs(resolution - DEFAULT_RESOLUTION))
-        peaks = summary(outcome.results, resolution=nearest)
-        shown = peaks if as_json else peaks.drop(columns="corpus_hash", errors="ignore")  # too wide for a screen
-        emit(shown, None, as_json=as_json)
+        found = summary(outcome.results, resolution=nearest)
+        if as_json:
+            emit(found.rename(columns=JSON_NAMES), None, as_json=True)
+        else:
+            show_summary(found, how="controls: true in the config")
     screen.print(
         f"{len(outcome.done)} jobs done, {len(outcome.failed)} failed, {outcome.rows} rows; results in {where}",
         highlight=False,

@@ -80,7 +80,7 @@ class Watch:
             self._say(f"Again: {job.label}: {event.detail}")
         elif event.kind == "fail":
             self._say(f"Failed: {job.label} ({job.key}): {event.detail}")
-        elif event.kind == "unsealed":
+        elif event.kind == "note":
             self._say(f"Note: {event.detail}")
         elif event.kind == "elsewhere":
             self._say(f"Another driver works on {job.label}")

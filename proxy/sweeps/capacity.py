@@ -25,7 +25,8 @@ def grouped(jobs: Sequence[Job], default: Resources, nodes: Sequence[Node], peak
     for _, run in itertools.groupby(jobs, key=lambda job: job.load_key):
         members = deque(run)
         first = members[0]
-        groups.append(Group(members, demand(first.model, default, nodes, peaks.get(first.model_name))))
+        wanted = demand(first.model, default, nodes, peaks.get(first.model_name), twin=first.controls)
+        groups.append(Group(members, wanted))
     return sorted(groups, key=lambda group: group.demand, reverse=True)
 
 

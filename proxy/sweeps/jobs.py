@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from estimators.base import InputError
-from estimators.contracts.conventions import SHUFFLED, TWIN
 from estimators.contracts.results_folder import RESULT_VERSION
-from extraction.corpora.spec import CorpusSource, resolve_corpus
+from extraction.corpora.spec import CorpusSource, corpus_names, resolve_corpus
 from extraction.models.names import display_names, model_version, resolve_model
 from extraction.versions import cached_model
 from proxy.schemas import EMERGENCE
-from proxy.sweeps.config import Control, Corpus, Measurement, Model, Resources, SweepConfig
+from proxy.sweeps.config import Corpus, Measurement, Model, Resources, SweepConfig
 
 HUB_CALLS = 16  # at once
 
@@ -28,25 +27,25 @@ class Job:
 
     Attributes:
         model: what to load.
-        model_label: what tables call it, however a folder was spelled.
+        model_name: what tables call it, however a folder was spelled.
         model_version: hash of a local model's files, or the commit of a hub model; None where not known.
         corpus: what to measure it on.
-        corpus_label: what tables call it: the name of its file, without the folder.
+        corpus_name: what tables call it: the name of its file, after as many folders as tell it from another's.
         corpus_version: hash of the corpus' content, or the commit of a data set of the hub.
         measurement: how bits are estimated, with its resolutions filled in.
-        control: None for the model itself.
+        controls: whether its random-weights twin and shuffled windows are measured too.
         seed: the sweep's.
         resources: what its worker holds; of the sweep where the model says nothing. They do not change the result.
     """
 
     model: Model
-    model_label: str
+    model_name: str
     model_version: str | None
     corpus: Corpus
-    corpus_label: str
+    corpus_name: str
     corpus_version: str
     measurement: Measurement
-    control: Control | None = None
+    controls: bool = False
     seed: int = 0
     resources: Resources = field(default_factory=Resources)
 
@@ -55,12 +54,12 @@ class Job:
         """All that determines the result, as JSON types; what only decides where it runs is left out."""
         model, revision = self.model.model_dump(mode="json", exclude={"parameters", "resources"}), self.model.revision
         return {
-            "model": model | {"id": self.model_label, "revision": None if revision == "main" else revision},
+            "model": model | {"id": self.model_name, "revision": None if revision == "main" else revision},
             "model_version": self.model_version,
-            "corpus": self.corpus.model_dump(mode="json") | {"source": self.corpus_label},
+            "corpus": self.corpus.model_dump(mode="json") | {"source": self.corpus_name},
             "corpus_version": self.corpus_version,
             "measurement": self.measurement.model_dump(mode="json"),
-            "control": self.control,
+            "controls": self.controls,
             "seed": self.seed,
             "versions": {"result": RESULT_VERSION, "table": EMERGENCE.version},
         }
@@ -82,21 +81,6 @@ class Job:
         ]
 
     @property
-    def model_name(self) -> str:
-        """The model's name in tables, with the mark of a twin."""
-        return f"{self.model_label}{TWIN}" if self.twin else self.model_label
-
-    @property
-    def twin(self) -> bool:
-        """Whether the model is its random-weights twin."""
-        return self.control == "random-weights"
-
-    @property
-    def corpus_name(self) -> str:
-        """The corpus' name in tables, with the mark of shuffled windows."""
-        return f"{self.corpus_label}{SHUFFLED}" if self.control == "shuffled" else self.corpus_label
-
-    @property
     def label(self) -> str:
         """What a person calls the job."""
         return f"{self.model_name} on {self.corpus_name}"
@@ -104,7 +88,7 @@ class Job:
     @cached_property
     def load_key(self) -> str:
         """Equal for jobs that one loading of the model serves."""
-        told = [self.settings["model"], self.model_version, self.twin, self.seed, self.measurement.prefix]
+        told = [self.settings["model"], self.model_version, self.controls, self.seed, self.measurement.prefix]
         return json.dumps(told, sort_keys=True)
 
 
@@ -113,11 +97,17 @@ def _hash(settings: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def make_jobs(config: SweepConfig) -> list[Job]:
+def make_jobs(config: SweepConfig, on_remark: Callable[[str], None] | None = None) -> list[Job]:
     """Expand a config into its jobs, model by model in the order of the config.
 
+    What is listed again, be it under another spelling, is one job; of two entries the first counts.
+
+    Args:
+        config: of the sweep.
+        on_remark: called with a sentence on what is listed more than once.
+
     Raises:
-        InputError: if a model or corpus does not exist, or two jobs would be the same work.
+        InputError: if a model or corpus does not exist.
     """
     measurement = _resolved(config.measurement)
     sources = [resolve_model(model.id) for model in config.models]
@@ -126,30 +116,31 @@ def make_jobs(config: SweepConfig) -> list[Job]:
     with ThreadPoolExecutor(HUB_CALLS) as pool:
         model_versions = [*pool.map(model_version, sources, [model.revision for model in config.models])]
         corpus_versions = [*pool.map(CorpusSource.version, corpora)]
-    controls = sorted(config.controls, key=lambda control: control == "random-weights")  # one loading's stand together
     jobs = [
         Job(
             model=model,
-            model_label=labels[source.location],
+            model_name=labels[source.location],
             model_version=version,
             corpus=corpus,
-            corpus_label=corpus_source.label,
+            corpus_name=corpus_name,
             corpus_version=content,
             measurement=measurement,
-            control=control,
+            controls=config.controls,
             seed=config.seed,
             resources=(model.resources or Resources()).over(config.resources),
         )
         for model, source, version in zip(config.models, sources, model_versions, strict=True)
-        for control in (None, *controls)
-        for corpus, corpus_source, content in zip(config.corpora, corpora, corpus_versions, strict=True)
+        for corpus, corpus_name, content in zip(config.corpora, corpus_names(corpora), corpus_versions, strict=True)
     ]
     by_key: dict[str, Job] = {}
     for job in jobs:
-        if job.key in by_key:
-            raise InputError(f"{job.label} is listed twice in {config.name} with the same settings; remove one.")
-        by_key[job.key] = job
-    return jobs
+        by_key.setdefault(job.key, job)
+    again = len(jobs) - len(by_key)
+    if again and on_remark is not None:
+        count = {key: sum(job.key == key for job in jobs) for key in by_key}
+        names = ", ".join(by_key[key].label for key in by_key if count[key] > 1)
+        on_remark(f"Listed more than once with the same settings, measured once: {names}.")
+    return [*by_key.values()]
 
 
 def out_of_reach(jobs: Sequence[Job]) -> list[str]:

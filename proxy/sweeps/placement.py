@@ -78,9 +78,17 @@ class Node:
     gpu_gb: float = UNKNOWN_GPU_GB
 
 
-def demand(model: Model, default: Resources, nodes: Sequence[Node] = (), measured: Peaks | None = None) -> Demand:
+def demand(
+    model: Model,
+    default: Resources,
+    nodes: Sequence[Node] = (),
+    measured: Peaks | None = None,
+    *,
+    twin: bool = False,
+) -> Demand:
     """Return what a worker for `model` asks for: what the config says, else what was measured, else an estimate.
 
+    With controls the model's `twin` stands beside it, so that its weights count twice.
     Fractions of a GPU and memory are powers of two, so that models of like size can take each other's workers and
     fractions fill a GPU without gaps; where no node has room for that, they are no more than is needed.
     """
@@ -92,8 +100,8 @@ def demand(model: Model, default: Resources, nodes: Sequence[Node] = (), measure
     states_gb = own.states_gb or default.states_gb
 
     def rounded(step: Callable[[float], float]) -> Demand:
-        gpus = (_gpus(model, with_gpus, measured, step) if with_gpus else 0.0) if given is None else given
-        estimated = main_memory_gb(model, gpus, states_gb)
+        gpus = (_gpus(model, with_gpus, measured, step, twin) if with_gpus else 0.0) if given is None else given
+        estimated = main_memory_gb(model, gpus, states_gb, twin=twin)
         needed = MEASURED * measured.main_gb if measured.main_gb and not gpus else estimated
         return Demand(gpus, int((given_gb or step(needed)) * GIB), own.cpus or default.cpus or 1)
 
@@ -110,24 +118,24 @@ def weights_gb(model: Model, *, on_gpu: bool) -> float:
     return (count_parameters(model) or 0) * size / GIB
 
 
-def main_memory_gb(model: Model, gpus: float, states_gb: float | None = None) -> float:
+def main_memory_gb(model: Model, gpus: float, states_gb: float | None = None, *, twin: bool = False) -> float:
     """Estimate the main memory in GiB; with a GPU the weights only pass through it, shard by shard."""
     if gpus:
         return PROCESS_GB + (states_gb or DEFAULT_BUDGET.states_gb) + min(10.0, weights_gb(model, on_gpu=True))
     weights = weights_gb(model, on_gpu=False)
     return (
-        PROCESS_GB + LOADING * weights + (states_gb or min(DEFAULT_BUDGET.states_gb, weights))
+        PROCESS_GB + (LOADING + twin) * weights + (states_gb or min(DEFAULT_BUDGET.states_gb, weights))
     )  # small models have small states
 
 
-def gpu_memory_gb(model: Model) -> float:
+def gpu_memory_gb(model: Model, *, twin: bool = False) -> float:
     """Estimate the GPU memory in GiB."""
-    return CONTEXT_GB + ACTIVATIONS * weights_gb(model, on_gpu=True)
+    return CONTEXT_GB + (ACTIVATIONS + twin) * weights_gb(model, on_gpu=True)
 
 
-def _gpus(model: Model, nodes: Sequence[Node], measured: Peaks, step: Callable[[float], float]) -> float:
+def _gpus(model: Model, nodes: Sequence[Node], measured: Peaks, step: Callable[[float], float], twin: bool) -> float:
     """Return the fraction or number of GPUs that holds the model, on the nodes' largest kind of GPU."""
-    needed = MEASURED * measured.gpu_gb + CONTEXT_GB if measured.gpu_gb else gpu_memory_gb(model)
+    needed = MEASURED * measured.gpu_gb + CONTEXT_GB if measured.gpu_gb else gpu_memory_gb(model, twin=twin)
     count = step(needed / max(node.gpu_gb for node in nodes))
     return max(SMALLEST_FRACTION, float(math.ceil(count)) if count > 1 else _power_of_two(count))
 

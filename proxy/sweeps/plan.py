@@ -70,7 +70,8 @@ def plan(config: SweepConfig, results: str | PathLike[str], *, address: str | No
     """
     import pandas as pd
 
-    jobs = make_jobs(config)
+    remarks: list[str] = []
+    jobs = make_jobs(config, remarks.append)
     found = ResultsStore(open_storage(results, writable=False)).find(job.key for job in jobs)
     if address is None:
         nodes = {"this machine": this_machine()}
@@ -82,7 +83,8 @@ def plan(config: SweepConfig, results: str | PathLike[str], *, address: str | No
     for _, run in itertools.groupby(jobs, key=lambda job: job.load_key):
         members = list(run)
         first = members[0]
-        wanted = demand(first.model, config.resources, list(nodes.values()), found.peaks.get(first.model_name))
+        peaks = found.peaks.get(first.model_name)
+        wanted = demand(first.model, config.resources, list(nodes.values()), peaks, twin=first.controls)
         missing = [job for job in members if job.key not in found.done]
         seconds = factor * sum(job_seconds(job, wanted) for job in missing) + load_seconds(first, wanted)
         fits = not misfits(wanted, list(nodes.values()))
@@ -112,7 +114,7 @@ def plan(config: SweepConfig, results: str | PathLike[str], *, address: str | No
         workers=workers,
         seconds=makespan,
         measured=bool(found.seconds),
-        remarks=(*_remarks(models), *_spills([job for job in jobs if job.key not in found.done])),
+        remarks=(*remarks, *_remarks(models), *_spills([job for job in jobs if job.key not in found.done])),
         absent=tuple(out_of_reach(jobs)) if address is None else (),
     )
 
@@ -174,7 +176,10 @@ def workload(job: Job) -> Workload:
 
 
 def job_seconds(job: Job, wanted: Demand) -> float:
-    """Estimate how long a job takes once its model is loaded: running the model, then comparing all states."""
+    """Estimate how long a job takes once its model is loaded: running the model, then comparing all states.
+
+    With controls it does so three times: for the model, for shuffled windows and for the twin.
+    """
     size = shape(job.model)
     parameters = count_parameters(job.model) or 12 * size.blocks * size.width**2
     work = workload(job)
@@ -186,14 +191,16 @@ def job_seconds(job: Job, wanted: Demand) -> float:
     )
     run_tokens = (work.windows + min(work.windows, PILOT_WINDOWS)) * work.tokens + work.distinct
     pairs = size.blocks * work.tokens * work.windows * min(work.windows, job.measurement.queries)
-    return 2 * parameters * run_tokens / flops + pairs * resolutions / scores
+    once = 2 * parameters * run_tokens / flops + pairs * resolutions / scores
+    return (3 if job.controls else 1) * once
 
 
 def _measured_factor(config: SweepConfig, jobs: Sequence[Job], nodes: Sequence[Node], found: Found) -> float:
     """Return how much longer the done jobs took than estimated; 1 without any."""
     done = [job for job in jobs if job.key in found.seconds]
     estimated = sum(
-        job_seconds(job, demand(job.model, config.resources, nodes, found.peaks.get(job.model_name))) for job in done
+        job_seconds(job, demand(job.model, config.resources, nodes, found.peaks.get(job.model_name), twin=job.controls))
+        for job in done
     )
     return sum(found.seconds[job.key] for job in done) / estimated if estimated else 1.0
 

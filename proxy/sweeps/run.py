@@ -82,7 +82,8 @@ def sweep(
     >>> len(found.done), found.failed, len(found.table) == found.rows
     (1, (), True)
     """
-    jobs = make_jobs(config)
+    remarks: list[str] = []
+    jobs = make_jobs(config, remarks.append)
     running = cluster or Cluster(address)
     if running.address is None:  # workers elsewhere may have in their cache what this machine lacks
         require_reachable(out_of_reach(jobs))
@@ -90,13 +91,15 @@ def sweep(
     notify = on_event or (lambda event: None)
     failed: list[dict[str, Any]] = []
     try:
+        for remark in remarks:
+            notify(Event("note", jobs[0], remark))
         found = store.find(job.key for job in jobs)
         for job in jobs:
             if job.key in found.rejected:
                 notify(Event("redo", job, found.rejected[job.key]))
         unsealed = [job for job in jobs if job.key in found.unsealed]
         if unsealed:
-            notify(Event("unsealed", unsealed[0], UNSEALED_RESULTS.format(count=len(unsealed), results=results)))
+            notify(Event("note", unsealed[0], UNSEALED_RESULTS.format(count=len(unsealed), results=results)))
         store.write_header(header(config.name, config.model_dump(mode="json"), [job.key for job in jobs], config.seed))
         missing = [job for job in jobs if job.key not in found.done]
         recorded = store.recorded() if missing else set()

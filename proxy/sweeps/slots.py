@@ -21,14 +21,14 @@ class Event:
 
     Attributes:
         kind: what happened to the job; `elsewhere`: another driver works on it, `steps`: it goes on, `waiting`: the
-            cluster has to grow for it, `unsealed`: its result holds no hash.
+            cluster has to grow for it, `note`: something to know of the sweep.
         job: the job.
         detail: why it failed, waits or is done again, or what to know of its result; else empty.
         seconds: how long the job took, once it is over.
         steps: steps done and in all of a job that goes on.
     """
 
-    kind: Literal["redo", "start", "steps", "done", "retry", "fail", "elsewhere", "waiting", "unsealed"]
+    kind: Literal["redo", "start", "steps", "done", "retry", "fail", "elsewhere", "waiting", "note"]
     job: Job
     detail: str = ""
     seconds: float | None = None

@@ -12,12 +12,14 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from estimators.base import EmergenceError
+from estimators.base import EmergenceError, InputError
+from estimators.contracts.controls import CONTROLS, with_controls
 from estimators.contracts.results_folder import blank_record
 from extraction.versions import COMMIT
 from proxy.sweeps.jobs import Job
@@ -27,7 +29,7 @@ from proxy.sweeps.store.results import to_parquet, windows_to_parquet
 if TYPE_CHECKING:
     import pandas as pd
 
-    from extraction import LanguageModel
+    from extraction import LanguageModel, Windows
 
 Trouble = Literal["memory", "again", None]
 LOG_CHARACTERS = 20_000  # of a job's output, kept in its record
@@ -58,6 +60,7 @@ class Worker:
         self.threads = threads
         self.gpus = gpus
         self._steps = (0, 0)
+        self._parts = (0, 1)  # of the model and its controls, which one is measured, and how many
         self._loaded_key: str | None = None
         self._model: LanguageModel | None = None
 
@@ -105,7 +108,6 @@ class Worker:
 
         from extraction import CorpusOptions, windows
         from extraction.corpora.token_windows import fewer_windows
-        from proxy.measurement.table import measure
 
         torch.set_num_threads(self.threads)
         self._steps = (0, 0)
@@ -130,12 +132,41 @@ class Worker:
         if fewer:
             print(fewer)
             record |= {"remark": fewer}
-        if job.control == "shuffled":
-            chosen = chosen.shuffled(job.seed)
-        record |= {"corpus": chosen.corpus, "corpus_hash": chosen.hash, "windows": int(chosen.weights.sum())}
-        settings, room = job.measurement, job.resources
+        record |= {"corpus": job.corpus_name, "corpus_hash": chosen.hash, "windows": int(chosen.weights.sum())}
         by_window: list[pd.DataFrame] = []
-        frame = measure(
+        self._parts = 0, 3 if job.controls else 1
+        frame = self._bits(job, model, chosen, by_window.append)
+        if job.controls:
+            frame = self._with_controls(job, model, chosen, frame, record)
+        windows_read = windows_to_parquet(by_window[0]) if by_window else None
+        return to_parquet(frame.assign(model=job.model_name, corpus=job.corpus_name)), windows_read
+
+    def _with_controls(
+        self, job: Job, model: LanguageModel, chosen: Windows, frame: pd.DataFrame, record: dict[str, Any]
+    ) -> pd.DataFrame:
+        """Put both controls beside the model's rows; one that cannot be had is said in the record."""
+        from extraction import random_twin
+
+        found: dict[str, pd.DataFrame] = {}
+        for number, name in enumerate(CONTROLS, 1):
+            self._parts = number, self._parts[1]
+            try:
+                if name == "twin":
+                    found[name] = self._bits(job, random_twin(model, seed=job.seed), chosen)
+                else:
+                    found[name] = self._bits(job, model, chosen.shuffled(job.seed))
+            except InputError as error:  # such as a quantised model, which has no twin
+                record["remark"] = " ".join(filter(None, [record.get("remark"), f"Control {name} not run: {error}"]))
+                print(record["remark"])
+        return with_controls(frame, **found)
+
+    def _bits(
+        self, job: Job, model: LanguageModel, chosen: Windows, on_windows: Callable[[pd.DataFrame], None] | None = None
+    ) -> pd.DataFrame:
+        from proxy.measurement.table import measure
+
+        settings = job.measurement
+        return measure(
             model,
             chosen,
             estimator=settings.estimator,
@@ -144,20 +175,18 @@ class Worker:
             queries=settings.queries,
             project=settings.project,
             seed=job.seed,
-            budget=room.budget,
+            budget=job.resources.budget,
             on_notice=print,  # into the log of the job
-            on_windows=by_window.append,
+            on_windows=on_windows,
             progress=self._report,
         )
-        windows_read = windows_to_parquet(by_window[0]) if by_window else None
-        return to_parquet(frame.assign(model=job.model_name)), windows_read
 
     def _report(self, done: int, total: int) -> None:
-        self._steps = (done, total)
+        part, parts = self._parts
+        self._steps = (part * total + done, parts * total)
 
     def _load(self, job: Job) -> LanguageModel:
         from extraction import load_model
-        from extraction.models.twin import random_twin
         from proxy.measurement.prefix import with_prefix
 
         if self._loaded_key == job.load_key and self._model is not None:
@@ -174,8 +203,6 @@ class Worker:
             allow_pickle=job.model.allow_pickle,
         )
         self._model = with_prefix(self._model, job.measurement.prefix)
-        if job.twin:
-            self._model = random_twin(self._model, seed=job.seed)
         self._loaded_key = job.load_key
         return self._model
 

@@ -105,7 +105,7 @@ def _() -> Any:
             "models": [{"id": "gpt2-30k", "dtype": "float32"}, "gemma-30k"],
             "corpora": [{"source": "color", "windows": 100, "tokens": 10}],
             "measurement": {"estimator": "sample-propagation", "options": {}, "resolutions": [0.1], "queries": 10},
-            "controls": ["shuffled"],
+            "controls": True,
             "resources": {"cpus": 1, "gpus": 0.5, "memory_gb": 2.0},
             "retries": 1,
             "tracking": {"uri": "sqlite:///x.db", "experiment": "e"},

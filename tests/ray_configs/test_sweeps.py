@@ -27,7 +27,7 @@ def test_it_can_be_planned(name: str, emergence: Callable[..., Any], tmp_path: P
     assert outcome.code == (2 if hub else 0), outcome.err
     assert config.name == name
     assert config.description
-    assert plan["jobs"] == len(config.models) * len(config.corpora) * (1 + len(config.controls))
+    assert plan["jobs"] == len(config.models) * len(config.corpora)
     assert plan["done"] == 0
     assert all(model["parameters"] for model in plan["models"])
     assert not (tmp_path / "results").exists()

@@ -9,22 +9,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from estimators.contracts import controls
 from estimators.contracts.results_folder import MERGED
-from proxy.measurement.table import peak_emergence
 from proxy.sweeps.store.storage import retry
 
 if TYPE_CHECKING:
     from proxy.sweeps.store.results import ResultsStore
 
 IDENTITY = ["model", "revision", "corpus", "corpus_hash"]
-NEEDED = [*IDENTITY, "estimator", "family", "parameters", "layer", "position", "resolution", "ie_bits", "ie_std_error"]
+BITS = ("ie_bits", "ie_std_error")
+NEEDED = [
+    *IDENTITY,
+    *("estimator", "family", "parameters", "layer", "position", "resolution", "flags", "windows", "prefix"),
+    *BITS,
+    *(f"{control}_{name}" for control in controls.CONTROLS for name in BITS),
+]
 BATCH = 50_000  # rows in memory at a time, beside those that are kept
 SHOWN = 7  # characters of a revision or hash
 
 
 def summary(results: ResultsStore, *, resolution: float) -> pd.DataFrame:
-    """Return `proxy.measurement.table.peak_emergence` of all done jobs, keeping of the table only what it reads.
+    """Return `estimators.contracts.controls.summary` of all done jobs, by corpus, family and size of the model.
 
+    Only what it reads of the table is kept.
     Where one model or corpus name stands for several, its revision or hash is added to it.
     """
     kept = []
@@ -37,7 +44,11 @@ def summary(results: ResultsStore, *, resolution: float) -> pd.DataFrame:
                 frame = table.to_pandas()
                 last = frame.groupby(IDENTITY, dropna=False)["position"].transform("max")
                 kept.append(frame[frame["position"] == last])
-    return peak_emergence(_with_versions(pd.concat(kept, ignore_index=True)), resolution=resolution)
+    table = _with_versions(pd.concat(kept, ignore_index=True))
+    found = controls.summary(table, resolution)
+    about = table.drop_duplicates("model")[["model", "family", "parameters"]]
+    ordered = found.merge(about, on="model").sort_values(["corpus", "family", "parameters", "model"], ignore_index=True)
+    return ordered[list(found.columns)]
 
 
 def _with_versions(table: pd.DataFrame) -> pd.DataFrame:

@@ -57,9 +57,7 @@ def test_the_file_name_is_the_name_unless_one_is_given(tmp_path: Path) -> None:
         ({"models": [{"id": "a", "dtyp": "x"}]}, r"models\[0\]: unknown key 'dtyp'; did you mean 'dtype'\?"),
         ({"models": [{"id": "a", "dtype": "fp8"}]}, r"models\[0\].dtype: .*'bfloat16'.* got 'fp8'"),
         ({"models": []}, "models: .* at least 1"),
-        ({"models": ["a", "a"]}, "models lists a twice"),
-        ({"models": [{"id": "a", "parameters": 1}, {"id": "a", "parameters": 2}]}, "models lists a twice"),
-        ({"corpora": ["animal", "animal"]}, "corpora lists animal twice"),
+        ({"controls": ["random-weights"]}, "controls: this is true or false now: with true one job measures"),
         ({"corpora": [{"source": "animal", "windows": "many"}]}, r"corpora\[0\].windows: .* got 'many'"),
         ({"corpora": [{"source": "animal", "windows": 1}]}, r"corpora\[0\].windows: .* got 1"),
         ({"corpora": [7]}, r"corpora\[0\]: .* got 7"),
@@ -104,7 +102,7 @@ def test_an_unknown_config_names_the_nearest() -> None:
 
 
 def test_a_config_survives_json() -> None:
-    config = parse_config({**SMALL, "controls": ["random-weights"], "tracking": {"uri": "sqlite:///x.db"}})
+    config = parse_config({**SMALL, "controls": True, "tracking": {"uri": "sqlite:///x.db"}})
     assert SweepConfig.model_validate_json(config.model_dump_json()) == config
 
 

@@ -104,21 +104,10 @@ def test_what_a_model_leaves_out_is_the_sweeps() -> None:
     ]
 
 
-def test_a_control_is_a_job_of_its_own() -> None:
-    jobs = make_jobs(parse_config({**BASE, "controls": ["random-weights"]}))
-    assert [job.model_name for job in jobs] == ["gpt2-30k", "gpt2-30k~random"]
-    assert len({job.key for job in jobs}) == len({job.load_key for job in jobs}) == 2
-
-
-def test_shuffled_windows_are_jobs_of_the_same_loading() -> None:
-    jobs = make_jobs(parse_config({**BASE, "controls": ["random-weights", "shuffled"]}))
-    assert [(job.model_name, job.corpus_name) for job in jobs] == [
-        ("gpt2-30k", "animal"),
-        ("gpt2-30k", "animal, shuffled"),
-        ("gpt2-30k~random", "animal"),
-    ]
-    assert len({job.key for job in jobs}) == 3
-    assert jobs[0].load_key == jobs[1].load_key != jobs[2].load_key
+def test_controls_are_part_of_a_job_and_of_its_key() -> None:
+    (job,), (plain,) = (make_jobs(parse_config({**BASE, "controls": controls})) for controls in (True, False))
+    assert (job.model_name, job.corpus_name, job.controls) == ("gpt2-30k", "animal", True)
+    assert job.key != plain.key
 
 
 def test_jobs_of_one_model_share_a_loading() -> None:
@@ -139,13 +128,30 @@ def test_every_spelling_of_a_folder_is_the_same_work(tmp_path: Path, monkeypatch
     spelled = [keys(models=[str(name)], corpora=["text.txt"]) for name in ("tiny", "./tiny/", folder)]
     assert spelled[0] == spelled[1] == spelled[2]
     assert keys(models=["tiny"], corpora=["./text.txt"]) == spelled[0]
-    with pytest.raises(InputError, match=r"tiny on animal is listed twice in small"):
-        keys(models=["tiny", "./tiny"])
+    remarks: list[str] = []
+    config = parse_config({**BASE, "models": ["tiny", "./tiny", "gpt2-30k"]})
+    assert [job.model_name for job in make_jobs(config, remarks.append)] == ["tiny", "gpt2-30k"]
+    assert remarks == ["Listed more than once with the same settings, measured once: tiny on animal."]
 
 
 def test_two_folders_of_one_name_are_distinguished(tmp_path: Path) -> None:
     folders = [str(copied("gpt2-30k", tmp_path / run / "tiny")) for run in "ab"]
     assert [job.model_name for job in make_jobs(parse_config({**BASE, "models": folders}))] == ["a/tiny", "b/tiny"]
+
+
+def test_two_texts_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    texts = [tmp_path / run / "notes.txt" for run in "ab"]
+    for text in texts:
+        text.parent.mkdir()
+        text.write_text(f"Notes of {text.parent.name}. " * 50)
+    jobs = make_jobs(parse_config({**BASE, "corpora": [*map(str, texts), "animal"]}))
+    assert [job.corpus_name for job in jobs] == ["a/notes.txt", "b/notes.txt", "animal"]
+
+
+@pytest.mark.parametrize("again", [{"id": "gpt2-30k", "parameters": 2}, {"id": "gpt2-30k", "resources": {"cpus": 2}}])
+def test_what_is_listed_twice_is_measured_once(again: dict[str, Any]) -> None:
+    config = parse_config({**BASE, "models": [{"id": "gpt2-30k", "parameters": 1}, again]})
+    assert [job.model.parameters for job in make_jobs(config)] == [1]
 
 
 def test_a_hub_model_out_of_reach_can_still_be_planned() -> None:

@@ -7,7 +7,7 @@ import pytest
 from extraction import load_model, spilled_bytes, windows
 from proxy.sweeps.config import Model, Resources, parse_config
 from proxy.sweeps.jobs import Job, make_jobs
-from proxy.sweeps.placement import GIB, Demand, Node, demand, misfits, place
+from proxy.sweeps.placement import GIB, Demand, Node, demand, main_memory_gb, misfits, place
 from proxy.sweeps.plan import plan, simulate, spilled_gb, workload
 from proxy.sweeps.sizes import Shape, count_parameters, shape
 from proxy.sweeps.store.results import Peaks
@@ -27,6 +27,12 @@ def billions(count: float, **more: object) -> Model:
 )
 def test_a_gpu_is_shared_by_size(size: float, gpus: float) -> None:
     assert demand(billions(size), NONE, [GPU_NODE]).gpus == gpus
+
+
+def test_controls_count_the_weights_of_the_twin() -> None:
+    plain, with_twin = (demand(billions(7), NONE, [GPU_NODE], twin=twin) for twin in (False, True))
+    assert with_twin.gpus == 2 * plain.gpus
+    assert main_memory_gb(billions(7), 0, twin=True) - main_memory_gb(billions(7), 0) == pytest.approx(7e9 * 4 / GIB)
 
 
 def test_without_gpus_all_runs_on_cores() -> None:

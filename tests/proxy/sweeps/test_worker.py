@@ -95,24 +95,49 @@ def test_what_is_spilled_is_bounded_by_the_config_and_said_in_the_log(worker: Wo
     assert "more than the 0.0001 GB allowed; raise spill_gb" in refused.record["error"]
 
 
-def test_the_random_twin_is_another_model_of_that_size(worker: Worker) -> None:
-    twin = rows(worker.run(job(controls=["random-weights"])))
-    assert set(twin["model"]) == {"gpt2-30k~random"}
-    trained = rows(worker.run(job()))
-    assert twin["parameters"][0] == trained["parameters"][0]
-    assert not np.allclose(twin["macro_bits"], trained["macro_bits"])
+def test_a_job_measures_its_controls_beside_the_model(worker: Worker) -> None:
+    """The model's own numbers are those without controls; the controls' are what measuring each by itself gives."""
+    from extraction import load_model, random_twin, windows
+    from proxy.measurement.prefix import with_prefix
+    from proxy.measurement.table import measure
+
+    beside = rows(worker.run(job(controls=True)))
+    assert worker.steps() == (120, 120)  # three times 4 blocks at 10 positions
+    alone = rows(worker.run(job()))
+    own = [name for name in alone if not name.startswith(("twin", "shuffled")) and name not in ("seconds", "flags")]
+    pd.testing.assert_frame_equal(beside[own], alone[own], check_exact=True)
+    assert (set(beside["model"]), set(beside["corpus"])) == ({"gpt2-30k"}, {"animal"})
+    assert alone["twin_ie_bits"].isna().all()
+    model = with_prefix(load_model("gpt2-30k", device="cpu"))
+    chosen = windows("animal", model.tokenizer, count=60, seed=0, prefix=model.prefix)
+    cases = {"twin": (random_twin(model, seed=0), chosen), "shuffled": (model, chosen.shuffled(0))}
+    how: dict[str, Any] = {"estimator": "sample-propagation", "resolutions": (0.2,), "queries": 30, "seed": 0}
+    for name, (one, read) in cases.items():
+        found = measure(one, read, **how)
+        np.testing.assert_allclose(beside[f"{name}_ie_bits"], found["ie_bits"], atol=1e-9)
+        np.testing.assert_allclose(beside[f"{name}_ie_std_error"], found["ie_std_error"], atol=1e-9)
+    above = [
+        beside["ie_bits"] - beside[f"{name}_ie_bits"]
+        > 4 * np.hypot(beside["ie_std_error"], beside[f"{name}_ie_std_error"])
+        for name in cases
+    ]
+    assert (beside["flags"].str.contains("control-failed") == ~(above[0] & above[1])).all()
 
 
-def test_shuffled_windows_keep_the_micro_information(worker: Worker) -> None:
-    config = {"corpora": [{"source": "animal", "windows": 200}], "measurement": {"resolutions": [0.2], "queries": 200}}
-    trained, shuffled = (rows(worker.run(job(**config, controls=some))) for some in ([], ["shuffled"]))
-    assert set(shuffled["corpus"]) == {"animal, shuffled"}
-    assert set(shuffled["model"]) == {"gpt2-30k"}
-    assert shuffled["corpus_hash"][0] != trained["corpus_hash"][0]
-    # The same tokens with the same weights, all of them read, but noise meets them in another order: .001 bits.
-    np.testing.assert_allclose(shuffled["micro_ceiling_bits"], trained["micro_ceiling_bits"], atol=1e-9)
-    np.testing.assert_allclose(shuffled["micro_bits"], trained["micro_bits"], atol=0.01)
-    assert not np.allclose(shuffled["macro_bits"], trained["macro_bits"], atol=0.05)
+def test_a_control_that_cannot_be_had_is_said_and_the_other_one_kept(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import extraction
+
+    def refuse(*args: object, **options: object) -> None:
+        raise InputError("gpt2-30k is quantised, and a twin would not be.")
+
+    monkeypatch.setattr(extraction, "random_twin", refuse, raising=False)
+    outcome = worker.run(job(controls=True))
+    assert outcome.record["remark"] == "Control twin not run: gpt2-30k is quantised, and a twin would not be."
+    found = rows(outcome)
+    assert "twin_ie_bits" not in found or found["twin_ie_bits"].isna().all()
+    assert found["shuffled_ie_bits"].notna().all()
 
 
 def test_a_failure_is_a_record_with_its_traceback(worker: Worker) -> None:
