@@ -1,7 +1,8 @@
 """From results to MLflow, reports and comparisons.
 
 `track` replays a results folder into MLflow, `track_proxy` and `download_proxy` keep fitted proxies there,
-`track_features` and `track_estimates` tables; `compare`, `report` and `promote` say what runs mean.
+`track_features` and `track_estimates` tables; `compare`, `report`, `plot_depth` and `promote` say
+what runs mean.
 """
 
 from tracking.comparison import compare
@@ -12,6 +13,7 @@ from tracking.mlflow.proxy_run import TrackedProxy, track_proxy
 from tracking.mlflow.replay import TrackedSweep, replay, track
 from tracking.mlflow.tracker import Tracker
 from tracking.reports.page import report
+from tracking.reports.plot import plot_depth
 
 __all__ = [
     "TrackedProxy",
@@ -19,6 +21,7 @@ __all__ = [
     "Tracker",
     "compare",
     "download_proxy",
+    "plot_depth",
     "promote",
     "replay",
     "report",

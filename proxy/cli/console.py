@@ -6,7 +6,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from extraction.tables import Schema
 
 WIDE = 160
+NAME = 14  # characters of a name that stay together on a narrow screen
 QUIET_S = 10.0  # without a terminal, at most one line of progress in so long
 
 
@@ -105,19 +106,36 @@ def write_kept(frame: pd.DataFrame, out: Path, schema: Schema | None = None) -> 
     raise EmergenceError(f"{out} could not be written ({reason}); its {len(frame)} rows are kept in {kept}: move them.")
 
 
-def show(frame: pd.DataFrame, title: str | None = None, *, to: Console | None = None) -> None:
-    """Print `frame` as a table on stdout, numbers to three decimals and missing values as a dash."""
+def show(
+    frame: pd.DataFrame, title: str | None = None, *, to: Console | None = None, spare: Sequence[str] = ()
+) -> None:
+    """Print `frame` as a table on stdout, numbers to three decimals and missing values as a dash.
+
+    Numbers are never broken: where the screen is narrow, names are, and then columns of `spare` are left out, the
+    first of them first, with a word.
+    """
     import pandas as pd
 
     from estimators.contracts.cells import cell
 
-    table = Table(title=title, title_justify="left")
-    for name in frame.columns:
-        numeric = pd.api.types.is_numeric_dtype(frame[name])
-        table.add_column(str(name), justify="right" if numeric else "left", overflow="fold")
-    for row in frame.itertuples(index=False):
-        table.add_row(*(cell(value) for value in row))
     console = to or Console()
     if not console.is_terminal:
         console.width = max(console.width, WIDE)  # a file has no edge to wrap at
+    table, left_out = Table(), []
+    for gone in (None, *(name for name in spare if name in frame.columns)):
+        left_out += [] if gone is None else [gone]
+        table = Table(title=title, title_justify="left")
+        kept = frame.drop(columns=left_out)
+        for name in kept.columns:
+            numeric = pd.api.types.is_numeric_dtype(kept[name])
+            least = None if numeric else min(NAME, max((len(cell(value)) for value in kept[name]), default=1))
+            table.add_column(
+                str(name), justify="right" if numeric else "left", overflow="fold", no_wrap=numeric, min_width=least
+            )
+        for row in kept.itertuples(index=False):
+            table.add_row(*(cell(value) for value in row))
+        if table.__rich_measure__(console, console.options).minimum <= console.width:
+            break
     console.print(table, markup=False)
+    if left_out:
+        screen.print(f"Left out on so narrow a screen: {', '.join(left_out)}.", highlight=False, soft_wrap=True)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from proxy.cli.console import emit, progress, screen, show
+from proxy.cli.console import emit, progress, screen
+from proxy.cli.summary import show_summary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +44,13 @@ def measure(
     ],
     out: Annotated[
         Path | None, typer.Option(help="Emergence table to write: .parquet, .csv or .json.", rich_help_panel=OUTPUT)
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw E by depth with its controls: .png, .svg, or .html for a whole report.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     estimator: Annotated[
         str,
@@ -188,7 +196,7 @@ def measure(
     import pandas as pd
 
     from estimators.base import InputError
-    from estimators.contracts.controls import summary, varying, with_controls
+    from estimators.contracts.controls import with_controls
     from extraction import CorpusOptions, StateBudget, load_model, random_twin
     from extraction import windows as make_windows
     from extraction.corpora.token_windows import fewer_windows
@@ -202,6 +210,10 @@ def measure(
     for path in (out, behaviour):
         if path is not None:
             check_table_path(path)
+    if plot is not None:
+        from tracking.reports.plot import check_plot_path, plot_depth
+
+        check_plot_path(plot)
     readings = [] if estimator == "predictive" else estimator.split(",")
     if base_url is not None:
         from proxy.cli.measure_closed import ClosedOptions, measure_closed_models
@@ -283,16 +295,10 @@ def measure(
 
         show_output(table, None if beside is None else read_table(beside, EMERGENCE))
     elif not as_json:
-        shown, above = varying(summary(table))
-        show(shown, f"E at the highest block, {estimator}, bits")
-        told_above = "; ".join(f"{name} {value if value != '' else 'none'}" for name, value in above.items())
-        _remark(f"All: {told_above}." if above else "")
-        _remark(
-            "Learned: above the random twin and the shuffled windows by four joint errors. Not shown: not by so much. "
-            "Control failed: nor is the control about 0."
-            if controls
-            else "No controls were run; --controls shows what a random network and shuffled windows give."
-        )
+        show_summary(table, f"E at the highest block, {estimator}, bits")
+    if plot is not None:
+        plot_depth(table, plot)
+        _remark(f"Drew {plot}")
     if out is not None or as_json:
         emit(table, out, as_json=as_json, schema=EMERGENCE)
 

@@ -24,6 +24,14 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def svg_file(figure: Figure) -> bytes:
+    """Render as an SVG that stands for itself, letters as shapes, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    with mpl.rc_context(STYLE), any_script():
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
 def svg(draw: Callable[[], Figure], label: str) -> str:
     """Render as SVG to be set into a page, in the page's own text colour; `label` is read out in its stead."""
     colours = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
