@@ -25,6 +25,8 @@ Labels = NDArray[np.str_]
 FAMILY_SCALES = (0.5, 3.0)  # standard deviation of a family's shift, in units of one standardised feature
 REWEIGHTINGS = 8  # at most
 SETTLED = 1e-9  # change of a prediction on the scale of the link, below which reweighting ends
+LAW = "scaling_law"
+LAW_COMPONENTS = 3
 LINEAR_SHARES = (0.5, 0.9, 0.99)
 LENGTHS = (0.5, 1.5)  # of the Gaussian process, in units of the references' RMS distance from their mean
 NOISES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # relative to the signal's variance
@@ -217,7 +219,7 @@ class PrincipalComponents(Candidate):
     def fit(self, rows: Rows) -> PrincipalComponents:
         """Learn the components and the curve over them."""
         Z, y, weights, link = rows.Z, rows.y, rows.weights, rows.link
-        directions = principal(Z, weights)
+        directions = self._axes(Z, weights)
         directions = directions[:, : max(1, (len(np.unique(rows.groups)) - 1) // 2)]
         centre = np.average(Z, axis=0, weights=weights)
         scores = (Z - centre) @ directions
@@ -242,9 +244,23 @@ class PrincipalComponents(Candidate):
         self.intercept_ = float(beta[0] - centre @ self.coef_)
         return self
 
+    def _axes(self, Z: Array, weights: Array) -> Array:
+        return principal(Z, weights)
+
     def directions(self, Z: Array) -> Array:
         """Return the components (p, k)."""
         return self.axes_
+
+
+class ScalingLaw(PrincipalComponents):
+    """The form of Observational Scaling Laws as published: three principal components, whatever they keep.
+
+    For features that are accuracies in one unit and a target with two bounds; elsewhere three is no better a number
+    than another.
+    """
+
+    def _axes(self, Z: Array, weights: Array) -> Array:
+        return principal(Z, weights, components=LAW_COMPONENTS)
 
 
 class GaussianProcess(Candidate):
@@ -315,6 +331,7 @@ CANDIDATES: dict[str, type[Candidate]] = {
     "pls": PartialLeastSquares,
     "ridge": Ridge,
     "principal_components": PrincipalComponents,
+    LAW: ScalingLaw,  # of accuracies alone
     "family_pooled": FamilyPooled,
     "gaussian_process": GaussianProcess,
     "average": Average,

@@ -36,15 +36,17 @@ def kernel(a: Array, b: Array, linear: float, length: float) -> Array:
     return np.asarray(linear * inner + (1 - linear) * np.exp(-np.maximum(square, 0.0) / (2 * length**2)))
 
 
-def principal(Z: Array, weights: Array) -> Array:
-    """Return the fewest principal axes (p, k) of `Z` that keep 95 % of its variance, at most five."""
+def principal(Z: Array, weights: Array, components: int | None = None) -> Array:
+    """Return the first principal axes (p, k) of `Z`: `components`, or the fewest that keep 95 % of it, at most five."""
     root = np.sqrt(weights / weights.mean())[:, None]
     _, singular, axes = thin_svd((Z - np.average(Z, axis=0, weights=weights)) * root)
     total = float(np.sum(singular**2))
     if total <= 1e-12 * Z.size:
         return np.zeros((Z.shape[1], 0))
-    kept = int(np.searchsorted(np.cumsum(singular**2) / total, VARIANCE_KEPT)) + 1
-    axes = axes[: min(kept, MOST_COMPONENTS)]
+    kept = min(int(np.searchsorted(np.cumsum(singular**2) / total, VARIANCE_KEPT)) + 1, MOST_COMPONENTS)
+    if components is not None:
+        kept = min(components, int(np.sum(singular**2 > 1e-12 * total)))
+    axes = axes[:kept]
     # the sign of an axis is arbitrary; fix it, so that the order of rows cannot turn it
     axes = axes * np.sign(axes[np.arange(len(axes)), np.argmax(np.abs(axes), axis=1)])[:, None]
     return np.asarray(axes.T)

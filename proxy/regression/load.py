@@ -35,8 +35,10 @@ TRUSTED = [
     "proxy.regression.candidates.PartialLeastSquares",
     "proxy.regression.candidates.PrincipalComponents",
     "proxy.regression.candidates.Ridge",
+    "proxy.regression.candidates.ScalingLaw",
     "proxy.regression.links.Link",
     "proxy.regression.regressor.CommonScaler",
+    "proxy.regression.regressor.GapFiller",
     "proxy.regression.regressor.NoisyScaler",
     "proxy.regression.regressor.ProxyRegressor",
 ]

@@ -14,7 +14,7 @@ from proxy.regression.folds import rows_needed
 from proxy.regression.intervals import LEVELS, Intervals, require_rows
 from proxy.regression.links import Bounds, Link
 from proxy.regression.record import ProxyRecord
-from proxy.regression.references import SIZE, listed, numeric, read_references
+from proxy.regression.references import SIZE, listed, numeric, of_accuracies, read_references
 from proxy.regression.regressor import ProxyRegressor
 from proxy.regression.save import save_proxy
 from proxy.regression.validation import coverage_by_level, score_candidates, validate
@@ -212,14 +212,17 @@ def fit_proxy(
 
     Args:
         references: one row per reference model: `model`, `groups`, features (``small.*``, ``behaviour.*``,
-            ``meta.*``), `target`, and optionally ``<target>_std_error`` in the same unit, which weighs the rows.
+            ``words.*``, ``accuracy.*``, ``meta.*``), `target`, and optionally ``<target>_std_error`` in the same unit,
+            which weighs the rows.
         target: column to estimate.
         groups: column of families; None (or a column that is absent) makes each model its own family.
-        mode: ``outputs`` learns from ``small.*`` and ``behaviour.*`` (all that is known of a closed model), ``scale``
-            from ``small.*`` and ``meta.*``.
+        mode: ``outputs`` learns from ``small.*``, ``behaviour.*``, ``words.*`` and ``accuracy.*`` (all that is known of
+            a closed model), ``scale`` from ``small.*`` and ``meta.*``.
         level: confidence of the intervals, between 0 and 1.
         bounds: (lower, upper) of the target, each may be None; they choose the link (identity, log or logit).
-        candidate: "auto", or the name of one of `proxy.regression.candidates.CANDIDATES` to use it unconditionally.
+        candidate: "auto" chooses by left-out groups, except where all features are accuracies (``accuracy.*``) and the
+            target has two bounds: then it is ``scaling_law``, the form known to fit. Or the name of one of
+            `proxy.regression.candidates.CANDIDATES` to use it unconditionally.
         progress: called after each left-out fit.
 
     Raises:
@@ -251,7 +254,16 @@ def fit_proxy(
     left_out = table.families if unit == "family" else table.models
     X = table.X.assign(family=table.families, model=left_out)
     size = SIZE if SIZE in table.X.columns else None
-    regressor = ProxyRegressor(candidate, bounds, group_column="model", family_column="family", size_column=size)
+    regressor = ProxyRegressor(
+        candidate, bounds, "model", "family", size_column=size, one_unit=of_accuracies([*table.X.columns])
+    )
+    if regressor.one_unit and candidate == "auto":
+        remarks.append(
+            "features are accuracies alone: the published form of Observational Scaling Laws is taken, not chosen"
+            if link.name == "logit"
+            else "features are accuracies alone: with two bounds of the target, such as 0,1, the form of Observational "
+            "Scaling Laws would be taken"
+        )
     levels = sorted({*LEVELS, level})
     validation = validate(regressor, X, table, left_out, levels, progress)
     intervals = Intervals.fit(regressor, X, table.y, table.weights, left_out)

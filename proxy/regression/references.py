@@ -16,10 +16,11 @@ from proxy.schemas import REFERENCES
 Array = NDArray[np.float64]
 
 # What is known of the models to be estimated decides what may be learned from.
-PREFIXES = {"outputs": ("small.", "behaviour.", "words."), "scale": ("small.", "meta.")}
+PREFIXES = {"outputs": ("small.", "behaviour.", "words.", "accuracy."), "scale": ("small.", "meta.")}
 SIZE = "meta.log_parameters"
 LARGEST = 1e100  # of a feature or target: sums of squares stay finite
 WORDS = "words."
+ACCURACY = "accuracy."  # on a benchmark: all of them shares, or all of them percentages
 MODELS_FOR_WORDS = 20  # of 2,400 words fewer models only learn noise
 MOST_FEATURES = 5000  # twice the words of `proxy.features.words`; a fit ends in minutes
 
@@ -90,6 +91,7 @@ def read_references(references: pd.DataFrame, *, target: str, groups: str | None
             names = kept
             remarks.append(f"words left out: they need at least {MODELS_FOR_WORDS} models; there are {models}")
     X = numeric(frame, names)
+    _check_accuracies(X)
     y = numeric(frame, [target])[target].to_numpy()
     _check_target(frame, target, y)
     dropped = [name for name in names if X[name].nunique() < 2 and not (X[name].notna().any() and X[name].isna().any())]
@@ -156,6 +158,28 @@ def listed(names: Sequence[object], most: int = 6) -> str:
     'a, b, ...'
     """
     return ", ".join([*map(str, names[:most]), *(["..."] if len(names) > most else [])])
+
+
+def of_accuracies(names: Sequence[str]) -> bool:
+    """Return whether features are accuracies alone, which are measured in one unit."""
+    return all(name.startswith(ACCURACY) for name in names)
+
+
+def _check_accuracies(X: pd.DataFrame) -> None:
+    own = X[[name for name in X.columns if name.startswith(ACCURACY)]]
+    for name in own.columns:
+        if own[name].min() < 0 or own[name].max() > 100:
+            raise InputError(
+                f"An accuracy lies between 0 and 1, or 0 and 100; {name} goes from {own[name].min():.4g} to "
+                f"{own[name].max():.4g}."
+            )
+    largest = own.max()
+    shares, percent = largest.index[largest <= 1], largest.index[largest > 1]
+    if len(shares) and len(percent):
+        raise InputError(
+            f"Accuracies are shares up to 1 or percentages up to 100, all of them the same; {shares[0]} reaches "
+            f"{largest[shares[0]]:.3g} and {percent[0]} {largest[percent[0]]:.3g}: bring them to one unit."
+        )
 
 
 def _check_target(frame: pd.DataFrame, target: str, y: Array) -> None:

@@ -15,7 +15,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from proxy.regression.candidates import AVERAGED, BY_COLUMN, CANDIDATES, Rows, rotated
+from proxy.regression.candidates import AVERAGED, BY_COLUMN, CANDIDATES, LAW, LAW_COMPONENTS, Rows, rotated
+from proxy.regression.closed_forms import thin_svd
 from proxy.regression.folds import fold_of
 from proxy.regression.links import Bounds, Link
 
@@ -27,11 +28,12 @@ ROWS_TO_CHOOSE = 15  # fewer rows than that tell kinds of features apart by chan
 NOISE = {"words": 0.25}
 
 Array = NDArray[np.float64]
+SWEEPS = 1000  # at most, of filling gaps
 TIE = 1.02  # times the least left-out loss, up to which a candidate counts as tied with the best
 
 
 class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """Median imputation with missing indicators, scaling, one candidate, link.
+    """Fill gaps, by the median with missing indicators, and scale; then one candidate and the link.
 
     With ``candidate="auto"`` two choices are made inside the rows given to `fit`, by leaving their groups out; the
     simplest wins among those within 2 % of the least loss. First which kinds of features are used: each kind alone,
@@ -47,8 +49,9 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         size_column: column of `X` for ``log_parameters``; without one that candidate is not offered.
         one_unit: whether all features are measured in one unit, such as accuracies on several benchmarks. Then they
             are divided by one number instead of each by its own spread, so that those that vary more count for more,
-            as in Observational Scaling Laws (Ruan et al. 2024); and gaps are filled without indicators, which have
-            another unit.
+            and gaps are filled from the other features, without indicators, both as in Observational Scaling Laws
+            (Ruan et al. 2024). Where the target has two bounds, too, and there are at least seven groups, ``"auto"``
+            takes the form of that law, ``scaling_law``: a known form beats choosing by so few left-out groups.
 
     Attributes:
         chosen_: name of the candidate in use.
@@ -180,7 +183,8 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def candidates(self) -> list[str]:
         """Return the names among which "auto" chooses."""
         without_size = self.size_column is None
-        return [name for name in CANDIDATES if not (name == "log_parameters" and without_size)]
+        offered = {"log_parameters": not without_size, LAW: self.one_unit}
+        return [name for name in CANDIDATES if offered.get(name, True)]
 
     def _choose_kinds(self, rows: Rows) -> tuple[tuple[str, ...], Array | None]:
         """Return the kinds to use and, where there was a choice, what ridge predicts by them of rows left out."""
@@ -209,6 +213,8 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.scores_: dict[str, float] = {}
         if _nothing_to_choose_by(rows):
             return "mean"
+        if self.one_unit and rows.link.name == "logit" and len(np.unique(rows.groups)) > 2 * LAW_COMPONENTS:
+            return LAW
         folds = fold_of(rows.groups)
         names = self.candidates()
         etas = {name: np.empty(len(rows.y)) for name in names}
@@ -283,6 +289,48 @@ def _nothing_to_choose_by(rows: Rows) -> bool:
     return len(np.unique(rows.groups)) < 3 or bool(np.ptp(rows.y) <= 1e-12 * np.abs(rows.y).max())
 
 
+class GapFiller(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Fills gaps by one principal component of the standardised features, again and again until it settles.
+
+    As Ruan et al. 2024 do for accuracies: one ability explains most of them, so the known ones tell of the missing.
+    """
+
+    indicator_ = None  # of what was missing: as `SimpleImputer` without indicators
+
+    def fit(self, X: Array, y: object = None) -> GapFiller:
+        """Learn means, spreads and the component from features (n, p); a feature without any value counts as 0."""
+        known = ~np.isnan(X)
+        counts = np.maximum(known.sum(axis=0), 1)
+        self.mean_ = np.where(known, X, 0.0).sum(axis=0) / counts
+        spread = np.sqrt((np.where(known, X - self.mean_, 0.0) ** 2).sum(axis=0) / counts)
+        self.spread_ = np.where(spread > 1e-12 * np.maximum(np.abs(self.mean_), 1e-12), spread, 1.0)
+        Z = np.where(known, (X - self.mean_) / self.spread_, 0.0)
+        for _ in range(SWEEPS):
+            self.centre_ = Z.mean(axis=0)
+            self.axis_ = thin_svd(Z - self.centre_)[2][0]
+            filled = np.where(known, Z, self._along_axis(Z))
+            settled = np.abs(filled - Z).max() < 1e-7
+            Z = filled
+            if settled:
+                break
+        return self
+
+    def transform(self, X: Array) -> Array:
+        """Return the features (n, p) without gaps."""
+        known = ~np.isnan(X)
+        Z = np.where(known, (X - self.mean_) / self.spread_, 0.0)
+        for _ in range(SWEEPS):
+            filled = np.where(known, Z, self._along_axis(Z))
+            settled = np.abs(filled - Z).max() < 1e-7
+            Z = filled
+            if settled:
+                break
+        return np.asarray(np.where(known, X, Z * self.spread_ + self.mean_))
+
+    def _along_axis(self, Z: Array) -> Array:
+        return np.asarray(np.outer((Z - self.centre_) @ self.axis_, self.axis_) + self.centre_)
+
+
 class NoisyScaler(StandardScaler):  # type: ignore[misc]
     """Centres each feature and divides it by its spread and the noise known of it, the root of their squares' sum.
 
@@ -306,8 +354,11 @@ def _kind(name: str) -> str:
 
 
 def _preparation(one_unit: bool, noise: Array) -> Pipeline:
-    imputer = SimpleImputer(strategy="median", add_indicator=not one_unit, keep_empty_features=True)
-    return make_pipeline(imputer, CommonScaler() if one_unit else NoisyScaler(noise))
+    if one_unit:
+        return make_pipeline(GapFiller(), CommonScaler())
+    return make_pipeline(
+        SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True), NoisyScaler(noise)
+    )
 
 
 def _labels(values: pd.Series | None, rows: int) -> NDArray[np.str_]:

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from estimators.base import Progress
-from proxy.regression.candidates import CANDIDATES
+from proxy.regression.candidates import CANDIDATES, LAW
 from proxy.regression.domain import Domain, estimate_models
 from proxy.regression.folds import fold_of
 from proxy.regression.intervals import Intervals
@@ -30,7 +30,8 @@ def validate(
 
     Intervals are those the product gives: widened outside the domain of the references that were kept, or withheld.
     """
-    names = [name for name in CANDIDATES if name != "log_parameters" or table.log_parameters is not None]
+    offered = {"log_parameters": table.log_parameters is not None, LAW: regressor.one_unit}
+    names = [name for name in CANDIDATES if offered.get(name, True)]
     columns = {name: np.full(len(X), np.nan) for name in ["estimate", *names]}
     for level in levels:
         columns[f"lower_{level * 100:g}"] = np.full(len(X), np.nan)
@@ -52,8 +53,9 @@ def validate(
             columns[f"upper_{level * 100:g}"][left] = found.upper[:, at]
         for name in names:
             inputs = X if name != "log_parameters" else table.log_parameters
+            size = name == "log_parameters"
             alone = ProxyRegressor(
-                name, regressor.bounds, "model", "family", SIZE if name == "log_parameters" else None
+                name, regressor.bounds, "model", "family", SIZE if size else None, regressor.one_unit and not size
             )
             assert inputs is not None  # noqa: S101  # by the choice of names
             alone.fit(inputs[kept], table.y[kept], table.weights[kept])
