@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from extraction.answers.collecting.budget import Budget
-    from extraction.answers.collecting.endpoints import Sampling
     from extraction.answers.collecting.options import Limits, Server
     from extraction.answers.collecting.run import collect
     from extraction.answers.generation import generate_answers
     from extraction.answers.prompt_sets import prompts
+    from extraction.answers.sampling import Sampling
     from extraction.corpora.categories import CATEGORIES
     from extraction.corpora.lists import list_windows
     from extraction.corpora.loading import text_windows, windows
@@ -34,7 +34,7 @@ _HOMES = {
     "CorpusOptions": "corpora.spec",
     "LanguageModel": "models.load",
     "Limits": "answers.collecting.options",
-    "Sampling": "answers.collecting.endpoints",
+    "Sampling": "answers.sampling",
     "Server": "answers.collecting.options",
     "StateBudget": "states.budget",
     "States": "states.extracting",

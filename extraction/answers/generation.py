@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from estimators.base import InputError, Progress
-from extraction.answers.collecting.endpoints import Sampling
 from extraction.answers.conversations import messages_of, prompt_text
 from extraction.answers.prompt_sets import check_prompts
+from extraction.answers.sampling import Sampling
 from extraction.models.load import LanguageModel
 from extraction.tables import RESPONSES
 

@@ -101,11 +101,11 @@ def collect(
     from estimators.base import InputError
     from extraction.answers.collecting.batch import NotReadyError
     from extraction.answers.collecting.budget import Budget, read_prices
-    from extraction.answers.collecting.endpoints import Sampling
     from extraction.answers.collecting.options import Limits, Server
     from extraction.answers.collecting.run import collect as collect_answers
     from extraction.answers.collecting.run import estimate_bill, log_path
     from extraction.answers.prompt_sets import prompts as read_prompts
+    from extraction.answers.sampling import Sampling
 
     server = Server(base_url, key_env, endpoint)  # type: ignore[arg-type]  # checked there
     sampling = Sampling(max_tokens, temperature, seed, system, tuple(stop or ()))

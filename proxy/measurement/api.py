@@ -15,7 +15,15 @@ import pandas as pd
 from estimators.base import InputError, Progress
 from estimators.shown import ABSENT, Shown, mass_flags, shown_probabilities, shown_samples
 from extraction import Budget, Limits, Server
-from extraction.answers.next_tokens import SAMPLES, Asking, Replies, Said, find_asking, next_token_bill, next_tokens
+from extraction.answers.collecting.next_tokens import (
+    SAMPLES,
+    Asking,
+    Replies,
+    Said,
+    find_asking,
+    next_token_bill,
+    next_tokens,
+)
 from proxy.measurement.api_prefix import CANDIDATES, LONE, SENTENCE, first_tokens, lone_pairs, told_bits
 from proxy.measurement.output import Contexts, NextTokenData, Symbols, output_rows
 from proxy.measurement.prefix import AUTO, NONE
@@ -91,7 +99,7 @@ def open_api(
         tokenizer: its own, or a reference.
         log: the durable log of all replies of this model.
         own_tokenizer: whether `tokenizer` is the model's own.
-        way: see `extraction.answers.next_tokens.WAYS`.
+        way: see `extraction.answers.collecting.next_tokens.WAYS`.
         samples: per text, where there are no logprobs.
         prefix: text of the first token sent before every completion; ``auto``: none if the server adds one itself,
             else what `find_first` finds; ``none``.

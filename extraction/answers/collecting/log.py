@@ -15,8 +15,9 @@ from typing import Any
 
 from estimators.base import EmergenceError, InputError
 from estimators.contracts.seals import is_whole, sealed
-from extraction.answers.collecting.endpoints import Endpoint, Sampling
+from extraction.answers.collecting.endpoints import Endpoint
 from extraction.answers.collecting.redaction import without_secret
+from extraction.answers.sampling import Sampling
 
 VERSION = 1  # of what names an answer
 SEALED = 2  # of a record with a hash of itself; earlier ones have none

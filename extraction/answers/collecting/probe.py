@@ -13,10 +13,11 @@ from typing import Any
 from estimators.base import EmergenceError, InputError
 from extraction.answers.collecting.api import Api
 from extraction.answers.collecting.budget import Budget, prompt_tokens_upper
-from extraction.answers.collecting.endpoints import WHOLE, Capabilities, Endpoint, Sampling, request
+from extraction.answers.collecting.endpoints import WHOLE, Capabilities, Endpoint, request
 from extraction.answers.collecting.faults import BrokenError, BusyError, MalformedAnswerError, RefusedError
 from extraction.answers.collecting.pace import delay
 from extraction.answers.collecting.replies import Answer, billed_tokens
+from extraction.answers.sampling import Sampling
 
 PROBE = "It was a dark and stormy night, and"
 FRIENDLY = "Answer in a friendly manner."

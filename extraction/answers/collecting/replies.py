@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, TypeGuard
 
-from extraction.answers.collecting.endpoints import MOST_TOKENS, Endpoint
+from extraction.answers.collecting.endpoints import Endpoint
 from extraction.answers.collecting.faults import MalformedAnswerError, is_failure, reason_of
+from extraction.answers.reasoning import without_tags
+from extraction.answers.sampling import MOST_TOKENS
 
 ABSENT_LOGPROB = -9999.0  # what the API writes for a token outside its top list
 # Ends that no answer has: the server, its provider or its scheduler gave up half way.
@@ -17,7 +18,6 @@ FAILED = ("error", "abort", "aborted", "cancelled", "canceled", "failed", "failu
 REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
 REASONING_PARTS = ("thinking", "reasoning", "reasoning_content", "summary")  # of content sent in parts
 TEXT_PARTS = ("text", "output_text", None)
-TAGS = "think|thinking|thought|reasoning"
 ALL_REASONING = (
     "the reply is reasoning alone, with no answer behind it; raise --max-tokens so that an answer fits, or turn "
     "reasoning off at the server (or its reasoning parser, if that takes answers for reasoning)"
@@ -123,35 +123,6 @@ def billed_tokens(endpoint: Endpoint, reply: object) -> tuple[int | None, int | 
     """
     names = ("input_tokens", "output_tokens") if endpoint == "responses" else ("prompt_tokens", "completion_tokens")
     return _usage(reply, *names) if isinstance(reply, dict) else (None, None)
-
-
-def without_tags(text: str) -> tuple[str, str | None]:
-    """Answer and reasoning of a text in which the reasoning stands in ``<think>`` tags.
-
-    A tag that is not closed was cut off at the length limit: all behind it is reasoning. An end without a beginning
-    comes from chat templates that write the beginning into the prompt: all before it is reasoning.
-
-    Returns:
-        The answer, and the reasoning or None if there are no tags.
-
-    Example:
-        >>> without_tags("<think>The Elbe is one.</think> The Elbe.")
-        ('The Elbe.', 'The Elbe is one.')
-        >>> without_tags("<think>They ask for"), without_tags("Two < three.")
-        (('', 'They ask for'), ('Two < three.', None))
-    """
-    parts: list[str] = []
-
-    def keep(found: re.Match[str]) -> str:
-        parts.append(found["inside"])
-        return ""
-
-    rest = re.sub(rf"<(?P<tag>{TAGS})>(?P<inside>.*?)</(?P=tag)>", keep, text, flags=re.DOTALL | re.IGNORECASE)
-    rest = re.sub(rf"\A(?P<inside>.*)</({TAGS})>", keep, rest, flags=re.DOTALL | re.IGNORECASE)
-    rest = re.sub(rf"<({TAGS})>(?P<inside>.*)\Z", keep, rest, flags=re.DOTALL | re.IGNORECASE)
-    if not parts:
-        return text, None
-    return rest.strip(), "\n".join(part.strip() for part in parts).strip()
 
 
 def _choice(endpoint: Endpoint, choice: object) -> tuple[str, str | None, str | None]:

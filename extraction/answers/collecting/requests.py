@@ -15,13 +15,14 @@ from typing import Any
 from estimators.base import EmergenceError, InputError, Progress
 from extraction.answers.collecting.api import Api
 from extraction.answers.collecting.budget import Budget, BudgetSpentError, prompt_tokens_upper
-from extraction.answers.collecting.endpoints import Capabilities, Endpoint, Sampling, request
+from extraction.answers.collecting.endpoints import Capabilities, Endpoint, request
 from extraction.answers.collecting.faults import BrokenError, BusyError, MalformedAnswerError, RefusedError
 from extraction.answers.collecting.log import SYNC_EVERY_S, AnswerLog, answer_key
 from extraction.answers.collecting.options import Limits
 from extraction.answers.collecting.pace import Pace, delay
 from extraction.answers.collecting.probe import most_tokens, probe
 from extraction.answers.collecting.replies import ALL_REASONING, Answer, billed_tokens
+from extraction.answers.sampling import Sampling
 
 GIVE_UP_AFTER = 20  # calls in a row, beyond those in flight, without any reply
 

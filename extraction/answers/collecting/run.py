@@ -16,14 +16,15 @@ from estimators.contracts.numbers import number
 from extraction.answers.collecting.api import Api, api_key, check_base_url, secrets_of
 from extraction.answers.collecting.batch import NotReadyError, ask_in_batches
 from extraction.answers.collecting.budget import Budget
-from extraction.answers.collecting.endpoints import ENDPOINTS, Capabilities, Endpoint, Sampling
+from extraction.answers.collecting.collected import Collected, response_chunks, write_chunks
+from extraction.answers.collecting.endpoints import ENDPOINTS, Capabilities, Endpoint
 from extraction.answers.collecting.log import AnswerLog, answer_key
 from extraction.answers.collecting.options import Limits, Server
 from extraction.answers.collecting.pace import Pace
 from extraction.answers.collecting.probe import most_tokens
 from extraction.answers.collecting.requests import Collector
 from extraction.answers.prompt_sets import all_distinct, check_prompts, listed_entities
-from extraction.answers.responses import Collected, response_chunks, write_chunks
+from extraction.answers.sampling import Sampling
 from extraction.tables import check_table_path
 
 MOST_SAMPLES = 100_000  # of one prompt

@@ -9,10 +9,11 @@ import pytest
 
 from estimators.base import InputError
 from extraction import prompts
-from extraction.answers.collecting.endpoints import Capabilities, Sampling, request
+from extraction.answers.collecting.endpoints import Capabilities, request
 from extraction.answers.conversations import as_prompt
 from extraction.answers.prompt_sets import check_prompts
 from extraction.answers.responses import read_responses
+from extraction.answers.sampling import Sampling
 from extraction.corpora.text import documents
 from tests.extraction.answers.collecting.played import grouped, reply
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from estimators.base import InputError
-from extraction.answers.collecting.endpoints import Sampling
 from extraction.answers.generation import generate_answers
 from extraction.answers.prompt_sets import prompts
+from extraction.answers.sampling import Sampling
 from extraction.models.load import LanguageModel
 from extraction.tables import RESPONSES
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from extraction import LanguageModel, Limits, Server, load_model
-from extraction.answers.next_tokens import INSTRUCTION
+from extraction.answers.collecting.next_tokens import INSTRUCTION
 from proxy.measurement.api import Closed, find_first, gathered, measure_closed, open_api
 from proxy.measurement.output import Contexts, corpus_contexts, open_output, output_rows
 from proxy.measurement.prefix import neutral_prefix

@@ -12,7 +12,7 @@ import torch
 from estimators.base import InputError
 from extraction import Limits, Server, load_model, random_twin
 from extraction.answers.collecting.endpoints import Capabilities
-from extraction.answers.next_tokens import Asking
+from extraction.answers.collecting.next_tokens import Asking
 from proxy.measurement.api import affordable, bill, measure_closed, open_api
 from proxy.measurement.output import check_names, corpus_contexts, measure_output, open_output, output_rows
 

@@ -15,10 +15,10 @@ from extraction.answers.collecting.budget import Budget, BudgetSpentError
 from extraction.answers.collecting.endpoints import (
     ENDPOINTS,
     Capabilities,
-    Sampling,
     request,
 )
 from extraction.answers.collecting.probe import most_tokens, probe
+from extraction.answers.sampling import Sampling
 from tests.extraction.answers.collecting.played import grouped
 
 WORDS = (

@@ -8,8 +8,9 @@ import pytest
 
 from extraction.answers.collecting.endpoints import Capabilities
 from extraction.answers.collecting.faults import MalformedAnswerError, reason_of
-from extraction.answers.collecting.replies import read, without_tags
+from extraction.answers.collecting.replies import read
 from extraction.answers.collecting.run import log_path
+from extraction.answers.reasoning import without_tags
 from extraction.answers.responses import read_responses
 from tests.extraction.answers.collecting.played import URL, ask, good, prompt_of
 

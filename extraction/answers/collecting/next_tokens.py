@@ -14,12 +14,13 @@ from pathlib import Path
 from estimators.base import EmergenceError, InputError, Progress
 from extraction.answers.collecting.api import Api, api_key, check_base_url, secrets_of
 from extraction.answers.collecting.budget import Budget
-from extraction.answers.collecting.endpoints import Capabilities, Endpoint, Sampling
+from extraction.answers.collecting.endpoints import Capabilities, Endpoint
 from extraction.answers.collecting.log import AnswerLog, answer_key
 from extraction.answers.collecting.options import Limits, Server
 from extraction.answers.collecting.pace import Pace
 from extraction.answers.collecting.requests import Collector
 from extraction.answers.collecting.run import run_async
+from extraction.answers.sampling import Sampling
 
 # Version 1 of the instruction. It is part of every chat prompt and so of every key; another wording is another way of
 # asking, whose name must say so.

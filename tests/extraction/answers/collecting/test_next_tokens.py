@@ -9,7 +9,7 @@ import pytest
 from estimators.base import InputError
 from extraction import Limits, Server
 from extraction.answers.collecting.budget import Budget
-from extraction.answers.next_tokens import INSTRUCTION, find_asking, next_token_bill, next_tokens
+from extraction.answers.collecting.next_tokens import INSTRUCTION, find_asking, next_token_bill, next_tokens
 
 URL = "http://127.0.0.1:9/v1"
 
