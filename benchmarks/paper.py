@@ -28,9 +28,9 @@ from paper_text import write_study
 
 from estimators import estimate, estimate_many, shuffled_pairs
 from estimators.contracts.conventions import SHUFFLED, TWIN
-from extraction import LanguageModel, Windows, extract, load_model, random_twin, reference_models, windows
+from extraction import LanguageModel, Projection, Windows, extract, load_model, random_twin, reference_models, windows
 from extraction.tables import read_table, write_table
-from proxy.measurement.table import measure
+from proxy.measurement.table import Propagation, measure
 from proxy.schemas import EMERGENCE
 
 TEXT = "python-docs"
@@ -123,7 +123,13 @@ def emergence(
         chosen = chosen.shuffled(arguments.seed)
     return kept(
         f"{chosen.corpus}-{count}" + ("-random" if model.name.endswith(TWIN) else ""),
-        lambda: measure(model, chosen, queries=arguments.queries, seed=arguments.seed),
+        lambda: measure(
+            model,
+            chosen,
+            estimator="sample-propagation",
+            propagation=Propagation(queries=arguments.queries),
+            seed=arguments.seed,
+        ),
         chosen.hash,
         arguments.queries,
         arguments.seed,
@@ -140,7 +146,7 @@ def pairs(model: LanguageModel, count: int, seed: int) -> tuple[list[tuple[torch
     text = windows(TEXT, model.tokenizer, count=count, seed=seed)
     repeated = torch.from_numpy(np.repeat(np.arange(len(text)), text.weights.astype(np.int64)))
     tokens = torch.from_numpy(text.distinct_tokens()[1])[repeated]
-    with extract(model, text, entering=True, behaviour=False, seed=seed) as states:
+    with extract(model, text, projection=Projection(seed=seed), entering=True, behaviour=False) as states:
         block, last = states.blocks - 1, states.positions
         macro = (states.entering(block, last)[repeated], states.leaving(block, last)[repeated])
         entering, leaving = states.micro_entering(block), states.micro_leaving(block)

@@ -23,7 +23,7 @@ from public_cache import table_path
 from estimators.base import InputError
 from extraction import Sampling, generate_answers, load_model, prompts, reference_models, windows
 from proxy.features.table import compute_features
-from proxy.measurement.table import DEFAULT_RESOLUTION, measure, peak_emergence
+from proxy.measurement.table import DEFAULT_RESOLUTION, Propagation, measure, peak_emergence
 from proxy.regression.folds import rows_needed
 from proxy.regression.intervals import LEVELS, Intervals
 from proxy.regression.references import SIZE
@@ -77,7 +77,8 @@ def _measured(name: str, folder: str, corpora: list[str], cache: Path) -> pd.Dat
             measure(
                 model,
                 windows(corpus, model.tokenizer, count=WINDOWS, prefix=model.prefix),
-                resolutions=(DEFAULT_RESOLUTION,),
+                estimator="sample-propagation",
+                propagation=Propagation(resolutions=(DEFAULT_RESOLUTION,)),
             )
             for corpus in corpora
         ]

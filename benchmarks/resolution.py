@@ -23,7 +23,7 @@ import pandas as pd
 
 from estimators import DEFAULT_RESOLUTION
 from extraction import load_model, random_twin, reference_models, windows
-from proxy.measurement.table import measure, peak_emergence
+from proxy.measurement.table import Propagation, measure, peak_emergence
 
 CORPORA = ("python-docs", "animal", "country")
 RESOLUTIONS = (0.06, 0.09, 0.12, 0.15, 0.18, 0.21, 0.25, 0.3, 0.35, 0.5)
@@ -38,7 +38,13 @@ def run(corpora: list[str], count: int, twins: int, seed: int) -> pd.DataFrame:
         for corpus in corpora:
             chosen = windows(corpus, trained.tokenizer, count=count, seed=seed, prefix=trained.prefix)
             for twin, model in candidates:
-                table = measure(model, chosen, resolutions=RESOLUTIONS, seed=seed)
+                table = measure(
+                    model,
+                    chosen,
+                    estimator="sample-propagation",
+                    propagation=Propagation(resolutions=RESOLUTIONS),
+                    seed=seed,
+                )
                 for rho in RESOLUTIONS:
                     peak = peak_emergence(table, resolution=rho).iloc[0]
                     rows.append(

@@ -40,7 +40,7 @@ def main() -> None:
         parts = []
         for name in reference_models.names():
             model = load_model(name)
-            text = windows(given.corpus, model.tokenizer, count=given.windows, seed=given.seed)
+            text = windows(given.corpus, model.tokenizer, count=given.windows, seed=given.seed, prefix=model.prefix)
             parts.append(measure(model, text, seed=given.seed))
             print(f"{name} is measured")
         table = pd.concat(parts)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from extraction.models.twin import random_twin
     from extraction.states.behaviour import Behaviour, accuracy_by_shots, behaviour_table
     from extraction.states.budget import StateBudget
-    from extraction.states.extracting import States, extract, spill_notice, spilled_bytes
+    from extraction.states.extracting import Projection, States, extract, spill_notice, spilled_bytes
     from extraction.states.statistics import Statistics
 
 _HOMES = {
@@ -37,6 +37,7 @@ _HOMES = {
     "Sampling": "answers.sampling",
     "Server": "answers.collecting.options",
     "StateBudget": "states.budget",
+    "Projection": "states.extracting",
     "States": "states.extracting",
     "Statistics": "states.statistics",
     "Windows": "corpora.token_windows",
@@ -62,6 +63,7 @@ __all__ = [
     "CorpusOptions",
     "LanguageModel",
     "Limits",
+    "Projection",
     "Sampling",
     "Server",
     "StateBudget",

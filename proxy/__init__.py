@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from proxy.features.table import compute_features
-    from proxy.measurement.table import measure, peak_emergence
+    from proxy.measurement.table import Listeners, Propagation, measure, peak_emergence
     from proxy.regression.load import load_proxy
     from proxy.regression.proxy import Proxy, fit_proxy
     from proxy.regression.regressor import ProxyRegressor
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _HOME = {
     "EMERGENCE": "proxy.schemas",
     "REFERENCES": "proxy.schemas",
+    "Listeners": "proxy.measurement.table",
+    "Propagation": "proxy.measurement.table",
     "Proxy": "proxy.regression.proxy",
     "ProxyRegressor": "proxy.regression.regressor",
     "compute_features": "proxy.features.table",
@@ -31,6 +33,8 @@ _HOME = {
 __all__ = [
     "EMERGENCE",
     "REFERENCES",
+    "Listeners",
+    "Propagation",
     "Proxy",
     "ProxyRegressor",
     "compute_features",

@@ -50,6 +50,7 @@ WINDOWS = Schema(
     name="windows",
     version=1,
     columns={
+        "estimator": "string",  # null in tables written before several could be measured together
         "layer": "Int64",
         "resolution": "Float64",
         "window": "Int64",  # row in the corpus; sampled by weight, so it may occur more than once

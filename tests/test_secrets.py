@@ -35,7 +35,7 @@ name: secrets
 description: see http://wiki/page?key={IN_CONFIG["description"]}
 models: [gpt2-30k]
 corpora: [{{source: color, windows: 50}}]
-measurement: {{queries: 40, resolutions: [0.18]}}
+measurement: {{estimator: sample-propagation, queries: 40, resolutions: [0.18]}}
 tracking: {{uri: "http://me:{IN_CONFIG["uri"]}@127.0.0.1:9/?token={IN_CONFIG["token"]}"}}
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -106,15 +107,30 @@ class States:
         return t - 1
 
 
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """How wide states are made narrower: a uniformly random orthogonal projection.
+
+    Attributes:
+        features: to keep where the model is wider; None keeps the model's own.
+        seed: of the projection; states of different models are projected apart.
+
+    >>> Projection(64)
+    Projection(features=64, seed=0)
+    """
+
+    features: int | None = 256
+    seed: int = 0
+
+
 def extract(
     model: LanguageModel,
     windows: Windows,
     *,
-    project: int | None = 256,
+    projection: Projection = Projection(),
     entering: bool = False,
     behaviour: bool = True,
     statistics: Statistics | None = None,
-    seed: int = 0,
     budget: StateBudget = DEFAULT_BUDGET,
     progress: Progress | None = None,
 ) -> States:
@@ -122,18 +138,18 @@ def extract(
 
     A state is z-scored per feature, by mean and standard deviation pooled over the layer: all positions of the
     windows (by their weights) and the tokens run alone (by how often they occur) have half the weight each, so that
-    macro and micro share one scale. If the model is wider than `project`, a seeded orthogonal projection follows, the
+    macro and micro share one scale. If the model is wider than
+    `projection.features`, a seeded orthogonal projection follows, the
     same for all blocks. With at most 1,024 windows the statistics come from all of them, with more from the first
     1,024 (windows are in random order); of the tokens always from all. `Statistics.windows` records it.
 
     Args:
         model: from `load_model`.
         windows: from `extraction.windows` with the model's tokenizer.
-        project: features to keep; None keeps the model's own.
+        projection: features to keep and the seed of the projection, unless `statistics` bring theirs.
         entering: also keep what enters block 0 (what enters a later block is what leaves the one before).
         behaviour: also run the head: likelihoods, entropies and predictions along the windows.
         statistics: of another run of this model, to normalise by instead of those of these windows.
-        seed: of the projection, unless `statistics` bring theirs.
         budget: how much is held in memory, and where more is spilled; `spilled_bytes` says beforehand how much.
         progress: called with the number of sequences that have run.
 
@@ -148,6 +164,7 @@ def extract(
     ...     states.leaving(block=3, t=10).shape, states.nll_bits.shape
     (torch.Size([50, 16]), torch.Size([50, 10]))
     """
+    project, seed = projection.features, projection.seed
     _check(model, windows, project)
     features = model.width if project is None else min(project, model.width)
     points = len(model.blocks) + entering

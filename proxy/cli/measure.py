@@ -202,8 +202,10 @@ def measure(
     from extraction.corpora.token_windows import fewer_windows
     from extraction.models.names import distinct_models
     from extraction.tables import check_table_path, write_table
+    from proxy.measurement.names import check_options, estimator_names
     from proxy.measurement.output import is_output
     from proxy.measurement.prefix import chosen_prefix
+    from proxy.measurement.table import Listeners
     from proxy.measurement.table import measure as measure_model
     from proxy.schemas import EMERGENCE
 
@@ -231,8 +233,8 @@ def measure(
         return
     output = bool(readings) and all(map(is_output, readings))
     options = parse_options(option or [])
-    if options and estimator in ("predictive", "sample-propagation"):
-        raise InputError("--option is for trained estimators; name one by --estimator, such as mine.")
+    if not output:
+        check_options(estimator_names(estimator), options)
     if not states_gb > 0:
         raise InputError(f"--states-gb is a size in GB above 0; got {states_gb:g}.")
     budget = StateBudget(states_gb=states_gb, spill_dir=spill_dir, spill_gb=spill_gb)
@@ -278,9 +280,11 @@ def measure(
                         options=options,
                         seed=seed,
                         budget=budget,
-                        on_notice=_remark,
-                        on_behaviour=None if behaviour is None else partial(_keep, said, read, one.name),
-                        progress=report,
+                        listeners=Listeners(
+                            notice=_remark,
+                            behaviour=None if behaviour is None else partial(_keep, said, read, one.name),
+                            progress=report,
+                        ),
                     )
             if controls:
                 found[""] = with_controls(found[""], twin=found["twin"], shuffled=found["shuffled"])

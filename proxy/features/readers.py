@@ -11,7 +11,7 @@ import torch
 
 from estimators.base import InputError
 from estimators.positions import WindowEmergence, choose_queries
-from extraction import LanguageModel, Statistics, Windows, extract
+from extraction import LanguageModel, Projection, Statistics, Windows, extract
 from extraction.answers.prompt_texts import OPENINGS, QUESTIONS
 from proxy.measurement.blocks import emergence_of_block
 
@@ -36,7 +36,7 @@ class Reader:
         self.model = model
         self.seed = seed
         reference = answer_windows(model, [[text] for text in (*OPENINGS, *QUESTIONS)], count=WINDOWS, seed=0)
-        with extract(model, reference, behaviour=False, seed=seed) as states:
+        with extract(model, reference, projection=Projection(seed=seed), behaviour=False) as states:
             self.statistics: Statistics = states.statistics
 
     def read(self, texts: Sequence[Sequence[str]], *, resolutions: Sequence[float] = RESOLUTIONS) -> dict[str, float]:
@@ -62,7 +62,7 @@ class Reader:
 
     def emergence(self, windows: Windows, resolutions: Sequence[float]) -> list[WindowEmergence]:
         """Information emergence of windows in the last block at their last position, one value per resolution."""
-        with extract(self.model, windows, statistics=self.statistics, behaviour=False, seed=self.seed) as states:
+        with extract(self.model, windows, statistics=self.statistics, behaviour=False) as states:
             (values,) = emergence_of_block(
                 states,
                 windows,

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from estimators import DEFAULT_RESOLUTION, DEFAULT_RESOLUTIONS
-from estimators import estimator as known_estimator
 from estimators.base import InputError, Progress
 from estimators.contracts.peaks import at_end, complete, peaks
-from extraction import Behaviour, LanguageModel, Windows, extract, spill_notice
+from extraction import Behaviour, LanguageModel, Projection, Windows, extract, spill_notice
 from extraction.states.budget import DEFAULT_BUDGET, StateBudget
 from proxy.measurement.blocks import propagated_block, trained_block
+from proxy.measurement.names import DEFAULT_ESTIMATOR, check_options, estimator_names
 from proxy.measurement.predictive import predictive_rows
 from proxy.schemas import EMERGENCE, WINDOWS
 
@@ -33,21 +34,58 @@ PEAK_COLUMNS = (
 QUERIES = 4000  # windows whose information is read; every window is still a reference
 
 
+@dataclass(frozen=True, kw_only=True)
+class Propagation:
+    """How sample propagation reads states.
+
+    Attributes:
+        resolutions: noise levels relative to the RMS norm of the layer's states; the whole curve is kept.
+        queries: windows sampled (by their weight, seeded) to read the information of; all when there are not more.
+        project: features that wider states are projected to, for trained estimators too; None keeps all.
+
+    >>> Propagation(resolutions=(0.18,)).queries
+    4000
+    """
+
+    resolutions: Sequence[float] = DEFAULT_RESOLUTIONS
+    queries: int = QUERIES
+    project: int | None = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listeners:
+    """What is called while a measurement runs; each may be left out.
+
+    Attributes:
+        notice: called before any work with a sentence on how much will be spilled and where, if anything will.
+        behaviour: called with what the model's head says along the windows, from the same pass; None: the head is not
+            run for it.
+        windows: called at the end with the emergence of each window that was read (`proxy.schemas.WINDOWS`), in the
+            block where each estimator's is highest; pairs with another model's on the same corpus. Not called if there
+            are only trained estimators, which have none.
+        progress: called with the work that is done and all there is.
+
+    >>> kept = []
+    >>> Listeners(notice=kept.append).windows is None
+    True
+    """
+
+    notice: Callable[[str], None] | None = None
+    behaviour: Callable[[Behaviour], None] | None = None
+    windows: Callable[[pd.DataFrame], None] | None = None
+    progress: Progress | None = None
+
+
 def measure(
     model: LanguageModel,
     windows: Windows,
     *,
-    estimator: str = "sample-propagation",
+    estimator: str = DEFAULT_ESTIMATOR,
     options: Mapping[str, Any] | None = None,
-    resolutions: Sequence[float] = DEFAULT_RESOLUTIONS,
-    queries: int = QUERIES,
-    project: int | None = 256,
+    propagation: Propagation = Propagation(),
     seed: int = 0,
     budget: StateBudget = DEFAULT_BUDGET,
-    on_notice: Callable[[str], None] | None = None,
-    on_behaviour: Callable[[Behaviour], None] | None = None,
-    on_windows: Callable[[pd.DataFrame], None] | None = None,
-    progress: Progress | None = None,
+    listeners: Listeners = Listeners(),
 ) -> pd.DataFrame:
     """Measure macro, micro and emergence of every block at every position, in bits.
 
@@ -56,99 +94,123 @@ def measure(
     Args:
         model: the language model.
         windows: N distinct windows of T tokens with their counts.
-        estimator: `sample-propagation`; `predictive`, what the states tell about the next token; or a trained one
-            (`mine`, `infonce`, ...). All but the first have no resolution.
+        estimator: `predictive`, what the states tell about the next token; `sample-propagation`, what they tell about
+            the window itself; a trained one (`mine`, `infonce`, ...); or several, separated by commas.
         options: of a trained estimator, e.g. ``{"preset": "paper", "epochs": 200}``.
-        resolutions: noise levels relative to the RMS norm of the layer's states; the whole curve is kept.
-        queries: windows sampled (by their weight, seeded) to read the information of; all when N is not larger.
-        project: dimensions that states are projected to when the model is wider.
-        seed: governs projection, query sample and noise.
+        propagation: resolutions, queries and projection of sample propagation.
+        seed: governs projection, query sample, noise and how windows are dealt to the parts of the predictive observer.
         budget: how many states are held in memory, and where more are spilled.
-        on_notice: called before any work with a sentence on how much will be spilled and where, if anything will.
-        on_behaviour: called with what the model's head says along the windows, from the same pass; None: the head is
-            not run.
-        on_windows: called at the end with the emergence of each window that was read (`proxy.schemas.WINDOWS`), which
-            pairs with another model's on the same corpus; not called for trained estimators, which have none.
-        progress: called after every block and position.
+        listeners: called while it runs.
 
     Returns:
-        The emergence table (`proxy.schemas.EMERGENCE`), one row per block x position x resolution.
+        The emergence table (`proxy.schemas.EMERGENCE`), one row per estimator x block x position x resolution; only
+        sample propagation has resolutions.
 
     Raises:
         InputError: if an argument or the windows cannot be used.
 
     >>> from extraction import load_model, windows
     >>> model = load_model("gpt2-30k", device="cpu")
-    >>> table = measure(model, windows("animal", model.tokenizer, count=50), resolutions=(0.18,))
-    >>> len(table)  # 4 blocks x 10 positions x 1 resolution
-    40
+    >>> table = measure(model, windows("python-docs", model.tokenizer, count=200, prefix=model.prefix))
+    >>> len(table)  # 4 blocks x 8 positions
+    32
+    >>> animals = windows("animal", model.tokenizer, count=50)
+    >>> curve = Propagation(resolutions=(0.18, 0.5))
+    >>> len(measure(model, animals, estimator="sample-propagation", propagation=curve))  # 4 blocks x 10 positions x 2
+    80
     """
-    if estimator == "predictive":
-        if options:
-            raise InputError("The predictive observer has no options; leave them out.")
-        return _predictive(model, windows, seed, budget, on_behaviour, on_windows, progress)
+    names = estimator_names(estimator)
+    check_options(names, options or {})
+    tables: list[pd.DataFrame] = []
+    values: list[pd.DataFrame] = []
+    for number, name in enumerate(names):
+        highest = _Highest()
+        asked = replace(
+            listeners,
+            windows=None if listeners.windows is None else highest.add,
+            behaviour=None if number else listeners.behaviour,
+            progress=_part_of(listeners.progress, number, len(names)),
+        )
+        if name == "predictive":
+            parts = _predictive(model, windows, seed, budget, asked)
+        else:
+            parts = _by_states(model, windows, name, options or {}, propagation, seed, budget, asked)
+        tables.append(_table(model, windows, name, seed, parts))
+        values += [rows.assign(estimator=name) for rows in highest.found.values()]
+    if listeners.windows is not None and values:
+        listeners.windows(WINDOWS.conform(pd.concat(values, ignore_index=True)))
+    return EMERGENCE.conform(pd.concat(tables, ignore_index=True))
+
+
+def _part_of(progress: Progress | None, number: int, parts: int) -> Progress | None:
+    """Return a listener that takes the work of one of several parts of equal length."""
+    if progress is None or parts == 1:
+        return progress
+    return lambda done, total: progress(number * total + done, parts * total)
+
+
+def _by_states(
+    model: LanguageModel,
+    windows: Windows,
+    estimator: str,
+    options: Mapping[str, Any],
+    propagation: Propagation,
+    seed: int,
+    budget: StateBudget,
+    listeners: Listeners,
+) -> list[pd.DataFrame]:
+    """Rows by sample propagation or a trained estimator, both of normalised states."""
     trained = estimator != "sample-propagation"
-    if trained:
-        known_estimator(estimator, **(options or {}))  # a wrong name is said before any work
+    project = propagation.project
     notice = spill_notice(model, windows, project=project, entering=trained, budget=budget)
-    if on_notice is not None and notice:
-        on_notice(notice)
+    if listeners.notice is not None and notice:
+        listeners.notice(notice)
     with extract(
         model,
         windows,
-        project=project,
+        projection=Projection(project, seed),
         entering=trained,
-        behaviour=on_behaviour is not None,
-        seed=seed,
+        behaviour=listeners.behaviour is not None,
         budget=budget,
     ) as states:
-        if on_behaviour is not None and states.behaviour is not None:
-            on_behaviour(states.behaviour)
+        if listeners.behaviour is not None and states.behaviour is not None:
+            listeners.behaviour(states.behaviour)
         total = states.blocks * states.positions
         parts: list[pd.DataFrame] = []
-        highest = _Highest()
-        last = None if on_windows is None else highest.add
         for block in range(states.blocks):
             rows = (
-                trained_block(states, windows, block, estimator, options or {}, seed, budget)
+                trained_block(states, windows, block, estimator, options, seed, budget)
                 if trained
-                else propagated_block(states, windows, block, resolutions, queries, seed, model.device, last)
+                else propagated_block(
+                    states,
+                    windows,
+                    block,
+                    propagation.resolutions,
+                    propagation.queries,
+                    seed,
+                    model.device,
+                    listeners.windows,
+                )
             )
             for row in rows:
                 parts.append(row)
-                if progress is not None:
-                    progress(len(parts), total)
-    if on_windows is not None and highest.found:
-        on_windows(WINDOWS.conform(pd.concat(highest.found.values(), ignore_index=True)))
-    return _table(model, windows, estimator, seed, parts)
+                if listeners.progress is not None:
+                    listeners.progress(len(parts), total)
+    return parts
 
 
 def _predictive(
-    model: LanguageModel,
-    windows: Windows,
-    seed: int,
-    budget: StateBudget,
-    on_behaviour: Callable[[Behaviour], None] | None,
-    on_windows: Callable[[pd.DataFrame], None] | None,
-    progress: Progress | None,
-) -> pd.DataFrame:
-    highest = _Highest()
+    model: LanguageModel, windows: Windows, seed: int, budget: StateBudget, listeners: Listeners
+) -> list[pd.DataFrame]:
     rows = predictive_rows(
-        model,
-        windows,
-        seed=seed,
-        budget=budget,
-        progress=progress,
-        on_windows=None if on_windows is None else highest.add,
+        model, windows, seed=seed, budget=budget, progress=listeners.progress, on_windows=listeners.windows
     )
-    table = _table(model, windows, "predictive", seed, list(rows))
-    if on_windows is not None and highest.found:
-        on_windows(WINDOWS.conform(pd.concat(highest.found.values(), ignore_index=True)))
-    if on_behaviour is not None:
-        with extract(model, windows, project=1, behaviour=True, seed=seed, budget=budget) as states:
+    parts = list(rows)
+    if listeners.behaviour is not None:
+        with extract(model, windows, projection=Projection(1, seed), behaviour=True, budget=budget) as states:
             assert states.behaviour is not None  # noqa: S101  # it was asked for
-            on_behaviour(states.behaviour)
-    return table
+            listeners.behaviour(states.behaviour)
+    return parts
 
 
 def _table(

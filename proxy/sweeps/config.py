@@ -118,15 +118,16 @@ class Measurement(Strict):
     """How bits are estimated.
 
     Attributes:
-        estimator: see `emergence calibrate` for what each can do.
+        estimator: `predictive`, `sample-propagation`, a trained one, or several separated by commas.
         options: of a trained estimator, such as `{preset: paper, epochs: 200}`.
-        resolutions: noise levels relative to the RMS norm of the layer's states; empty: the default curve.
-        queries: windows whose information is read; every window is still a reference.
+        resolutions: of sample propagation, noise levels relative to the RMS norm of the layer's states; empty: the
+            default curve.
+        queries: of sample propagation, windows whose information is read; every window is still a reference.
         project: dimensions that wider models are projected to; null keeps all.
         prefix: what stands before windows and lone tokens: `auto`, `none` or a token, as `emergence measure --prefix`.
     """
 
-    estimator: str = "sample-propagation"
+    estimator: str = "predictive"
     options: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     resolutions: tuple[Annotated[float, Field(gt=0)], ...] = ()
     queries: Annotated[int, Field(ge=2)] = 4000

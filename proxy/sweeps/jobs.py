@@ -176,13 +176,15 @@ def _resolved(measurement: Measurement) -> Measurement:
         InputError: if there is no such estimator or it does not take such options.
     """
     from estimators import DEFAULT_RESOLUTIONS
-    from estimators import estimator as known_estimator
+    from proxy.measurement.names import check_options, estimator_names
 
-    if measurement.estimator == "sample-propagation":
-        if measurement.options:
-            raise InputError("measurement.options are for trained estimators; sample-propagation takes none.")
+    names = estimator_names(measurement.estimator)
+    check_options(names, measurement.options)
+    if "sample-propagation" in names:
         return measurement.model_copy(update={"resolutions": measurement.resolutions or tuple(DEFAULT_RESOLUTIONS)})
-    known_estimator(measurement.estimator, **measurement.options)
     if measurement.resolutions:
-        raise InputError(f"{measurement.estimator} has no resolutions; leave measurement.resolutions out.")
+        raise InputError(
+            f"{measurement.estimator} has no resolutions; leave measurement.resolutions out, or set "
+            "measurement.estimator: sample-propagation."
+        )
     return measurement

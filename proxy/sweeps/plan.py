@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from extraction.corpora.spec import Workload, resolve_corpus
 from extraction.states.budget import PILOT_WINDOWS, state_bytes
+from proxy.measurement.names import PREDICTIVE_WINDOWS, estimator_names
 from proxy.sweeps.cluster import Cluster, this_machine
 from proxy.sweeps.config import SweepConfig
 from proxy.sweeps.jobs import Job, make_jobs, out_of_reach
@@ -159,9 +160,14 @@ def spilled_gb(job: Job) -> float:
     """Estimate the states in GB that a job spills to disk, as `extraction.spilled_bytes`; 0 where memory holds them."""
     size, settings = shape(job.model), job.measurement
     work = workload(job)
-    features = min(settings.project or size.width, size.width)
-    points = size.blocks + (settings.estimator != "sample-propagation")  # trained ones also see what enters block 0
-    return job.resources.budget.spilled(state_bytes(points, features, *work)) / 1e9
+    narrow = min(settings.project or size.width, size.width)
+    sizes = [
+        state_bytes(size.blocks, size.width, min(work.windows, PREDICTIVE_WINDOWS), work.tokens, work.distinct)
+        if name == "predictive"
+        else state_bytes(size.blocks + (name != "sample-propagation"), narrow, *work)  # others see what enters block 0
+        for name in estimator_names(settings.estimator)
+    ]
+    return max(map(job.resources.budget.spilled, sizes)) / 1e9
 
 
 def load_seconds(job: Job, wanted: Demand) -> float:
@@ -183,13 +189,15 @@ def job_seconds(job: Job, wanted: Demand) -> float:
     size = shape(job.model)
     parameters = count_parameters(job.model) or 12 * size.blocks * size.width**2
     work = workload(job)
-    resolutions = max(1, len(job.measurement.resolutions))
+    names = estimator_names(job.measurement.estimator)
+    resolutions = len(job.measurement.resolutions) or int(names != ["predictive"])
     flops, scores = (
         (GPU_FLOPS * wanted.gpus, GPU_SCORES * wanted.gpus)
         if wanted.gpus
         else (CORE_FLOPS * wanted.cpus, CORE_SCORES * wanted.cpus)
     )
-    run_tokens = (work.windows + min(work.windows, PILOT_WINDOWS)) * work.tokens + work.distinct
+    run_tokens = len(names) * ((work.windows + min(work.windows, PILOT_WINDOWS)) * work.tokens + work.distinct)
+    run_tokens += 2 * work.windows * work.tokens * ("predictive" in names)  # lenses cost about as much as the model
     pairs = size.blocks * work.tokens * work.windows * min(work.windows, job.measurement.queries)
     once = 2 * parameters * run_tokens / flops + pairs * resolutions / scores
     return (3 if job.controls else 1) * once

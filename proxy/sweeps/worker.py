@@ -163,7 +163,7 @@ class Worker:
     def _bits(
         self, job: Job, model: LanguageModel, chosen: Windows, on_windows: Callable[[pd.DataFrame], None] | None = None
     ) -> pd.DataFrame:
-        from proxy.measurement.table import measure
+        from proxy.measurement.table import Listeners, Propagation, measure
 
         settings = job.measurement
         return measure(
@@ -171,14 +171,16 @@ class Worker:
             chosen,
             estimator=settings.estimator,
             options=settings.options,
-            resolutions=settings.resolutions,
-            queries=settings.queries,
-            project=settings.project,
+            propagation=Propagation(
+                resolutions=settings.resolutions, queries=settings.queries, project=settings.project
+            ),
             seed=job.seed,
             budget=job.resources.budget,
-            on_notice=print,  # into the log of the job
-            on_windows=on_windows,
-            progress=self._report,
+            listeners=Listeners(
+                notice=print,  # into the log of the job
+                windows=on_windows,
+                progress=self._report,
+            ),
         )
 
     def _report(self, done: int, total: int) -> None:

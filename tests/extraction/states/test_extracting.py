@@ -14,7 +14,7 @@ from extraction.corpora.loading import text_windows, windows
 from extraction.corpora.token_windows import Windows
 from extraction.models.load import LanguageModel, load_model
 from extraction.states.budget import PILOT_WINDOWS, StateBudget
-from extraction.states.extracting import extract
+from extraction.states.extracting import Projection, extract
 from extraction.states.statistics import Statistics, projection
 from tests.extraction.states.state_checks import CLOSE, TEXT, everything
 
@@ -55,7 +55,7 @@ def test_states_are_z_scored_on_one_scale_and_projected(
     macro = by_hand(gpt2, torch.from_numpy(found.tokens))
     micro = by_hand(gpt2, torch.from_numpy(ids)[:, None])
     basis = torch.eye(32).double() if project is None else projection(32, project, 3).double()
-    with extract(gpt2, found, project=project, entering=True, seed=3) as states:
+    with extract(gpt2, found, projection=Projection(project, 3), entering=True) as states:
         assert (states.blocks, states.positions, states.features) == (3, 5, project or 32)
         assert states.statistics.windows == len(found)
         for block in range(3):
@@ -118,9 +118,9 @@ def test_a_constant_feature_stays_zero(gpt2: LanguageModel, found: Windows) -> N
 
 def test_the_seed_governs_the_projection_only(gpt2: LanguageModel, found: Windows) -> None:
     with (
-        extract(gpt2, found, project=8) as first,
-        extract(gpt2, found, project=8) as again,
-        extract(gpt2, found, project=8, seed=1) as other,
+        extract(gpt2, found, projection=Projection(8)) as first,
+        extract(gpt2, found, projection=Projection(8)) as again,
+        extract(gpt2, found, projection=Projection(8, 1)) as other,
     ):
         assert torch.equal(everything(first), everything(again))
         assert not torch.allclose(everything(first), everything(other))
@@ -134,15 +134,15 @@ def test_a_projection_is_orthonormal() -> None:
 
 def test_statistics_of_another_run_put_text_on_its_scale(gpt2: LanguageModel, found: Windows, tmp_path: Path) -> None:
     few = found.select(np.arange(7))
-    with extract(gpt2, found, project=8) as reference:
+    with extract(gpt2, found, projection=Projection(8)) as reference:
         reference.statistics.save(tmp_path / "statistics.safetensors")
         saved = Statistics.load(tmp_path / "statistics.safetensors")
         assert (saved.features, saved.seed, saved.entering, saved.windows) == (8, 0, False, len(found))
-        with extract(gpt2, few, project=8, statistics=saved) as states:
+        with extract(gpt2, few, projection=Projection(8), statistics=saved) as states:
             torch.testing.assert_close(states.leaving(1, 4), reference.leaving(1, 4)[:7], **CLOSE)
             assert states.scale(1) == reference.scale(1)
     with pytest.raises(InputError, match=r"hold 3 points of 32 features projected to 8, but .* projected to 16"):
-        extract(gpt2, few, project=16, statistics=saved)
+        extract(gpt2, few, projection=Projection(16), statistics=saved)
     (tmp_path / "other.safetensors").write_bytes(b"nothing")
     with pytest.raises(InputError, match="No statistics of states could be read"):
         Statistics.load(tmp_path / "other.safetensors")
@@ -151,7 +151,10 @@ def test_statistics_of_another_run_put_text_on_its_scale(gpt2: LanguageModel, fo
 def test_many_windows_take_their_statistics_from_the_first(gpt2: LanguageModel) -> None:
     many = windows("animal", gpt2.tokenizer, tokens=6, count=PILOT_WINDOWS + 500)
     pilot = many.select(np.arange(PILOT_WINDOWS))
-    with extract(gpt2, many, project=None) as states, extract(gpt2, pilot, project=None) as first:
+    with (
+        extract(gpt2, many, projection=Projection(None)) as states,
+        extract(gpt2, pilot, projection=Projection(None)) as first,
+    ):
         assert states.statistics.windows == PILOT_WINDOWS
         # The tokens alone weigh in by their frequency among all windows, so the two differ slightly.
         torch.testing.assert_close(states.statistics.std, first.statistics.std, rtol=0.02, atol=0)
@@ -192,7 +195,7 @@ def test_progress_counts_every_sequence(gpt2: LanguageModel, found: Windows) -> 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"project": 0}, "at least 1; got 0"),
+        ({"projection": Projection(0)}, "at least 1; got 0"),
     ],
 )
 def test_options_that_make_no_sense(gpt2: LanguageModel, found: Windows, change: dict[str, Any], message: str) -> None:

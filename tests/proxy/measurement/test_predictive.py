@@ -16,7 +16,7 @@ from estimators.contracts.controls import FAILED, summary, varying, with_control
 from estimators.predictive import TEMPERATURES, calibrate, gain_bits, split_windows, unigram
 from extraction import LanguageModel, Windows, load_model, random_twin, windows
 from extraction.states.budget import StateBudget
-from proxy.measurement.table import measure
+from proxy.measurement.table import Listeners, measure
 
 MODEL = "gemma-2m"
 COUNT = 2000
@@ -138,7 +138,7 @@ def test_values_of_single_windows_name_their_rows_in_the_corpus(model: LanguageM
     assert text.next_tokens is not None
     cut = replace(text, next_tokens=np.where(np.arange(len(text)) < 500, -1, text.next_tokens))
     kept: list[pd.DataFrame] = []
-    measure(model, cut, estimator="predictive", on_windows=kept.append)
+    measure(model, cut, estimator="predictive", listeners=Listeners(windows=kept.append))
     rows = kept[0]["window"].astype(int)
     assert rows.is_unique
     assert rows.between(500, len(text) - 1).all()  # those without a next token are not read

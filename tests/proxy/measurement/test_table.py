@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from estimators.base import InputError
 from extraction import LanguageModel, StateBudget, Windows, load_model, reference_models, windows
 from extraction.models.twin import random_twin
-from proxy.measurement.table import emergence_by_block, measure, peak_emergence
+from proxy.measurement.table import Listeners, Propagation, emergence_by_block, measure, peak_emergence
 from proxy.schemas import EMERGENCE
 
 NAME = "gpt2-30k"
@@ -32,7 +32,9 @@ def animals(model: LanguageModel) -> Windows:
 
 @pytest.fixture(scope="module")
 def table(model: LanguageModel, animals: Windows) -> pd.DataFrame:
-    return measure(model, animals, resolutions=(0.12, 0.25), seed=0)
+    return measure(
+        model, animals, estimator="sample-propagation", propagation=Propagation(resolutions=(0.12, 0.25)), seed=0
+    )
 
 
 def _information(states: np.ndarray, p: np.ndarray, sigma: float, rng: np.random.Generator, draws: int) -> np.ndarray:
@@ -109,12 +111,20 @@ def test_first_position_has_no_emergence(table: pd.DataFrame) -> None:
 
 
 def test_same_seed_same_numbers(table: pd.DataFrame, model: LanguageModel, animals: Windows) -> None:
-    again = measure(model, animals, resolutions=(0.12, 0.25), seed=0)
+    again = measure(
+        model, animals, estimator="sample-propagation", propagation=Propagation(resolutions=(0.12, 0.25)), seed=0
+    )
     pd.testing.assert_frame_equal(again.drop(columns="seconds"), table.drop(columns="seconds"))
 
 
 def test_sampled_queries_agree_with_all(table: pd.DataFrame, model: LanguageModel, animals: Windows) -> None:
-    some = measure(model, animals, resolutions=(0.12, 0.25), queries=80, seed=0)
+    some = measure(
+        model,
+        animals,
+        estimator="sample-propagation",
+        propagation=Propagation(resolutions=(0.12, 0.25), queries=80),
+        seed=0,
+    )
     assert (some["macro_bits"] <= some["macro_ceiling_bits"] + 1e-9).all()
     assert (some["micro_bits"] <= some["micro_ceiling_bits"] + 1e-9).all()
     difference = (some["ie_bits"] - table["ie_bits"]).abs()
@@ -125,7 +135,10 @@ def test_sampled_queries_agree_with_all(table: pd.DataFrame, model: LanguageMode
 def test_the_stated_error_is_what_other_noise_changes(model: LanguageModel) -> None:
     """Lists have few tokens: windows share their micro values, and an error that takes them as independent is short."""
     lists = windows("country", model.tokenizer, count=200, seed=0, prefix=model.prefix)
-    tables = [measure(model, lists, resolutions=(0.18,), seed=seed) for seed in range(10)]
+    tables = [
+        measure(model, lists, estimator="sample-propagation", propagation=Propagation(resolutions=(0.18,)), seed=seed)
+        for seed in range(10)
+    ]
     later = tables[0]["position"] > 1
     values = np.array([found.loc[later, "ie_bits"] for found in tables], dtype=float)
     errors = np.array([found.loc[later, "ie_std_error"] for found in tables], dtype=float)
@@ -136,7 +149,12 @@ def test_the_stated_error_is_what_other_noise_changes(model: LanguageModel) -> N
 
 
 def test_twin_is_marked_and_differs(table: pd.DataFrame, model: LanguageModel, animals: Windows) -> None:
-    twin = measure(random_twin(model, seed=1), animals, resolutions=(0.25,))
+    twin = measure(
+        random_twin(model, seed=1),
+        animals,
+        estimator="sample-propagation",
+        propagation=Propagation(resolutions=(0.25,)),
+    )
     assert (twin["model"] == f"{NAME}~random").all()
     trained = emergence_by_block(table, resolution=0.25)["ie_bits"].to_numpy()
     assert not np.allclose(trained, emergence_by_block(twin, resolution=0.25)["ie_bits"])
@@ -186,7 +204,7 @@ def test_little_memory_trains_few_problems_at_a_time(model: LanguageModel, tmp_p
         estimator="mine",
         options=options,
         budget=StateBudget(states_gb=1e-5, spill_dir=tmp_path),
-        on_notice=said.append,
+        listeners=Listeners(notice=said.append),
     )
     assert len(said) == 1
     columns = ["layer", "position", "macro_ceiling_bits", "micro_ceiling_bits", "windows"]
@@ -253,7 +271,7 @@ def test_command_writes_the_table(emergence: Callable[..., Any], tmp_path: Path)
     ("arguments", "message"),
     [
         (["gpt2-30x", "--corpus", "animal"], "gpt2-30x"),
-        ([NAME, "--corpus", "animal", "--option", "preset=paper"], "--option is for trained estimators"),
+        ([NAME, "--corpus", "animal", "--option", "preset=paper"], "Options are for trained estimators"),
         (["no/such/folder", "--corpus", "animal"], "No model folder"),
         ([NAME, "--corpus", "animals"], "animal"),
         ([NAME, "--corpus", "EMPTY.txt"], "empty"),
@@ -289,7 +307,14 @@ def test_single_windows_give_the_peak_and_its_error(
     model: LanguageModel, animals: Windows, table: pd.DataFrame
 ) -> None:
     kept: list[pd.DataFrame] = []
-    measure(model, animals, resolutions=(0.12, 0.25), seed=0, on_windows=kept.append)
+    measure(
+        model,
+        animals,
+        estimator="sample-propagation",
+        propagation=Propagation(resolutions=(0.12, 0.25)),
+        seed=0,
+        listeners=Listeners(windows=kept.append),
+    )
     (values,) = kept
     for resolution, rows in values.groupby("resolution"):
         ends = table[(table["position"] == table["position"].max()) & (table["resolution"] == resolution)]
@@ -301,7 +326,7 @@ def test_single_windows_give_the_peak_and_its_error(
         assert share @ each == pytest.approx(peak["ie_bits"], abs=1e-5)
         assert np.sqrt(share @ (each - share @ each) ** 2) == pytest.approx(peak["ie_sample_std"], abs=1e-5)
     trained: list[pd.DataFrame] = []
-    measure(model, animals, estimator="infonce", options={"steps": 2}, on_windows=trained.append)
+    measure(model, animals, estimator="infonce", options={"steps": 2}, listeners=Listeners(windows=trained.append))
     assert trained == []
 
 

@@ -22,7 +22,7 @@ CONFIG: dict[str, Any] = {
     "name": "faults",
     "models": ["gpt2-30k", "gpt2-90k", "gemma-30k", "gemma-90k"],
     "corpora": [{"source": source, "windows": 300} for source in ("animal", "color", "python-docs")],
-    "measurement": {"resolutions": [0.1, 0.2], "queries": 200},
+    "measurement": {"estimator": "sample-propagation", "resolutions": [0.1, 0.2], "queries": 200},
 }
 JOBS = 12
 

@@ -53,8 +53,10 @@ def test_what_only_decides_where_it_runs_keeps_the_key(change: dict[str, Any]) -
         {"models": [{"id": "gpt2-30k", "dtype": "bfloat16"}]},
         {"corpora": ["color"]},
         {"corpora": [{"source": "animal", "windows": 100}]},
+        {"measurement": {"estimator": "sample-propagation"}},
+        {"measurement": {"estimator": "predictive,sample-propagation"}},
         {"measurement": {"queries": 10}},
-        {"measurement": {"resolutions": [0.3]}},
+        {"measurement": {"estimator": "sample-propagation", "resolutions": [0.3]}},
         {"measurement": {"project": None}},
         {"measurement": {"estimator": "mine"}},
         {"measurement": {"prefix": "none"}},
@@ -67,7 +69,8 @@ def test_what_decides_the_numbers_changes_the_key(change: dict[str, Any]) -> Non
 def test_the_default_curve_written_out_is_the_same_work() -> None:
     from estimators import DEFAULT_RESOLUTIONS
 
-    assert keys(measurement={"resolutions": list(DEFAULT_RESOLUTIONS)}) == keys()
+    states = {"estimator": "sample-propagation"}
+    assert keys(measurement=states | {"resolutions": list(DEFAULT_RESOLUTIONS)}) == keys(measurement=states)
 
 
 def test_the_main_branch_written_out_is_the_same_work() -> None:
@@ -192,8 +195,9 @@ def test_a_commit_is_its_own_version() -> None:
         ({"corpora": ["/nowhere/text.txt"]}, "Unknown corpus /nowhere/text.txt"),
         ({"models": ["./nowhere"]}, "No model folder at './nowhere'"),
         ({"measurement": {"estimator": "mime"}}, "Unknown estimator 'mime'.*'mine'"),
-        ({"measurement": {"options": {"epochs": 3}}}, "sample-propagation takes none"),
+        ({"measurement": {"options": {"epochs": 3}}}, "predictive takes none"),
         ({"measurement": {"estimator": "mine", "resolutions": [0.1]}}, "mine has no resolutions"),
+        ({"measurement": {"resolutions": [0.1]}}, "predictive has no resolutions.*estimator: sample-propagation"),
     ],
 )
 def test_what_does_not_exist_is_said_before_any_work(change: dict[str, Any], message: str) -> None:

@@ -124,9 +124,10 @@ def test_a_bundled_model_is_counted_and_measured_from_its_files() -> None:
     assert shape(Model(id="gpt2-30k")) == Shape(len(model.blocks), model.width)
 
 
-def jobs(*corpora: dict[str, object], **resources: object) -> list[Job]:
+def jobs(*corpora: dict[str, object], estimator: str = "predictive", **resources: object) -> list[Job]:
     models = [{"id": "openai-community/gpt2-large"}]
     config = {"name": "t", "models": models, "corpora": list(corpora), "resources": resources}
+    config["measurement"] = {"estimator": estimator}
     return make_jobs(parse_config(config))
 
 
@@ -141,10 +142,14 @@ def test_the_papers_lists_are_counted_as_they_are() -> None:
 
 
 def test_states_take_memory_or_are_spilled() -> None:
-    states = 4e-9 * 36 * 256 * (524_160 * 10 + 17)  # 36 blocks projected to 256 features
-    (job,) = jobs({"source": "animal", "windows": None})
-    assert spilled_gb(job) == pytest.approx(states)
-    (job,) = jobs({"source": "animal", "windows": None}, states_gb=400)
+    all_lists = {"source": "animal", "windows": None}
+    (job,) = jobs(all_lists, estimator="sample-propagation")
+    assert spilled_gb(job) == pytest.approx(
+        4e-9 * 36 * 256 * (524_160 * 10 + 17)
+    )  # 36 blocks projected to 256 features
+    (job,) = jobs(all_lists)  # predictive: 36 blocks of their own width, of some of the windows
+    assert spilled_gb(job) == pytest.approx(4e-9 * 36 * 1280 * (20_000 * 10 + 17))
+    (job,) = jobs(all_lists, states_gb=400)
     assert spilled_gb(job) == 0
     assert demand(billions(7), Resources(states_gb=20), [GPU_NODE]).memory == 32 * GIB
     assert demand(billions(7), NONE, [GPU_NODE]).memory == 16 * GIB

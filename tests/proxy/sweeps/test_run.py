@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = {
     "name": "small",
     "models": ["gpt2-30k", "gemma-30k"],
     "corpora": [{"source": "animal", "windows": 60}, {"source": "python-docs", "windows": 60}],
-    "measurement": {"resolutions": [0.2], "queries": 30},
+    "measurement": {"estimator": "sample-propagation", "resolutions": [0.2], "queries": 30},
 }
 
 

@@ -22,7 +22,7 @@ def job(**change: Any) -> Job:
         "name": "t",
         "models": ["gpt2-30k"],
         "corpora": [{"source": "animal", "windows": 60}],
-        "measurement": {"resolutions": [0.2], "queries": 30},
+        "measurement": {"estimator": "sample-propagation", "resolutions": [0.2], "queries": 30},
     }
     return make_jobs(parse_config({**small, **change}))[-1]
 
@@ -56,7 +56,7 @@ def test_a_job_gives_its_rows_and_a_record(worker: Worker) -> None:
 
 def test_what_stands_in_front_is_the_jobs_own(worker: Worker) -> None:
     for prefix, shown in (("auto", ""), ("<|endoftext|>", "<|endoftext|>"), ("none", "")):
-        frame = rows(worker.run(job(measurement={"resolutions": [0.2], "queries": 30, "prefix": prefix})))
+        frame = rows(worker.run(job(measurement={"estimator": "sample-propagation", "queries": 30, "prefix": prefix})))
         assert set(frame["prefix"]) == {shown}
     failed = worker.run(job(measurement={"prefix": "<bos>"}))
     assert failed.record["error"].startswith("The prefix '<bos>' is no single token of gpt2-30k")
@@ -99,7 +99,7 @@ def test_a_job_measures_its_controls_beside_the_model(worker: Worker) -> None:
     """The model's own numbers are those without controls; the controls' are what measuring each by itself gives."""
     from extraction import load_model, random_twin, windows
     from proxy.measurement.prefix import with_prefix
-    from proxy.measurement.table import measure
+    from proxy.measurement.table import Propagation, measure
 
     beside = rows(worker.run(job(controls=True)))
     assert worker.steps() == (120, 120)  # three times 4 blocks at 10 positions
@@ -111,7 +111,11 @@ def test_a_job_measures_its_controls_beside_the_model(worker: Worker) -> None:
     model = with_prefix(load_model("gpt2-30k", device="cpu"))
     chosen = windows("animal", model.tokenizer, count=60, seed=0, prefix=model.prefix)
     cases = {"twin": (random_twin(model, seed=0), chosen), "shuffled": (model, chosen.shuffled(0))}
-    how: dict[str, Any] = {"estimator": "sample-propagation", "resolutions": (0.2,), "queries": 30, "seed": 0}
+    how: dict[str, Any] = {
+        "estimator": "sample-propagation",
+        "propagation": Propagation(resolutions=(0.2,), queries=30),
+        "seed": 0,
+    }
     for name, (one, read) in cases.items():
         found = measure(one, read, **how)
         np.testing.assert_allclose(beside[f"{name}_ie_bits"], found["ie_bits"], atol=1e-9)

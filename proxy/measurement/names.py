@@ -1,0 +1,43 @@
+"""The estimators a user names, as a list separated by commas; loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from estimators.base import InputError
+
+DEFAULT_ESTIMATOR = "predictive"
+PREDICTIVE_WINDOWS = 20_000  # most that the predictive observer reads: errors are below .05 bits there
+
+
+def estimator_names(estimator: str) -> list[str]:
+    """Return the estimators that a comma-separated list names, each once.
+
+    Raises:
+        InputError: if one is empty.
+
+    >>> estimator_names("predictive, sample-propagation")
+    ['predictive', 'sample-propagation']
+    """
+    names = list(dict.fromkeys(part.strip() for part in estimator.split(",")))
+    if not all(names):
+        raise InputError(f"Estimators are names separated by commas, such as predictive,mine; got {estimator!r}.")
+    return names
+
+
+def check_options(names: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Refuse estimators that do not exist and options that they do not take, before any work.
+
+    Raises:
+        InputError: saying which.
+
+    >>> check_options(["predictive", "mine"], {"epochs": 50})
+    """
+    from estimators import estimator as known_estimator
+
+    trained = [name for name in names if name not in ("predictive", "sample-propagation")]
+    for name in trained:
+        known_estimator(name, **options)
+    if options and not trained:
+        raise InputError(f"Options are for trained estimators, such as mine; {' and '.join(names)} takes none.")
