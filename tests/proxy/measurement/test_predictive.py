@@ -151,7 +151,7 @@ def test_bad_input(model: LanguageModel, text: Windows) -> None:
         measure(model, replace(text, next_tokens=np.full(len(text), -1)), estimator="predictive")
     with pytest.raises(InputError, match="at least 100 in all"):
         measure(model, text.select(np.arange(50)), estimator="predictive")
-    with pytest.raises(InputError, match="has no options"):
+    with pytest.raises(InputError, match="predictive takes none"):
         measure(model, text, estimator="predictive", options={"epochs": 3})
 
 

@@ -157,6 +157,7 @@ def test_states_take_memory_or_are_spilled() -> None:
 
 def test_the_plan_says_what_is_spilled_and_what_would_fail(tmp_path: Path) -> None:
     config = {"name": "t", "models": ["gpt2-2m"], "corpora": [{"source": "animal", "windows": None}]}
+    config["measurement"] = {"estimator": "sample-propagation"}
     roomy = plan(parse_config(config), tmp_path / "results")
     assert [remark for remark in roomy.remarks if "spill" in remark] == [
         f"1 of 1 jobs spill states to the temporary folder of their node while they run, at most about "
