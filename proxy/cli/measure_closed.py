@@ -76,7 +76,7 @@ def measure_closed_models(
     from extraction.answers.collecting.budget import read_prices
     from extraction.models.tokenizers import tokenizer_of_closed
     from extraction.tables import read_table
-    from proxy.measurement.api import affordable, bill, find_first, measure_closed, open_api, trial_calls
+    from proxy.measurement.api import affordable, bill, check_asked, find_first, measure_closed, open_api, trial_calls
     from proxy.measurement.output import check_names, corpus_contexts
     from proxy.schemas import EMERGENCE
 
@@ -92,6 +92,7 @@ def measure_closed_models(
             model, Server(given.base_url, given.key_env), tokenizer, log=log, own_tokenizer=own, way=given.ask,
             samples=given.samples, prefix=given.prefix, limits=Limits(given.concurrency), budget=budget,
         )  # fmt: skip
+        check_asked(closed.asking, names)
         _say(f"{model} is asked by {closed.asking.name}; windows are cut by {called}; replies are kept in {log}")
         room = given.max_calls - trial_calls(closed)
         with progress(f"Asking {model} behind each first token") as told:

@@ -25,13 +25,14 @@ from extraction.answers.collecting.next_tokens import (
     next_tokens,
 )
 from proxy.measurement.api_prefix import CANDIDATES, LONE, SENTENCE, first_tokens, lone_pairs, told_bits
-from proxy.measurement.output import Contexts, NextTokenData, Symbols, output_rows
+from proxy.measurement.output import Contexts, NextTokenData, Symbols, check_names, output_rows
 from proxy.measurement.prefix import AUTO, NONE
 from proxy.schemas import EMERGENCE
 
 MOST_CALLS = 2500
 LEAST_KEPT = 0.8  # of the windows must be answered, each with all of its lone tokens
 SAME_COUNT = 0.9  # of the texts must take the server as many tokens as the tokenizer, give or take one number for all
+CHAT_FRAME = 16  # tokens that a template nobody knows may put around one message
 ALL_ALIKE = 0.98  # contexts whose samples are all alike, from which on the temperature is taken to be ignored
 
 
@@ -50,7 +51,7 @@ class Closed:
         budget: prices, limits, and the bill.
         first: text of the first token that is sent before completions; empty: none.
         candidates: texts that may become `first`, among them ``""``, when `find_first` tries them.
-        server_adds: tokens the server itself puts in front; None where it does not say.
+        server_adds: tokens the server itself puts in front, in a chat beyond its template; None where it does not say.
     """
 
     model: str
@@ -115,6 +116,7 @@ def open_api(
     if asking.chat:
         if prefix not in (AUTO, NONE):
             raise InputError("A chat takes no first token; leave --prefix out.")
+        closed.server_adds = _added_to_chat(closed)
         return closed
     plain = closed.ask([SENTENCE]).said.get(SENTENCE)
     if plain is not None and plain.prompt_tokens is not None and own_tokenizer:
@@ -132,6 +134,20 @@ def open_api(
         closed.candidates = ("", *taken) if taken else ()
         closed.first = taken[0] if taken else ""  # until `find_first` has tried them
     return closed
+
+
+def _added_to_chat(closed: Closed) -> int | None:
+    """Tokens in a chat beyond the message and the frame of its template; None where they cannot be told."""
+    prompt = closed.asking.prompt(SENTENCE)
+    said = closed.ask([SENTENCE]).said.get(SENTENCE)
+    if said is None or said.prompt_tokens is None or not closed.own_tokenizer:
+        return None
+    if getattr(closed.tokenizer, "chat_template", None):
+        message = [{"role": "user", "content": prompt}]
+        made = closed.tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=True)
+        return max(0, said.prompt_tokens - len(made["input_ids"]))
+    more = said.prompt_tokens - _count(closed.tokenizer, prompt)
+    return more if more > CHAT_FRAME else 0
 
 
 def find_first(closed: Closed, progress: Progress | None = None) -> dict[str, float]:
@@ -217,6 +233,27 @@ def readings(asking: Asking) -> tuple[str, ...]:
     return (f"predictive-{asking.shown}", f"output-{asking.shown}") if asking.shown else ("output-2",)
 
 
+def check_asked(asking: Asking, names: Sequence[str]) -> None:
+    """Refuse readings that a way of asking cannot give, before anything is asked.
+
+    Raises:
+        InputError: with what can be had.
+
+    >>> from extraction.answers.collecting.endpoints import Capabilities
+    >>> check_asked(Asking(Capabilities("completions"), shown=5), ["predictive-5", "output-2"])
+    """
+    check_names(names)
+    for name in names:
+        k = int(name.rpartition("-")[2])
+        if name != "output-2" and k > asking.shown:
+            shown = f"{asking.shown} tokens" if asking.shown else "no probabilities, samples alone"
+            raise InputError(f"{name} needs {k} tokens shown; the server shows {shown}. It gives {_listed(asking)}.")
+
+
+def _listed(asking: Asking) -> str:
+    return ", ".join(readings(asking))
+
+
 def measure_closed(
     closed: Closed,
     contexts: Contexts,
@@ -240,13 +277,15 @@ def measure_closed(
         InputError: if too many windows are not answered, or masses cannot be what was asked for.
         EmergenceError: if the run stopped early; what arrived is kept.
     """
+    names = names or readings(closed.asking)
+    check_asked(closed.asking, names)
     find_first(closed)
     replies = closed.ask([*contexts.texts, *contexts.alone_texts], progress)
     data = gathered(closed, contexts, replies)
     if on_notice is not None:
         for reason, count in replies.reasons.most_common(5):
             on_notice(f"{count} texts were not answered: {reason}")
-    table = output_rows(data, contexts, names or readings(closed.asking), seed=seed)
+    table = output_rows(data, contexts, names, seed=seed)
     return EMERGENCE.conform(table.assign(model=closed.model))
 
 
@@ -288,6 +327,10 @@ def gathered(closed: Closed, contexts: Contexts, replies: Replies) -> NextTokenD
         flags.append("reference-tokenizer")
     if not closed.asking.chat and not closed.first and not closed.server_adds:
         flags.append("no-first-token")
+    if closed.asking.chat and closed.server_adds:
+        flags.append("system-prompt")
+    if {"temperature", "top_p"} & set(closed.asking.capabilities.rejected):
+        flags.append("sampling-of-the-server")
     true = symbols.following(contexts, own_tokenizer=closed.own_tokenizer)
     prefix = closed.first or (f"{closed.server_adds} of the server's own" if closed.server_adds else "")
     return NextTokenData(

@@ -18,6 +18,7 @@ from extraction.answers.collecting.endpoints import Capabilities, Endpoint
 from extraction.answers.collecting.log import AnswerLog, answer_key
 from extraction.answers.collecting.options import Limits, Server
 from extraction.answers.collecting.pace import Pace
+from extraction.answers.collecting.replies import ALL_REASONING
 from extraction.answers.collecting.requests import Collector
 from extraction.answers.collecting.run import run_async
 from extraction.answers.sampling import Sampling
@@ -31,6 +32,7 @@ WAYS = ("auto", "completions-logprobs", "chat-logprobs", "completions-samples", 
 SHOWN = 20  # logprobs that are asked for
 CAPPED = 5  # what servers with a cap on completions take
 SAMPLES = 8
+REASONING = "no text within one token, as of reasoning models; turn reasoning off at the server"
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +290,9 @@ def _gathered(log: AnswerLog, model: str, asking: Asking, texts: Sequence[str]) 
         if failed is None and filtered:
             failed = "held back by a content filter"
         if failed is None and all(not record["text"] and record.get("finish_reason") == "length" for record in records):
-            failed = "no text within one token, as of reasoning models; turn reasoning off at the server"
+            failed = REASONING
+        if failed == ALL_REASONING:
+            failed = REASONING
         if failed is not None:
             replies.reasons[failed] += 1
             continue

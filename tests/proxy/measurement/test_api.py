@@ -1,0 +1,203 @@
+"""Output rows of played models behind an API: the numbers of the weights, and servers that misbehave."""
+
+import json
+import math
+
+import httpx2
+import numpy as np
+import pytest
+import torch
+
+from estimators.base import InputError
+from extraction import Limits, Server, load_model
+from extraction.answers.collecting.endpoints import Capabilities
+from extraction.answers.collecting.next_tokens import Asking
+from proxy.measurement.api import affordable, bill, measure_closed, open_api
+from proxy.measurement.output import corpus_contexts, measure_output
+
+QUICK = Limits(concurrency=4, max_retries=0)
+URL = "http://127.0.0.1:9/v1"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("gpt2-90k", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def contexts(model):
+    return corpus_contexts("python-docs", model.tokenizer, count=60)
+
+
+@pytest.fixture(scope="module")
+def few(model):
+    return corpus_contexts("python-docs", model.tokenizer, count=16)
+
+
+class Behind:
+    """An open model behind the transport: its true probabilities, as a server with `faults` would show them."""
+
+    def __init__(self, model, **faults):
+        self.model, self.faults = model, faults
+        self.rng = np.random.default_rng(0)
+
+    def __call__(self, request):
+        body = json.loads(request.content)
+        chat, faults = "messages" in body, self.faults
+        if chat and not faults.get("chat"):
+            return httpx2.Response(404, json={"error": {"message": "no"}})
+        if faults.get("stream"):
+            return httpx2.Response(200, text="data: {}\n\ndata: [DONE]\n\n")
+        prompt = body["messages"][-1]["content"] if chat else body["prompt"]
+        ids = self.model.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        if len(ids) > faults.get("context", 10**6):
+            return httpx2.Response(400, json={"error": {"message": "the context is too short for this"}})
+        if "temperature" in body and faults.get("own_temperature"):
+            wrong = {"message": "temperature cannot be set", "param": "temperature"}
+            return httpx2.Response(400, json={"error": wrong})
+        if chat and faults.get("reasoning"):
+            thought = {"finish_reason": "length", "message": {"content": "", "reasoning_content": "Let us"}}
+            return httpx2.Response(200, json={"choices": [thought] * body.get("n", 1)})
+        with torch.no_grad():
+            logits = self.model.model(torch.tensor([ids])).logits[0, -1].double()
+        p = torch.softmax(logits, -1)
+        asked = (body.get("top_logprobs") if chat else body.get("logprobs")) or 0
+        shown = torch.topk(p, min(asked, faults.get("most", 20))).indices.tolist() if asked else []
+        q = p / p[shown].sum() if faults.get("renormalise") else p * faults.get("scale", 1.0)
+        top = [{"token": self.text(one), "logprob": min(0.0, math.log(float(q[one])))} for one in shown]
+        choices = [self.choice(number, prompt, p, top, chat) for number in range(body.get("n", 1))]
+        usage = {"prompt_tokens": len(ids) + faults.get("bos", 0), "completion_tokens": len(choices)}
+        if faults.get("long"):
+            usage["completion_tokens"] = 3
+        return httpx2.Response(200, json={"choices": choices, "usage": usage | {"total_tokens": 9999}})
+
+    def text(self, token):
+        return self.model.tokenizer.decode([token]).removeprefix(" " if self.faults.get("trim") else "")
+
+    def choice(self, number, prompt, p, top, chat):
+        faults = self.faults
+        greedy = faults.get("greedy")
+        drawn = int(p.argmax()) if greedy else int(self.rng.choice(len(p), p=p.numpy() / p.numpy().sum()))
+        said = self.text(drawn) + (" and a whole sentence." if faults.get("long") else "")
+        said = (prompt if faults.get("echo") else "") + said
+        end = "content_filter" if faults.get("filter") else "length"
+        entry = {"token": self.text(drawn), "logprob": math.log(float(p[drawn])), "top_logprobs": top}
+        reply = {"index": number, "finish_reason": end, "logprobs": {"content": [entry]} if top else None}
+        if not chat:
+            return reply | {"text": said}
+        return reply | {"message": {"role": "assistant", "content": said}}
+
+
+def closed(model, tmp_path, way="completions-logprobs", **faults):
+    """The model behind a server with `faults`, none of which is a first token."""
+    client = httpx2.AsyncClient(transport=httpx2.MockTransport(Behind(model, **faults)))
+    return open_api(
+        "m",
+        Server(URL, http_client=client),
+        model.tokenizer,
+        log=tmp_path / "m.jsonl",
+        way=way,
+        prefix="none",
+        limits=QUICK,
+    )
+
+
+def test_through_the_transport_as_from_the_weights(model, contexts, tmp_path):
+    api = closed(model, tmp_path)
+    assert api.asking.name == "completions-logprobs-20"
+    through = measure_closed(api, contexts)
+    weights = measure_output(model, contexts, ["predictive-20", "output-20"])
+    # The same probabilities: what differs are windows that a tokenizer cuts otherwise when it reads them as text.
+    for column in ("macro_bits", "micro_bits", "ie_bits"):
+        assert through[column].to_numpy(float) == pytest.approx(weights[column].to_numpy(float), abs=0.02)
+    assert through["ie_std_error"].notna().all()
+    assert (through["macro_bits"] <= through["macro_ceiling_bits"]).all()
+    assert set(through["asked"]) == {"completions-logprobs-20"}
+    assert through["parameters"].isna().all()
+
+
+def test_collisions_of_samples_agree_with_the_weights(model, contexts, tmp_path):
+    api = closed(model, tmp_path, "completions-samples")
+    through = measure_closed(api, contexts).iloc[0]
+    weights = measure_output(model, contexts, ["output-2"]).iloc[0]
+    for bits, error in (
+        ("macro_bits", "macro_std_error"),
+        ("micro_bits", "micro_std_error"),
+        ("ie_bits", "ie_std_error"),
+    ):
+        joint = math.hypot(through[error], weights[error])
+        assert abs(through[bits] - weights[bits]) < 3 * joint
+
+
+@pytest.mark.parametrize(
+    ("way", "faults", "flag"),
+    [
+        ("completions-samples", {"greedy": True}, "samples-all-alike"),  # the temperature is ignored
+        ("completions-samples", {"long": True}, "cut-to-one-token"),  # a sentence for max_tokens 1
+        ("completions-samples", {"echo": True}, "echoed"),  # the prompt stands in front
+        ("completions-logprobs", {"trim": True}, "spaces-trimmed"),
+        ("completions-logprobs", {"own_temperature": True}, "sampling-of-the-server"),
+        ("chat-logprobs", {"chat": True, "bos": 30}, "system-prompt"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_faults_that_can_be_lived_with_are_flagged(model, few, tmp_path, way, faults, flag):
+    table = measure_closed(closed(model, tmp_path, way, **faults), few)
+    assert table["flags"].str.contains(flag).all()
+
+
+@pytest.mark.parametrize(
+    ("way", "faults", "message"),
+    [
+        ("completions-logprobs", {"scale": 3.0}, "add up to more than 1"),
+        ("completions-logprobs", {"renormalise": True}, "renormalises"),
+        ("completions-logprobs", {"most": 1}, "shows no logprobs at its completions endpoint"),
+        ("auto", {"stream": True}, "streams its replies although whole ones were asked for"),
+        ("completions-samples", {"filter": True}, "times: held back by a content filter"),
+        ("chat-samples", {"chat": True, "reasoning": True}, "times: no text within one token, as of reasoning models"),
+    ],
+    ids=lambda value: next(reversed(value)) if isinstance(value, dict) else None,
+)
+def test_faults_that_leave_nothing_to_measure_are_one_sentence(model, few, tmp_path, way, faults, message):
+    with pytest.raises(InputError, match=message) as caught:
+        measure_closed(closed(model, tmp_path, way, **faults), few)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_context_too_short_for_the_windows(model, tmp_path):
+    long = corpus_contexts("python-docs", model.tokenizer, tokens=60, count=16)
+    with pytest.raises(InputError, match="16 times: HTTP 400: the context is too short for this"):
+        measure_closed(closed(model, tmp_path, context=50), long)
+
+
+def test_few_logprobs_are_named_and_more_refused_before_anything_is_asked(model, few, tmp_path):
+    api = closed(model, tmp_path, most=5)
+    assert api.asking.name == "completions-logprobs-5"
+    asked = (tmp_path / "m.jsonl").read_text()
+    with pytest.raises(InputError, match=r"predictive-20 needs 20 tokens shown; the server shows 5 tokens. It gives"):
+        measure_closed(api, few, ["predictive-20"])
+    assert (tmp_path / "m.jsonl").read_text() == asked
+    assert list(measure_closed(api, few)["estimator"]) == ["predictive-5", "output-5"]
+
+
+def test_a_bos_of_the_servers_own_is_told(model, contexts, tmp_path):
+    api = closed(model, tmp_path, bos=1)
+    assert api.server_adds == 1
+    table = measure_closed(api, contexts)
+    assert set(table["prefix"]) == {"1 of the server's own"}
+    assert not table["flags"].str.contains("no-first-token").any()
+
+
+def test_windows_are_cut_down_to_the_calls(contexts):
+    logprobs = Asking(Capabilities("completions"), shown=20)
+    some = affordable(contexts, logprobs, 100)
+    assert len(some.texts) + len(some.alone_texts) <= 100
+    assert some.texts == contexts.texts[: len(some.texts)]
+    assert len(affordable(contexts, Asking(Capabilities("chat"), samples=8), 900).ids) < len(contexts.ids)
+    with pytest.raises(InputError, match="too few for 8 windows"):
+        affordable(contexts, logprobs, 10)
+
+
+def test_the_bill_counts_windows_and_lone_tokens(model, contexts, tmp_path):
+    found = bill(closed(model, tmp_path), contexts)
+    assert found["calls"] == len(set(contexts.texts) | set(contexts.alone_texts))
