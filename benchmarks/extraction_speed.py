@@ -34,9 +34,9 @@ import torch
 from extraction.corpora.token_windows import Windows
 from extraction.models.blocks import find_blocks, run_decoder
 from extraction.models.load import LanguageModel
+from extraction.states.batches import batch_tokens
 from extraction.states.budget import StateBudget
 from extraction.states.extracting import extract, spilled_bytes
-from extraction.states.passes import batch_tokens
 
 LEAST_THROUGHPUT = 0.90  # of the bare forward pass
 MOST_GROWTH = 1.10  # of peak memory, from the fewest windows to the most

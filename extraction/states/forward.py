@@ -12,6 +12,7 @@ from torch import Tensor
 from estimators.base import EmergenceError
 from extraction.models.blocks import run_decoder, watch
 from extraction.models.load import LanguageModel
+from extraction.states.batches import GROWTH
 from extraction.states.behaviour import Behaviour
 
 Reduce = Callable[[int, Tensor], Tensor | None]
@@ -45,7 +46,7 @@ def run_batches(
     start: int = 0,
     behaviour: bool = False,
 ) -> Iterator[Batch]:
-    """Run `prefix` + each row of `ids` (n, T) from row `start` on, `batch` rows at a time.
+    """Run `prefix` + each row of `ids` (n, T) from row `start` on, up to `batch` rows at a time, the first few fewer.
 
     `reduce` may end in `to_host`, since a batch is yielded only when its copies have arrived; on CUDA the next batch
     is under way by then. When memory runs out the batch is halved, for good, and its rows are run again.
@@ -55,8 +56,9 @@ def run_batches(
     """
     front = torch.tensor(prefix, dtype=torch.int64)
     pending: tuple[Batch, list[torch.cuda.Event]] | None = None
+    size = min(batch, GROWTH)
     while start < len(ids):
-        stop = min(start + batch, len(ids))
+        stop = min(start + size, len(ids))
         rows = torch.cat([front.expand(stop - start, -1), ids[start:stop]], dim=1).to(model.device)
         result = None
         try:
@@ -70,11 +72,11 @@ def run_batches(
                     "tokens; take a smaller dtype, a quantization, device='spread' or shorter windows."
                 ) from error
         if result is None:  # outside the handler, whose traceback holds on to the tensors
-            batch = (stop - start) // 2
+            batch = size = (stop - start) // 2
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             continue
-        start = stop
+        start, size = stop, min(batch, GROWTH * size)
         events = _events(model)
         if not events:  # on a CPU all is there already
             yield result

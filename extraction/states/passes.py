@@ -11,16 +11,12 @@ from torch import Tensor
 from estimators.base import Progress
 from extraction.corpora.token_windows import Windows
 from extraction.models.load import LanguageModel
+from extraction.states.batches import rows_at_once
 from extraction.states.behaviour import Behaviour
 from extraction.states.budget import PILOT_WINDOWS
 from extraction.states.forward import Batch, Reduce, run_batches, to_host
 from extraction.states.spill import StateStore
 from extraction.states.statistics import Moments, Normaliser, Statistics
-
-BATCH_TOKENS = 4096
-# On a CPU the widest tensors of a batch stay below what glibc requests from the system each time (32 MB): with larger
-# ones a GPT-2 of 124 million parameters spends a quarter of its time on page faults.
-WIDEST_BYTES = 2**24
 
 
 @dataclass(eq=False)
@@ -131,13 +127,16 @@ class Passes:
         bytes_per_token = 4 * self.points * features
         if behaviour:
             bytes_per_token += 8 * self.model.vocabulary
-        limit = min(batch_tokens(self.model), self.budget // 4 // bytes_per_token)
+        most = min(
+            rows_at_once(self.model, tokens, head=behaviour, held=bytes_per_token * tokens),
+            self.budget // 4 // (bytes_per_token * tokens),
+        )
         batches = run_batches(
             self.model,
             ids,
             lambda point, state: reduce(point - self.first, state) if point >= self.first else None,
             prefix=self.prefix,
-            batch=max(1, limit // tokens),
+            batch=max(1, most),
             start=start,
             behaviour=behaviour,
         )
@@ -146,11 +145,6 @@ class Passes:
             self.done += batch.stop - batch.start
             if self.progress is not None:
                 self.progress(self.done, self.total)
-
-
-def batch_tokens(model: LanguageModel) -> int:
-    """Return how many tokens run at once where memory allows; the widest tensor is taken to be 4 widths of float32."""
-    return BATCH_TOKENS if model.device.type != "cpu" else min(BATCH_TOKENS, max(1, WIDEST_BYTES // (16 * model.width)))
 
 
 def _raw(point: int, states: Tensor) -> Tensor:

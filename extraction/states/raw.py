@@ -10,8 +10,8 @@ from torch import Tensor
 
 from estimators.base import InputError
 from extraction.models.load import LanguageModel
+from extraction.states.batches import rows_at_once
 from extraction.states.forward import run_batches
-from extraction.states.passes import batch_tokens
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def raw_states(model: LanguageModel, ids: Tensor, prefix: tuple[int, ...]) -> It
         ids,
         lambda point, state: state.clone() if point else None,  # the next block may change it in place
         prefix=prefix,
-        batch=max(1, batch_tokens(model) // length),
+        batch=rows_at_once(model, length, held=4 * len(model.blocks) * model.width * length),
     )
     for batch in batches:
         yield RawBatch(batch.start, batch.stop, batch.states)

@@ -24,6 +24,7 @@ from estimators.shown import ABSENT, Shown, entropy_interval, shown_probabilitie
 from extraction import LanguageModel
 from extraction.corpora.loading import windows as make_windows
 from extraction.corpora.spec import CorpusOptions
+from extraction.states.batches import rows_at_once
 from proxy.schemas import EMERGENCE
 
 OUTPUT_LAYER = -1
@@ -378,8 +379,9 @@ def _run(sequences: list[list[int]], model: LanguageModel) -> Shown:
     lengths = np.array([len(row) for row in sequences])
     for length in np.unique(lengths):
         rows = np.flatnonzero(lengths == length)
-        for start in range(0, len(rows), BATCH):
-            some = rows[start : start + BATCH]
+        step = min(BATCH, rows_at_once(model, int(length), head=True))
+        for start in range(0, len(rows), step):
+            some = rows[start : start + step]
             ids = torch.tensor([sequences[row] for row in some], device=model.device)
             logits = model.model(input_ids=ids, logits_to_keep=1, use_cache=False).logits[:, -1].float()
             best, ids = torch.log_softmax(logits[:, : model.vocabulary].double(), -1).topk(k)

@@ -32,6 +32,7 @@ from estimators.predictive import (
 from extraction import LanguageModel, Windows
 from extraction import windows as make_windows
 from extraction.corpora.spec import PYTHON_DOCS
+from extraction.states.batches import rows_at_once
 
 AUTO, NONE = "auto", "none"
 CACHE = "EMERGENCE_CACHE"  # environment variable: folder of what is kept from run to run
@@ -229,7 +230,8 @@ def _search(model: LanguageModel, windows: Windows, candidates: dict[str, tuple[
 def _gain(model: LanguageModel, prefix: tuple[int, ...], pairs: Pairs) -> float:
     """Return the mean bits that lone tokens behind `prefix` tell about the next, temperature and share fitted."""
     front = torch.tensor(prefix, dtype=torch.int64)
-    step = max(1, LOGIT_BYTES // (4 * model.vocabulary * (1 + len(prefix))))
+    length = 1 + len(prefix)
+    step = max(1, min(LOGIT_BYTES // (4 * model.vocabulary * length), rows_at_once(model, length, head=True)))
     found = torch.empty(len(TEMPERATURES), len(pairs.row))
     for start in range(0, len(pairs.alone), step):
         alone = pairs.alone[start : start + step]

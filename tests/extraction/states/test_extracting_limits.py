@@ -170,12 +170,12 @@ STARVED = """
 import resource
 import numpy as np
 from extraction import StateBudget, extract, load_model, windows
-from extraction.states import passes
+from extraction.states import batches
 model = load_model("gpt2-90k", device="cpu")
 found = windows("animal", model.tokenizer, count=20_000)
 with extract(model, found.select(np.arange(50))):
     pass  # what libraries take once is taken
-passes.BATCH_TOKENS = 10**9
+batches.BATCH_TOKENS = batches.CPU_BYTES = batches.WIDEST_BYTES = 10**12
 rows = []
 model.blocks[0].register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
