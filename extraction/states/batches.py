@@ -63,7 +63,7 @@ def _measured(model: LanguageModel, length: int, head: bool) -> int:
         with torch.inference_mode():
             if model.device.type == "cuda":
                 return _peak_on_gpu(lambda: run_decoder(model.model, ids, head=head), model.device)
-            if model.device.type == "cpu" and not torch.autograd._profiler_enabled():
+            if model.device.type == "cpu" and not torch._C._autograd._profiler_enabled():
                 return _peak_on_cpu(lambda: run_decoder(model.model, ids, head=head))
     except Exception:  # the first batch says what is wrong
         return 0
