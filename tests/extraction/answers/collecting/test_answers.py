@@ -90,10 +90,10 @@ def test_tokens_behind_the_stop_are_no_part_of_the_answer(tmp_path):
 
 @pytest.mark.parametrize("ending", ["parquet", "csv", "json"])
 def test_the_table_is_the_same_in_however_many_pieces(tmp_path, monkeypatch, ending):
-    from extraction.answers import responses
+    from extraction.answers.collecting import collected
 
     whole = ask(tmp_path / f"a.{ending}", good, 7, samples=2)
-    monkeypatch.setattr(responses, "ROWS_AT_A_TIME", 3)
+    monkeypatch.setattr(collected, "ROWS_AT_A_TIME", 3)
     log_path(tmp_path / "a.x").rename(log_path(tmp_path / "b.x"))
     pieces = ask(tmp_path / f"b.{ending}", good, 7, samples=2)
     pd.testing.assert_frame_equal(whole, pieces)

@@ -325,7 +325,7 @@ def test_the_prompts_are_not_written_over(tmp_path, emergence):
 
 @pytest.mark.parametrize("ending", ["parquet", "csv", "json"])
 def test_a_full_disk_at_the_table_says_what_is_kept_and_how_to_go_on(tmp_path, monkeypatch, ending):
-    from extraction.answers import responses
+    from extraction.answers.collecting import collected
 
     out = tmp_path / f"a.{ending}"
 
@@ -333,7 +333,7 @@ def test_a_full_disk_at_the_table_says_what_is_kept_and_how_to_go_on(tmp_path, m
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(responses, "_write_parquet" if ending == "parquet" else "_write_text", full)
+        patch.setattr(collected, "_write_parquet" if ending == "parquet" else "_write_text", full)
         with pytest.raises(EmergenceError) as caught:
             ask(out, good)
     said = str(caught.value)
