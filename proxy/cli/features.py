@@ -17,7 +17,14 @@ def features(
     ],
     out: Annotated[Path | None, typer.Option(help="Table to write: .parquet, .csv or .json.")] = None,
     readers: Annotated[
-        list[str] | None, typer.Option(metavar="MODEL", help="Reader, repeatable: bundled name, folder or hub id.")
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL", help="Reader, repeatable: bundled name, folder or hub id. By default `gpt2-2m` alone."
+        ),
+    ] = None,
+    targets: Annotated[
+        Path | None,
+        typer.Option(metavar="TABLE", help="Known scores by model, such as a leaderboard; its columns join the rows."),
     ] = None,
     emergence: Annotated[
         Path | None, typer.Option(metavar="TABLE", help="Emergence table whose peaks become the target column.")
@@ -30,7 +37,12 @@ def features(
 
     Takes responses tables, tables with model, prompt_id and output columns, AlpacaEval's JSON and data sets of the hub.
 
+    With `--targets` models without a score stay in the table: `fit` estimates them. Where it has no column family,
+    families are proposed from names and shown, for you to correct in the table.
+
     Example: `emergence features open.parquet --emergence emergence.parquet --corpus animal --out references.parquet`
+
+    Example: `emergence features outputs/*.json --targets models.csv --out references.parquet`
     """
     import pandas as pd
 
@@ -39,6 +51,7 @@ def features(
     from extraction.answers.responses import read_responses
     from extraction.models.names import distinct_models
     from extraction.tables import check_table_path, read_table
+    from proxy.features.scores import join_scores
     from proxy.features.table import compute_features, join_target
     from proxy.measurement.prefix import with_prefix
     from proxy.measurement.table import peak_emergence
@@ -46,6 +59,7 @@ def features(
 
     if out is not None:
         check_table_path(out)
+    scores = None if targets is None else read_table(targets)
     answers = pd.concat([read_responses(source) for source in responses], ignore_index=True)
     peaks = None
     if emergence is not None:
@@ -64,11 +78,19 @@ def features(
     remarks = frame.attrs["remarks"]
     if peaks is not None:
         frame = join_target(frame, peaks)
+    proposed: dict[str, list[str]] = {}
+    if scores is not None:
+        frame = join_scores(frame, scores)
+        proposed = frame.attrs["proposed"]
     shown = frame
     if out is None and not as_json:  # a screen has no room for thousands of words
         shown = frame[[name for name in frame.columns if not name.startswith("words.")]]
         screen.print(f"Not shown: {len(frame.columns) - len(shown.columns)} words.*; --out keeps them.", markup=False)
-    emit(shown, out, as_json=as_json, schema=REFERENCES if peaks is not None else None)
+    emit(shown, out, as_json=as_json, schema=None if peaks is None and scores is None else REFERENCES)
+    if proposed:
+        screen.print("Families proposed from names; correct the column family where they are wrong:", highlight=False)
+    for family, members in proposed.items():
+        screen.print(f"  {family}: {', '.join(members)}", markup=False, highlight=False, soft_wrap=True)
     for remark in remarks:
         screen.print(f"Left empty: {remark}", style="red", markup=False, highlight=False, soft_wrap=True)
     if remarks:

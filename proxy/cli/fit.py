@@ -22,7 +22,11 @@ def fit(
     groups: Annotated[str, typer.Option(help="Column whose rows are left out together.")] = "family",
     level: Annotated[float, typer.Option(help="Confidence of the intervals, between 0 and 1.")] = 0.9,
     bounds: Annotated[
-        str | None, typer.Option(help="Bounds of the target: `0,1` (logit), `0,` (logarithm); none by default.")
+        str | None,
+        typer.Option(
+            help="Bounds of the target: `0,100` or `0,1` (logit), `0,` (logarithm), `,` (none). By default shares and "
+            "percentages are told by name and values."
+        ),
     ] = None,
     register: Annotated[
         str | None, typer.Option(help="Log to MLflow and register under this name.", rich_help_panel=MLFLOW)
@@ -40,7 +44,8 @@ def fit(
 ) -> None:
     """Learn TARGET from reference models, leaving families out, and save the proxy with its card.
 
-    At least 9 reference models are needed: with fewer no 90 % interval exists.
+    At least 9 reference models are needed: with fewer no 90 % interval exists. Models of the table without a TARGET are
+    no references; their estimates are printed.
 
     Example: `emergence fit references.parquet --target emergence_bits --out proxy`
     """
@@ -73,6 +78,12 @@ def fit(
         typer.echo(proxy.scores.to_json(orient="records", indent=1))
     else:
         show(proxy.scores, title=f"{target} of left-out references, by {proxy.unit}")
+        unknown = table[table[target].isna()]
+        if len(unknown):
+            estimates = proxy.predict(unknown)
+            show(estimates.drop(columns="remarks"), title=f"{target} of models without it, estimated")
+            for row in estimates.itertuples():
+                screen.print(f"{row.model}: {row.remarks}.", markup=False, highlight=False, soft_wrap=True)
     if register is not None:
         from tracking import track_proxy
 
@@ -87,20 +98,20 @@ def fit(
         screen.print(f"Registered {register} version {tracked.version}: {tracked.model_uri}", highlight=False)
 
 
-def parsed_bounds(text: str | None) -> tuple[float | None, float | None]:
-    """Read ``LOWER,UPPER`` where either may be empty.
+def parsed_bounds(text: str | None) -> tuple[float | None, float | None] | None:
+    """Read ``LOWER,UPPER`` where either may be empty; None for nothing.
 
     Raises:
         InputError: if it is anything else.
 
     >>> parsed_bounds("0,"), parsed_bounds(None)
-    ((0.0, None), (None, None))
+    ((0.0, None), None)
     """
     from estimators.base import InputError
     from estimators.contracts.numbers import number
 
     if text is None:
-        return None, None
+        return None
     parts = text.split(",")
     if len(parts) != 2:
         raise InputError(f"--bounds takes two numbers with a comma, such as 0,1 or 0, (no upper); got {text!r}.")

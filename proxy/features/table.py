@@ -134,7 +134,7 @@ def join_target(frame: pd.DataFrame, peaks: pd.DataFrame) -> pd.DataFrame:
     corpora = sorted(peaks["corpus"].unique())
     if len(corpora) != 1:
         raise InputError(f"The emergence table holds the corpora {', '.join(corpora)}; name one by --corpus.")
-    measured_as = {name: _found_as(name, peaks["model"].tolist()) for name in frame["model"]}
+    measured_as = {name: found_as(name, peaks["model"].tolist()) for name in frame["model"]}
     missing = sorted(name for name, found in measured_as.items() if found is None)
     if missing:
         raise InputError(f"No emergence was measured for {', '.join(missing)}; measure them first (emergence sweep).")
@@ -145,7 +145,7 @@ def join_target(frame: pd.DataFrame, peaks: pd.DataFrame) -> pd.DataFrame:
     return REFERENCES.conform(joined)
 
 
-def _found_as(name: str, measured: Sequence[str]) -> str | None:
+def found_as(name: str, measured: Sequence[str]) -> str | None:
     """Return the one of the `measured` models that `name` is, however its folder was spelled; None if none is.
 
     Raises:
@@ -155,7 +155,7 @@ def _found_as(name: str, measured: Sequence[str]) -> str | None:
         return name
     found = [other for other in measured if same_model(name, other)]
     if len(found) > 1:
-        raise InputError(f"{name} may be {' or '.join(found)} of the emergence table; name it alike in both tables.")
+        raise InputError(f"{name} may be {' or '.join(found)} of the other table; name it alike in both tables.")
     return found[0] if found else None
 
 

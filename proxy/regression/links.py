@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,7 +13,30 @@ Array = NDArray[np.float64]
 Bounds = tuple[float | None, float | None]
 
 EDGE = 0.005  # share of the range within which a value counts as lying on its bound: a link is infinite there
+SHARE = re.compile(r"rate|accurac|(?:^|_)acc(?:_|$)|share|percent|pct|%|exact_match|pass@", re.IGNORECASE)
+LIKE_PERCENT = 20.0  # a target from 0 on that goes beyond may be a percentage, whatever its name
 EXACT = 1e-12  # the same where nothing is learned
+
+
+def inferred_bounds(target: str, y: Array) -> tuple[Bounds, str | None]:
+    """Return the bounds that a target's name and values (n,) tell of, and what to say about them, if anything.
+
+    Example:
+        >>> inferred_bounds("lc_win_rate", np.array([3.0, 57.5]))
+        ((0.0, 100.0), 'lc_win_rate is taken for a percentage: bounds 0,100')
+        >>> inferred_bounds("emergence_bits", np.array([0.4, 2.9]))
+        ((None, None), None)
+    """
+    low, high = float(y.min()), float(y.max())
+    if low < 0 or high > 100:
+        return (None, None), None
+    if SHARE.search(target):
+        share = high <= 1
+        found = f"{target} is taken for a {'share' if share else 'percentage'}: bounds {'0,1' if share else '0,100'}"
+        return (0.0, 1.0 if share else 100.0), found
+    if high > LIKE_PERCENT:
+        return (None, None), f"{target} goes from {low:.3g} to {high:.3g}: if it is a percentage, give the bounds 0,100"
+    return (None, None), None
 
 
 class Link:

@@ -12,7 +12,7 @@ from proxy.regression.candidates import CANDIDATES
 from proxy.regression.domain import MISSING, WITHHELD, Domain, contributions, estimate_models
 from proxy.regression.folds import rows_needed
 from proxy.regression.intervals import LEVELS, Intervals, require_rows
-from proxy.regression.links import Bounds, Link
+from proxy.regression.links import Bounds, Link, inferred_bounds
 from proxy.regression.record import ProxyRecord
 from proxy.regression.references import SIZE, listed, numeric, of_accuracies, read_references
 from proxy.regression.regressor import ProxyRegressor
@@ -136,7 +136,11 @@ class Proxy(ProxyRecord):
 
     def _of_new_family(self, family: pd.Series) -> pd.Series:
         """Return which families are given but absent from the references, where models were left out one at a time."""
-        return family.notna() & ~family.isin(set(self.references["family"])) & (self.unit == "model")
+        told = self.unit == "model" and self._families_known()
+        return family.notna() & ~family.isin(set(self.references["family"])) & told
+
+    def _families_known(self) -> bool:
+        return bool((self.references["family"] != self.references["model"]).any())
 
     def _inputs(self, features: pd.DataFrame) -> pd.DataFrame:
         if features.empty:
@@ -168,9 +172,12 @@ class Proxy(ProxyRecord):
                 f"withheld: left-out errors speak of further models of {known}, not of a new family; references of at "
                 f"least {FAMILIES_NEEDED} families would allow it"
             )
+        elif self.unit == "model" and not self._families_known():
+            parts.append("families of the references are not known: the interval may be that of their close relatives")
         elif self.unit == "model" and pd.isna(row["family"]):
             parts.append(f"interval holds for further models of {known}, not of a new family")
-        empty = [name for name in self.features if pd.isna(row[name])]
+        values = row[list(self.features)]
+        empty = values.index[values.isna()].tolist()
         if empty:
             parts.append(f"missing, taken as typical: {listed(empty, 3)}")
         if novelty > WITHHELD:
@@ -199,7 +206,7 @@ def fit_proxy(
     groups: str | None = "family",
     mode: str = "outputs",
     level: float = 0.9,
-    bounds: Bounds = (None, None),
+    bounds: Bounds | None = None,
     candidate: str = "auto",
     progress: Progress | None = None,
 ) -> Proxy:
@@ -215,11 +222,12 @@ def fit_proxy(
             ``words.*``, ``accuracy.*``, ``meta.*``), `target`, and optionally ``<target>_std_error`` in the same unit,
             which weighs the rows.
         target: column to estimate.
-        groups: column of families; None (or a column that is absent) makes each model its own family.
+        groups: column of families; without one models are left out one at a time.
         mode: ``outputs`` learns from ``small.*``, ``behaviour.*``, ``words.*`` and ``accuracy.*`` (all that is known of
             a closed model), ``scale`` from ``small.*`` and ``meta.*``.
         level: confidence of the intervals, between 0 and 1.
-        bounds: (lower, upper) of the target, each may be None; they choose the link (identity, log or logit).
+        bounds: (lower, upper) of the target, each may be None; they choose the link (identity, log or logit). Without
+            them, shares and percentages are told by name and values (0,1 or 0,100) and have no bounds otherwise.
         candidate: "auto" chooses by left-out groups, except where all features are accuracies (``accuracy.*``) and the
             target has two bounds: then it is ``scaling_law``, the form known to fit. Or the name of one of
             `proxy.regression.candidates.CANDIDATES` to use it unconditionally.
@@ -238,14 +246,17 @@ def fit_proxy(
     if candidate != "auto" and candidate not in CANDIDATES:
         raise InputError(f"There is no candidate {candidate!r}; choose auto or one of {', '.join(CANDIDATES)}.")
     table = read_references(references, target=target, groups=groups, mode=mode)
+    remarks = list(table.remarks)
+    if bounds is None:
+        bounds, told = inferred_bounds(target, table.y)
+        remarks += [told] if told else []
     link = Link(bounds)
     link.check(table.y)
     families = len(np.unique(table.families))
     require_rows(len(np.unique(table.models)), level, "models")
     needed = max(FAMILIES_NEEDED, rows_needed(level))
-    unit = "family" if families >= needed else "model"
-    remarks = list(table.remarks)
-    if unit == "model":
+    unit = "family" if table.families_known and families >= needed else "model"
+    if unit == "model" and table.families_known:
         remarks.append(
             f"{families} {'family' if families == 1 else 'families'}: models were left out one at a time, so errors "
             f"and intervals speak of further models of these families; for a new family at least {needed} families are "

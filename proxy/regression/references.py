@@ -35,7 +35,8 @@ class References:
         y: (n,) targets.
         weights: (n,) mean 1, lower where the target's standard error is high.
         models: (n,) names.
-        families: (n,) names.
+        families: (n,) names; of the models themselves where none are known.
+        families_known: whether the table says which models are of one family.
         log_parameters: (n, 1) sizes for the baseline, None where not all are known.
         remarks: what a reader must know.
     """
@@ -46,6 +47,7 @@ class References:
     weights: Array
     models: NDArray[np.str_]
     families: NDArray[np.str_]
+    families_known: bool
     log_parameters: pd.DataFrame | None
     remarks: tuple[str, ...]
 
@@ -73,14 +75,19 @@ def read_references(references: pd.DataFrame, *, target: str, groups: str | None
         raise InputError(
             f"There is no target column {target}; the table has {', '.join(candidates) or 'no other column'}."
         )
-    if groups not in references.columns:
-        families = frame["model"]
-        if groups is not None:
-            remarks.append(f"no column {groups}: each model counts as its own family")
-    else:
-        families = references[groups].astype("string").fillna(frame["model"])
-    frame = frame.assign(family=families.astype("string")).sort_values(["family", "model"], kind="stable")
-    frame = frame.reset_index(drop=True)
+    families_known = groups in references.columns and bool(references[groups].notna().any())
+    families = references[groups].astype("string").fillna(frame["model"]) if families_known else frame["model"]
+    if groups is not None and not families_known:
+        remarks.append(
+            f"no column {groups}: models were left out one at a time, so errors and intervals may be those of close "
+            "relatives; say which models are of one family"
+        )
+    frame = frame.assign(family=families.astype("string"))
+    without = frame["model"][frame[target].isna()].tolist()
+    if 0 < len(without) < len(frame):
+        remarks.append(f"{len(without)} models without {target} are no references: {listed(without)}")
+        frame = frame[frame[target].notna()]
+    frame = frame.sort_values(["family", "model"], kind="stable").reset_index(drop=True)
     names = sorted(
         c for c in frame.columns if c.startswith(PREFIXES[mode]) and c != target and not c.startswith(f"{target}_")
     )
@@ -121,6 +128,7 @@ def read_references(references: pd.DataFrame, *, target: str, groups: str | None
         weights=_weights(frame, target),
         models=frame["model"].to_numpy(dtype=str),
         families=frame["family"].to_numpy(dtype=str),
+        families_known=families_known,
         log_parameters=sizes,
         remarks=tuple(remarks),
     )
@@ -183,12 +191,8 @@ def _check_accuracies(X: pd.DataFrame) -> None:
 
 
 def _check_target(frame: pd.DataFrame, target: str, y: Array) -> None:
-    missing = frame["model"][np.isnan(y)].tolist()
-    if missing:
-        raise InputError(
-            f"{len(missing)} of {len(y)} reference models have no {target} ({listed(missing)}); "
-            "measure them or take their rows out."
-        )
+    if np.isnan(y).all():
+        raise InputError(f"None of the {len(y)} models has a {target}; measure it, or name another column.")
     if np.ptp(y) <= 1e-12 * np.abs(y).max() and len(y) > 1:
         raise InputError(f"All reference models have the same {target}, {y[0]:.6g}: there is nothing to learn.")
 

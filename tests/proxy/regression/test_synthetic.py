@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import binom
 
 from proxy import Proxy, fit_proxy
+from proxy.regression.card import card
 from proxy.regression.folds import fold_of
 from proxy.regression.intervals import LEVELS, Intervals
 from proxy.regression.references import read_references
@@ -83,11 +84,16 @@ def test_one_family_is_enough_and_said(families: Families) -> None:
     assert any(remark.startswith("1 family:") for remark in proxy.remarks)
 
 
-def test_without_a_family_column_each_model_is_its_own(families: Families) -> None:
-    table = families(1, 9, features=3).drop(columns="family")
-    proxy = fit_proxy(table, target="bits", candidate="best_feature")
-    assert proxy.unit == "family"
-    assert any("its own family" in remark for remark in proxy.remarks)
+def test_without_families_no_claim_speaks_of_them(families: Families) -> None:
+    table = families(1, 10, features=3).drop(columns="family")
+    proxy = fit_proxy(table.head(9), target="bits", candidate="best_feature")
+    assert proxy.unit == "model"
+    assert any("no column family: models were left out one at a time" in remark for remark in proxy.remarks)
+    assert "Left out by model" in card(proxy)
+    assert "no other model of its family" not in card(proxy)
+    estimate = proxy.predict(table.tail(1).assign(family="another"))
+    assert "families of the references are not known" in estimate["remarks"].item()
+    assert estimate["estimate"].notna().all()
 
 
 def test_nine_families_are_left_out_whole(families: Families) -> None:

@@ -1,0 +1,92 @@
+"""From published answers and a leaderboard to estimates, in two commands."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+Run = Callable[..., Any]
+NAMES = [
+    "vicuna-7b",
+    "phi-2",
+    "falcon-7b",
+    "zephyr-7b",
+    "gpt-4o",
+    "yi-34b",
+    "qwen-7b",
+    "gemma-2b",
+    "opt-1b",
+    "bloom-7b",
+]
+
+
+def published(folder: Path, names: list[str]) -> list[Path]:
+    """AlpacaEval's files of models that repeat themselves the less, the better they are."""
+    rng = np.random.default_rng(0)
+    words = [f"{a}{b}" for a in ("sun", "sea", "tree", "bird") for b in ("light", "side", "house", "song", "man")]
+    files = []
+    for place, name in enumerate(names):
+        rows = [
+            {
+                "generator": name,
+                "instruction": f"Question {number}?",
+                "output": " ".join(rng.choice(words[: place + 3], 30)),
+            }
+            for number in range(12)
+        ]
+        files.append(folder / f"{name}.json")
+        files[-1].write_text(json.dumps(rows))
+    return files
+
+
+def test_two_commands_from_answers_to_an_estimate(emergence: Run, tmp_path: Path) -> None:
+    files = published(tmp_path, NAMES)
+    scores = pd.DataFrame({"model": NAMES[:-1], "win_rate": np.linspace(5, 80, 9)})
+    scores.to_csv(tmp_path / "models.csv", index=False)
+    references = tmp_path / "references.parquet"
+    done = emergence(
+        "features", *files, "--targets", tmp_path / "models.csv", "--readers", "gpt2-30k", "--out", references
+    )
+    assert done.code == 0, done.err
+    assert "Families proposed from names" in done.err
+    assert "llama: vicuna-7b" in done.err
+    fitted = emergence("fit", references, "--target", "win_rate", "--out", tmp_path / "proxy")
+    assert fitted.code == 0, fitted.err
+    assert "win_rate is taken for a percentage: bounds 0,100" in fitted.err
+    assert "1 models without win_rate are no references: bloom-7b" in fitted.err
+    assert "win_rate of left-out references, by family" in fitted.out
+    assert "bloom-7b" in fitted.out
+    description = json.loads((tmp_path / "proxy" / "proxy.json").read_text())
+    assert description["bounds"] == [0.0, 100.0]
+    assert description["unit"] == "family"
+
+
+def test_the_default_reader_is_named(emergence: Run) -> None:
+    assert "gpt2-2m" in emergence("features", "--help").out
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "bounds"),
+    [
+        ("win_rate", [3.0, 60.0], [0.0, 100.0]),
+        ("accuracy", [0.2, 0.9], [0.0, 1.0]),
+        ("elo", [900.0, 1200.0], [None, None]),
+        ("score", [3.0, 60.0], [None, None]),
+    ],
+)
+def test_bounds_are_told_by_name_and_values(
+    emergence: Run, families: Callable[..., pd.DataFrame], tmp_path: Path, name: str, values: list, bounds: list
+) -> None:
+    table = families(1, 9, features=3)
+    table[name] = np.interp(table["bits"], [table["bits"].min(), table["bits"].max()], values)
+    table.drop(columns=["bits", "family"]).to_parquet(tmp_path / "table.parquet")
+    done = emergence("fit", tmp_path / "table.parquet", "--target", name, "--out", tmp_path / "proxy")
+    assert done.code == 0, done.err
+    assert json.loads((tmp_path / "proxy" / "proxy.json").read_text())["bounds"] == bounds
+    assert ("if it is a percentage, give the bounds 0,100" in done.err) == (name == "score")
+    assert f"{name} of left-out references, by model" in done.out  # no families, so none are spoken of
+    assert "no column family" in done.err
