@@ -1,6 +1,7 @@
 """Answers of open models: the table of an API model, reproducible, stopped where the model stops."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from estimators.base import InputError
-from extraction.answers.generation import generate_answers
+from extraction.answers.generation import _together, generate_answers
 from extraction.answers.prompt_sets import prompts
 from extraction.answers.sampling import Sampling
 from extraction.models.load import LanguageModel
@@ -170,3 +171,54 @@ def test_prompts_that_are_numbers_are_refused_by_row(gpt2):
     asked = pd.DataFrame({"prompt_id": ["0"], "prompt": [5]})
     with pytest.raises(InputError, match="Prompt 1 of the table is the number 5"):
         generate_answers(gpt2, asked)
+
+
+@pytest.mark.parametrize(("kind", "together"), [("rwkv", "alone"), ("mamba2", "padded"), ("llama", "padded")])
+def test_answers_do_not_depend_on_what_is_answered_beside_them(gpt2: LanguageModel, kind: str, together: str) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "vocab_size": gpt2.vocabulary, "bos_token_id": 0,
+             "eos_token_id": None, "pad_token_id": 0}  # fmt: skip
+    more: dict[str, dict[str, Any]] = {
+        "rwkv": {"attention_hidden_size": 16, "intermediate_size": 32},
+        "mamba2": {"num_heads": 4, "head_dim": 8, "n_groups": 1, "state_size": 4, "chunk_size": 16},
+        "llama": {"num_attention_heads": 2, "intermediate_size": 32},
+    }
+    torch.manual_seed(0)
+    network = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape, **more[kind])).eval()
+    for weight in network.parameters():
+        if weight.dim() > 1:
+            torch.nn.init.normal_(weight, std=0.5)
+    model = replace(gpt2, model=network, name=kind, context=64)
+    assert _together(model) == together
+    told: list[int] = []
+    answers = generate_answers(
+        model,
+        ASKED,
+        sampling=Sampling(max_tokens=5, temperature=0),
+        samples=2,
+        progress=lambda done, total: told.append(done),
+    )
+    assert told == ([1, 2, 3, 4, 5, 6] if together == "alone" else [6])
+    for name, text in zip(answers["prompt_id"], answers["text"], strict=True):
+        alone = generate_answers(
+            model, ASKED[ASKED["prompt_id"] == name], sampling=Sampling(max_tokens=5, temperature=0)
+        )
+        assert text == alone["text"].item()
+
+
+def test_a_model_that_reads_padding_is_asked_in_equal_lengths(
+    gpt2: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate = gpt2.model.generate
+    monkeypatch.setattr(
+        gpt2.model,
+        "generate",
+        lambda **given: generate(**given | {"attention_mask": torch.ones_like(given["input_ids"])}),
+    )
+    assert _together(gpt2) == "equal"
+    told: list[int] = []
+    generate_answers(
+        gpt2, ASKED, sampling=Sampling(max_tokens=2), samples=2, progress=lambda done, total: told.append(done)
+    )
+    assert told == [2, 4, 6]
