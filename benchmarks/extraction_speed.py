@@ -87,7 +87,7 @@ def throughput(options: argparse.Namespace) -> bool:
                 run_decoder(model.model, batch.to(model.device))
 
     def captured() -> None:
-        with extract(model, windows, behaviour=False, budget=StateBudget(spill_dir=options.spill)):
+        with extract(model, windows, likelihoods=False, budget=StateBudget(spill_dir=options.spill)):
             pass
 
     per_core = "" if model.device.type == "cuda" else " and core"
@@ -152,7 +152,7 @@ def one_memory(options: argparse.Namespace) -> None:
     spilled = spilled_bytes(model, windows, budget=StateBudget(states_gb=options.states_gb))
     started = time.perf_counter()
     budget = StateBudget(states_gb=options.states_gb, spill_dir=options.spill)
-    with extract(model, windows, behaviour=False, budget=budget) as states:
+    with extract(model, windows, likelihoods=False, budget=budget) as states:
         states.leaving(0, 1)
     seconds = time.perf_counter() - started
     peak = peak_memory()
@@ -178,7 +178,7 @@ def micro(options: argparse.Namespace) -> None:
     for count, distinct in ((100, 50), (400, 50), (100, 200), (400, 200)):
         alone = 0
         windows = random_windows(count, distinct)
-        with extract(model, windows, behaviour=False):
+        with extract(model, windows, likelihoods=False):
             pass
         print(f"  {count:6,} windows of {distinct:4} tokens: {alone:6,} tokens run alone")
 

@@ -146,7 +146,7 @@ def pairs(model: LanguageModel, count: int, seed: int) -> tuple[list[tuple[torch
     text = windows(TEXT, model.tokenizer, count=count, seed=seed)
     repeated = torch.from_numpy(np.repeat(np.arange(len(text)), text.weights.astype(np.int64)))
     tokens = torch.from_numpy(text.distinct_tokens()[1])[repeated]
-    with extract(model, text, projection=Projection(seed=seed), entering=True, behaviour=False) as states:
+    with extract(model, text, projection=Projection(seed=seed), entering=True, likelihoods=False) as states:
         block, last = states.blocks - 1, states.positions
         macro = (states.entering(block, last)[repeated], states.leaving(block, last)[repeated])
         entering, leaving = states.micro_entering(block), states.micro_leaving(block)

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from extraction.corpora.token_windows import Windows
     from extraction.models.load import LanguageModel, load_model
     from extraction.models.twin import random_twin
-    from extraction.states.behaviour import Behaviour, accuracy_by_shots, behaviour_table
     from extraction.states.budget import StateBudget
     from extraction.states.extracting import Projection, States, extract, spill_notice, spilled_bytes
+    from extraction.states.likelihoods import Likelihoods, accuracy_by_shots, likelihood_table
     from extraction.states.statistics import Statistics
 
 _HOMES = {
-    "Behaviour": "states.behaviour",
+    "Likelihoods": "states.likelihoods",
     "Budget": "answers.collecting.budget",
     "CATEGORIES": "corpora.categories",
     "CorpusOptions": "corpora.spec",
@@ -41,8 +41,8 @@ _HOMES = {
     "States": "states.extracting",
     "Statistics": "states.statistics",
     "Windows": "corpora.token_windows",
-    "accuracy_by_shots": "states.behaviour",
-    "behaviour_table": "states.behaviour",
+    "accuracy_by_shots": "states.likelihoods",
+    "likelihood_table": "states.likelihoods",
     "collect": "answers.collecting.run",
     "extract": "states.extracting",
     "generate_answers": "answers.generation",
@@ -58,10 +58,10 @@ _HOMES = {
 
 __all__ = [
     "CATEGORIES",
-    "Behaviour",
     "Budget",
     "CorpusOptions",
     "LanguageModel",
+    "Likelihoods",
     "Limits",
     "Projection",
     "Sampling",
@@ -71,10 +71,10 @@ __all__ = [
     "Statistics",
     "Windows",
     "accuracy_by_shots",
-    "behaviour_table",
     "collect",
     "extract",
     "generate_answers",
+    "likelihood_table",
     "list_windows",
     "load_model",
     "prompts",

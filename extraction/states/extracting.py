@@ -13,8 +13,8 @@ from torch import Tensor
 from estimators.base import InputError, Progress
 from extraction.corpora.token_windows import Windows
 from extraction.models.load import LanguageModel
-from extraction.states.behaviour import Behaviour
 from extraction.states.budget import DEFAULT_BUDGET, StateBudget, state_bytes
+from extraction.states.likelihoods import Likelihoods
 from extraction.states.passes import Passes, sources
 from extraction.states.spill import StateStore, described, folder_for, spill_folder
 from extraction.states.statistics import Statistics, pooled_statistics, with_scale
@@ -33,7 +33,7 @@ class States:
         positions: tokens per window T.
         features: features k of a state after projection.
         statistics: what the states were normalised by; hand it to `extract` to bring other text on the same scale.
-        behaviour: what the model's head says along the windows; None unless asked for.
+        likelihoods: what the model's head says along the windows; None unless asked for.
         spilled_bytes: bytes held on disk; 0 when all is in memory.
 
     >>> from extraction import load_model, windows
@@ -44,12 +44,17 @@ class States:
     """
 
     def __init__(
-        self, macro: StateStore, micro: StateStore, statistics: Statistics, behaviour: Behaviour | None, spilled: int
+        self,
+        macro: StateStore,
+        micro: StateStore,
+        statistics: Statistics,
+        likelihoods: Likelihoods | None,
+        spilled: int,
     ) -> None:
         self._macro = macro
         self._micro = micro
         self.statistics = statistics
-        self.behaviour = behaviour
+        self.likelihoods = likelihoods
         self.spilled_bytes = spilled
         self.blocks = macro.shape[0] - statistics.entering
         self.positions = macro.shape[1]
@@ -77,8 +82,8 @@ class States:
 
     @property
     def nll_bits(self) -> Tensor | None:
-        """(N, T) negative log2 likelihood of each token given those before; None unless behaviour was asked for."""
-        return None if self.behaviour is None else self.behaviour.nll_bits
+        """(N, T) negative log2 likelihood of each token given those before; None unless likelihoods was asked for."""
+        return None if self.likelihoods is None else self.likelihoods.nll_bits
 
     def close(self) -> None:
         """Free the memory or disk the states are kept in."""
@@ -129,7 +134,7 @@ def extract(
     *,
     projection: Projection = Projection(),
     entering: bool = False,
-    behaviour: bool = True,
+    likelihoods: bool = True,
     statistics: Statistics | None = None,
     budget: StateBudget = DEFAULT_BUDGET,
     progress: Progress | None = None,
@@ -148,7 +153,7 @@ def extract(
         windows: from `extraction.windows` with the model's tokenizer.
         projection: features to keep and the seed of the projection, unless `statistics` bring theirs.
         entering: also keep what enters block 0 (what enters a later block is what leaves the one before).
-        behaviour: also run the head: likelihoods, entropies and predictions along the windows.
+        likelihoods: also run the head: likelihoods, entropies and predictions along the windows.
         statistics: of another run of this model, to normalise by instead of those of these windows.
         budget: how much is held in memory, and where more is spilled; `spilled_bytes` says beforehand how much.
         progress: called with the number of sequences that have run.
@@ -185,9 +190,9 @@ def extract(
         passes = Passes(model, windows.prefix, points, 0 if entering else 1, budget.bytes, progress)
         norm = statistics
         if norm is None:
-            pilot = passes.measure(both, behaviour=behaviour)
+            pilot = passes.measure(both, likelihoods=likelihoods)
             norm = pooled_statistics(*pilot, features=features, seed=seed, entering=entering, windows=both[0].pilot)
-        moments, said = passes.keep(both, norm, stores, behaviour=behaviour)
+        moments, said = passes.keep(both, norm, stores, likelihoods=likelihoods)
         if statistics is None:
             norm = with_scale(norm, *moments)
         undo.pop_all()

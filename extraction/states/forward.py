@@ -13,7 +13,7 @@ from estimators.base import EmergenceError
 from extraction.models.blocks import run_decoder, watch
 from extraction.models.load import LanguageModel
 from extraction.states.batches import GROWTH
-from extraction.states.behaviour import Behaviour
+from extraction.states.likelihoods import Likelihoods
 
 Reduce = Callable[[int, Tensor], Tensor | None]
 HEAD_BYTES = 2**26  # logits looked at at a time
@@ -27,13 +27,13 @@ class Batch:
         start: first row.
         stop: row after the last.
         states: what `reduce` made of (rows, T, width) at each point, unless None.
-        behaviour: what the head said; None unless asked for.
+        likelihoods: what the head said; None unless asked for.
     """
 
     start: int
     stop: int
     states: list[Tensor]
-    behaviour: Behaviour | None
+    likelihoods: Likelihoods | None
 
 
 def run_batches(
@@ -44,7 +44,7 @@ def run_batches(
     prefix: tuple[int, ...],
     batch: int,
     start: int = 0,
-    behaviour: bool = False,
+    likelihoods: bool = False,
 ) -> Iterator[Batch]:
     """Run `prefix` + each row of `ids` (n, T) from row `start` on, up to `batch` rows at a time, the first few fewer.
 
@@ -62,7 +62,7 @@ def run_batches(
         rows = torch.cat([front.expand(stop - start, -1), ids[start:stop]], dim=1).to(model.device)
         result = None
         try:
-            result = _run(model, rows, reduce, len(prefix), start, behaviour)
+            result = _run(model, rows, reduce, len(prefix), start, likelihoods)
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
@@ -93,7 +93,7 @@ def to_host(tensor: Tensor) -> Tensor:
     return tensor.to("cpu", non_blocking=tensor.is_cuda)
 
 
-def _run(model: LanguageModel, rows: Tensor, reduce: Reduce, skip: int, start: int, behaviour: bool) -> Batch:
+def _run(model: LanguageModel, rows: Tensor, reduce: Reduce, skip: int, start: int, likelihoods: bool) -> Batch:
     states: list[Tensor] = []
 
     def receive(point: int, state: Tensor) -> None:
@@ -102,12 +102,12 @@ def _run(model: LanguageModel, rows: Tensor, reduce: Reduce, skip: int, start: i
             states.append(reduced)
 
     with torch.inference_mode(), watch(model.blocks, receive):
-        output = run_decoder(model.model, rows, head=behaviour)
-        said = _behaviour(output.logits, rows, skip, model.tokenizer.all_special_ids) if behaviour else None
+        output = run_decoder(model.model, rows, head=likelihoods)
+        said = _likelihoods(output.logits, rows, skip, model.tokenizer.all_special_ids) if likelihoods else None
     return Batch(start, start + len(rows), states, said)
 
 
-def _behaviour(logits: Tensor, rows: Tensor, skip: int, special: list[int]) -> Behaviour:
+def _likelihoods(logits: Tensor, rows: Tensor, skip: int, special: list[int]) -> Likelihoods:
     sequences = max(1, HEAD_BYTES // (4 * logits[0].numel()))  # float32 copies of few rows at a time
     nll, entropy, predicted = [], [], []
     for part, ids in zip(torch.split(logits, sequences), torch.split(rows.to(logits.device), sequences), strict=True):
@@ -118,7 +118,7 @@ def _behaviour(logits: Tensor, rows: Tensor, skip: int, special: list[int]) -> B
         entropy.append(torch.special.entr(said.exp())[:, skip:].sum(-1) / math.log(2))
         said[..., [i for i in special if i < said.shape[-1]]] = -torch.inf
         predicted.append(said[:, skip:].argmax(-1))
-    return Behaviour(*(to_host(torch.cat(parts)) for parts in (nll, entropy, predicted)))
+    return Likelihoods(*(to_host(torch.cat(parts)) for parts in (nll, entropy, predicted)))
 
 
 def _events(model: LanguageModel) -> list[torch.cuda.Event]:

@@ -12,9 +12,9 @@ from estimators.base import Progress
 from extraction.corpora.token_windows import Windows
 from extraction.models.load import LanguageModel
 from extraction.states.batches import rows_at_once
-from extraction.states.behaviour import Behaviour
 from extraction.states.budget import PILOT_WINDOWS
 from extraction.states.forward import Batch, Reduce, run_batches, to_host
+from extraction.states.likelihoods import Likelihoods
 from extraction.states.spill import StateStore
 from extraction.states.statistics import Moments, Normaliser, Statistics
 
@@ -59,7 +59,7 @@ class Passes:
     done: int = 0
     total: int = 0
 
-    def measure(self, sources: tuple[Source, ...], *, behaviour: bool) -> list[Moments]:
+    def measure(self, sources: tuple[Source, ...], *, likelihoods: bool) -> list[Moments]:
         """Run each pilot for the moments of its states; these are kept if a quarter of the budget holds them."""
         room = self.budget // 4
         kept = []
@@ -71,8 +71,8 @@ class Passes:
         moments = []
         for source, keep in zip(sources, kept, strict=True):
             found = Moments(self.points, self.model.width)
-            with_head = behaviour and keep and source is sources[0]
-            for batch in self._run(source.ids[: source.pilot], _raw, self.model.width, behaviour=with_head):
+            with_head = likelihoods and keep and source is sources[0]
+            for batch in self._run(source.ids[: source.pilot], _raw, self.model.width, likelihoods=with_head):
                 for point, states in enumerate(batch.states):
                     found.add(point, states, source.weights[batch.start : batch.stop])
                 if keep:
@@ -81,25 +81,25 @@ class Passes:
         return moments
 
     def keep(
-        self, sources: tuple[Source, ...], statistics: Statistics, stores: list[StateStore], *, behaviour: bool
-    ) -> tuple[list[Moments], Behaviour | None]:
+        self, sources: tuple[Source, ...], statistics: Statistics, stores: list[StateStore], *, likelihoods: bool
+    ) -> tuple[list[Moments], Likelihoods | None]:
         """Normalise the states of each source into its store; returns the moments of the normalised states."""
         self.total = self.total or sum(len(source.ids) for source in sources)
         normaliser = Normaliser(statistics)
         moments, said = [], []
         for source, store in zip(sources, stores, strict=True):
             found = Moments(self.points, statistics.features)
-            with_head = behaviour and source is sources[0]
+            with_head = likelihoods and source is sources[0]
             for batch in self._normalised(source, normaliser, statistics.features, with_head):
                 for point, states in enumerate(batch.states):
                     found.add(point, states, source.weights[batch.start : batch.stop])
                     store.write(point, batch.start, states.transpose(0, 1))
-                if batch.behaviour is not None:
-                    said.append(batch.behaviour)
+                if batch.likelihoods is not None:
+                    said.append(batch.likelihoods)
             moments.append(found)
-        return moments, Behaviour.concatenated(said) if behaviour else None
+        return moments, Likelihoods.concatenated(said) if likelihoods else None
 
-    def _normalised(self, source: Source, normaliser: Normaliser, features: int, behaviour: bool) -> Iterator[Batch]:
+    def _normalised(self, source: Source, normaliser: Normaliser, features: int, likelihoods: bool) -> Iterator[Batch]:
         """First what was kept of the first pass, freed as it is used, then the rest."""
         start = 0
         source.raw.reverse()
@@ -107,12 +107,12 @@ class Passes:
             raw = source.raw.pop()
             states = [normaliser(point, state).cpu() for point, state in enumerate(raw.states)]
             start = raw.stop
-            yield Batch(raw.start, raw.stop, states, raw.behaviour)
+            yield Batch(raw.start, raw.stop, states, raw.likelihoods)
 
         def reduce(point: int, states: Tensor) -> Tensor:
             return to_host(normaliser(point, states))
 
-        yield from self._run(source.ids, reduce, features, behaviour=behaviour, start=start)
+        yield from self._run(source.ids, reduce, features, likelihoods=likelihoods, start=start)
 
     def _run(
         self,
@@ -120,15 +120,15 @@ class Passes:
         reduce: Reduce,
         features: int,
         *,
-        behaviour: bool,
+        likelihoods: bool,
         start: int = 0,
     ) -> Iterator[Batch]:
         tokens = len(self.prefix) + ids.shape[1]
         bytes_per_token = 4 * self.points * features
-        if behaviour:
+        if likelihoods:
             bytes_per_token += 8 * self.model.vocabulary
         most = min(
-            rows_at_once(self.model, tokens, head=behaviour, held=bytes_per_token * tokens),
+            rows_at_once(self.model, tokens, head=likelihoods, held=bytes_per_token * tokens),
             self.budget // 4 // (bytes_per_token * tokens),
         )
         batches = run_batches(
@@ -138,7 +138,7 @@ class Passes:
             prefix=self.prefix,
             batch=max(1, most),
             start=start,
-            behaviour=behaviour,
+            likelihoods=likelihoods,
         )
         for batch in batches:
             yield batch

@@ -17,7 +17,7 @@ from proxy.cli.summary import show_summary
 if TYPE_CHECKING:
     import pandas as pd
 
-    from extraction import Behaviour, LanguageModel, Windows
+    from extraction import LanguageModel, Likelihoods, Windows
 
 WINDOWS = 2000
 # Panels of --help.
@@ -110,7 +110,7 @@ def measure(
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of windows, projection, noise and controls.", rich_help_panel=WHAT)
     ] = 0,
-    behaviour: Annotated[
+    likelihoods: Annotated[
         Path | None,
         typer.Option(
             help="Table to write of likelihood, entropy and, on lists, accuracy by shots, from the same pass.",
@@ -182,7 +182,7 @@ def measure(
 
     Example: `emergence measure gpt2-2m gemma-2m --corpus python-docs --controls --out emergence.parquet`
 
-    `--behaviour FILE` also runs the head, and writes its likelihoods, entropies and accuracy by shots.
+    `--likelihoods FILE` also runs the head, and writes its likelihoods, entropies and accuracy by shots.
 
     A model behind an API:
     `emergence measure gpt-4o-mini --base-url https://api.openai.com/v1 --corpus python-docs --controls`
@@ -209,7 +209,7 @@ def measure(
     from proxy.measurement.table import measure as measure_model
     from proxy.schemas import EMERGENCE
 
-    for path in (out, behaviour):
+    for path in (out, likelihoods):
         if path is not None:
             check_table_path(path)
     if plot is not None:
@@ -282,7 +282,7 @@ def measure(
                         budget=budget,
                         listeners=Listeners(
                             notice=_remark,
-                            behaviour=None if behaviour is None else partial(_keep, said, read, one.name),
+                            likelihoods=None if likelihoods is None else partial(_keep, said, read, one.name),
                             progress=report,
                         ),
                     )
@@ -290,9 +290,9 @@ def measure(
                 found[""] = with_controls(found[""], twin=found["twin"], shuffled=found["shuffled"])
             tables += [found[case] for case, asked in (("", True), ("twin", twin), ("shuffled", shuffled)) if asked]
     table = pd.concat(tables, ignore_index=True)
-    if behaviour is not None:
-        write_table(pd.concat(said, ignore_index=True), behaviour)
-        _remark(f"Wrote {sum(map(len, said))} rows to {behaviour}")
+    if likelihoods is not None:
+        write_table(pd.concat(said, ignore_index=True), likelihoods)
+        _remark(f"Wrote {sum(map(len, said))} rows to {likelihoods}")
     if output and not as_json:
         from extraction.tables import read_table
         from proxy.cli.measure_closed import show_output
@@ -372,10 +372,10 @@ def _remark(text: str) -> None:
     screen.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _keep(said: list[pd.DataFrame], chosen: Windows, model: str, behaviour: Behaviour) -> None:
-    from extraction import behaviour_table
+def _keep(said: list[pd.DataFrame], chosen: Windows, model: str, likelihoods: Likelihoods) -> None:
+    from extraction import likelihood_table
 
-    said.append(behaviour_table(behaviour, chosen, model))
+    said.append(likelihood_table(likelihoods, chosen, model))
 
 
 def parse_options(given: list[str]) -> dict[str, object]:

@@ -36,7 +36,7 @@ class Reader:
         self.model = model
         self.seed = seed
         reference = answer_windows(model, [[text] for text in (*OPENINGS, *QUESTIONS)], count=WINDOWS, seed=0)
-        with extract(model, reference, projection=Projection(seed=seed), behaviour=False) as states:
+        with extract(model, reference, projection=Projection(seed=seed), likelihoods=False) as states:
             self.statistics: Statistics = states.statistics
 
     def read(self, texts: Sequence[Sequence[str]], *, resolutions: Sequence[float] = RESOLUTIONS) -> dict[str, float]:
@@ -62,7 +62,7 @@ class Reader:
 
     def emergence(self, windows: Windows, resolutions: Sequence[float]) -> list[WindowEmergence]:
         """Information emergence of windows in the last block at their last position, one value per resolution."""
-        with extract(self.model, windows, statistics=self.statistics, behaviour=False) as states:
+        with extract(self.model, windows, statistics=self.statistics, likelihoods=False) as states:
             (values,) = emergence_of_block(
                 states,
                 windows,

@@ -13,7 +13,7 @@ import pandas as pd
 from estimators import DEFAULT_RESOLUTION, DEFAULT_RESOLUTIONS
 from estimators.base import InputError, Progress
 from estimators.contracts.peaks import at_end, complete, peaks
-from extraction import Behaviour, LanguageModel, Projection, Windows, extract, spill_notice
+from extraction import LanguageModel, Likelihoods, Projection, Windows, extract, spill_notice
 from extraction.states.budget import DEFAULT_BUDGET, StateBudget
 from proxy.measurement.blocks import propagated_block, trained_block
 from proxy.measurement.names import DEFAULT_ESTIMATOR, check_options, estimator_names
@@ -58,7 +58,7 @@ class Listeners:
 
     Attributes:
         notice: called before any work with a sentence on how much will be spilled and where, if anything will.
-        behaviour: called with what the model's head says along the windows, from the same pass; None: the head is not
+        likelihoods: called with what the model's head says along the windows, from the same pass; None: the head is not
             run for it.
         windows: called at the end with the emergence of each window that was read (`proxy.schemas.WINDOWS`), in the
             block where each estimator's is highest; pairs with another model's on the same corpus. Not called if there
@@ -71,7 +71,7 @@ class Listeners:
     """
 
     notice: Callable[[str], None] | None = None
-    behaviour: Callable[[Behaviour], None] | None = None
+    likelihoods: Callable[[Likelihoods], None] | None = None
     windows: Callable[[pd.DataFrame], None] | None = None
     progress: Progress | None = None
 
@@ -128,7 +128,7 @@ def measure(
         asked = replace(
             listeners,
             windows=None if listeners.windows is None else highest.add,
-            behaviour=None if number else listeners.behaviour,
+            likelihoods=None if number else listeners.likelihoods,
             progress=_part_of(listeners.progress, number, len(names)),
         )
         if name == "predictive":
@@ -170,11 +170,11 @@ def _by_states(
         windows,
         projection=Projection(project, seed),
         entering=trained,
-        behaviour=listeners.behaviour is not None,
+        likelihoods=listeners.likelihoods is not None,
         budget=budget,
     ) as states:
-        if listeners.behaviour is not None and states.behaviour is not None:
-            listeners.behaviour(states.behaviour)
+        if listeners.likelihoods is not None and states.likelihoods is not None:
+            listeners.likelihoods(states.likelihoods)
         total = states.blocks * states.positions
         parts: list[pd.DataFrame] = []
         for block in range(states.blocks):
@@ -206,10 +206,10 @@ def _predictive(
         model, windows, seed=seed, budget=budget, progress=listeners.progress, on_windows=listeners.windows
     )
     parts = list(rows)
-    if listeners.behaviour is not None:
-        with extract(model, windows, projection=Projection(1, seed), behaviour=True, budget=budget) as states:
-            assert states.behaviour is not None  # noqa: S101  # it was asked for
-            listeners.behaviour(states.behaviour)
+    if listeners.likelihoods is not None:
+        with extract(model, windows, projection=Projection(1, seed), likelihoods=True, budget=budget) as states:
+            assert states.likelihoods is not None  # noqa: S101  # it was asked for
+            listeners.likelihoods(states.likelihoods)
     return parts
 
 

@@ -156,14 +156,14 @@ def test_a_model_for_images_and_text_is_its_text_model(tokenizer: Any, tmp_path:
     assert model.parameters == inner.num_parameters() < whole.num_parameters()  # the head is tied
     assert (model.family, model.width, model.context, len(model.blocks)) == ("mistral3", 16, 64, 2)
     found = windows("animal", model.tokenizer, tokens=6, count=20)
-    with extract(model, found, project=None, behaviour=True) as states, torch.inference_mode():
+    with extract(model, found, project=None, likelihoods=True) as states, torch.inference_mode():
         hidden = inner(torch.from_numpy(found.tokens), output_hidden_states=True).hidden_states
         logits = whole(input_ids=torch.from_numpy(found.tokens)).logits
         # Rows of states are of distinct beginnings; the first block's raw states are what transformers calls number 1.
         assert states.blocks == 2
         entropy = torch.special.entr(torch.softmax(logits, -1)).sum(-1) / torch.log(torch.tensor(2.0))
-        assert states.behaviour is not None
-        torch.testing.assert_close(states.behaviour.entropy_bits, entropy, atol=1e-5, rtol=1e-4)
+        assert states.likelihoods is not None
+        torch.testing.assert_close(states.likelihoods.entropy_bits, entropy, atol=1e-5, rtol=1e-4)
     seen: list[torch.Tensor] = []
     with torch.inference_mode(), watch(model.blocks, lambda point, h: seen.append(h.clone())):
         run_decoder(model.model, torch.from_numpy(found.tokens))

@@ -129,7 +129,7 @@ def test_real_memory_stays_within_the_bound(made: LanguageModel) -> None:
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")
     before = _resident("VmRSS")
-    with extract(made, found, project=None, behaviour=False, budget=StateBudget(states_gb=0.5)):
+    with extract(made, found, project=None, likelihoods=False, budget=StateBudget(states_gb=0.5)):
         pass
     assert _resident("VmHWM") - before < 2e9
 

@@ -44,8 +44,8 @@ def test_spilled_states_are_the_same(gpt2: LanguageModel, found: Windows, tmp_pa
         assert (memory.spilled_bytes, disk.spilled_bytes) == (0, expected)
         torch.testing.assert_close(everything(disk), everything(memory), **CLOSE)
         torch.testing.assert_close(disk.micro_leaving(2), memory.micro_leaving(2), **CLOSE)
-        assert disk.behaviour is not None
-        assert memory.behaviour is not None
+        assert disk.likelihoods is not None
+        assert memory.likelihoods is not None
         torch.testing.assert_close(disk.nll_bits, memory.nll_bits, equal_nan=True, **CLOSE)
         assert list(tmp_path.iterdir()) == []  # the file has no name
         assert open_files(tmp_path) == 2

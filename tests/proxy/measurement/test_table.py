@@ -212,8 +212,8 @@ def test_little_memory_trains_few_problems_at_a_time(model: LanguageModel, tmp_p
     assert np.isfinite(parts["ie_bits"]).all()
 
 
-def test_command_says_what_it_spills_and_writes_behaviour(emergence: Callable[..., Any], tmp_path: Path) -> None:
-    path = tmp_path / "behaviour.csv"
+def test_command_says_what_it_spills_and_writes_likelihoods(emergence: Callable[..., Any], tmp_path: Path) -> None:
+    path = tmp_path / "likelihoods.csv"
     arguments = [
         "measure",
         NAME,
@@ -228,7 +228,7 @@ def test_command_says_what_it_spills_and_writes_behaviour(emergence: Callable[..
         "--spill-dir",
         tmp_path,
     ]
-    done = emergence(*arguments, "--behaviour", path)
+    done = emergence(*arguments, "--likelihoods", path)
     assert done.code == 0, done.err
     assert f"GB of states of {NAME} will be spilled to {tmp_path}" in done.err
     table = pd.read_csv(path)
@@ -281,7 +281,7 @@ def test_command_writes_the_table(emergence: Callable[..., Any], tmp_path: Path)
         ([NAME, "--corpus", "animal", "--estimator", "mne"], "mine"),
         ([NAME, "--corpus", "animal", "--device", "tpu9"], "tpu9"),
         ([NAME, "--corpus", "animal", "--states-gb", "0"], "--states-gb is a size in GB above 0; got 0"),
-        ([NAME, "--corpus", "animal", "--behaviour", "table.xls"], "ends in"),
+        ([NAME, "--corpus", "animal", "--likelihoods", "table.xls"], "ends in"),
     ],
 )
 def test_bad_input_is_one_sentence(

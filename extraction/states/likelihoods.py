@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Behaviour:
+class Likelihoods:
     """What the head says along N windows of T tokens.
 
     Attributes:
@@ -29,7 +29,7 @@ class Behaviour:
     >>> from extraction import extract, load_model, windows
     >>> model = load_model("gpt2-30k", device="cpu")
     >>> with extract(model, windows("animal", model.tokenizer, count=50)) as states:
-    ...     states.behaviour.entropy_bits.shape
+    ...     states.likelihoods.entropy_bits.shape
     torch.Size([50, 10])
     """
 
@@ -39,15 +39,15 @@ class Behaviour:
 
     @classmethod
     def concatenated(cls, parts: Sequence[Self]) -> Self:
-        """Put the behaviours of consecutive windows together."""
+        """Put the likelihoods of consecutive windows together."""
         return cls(*(torch.cat([getattr(part, item.name) for part in parts]) for item in fields(cls)))
 
 
-def accuracy_by_shots(behaviour: Behaviour, windows: Windows) -> pd.DataFrame:
+def accuracy_by_shots(likelihoods: Likelihoods, windows: Windows) -> pd.DataFrame:
     """Judge what the model says next after each number of demonstrations of a list.
 
     Args:
-        behaviour: along `windows`.
+        likelihoods: along `windows`.
         windows: lists of entities, see `extraction.list_windows`.
 
     Returns:
@@ -62,7 +62,7 @@ def accuracy_by_shots(behaviour: Behaviour, windows: Windows) -> pd.DataFrame:
     >>> model = load_model("gpt2-30k", device="cpu")
     >>> animals = windows("animal", model.tokenizer, count=50)
     >>> with extract(model, animals) as states:
-    ...     accuracy_by_shots(states.behaviour, animals)["shots"].tolist()
+    ...     accuracy_by_shots(states.likelihoods, animals)["shots"].tolist()
     [1, 2, 3, 4, 5]
     """
     if windows.entities is None:
@@ -74,18 +74,18 @@ def accuracy_by_shots(behaviour: Behaviour, windows: Windows) -> pd.DataFrame:
     rows = []
     for shot in range(1, shown.shape[1] + 1):
         unused[np.arange(count), [number[tuple(entity)] for entity in shown[:, shot - 1].tolist()]] = False
-        begins = behaviour.predicted[:, shot * size - 1].numpy()[:, None] == windows.entities[:, 0]
+        begins = likelihoods.predicted[:, shot * size - 1].numpy()[:, None] == windows.entities[:, 0]
         right = {"in_category": begins.any(1), "correct": (begins & unused).any(1)}
         shares = {name: float(np.average(said, weights=windows.weights)) for name, said in right.items()}
         rows.append({"shots": shot, **shares, "chance": float(unused.mean()), "windows": count})
     return pd.DataFrame(rows)
 
 
-def behaviour_table(behaviour: Behaviour, windows: Windows, model: str) -> pd.DataFrame:
+def likelihood_table(likelihoods: Likelihoods, windows: Windows, model: str) -> pd.DataFrame:
     """Summarise what the head says along `windows`, position by position.
 
     Args:
-        behaviour: along `windows`.
+        likelihoods: along `windows`.
         windows: of text or lists.
         model: its name in the table.
 
@@ -98,11 +98,11 @@ def behaviour_table(behaviour: Behaviour, windows: Windows, model: str) -> pd.Da
     >>> model = load_model("gpt2-30k", device="cpu")
     >>> animals = windows("animal", model.tokenizer, count=50)
     >>> with extract(model, animals) as states:
-    ...     behaviour_table(states.behaviour, animals, model.name)["position"].tolist()
+    ...     likelihood_table(states.likelihoods, animals, model.name)["position"].tolist()
     [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
     """
     means = {
-        name: np.average(getattr(behaviour, name).numpy(), axis=0, weights=windows.weights)
+        name: np.average(getattr(likelihoods, name).numpy(), axis=0, weights=windows.weights)
         for name in ("nll_bits", "entropy_bits")
     }
     table = pd.DataFrame(
@@ -117,7 +117,7 @@ def behaviour_table(behaviour: Behaviour, windows: Windows, model: str) -> pd.Da
     )
     if windows.entities is None:
         return table
-    shots = accuracy_by_shots(behaviour, windows).drop(columns="windows").astype({"shots": "Int64"})
+    shots = accuracy_by_shots(likelihoods, windows).drop(columns="windows").astype({"shots": "Int64"})
     return table.merge(
         shots.assign(position=shots["shots"].astype(int) * windows.tokens_per_demonstration), on="position", how="left"
     )

@@ -12,8 +12,8 @@ from extraction.corpora.loading import text_windows, windows
 from extraction.corpora.token_windows import Windows
 from extraction.models.load import LanguageModel, load_model
 from extraction.states import forward
-from extraction.states.behaviour import Behaviour, accuracy_by_shots, behaviour_table
 from extraction.states.extracting import extract
+from extraction.states.likelihoods import Likelihoods, accuracy_by_shots, likelihood_table
 
 
 @pytest.mark.parametrize("prefix", [(), (7, 8)])
@@ -29,10 +29,10 @@ def test_behaviour_is_that_of_the_plain_model(
     with torch.no_grad():
         said = torch.log_softmax(gpt2.model(rows).logits.double(), dim=-1)
     with extract(gpt2, found) as states:
-        behaviour = states.behaviour
-    assert behaviour is not None
+        likelihoods = states.likelihoods
+    assert likelihoods is not None
     for t in range(length):
-        given = behaviour.nll_bits[:, t]
+        given = likelihoods.nll_bits[:, t]
         if t + front == 0:
             assert given.isnan().all()
         else:
@@ -40,20 +40,20 @@ def test_behaviour_is_that_of_the_plain_model(
             # float32 logits of order 10 against the same in float64
             torch.testing.assert_close(given.double(), wanted, rtol=1e-4, atol=1e-4)
         entropy = -(said[:, t + front].exp() * said[:, t + front]).sum(-1) / np.log(2)
-        torch.testing.assert_close(behaviour.entropy_bits[:, t].double(), entropy, rtol=1e-4, atol=1e-4)
-        assert (behaviour.predicted[:, t] == said[:, t + front, 1:].argmax(-1) + 1).all()  # token 0 is end of text
+        torch.testing.assert_close(likelihoods.entropy_bits[:, t].double(), entropy, rtol=1e-4, atol=1e-4)
+        assert (likelihoods.predicted[:, t] == said[:, t + front, 1:].argmax(-1) + 1).all()  # token 0 is end of text
 
 
 def test_behaviour_only_when_asked_for(gpt2: LanguageModel) -> None:
-    with extract(gpt2, windows("animal", gpt2.tokenizer, count=5), behaviour=False) as states:
-        assert states.behaviour is None
+    with extract(gpt2, windows("animal", gpt2.tokenizer, count=5), likelihoods=False) as states:
+        assert states.likelihoods is None
         assert states.nll_bits is None
 
 
 def judged(found: Windows, predicted: np.ndarray) -> list[tuple[int, float, float]]:
     """Accuracy when `predicted` (N, T) is what the model says next."""
     nothing = torch.zeros(predicted.shape)
-    table = accuracy_by_shots(Behaviour(nothing, nothing, torch.from_numpy(predicted)), found)
+    table = accuracy_by_shots(Likelihoods(nothing, nothing, torch.from_numpy(predicted)), found)
     assert (table["windows"] == len(found)).all()
     assert found.entities is not None
     assert table["chance"].tolist() == pytest.approx((1 - table["shots"] / len(found.entities)).tolist())
@@ -85,7 +85,7 @@ def test_text_has_no_shots(tokenizer: Any) -> None:
     text = text_windows(["the cat sat on the mat"], tokenizer, tokens=4)
     empty = torch.zeros(text.tokens.shape)
     with pytest.raises(InputError, match="needs lists of entities, but text is text"):
-        accuracy_by_shots(Behaviour(empty, empty, empty.long()), text)
+        accuracy_by_shots(Likelihoods(empty, empty, empty.long()), text)
 
 
 def test_a_table_has_a_row_a_position() -> None:
@@ -93,15 +93,15 @@ def test_a_table_has_a_row_a_position() -> None:
     entities = np.array([[10, 11], [10, 12], [20, 21]])
     found = Windows("c", "icl", tokens, np.array([3.0, 1.0]), tokens_per_demonstration=3, entities=entities)
     nll = torch.tensor([[torch.nan, 1.0, 1.0, 1.0, 1.0, 1.0], [torch.nan, 5.0, 1.0, 1.0, 1.0, 1.0]])
-    behaviour = Behaviour(nll, torch.ones(2, 6), torch.full((2, 6), 10))
-    table = behaviour_table(behaviour, found, "m")
+    likelihoods = Likelihoods(nll, torch.ones(2, 6), torch.full((2, 6), 10))
+    table = likelihood_table(likelihoods, found, "m")
     assert table["nll_bits"].tolist()[1:3] == [2.0, 1.0]  # by weight
     assert table["nll_bits"].isna().tolist() == [True] + [False] * 5
     assert table["shots"].isna().tolist() == [True, True, False, True, True, False]
-    assert table["correct"].dropna().tolist() == accuracy_by_shots(behaviour, found)["correct"].tolist()
+    assert table["correct"].dropna().tolist() == accuracy_by_shots(likelihoods, found)["correct"].tolist()
     assert set(table["corpus_hash"]) == {found.hash}
     text = Windows("t", "text", tokens, np.ones(2))
-    assert list(behaviour_table(behaviour, text, "m")) == [
+    assert list(likelihood_table(likelihoods, text, "m")) == [
         "model",
         "corpus",
         "corpus_hash",
@@ -119,8 +119,8 @@ def test_a_trained_model_sees_the_rule_and_a_random_one_does_not(gpt2: LanguageM
     for model in (trained, gpt2):
         found = windows("animal", model.tokenizer, count=200)
         with extract(model, found) as states:
-            assert states.behaviour is not None
-            tables.append(accuracy_by_shots(states.behaviour, found))
+            assert states.likelihoods is not None
+            tables.append(accuracy_by_shots(states.likelihoods, found))
     assert tables[0]["in_category"].min() > 0.9
     assert (tables[0]["correct"] > tables[0]["chance"]).all()
     assert (tables[1]["correct"] < tables[1]["chance"]).all()  # it may repeat what was shown, as tied weights make it
