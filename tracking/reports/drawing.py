@@ -82,12 +82,15 @@ def make_panels(count: int, *, height: float = 3.3) -> tuple[Figure, list[Axes]]
     return figure, axes[:count]
 
 
-def title_of(axes: Axes, title: str, more: str = "") -> None:
-    """Set the title of a panel, shortened to the panel's width; `more` stands behind it in full."""
-    room = (PANEL - 0.6) * POINTS
+def title_of(axes: Axes, title: str, more: str = "", *, taken: float = 0.0) -> None:
+    """Set the title of a panel, shortened to the panel's width; `more` stands behind it in full.
+
+    `taken` is the width in points that names beside the panel take of it.
+    """
+    room = (PANEL - 0.6) * POINTS - taken
     behind = f"  {more}" if more else ""
-    taken = len(behind) * 0.62 * TITLE_SIZE
-    axes.set_title(shortened(title, max(room - taken, room / 4), TITLE_SIZE) + behind)
+    room = max(room - len(behind) * 0.62 * TITLE_SIZE, 40)
+    axes.set_title(shortened(title, room, TITLE_SIZE) + behind)
 
 
 def colours_by_model(table: pd.DataFrame) -> dict[str, Any]:

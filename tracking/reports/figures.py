@@ -28,7 +28,7 @@ from tracking.reports.drawing import (
     styled,
     title_of,
 )
-from tracking.reports.labels import POINTS, label_sizes, legend_below, shortened
+from tracking.reports.labels import POINTS, SIZE, label_sizes, legend_below, shortened, text_width
 
 SHOTS = {"country": 2, "animal": 2, "color": 2}  # tokens of a demonstration in the paper's lists: entity and comma
 HUMAN = "human"  # the "model" of texts written by people
@@ -186,7 +186,8 @@ def forest(table: pd.DataFrame) -> Figure:
         figure, panels = make_panels(len(shown), height=1.3 + 0.27 * most)
         for axes, (title, some) in zip(panels, shown, strict=True):
             _forest_panel(axes, some.iloc[::-1])
-            title_of(axes, title)
+            names = [label.get_text() for label in axes.get_yticklabels()]
+            title_of(axes, title, taken=max(text_width(name, SIZE) for name in names))
         entries = {n: line for axes in panels for line, n in zip(*axes.get_legend_handles_labels(), strict=True)}
         legend_below(figure, list(entries.values()), list(entries))
     return figure
@@ -246,7 +247,7 @@ def differences(frame: pd.DataFrame) -> Figure:
             )
             axes.set_yticks(range(len(some)), labels)
             against = shortened(str(frame["against"].iloc[0]), (PANEL - 2.5) * POINTS)
-            title_of(axes, corpus)
+            title_of(axes, corpus, taken=max(text_width(label, SIZE) for label in labels))
             axes.set(xlabel=f"difference to {against} [bits]")
     return figure
 

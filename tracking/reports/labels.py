@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import TextPath
+from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 FONT = "DejaVu Sans"
@@ -32,15 +31,21 @@ def any_script() -> Iterator[None]:
         yield
 
 
-@lru_cache(maxsize=4096)
 def text_width(text: str, size: float) -> float:
-    """Return the width of a line of text in points; letters that the font lacks count as wide as they are elsewhere."""
-    if not text.strip():
-        return 0.0
+    """Return the width of a line of text in points."""
+    return size * sum(map(_advance, text))
+
+
+@lru_cache(maxsize=4096)
+def _advance(letter: str) -> float:
+    """Return how much a letter moves the pen on, as a share of the font's size; what the font lacks is a square."""
+    if unicodedata.east_asian_width(letter) in "WF":
+        return 1.0
+    font = get_font(findfont(FONT))
+    font.set_size(100, POINTS)
     with any_script():
-        drawn = TextPath((0, 0), text.replace("$", "S"), size=size, prop=FontProperties(family=FONT))
-    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
-    return float(drawn.get_extents().width) + 0.4 * size * wide
+        glyph = font.load_char(ord(letter))
+    return float(glyph.linearHoriAdvance) / 65536 / 100
 
 
 def shortened(text: str, room: float, size: float = SIZE) -> str:
@@ -51,11 +56,15 @@ def shortened(text: str, room: float, size: float = SIZE) -> str:
     """
     if text_width(text, size) <= room:
         return text
-    for kept in range(len(text) - 1, 1, -1):
-        short = text[: (kept + 1) // 2] + ELLIPSIS + text[len(text) - kept // 2 :]
-        if text_width(short, size) <= room:
-            return short
-    return ELLIPSIS
+
+    def short(kept: int) -> str:
+        return text[: (kept + 1) // 2] + ELLIPSIS + text[len(text) - kept // 2 :]
+
+    low, high = 0, len(text) - 1  # letters that fit, and that are too many
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if text_width(short(middle), size) <= room else (low, middle)
+    return short(low)
 
 
 def count_label(count: float) -> str:

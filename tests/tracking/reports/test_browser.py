@@ -1,27 +1,19 @@
-"""What people see: the report and MLflow's pages in headless Chromium.
+"""What people see: the report and MLflow's pages in headless Chromium."""
 
-Screenshots are kept where SCREENSHOTS points to, for instance `SCREENSHOTS=docs/images pytest tests/tracking`.
-"""
-
-import base64
 import itertools
-import json
-import os
-import shutil
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from proxy import EMERGENCE
 from proxy.regression.load import load_proxy
 from proxy.regression.proxy import fit_proxy
-from tracking import track, track_proxy
-from tracking.reports.page import report
+from tests.browser import CHROMIUM, Browser
+from tracking import report, track, track_proxy
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
 
 SEEN = """(() => {
@@ -37,93 +29,6 @@ SEEN = """(() => {
 })()"""
 
 
-class Browser:
-    """Headless Chromium, told by its own protocol over a pipe: no driver, no port, no further library."""
-
-    def __init__(self, folder: Path) -> None:
-        self.shots = Path(os.environ.get("SCREENSHOTS", folder)).absolute()
-        self.shots.mkdir(parents=True, exist_ok=True)
-        down_read, down_write = os.pipe()
-        up_read, up_write = os.pipe()
-        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run"]
-        flags += ["--hide-scrollbars", "--disable-background-networking", f"--user-data-dir={folder}/profile"]
-        script = f'exec "$@" 3</dev/fd/{down_read} 4>/dev/fd/{up_write}'
-        self.process = subprocess.Popen(
-            ["sh", "-c", script, "sh", str(CHROMIUM), *flags],
-            pass_fds=(down_read, up_write),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(down_read)
-        os.close(up_write)
-        self.down, self.up = os.fdopen(down_write, "wb", buffering=0), os.fdopen(up_read, "rb", buffering=0)
-        self.numbers = itertools.count(1)
-        self.requests: list[str] = []
-        self.session: str | None = None
-        page = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
-        for domain in ("Page", "Network", "Runtime"):
-            self.call(f"{domain}.enable")
-
-    def call(self, method: str, **params: Any) -> dict[str, Any]:
-        number = next(self.numbers)
-        message = {"id": number, "method": method, "params": params}
-        if self.session is not None:
-            message["sessionId"] = self.session
-        self.down.write(json.dumps(message).encode() + b"\0")
-        while True:
-            answer = json.loads(self._message())
-            if answer.get("method") == "Network.requestWillBeSent":
-                self.requests.append(answer["params"]["request"]["url"])
-            if answer.get("id") == number:
-                assert "error" not in answer, answer
-                result: dict[str, Any] = answer["result"]
-                return result
-
-    def _message(self) -> bytes:
-        data = bytearray()
-        while (byte := self.up.read(1)) != b"\0":
-            assert byte, "the browser ended"
-            data += byte
-        return bytes(data)
-
-    def open(self, url: str, *, width: int = 1280, height: int = 1000, dark: bool = False) -> None:
-        self.requests.clear()
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("Page.navigate", url="about:blank")  # else another fragment of the same page loads nothing
-        self.call("Page.navigate", url=url)
-        self.wait("document.readyState === 'complete'")
-
-    def run(self, script: str) -> Any:
-        return self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
-
-    def wait(self, condition: str, timeout: float = 120) -> None:
-        """Wait until a script's condition is true, and say what was seen if it never is."""
-        deadline = time.monotonic() + timeout
-        while not self.run(f"!!({condition})"):
-            assert time.monotonic() < deadline, f"never: {condition}\n{self.text()[:2000]}"
-            time.sleep(0.2)
-
-    def wait_for_text(self, *texts: str) -> None:
-        for text in texts:
-            self.wait(f"document.body.innerText.includes({json.dumps(text)})")
-
-    def text(self) -> str:
-        return str(self.run("document.body.innerText"))
-
-    def keep(self, name: str) -> None:
-        data = self.call("Page.captureScreenshot", format="png")["data"]
-        (self.shots / f"{name}.png").write_bytes(base64.b64decode(data))
-
-    def close(self) -> None:
-        self.down.close()
-        self.up.close()
-        self.process.terminate()
-        self.process.wait(30)
-
-
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """One browser for all tests."""
@@ -136,7 +41,6 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def test_report_fits_the_screen_and_the_light(results, browser: Browser, width: int, dark: bool) -> None:
     page = report(results.folder)
     browser.open(page.as_uri(), width=width, height=1400, dark=dark)
-    browser.keep("report-phone-dark" if dark else "report-desktop")
     assert "Emergence by depth" in browser.text()
     seen = browser.run(SEEN)
     assert seen["width"] == width
@@ -149,6 +53,98 @@ def test_report_fits_the_screen_and_the_light(results, browser: Browser, width: 
     assert browser.requests == [page.as_uri()]  # nothing else is fetched
     browser.run("document.querySelector('#emergence_by_depth summary').click()")
     assert "layer 2" in browser.text()  # the numbers behind the figure
+
+
+# Boxes of all texts of every figure, in pixels of the page, with their figure's and the smallest letter's height.
+TEXTS = """[...document.querySelectorAll("svg")].map((svg) => {
+  const box = (item) => { const r = item.getBoundingClientRect(); return [r.left, r.top, r.right, r.bottom]; };
+  return {label: svg.getAttribute("aria-label"), box: box(svg),
+    texts: [...svg.querySelectorAll("text")].map((text) => [text.textContent, box(text)])};
+})"""
+SIZES = (2e3, 3e4, 2.8e5, 2e6, 1.4e7, 7e7, 1.35e8, 2.7e8, 3.6e8, 1.1e9, 3e9, 8e9)
+
+
+def hard_table() -> pd.DataFrame:
+    """A report's hardest table: long names, 30 blocks, sizes from 2 thousand to 8 billion, lists, texts, outputs."""
+    rng = np.random.default_rng(0)
+    parts = []
+    resolutions = (0.02, 0.03, 0.06, 0.09, 0.12, 0.18, 0.25, 0.35, 0.5)
+    layer, position, resolution = (grid.ravel() for grid in np.meshgrid(range(30), (1, 8, 16), resolutions))
+    for row, size in enumerate(SIZES):
+        name = f"/home/someone/models/$experiments$/run-{row}/checkpoint-000{row}00-of-a-long-training-run.gguf"
+        for corpus in ("animal", "/data/corpora/everything/that/was/ever/written_$about$_it.txt"):
+            ie = np.log10(size) * (1 + layer) / 60 * (1 - resolution) + 0.05 * rng.normal(size=len(layer))
+            whole = pd.DataFrame({"layer": layer, "position": position, "resolution": resolution, "ie_bits": ie})
+            whole = whole.assign(estimator="sample-propagation", corpus_hash=f"{row:016x}")
+            last = whole[(whole["position"] == 16) & (whole["resolution"] == 0.18)]
+            out = last.head(1).assign(layer=-1, estimator="predictive-20", asked="chat" if row % 3 == 0 else "weights")
+            own = pd.concat(
+                [whole, last.assign(estimator="predictive", resolution=np.nan), out.assign(resolution=np.nan)]
+            )
+            own = own.assign(model=name, corpus=corpus, parameters=size, family=f"{'a-long-family-name' * 2}-{row % 4}")
+            parts.append(own.assign(flags="control-failed" if row == 1 else "", windows=500))
+    table = pd.concat(parts, ignore_index=True).assign(ie_std_error=0.05, twin_ie_std_error=0.02, twin_ie_bits=0.1)
+    return EMERGENCE.conform(table.assign(shuffled_ie_bits=-0.05, shuffled_ie_std_error=0.03))
+
+
+@pytest.fixture(scope="module")
+def hard_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of that table."""
+    return report(hard_table(), tmp_path_factory.mktemp("hard") / "report.html", display_name="emergence.parquet")
+
+
+def overlap(one: list[float], other: list[float], slack: float = 1.0) -> bool:
+    """Whether two boxes share more than a pixel in both directions."""
+    return all(min(one[i + 2], other[i + 2]) - max(one[i], other[i]) > slack for i in (0, 1))
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_text_of_a_figure_is_cut_or_covered(browser: Browser, hard_page: Path, width: int) -> None:
+    browser.open(hard_page.as_uri(), width=width)
+    figures = browser.run(TEXTS)
+    # on each corpus: depth of two estimators, the output, position and resolution of one, size of all three
+    assert len(figures) == 2 * (2 + 1 + 1 + 1 + 3)
+    slack = width / 1280  # letters of a figure are as small as the figure
+    for figure in figures:
+        texts = figure["texts"]
+        assert len(texts) > 8, figure["label"]
+        left, top, right, bottom = figure["box"]
+        for text, box in texts:
+            inside = box[0] >= left - 1 and box[1] >= top - 1 and box[2] <= right + 1 and box[3] <= bottom + 1
+            assert inside, f"{figure['label']}: {text} is cut off"
+            assert "mathdefault" not in text
+        for (one, first), (other, second) in itertools.combinations(texts, 2):
+            assert not overlap(first, second, slack), f"{figure['label']}: {one} covers {other}"
+    ticks = {text for figure in figures for text, _ in figure["texts"] if "$" in text}
+    assert all("experiments" in text or "about" in text or "…" in text for text in ticks)  # from names alone
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_e_stands_on_the_screen_and_the_summary_ends_with_its_last_row(
+    browser: Browser, hard_page: Path, width: int
+) -> None:
+    browser.open(hard_page.as_uri(), width=width)
+    seen = browser.run("""(() => {
+      const table = document.querySelector("#summary .wide"), rows = table.querySelectorAll("tbody tr");
+      const heads = [...table.querySelectorAll("th")].map((head) => head.innerText);
+      const right = (name) => Math.max(...[...rows].map((row) =>
+        row.children[heads.indexOf(name)].getBoundingClientRect().right));
+      return {rows: rows.length, heads, e: right("E"), error: right("±"), verdict: right("verdict"),
+        hidden: table.scrollHeight - table.clientHeight, wider: table.scrollWidth > table.clientWidth,
+        shadow: getComputedStyle(table).backgroundImage.includes("gradient"),
+        overflow: document.documentElement.scrollWidth - innerWidth};
+    })()""")
+    assert seen["rows"] == 12 * 2 * 3  # models, corpora, estimators
+    assert seen["heads"][:3] == ["model", "corpus", "E"]
+    assert seen["e"] <= width
+    assert seen["error"] <= width
+    if width == 1280:
+        assert seen["verdict"] <= width
+    assert seen["hidden"] <= 0  # no row below the edge of a box
+    assert seen["shadow"]
+    assert seen["overflow"] <= 0
+    assert "windows 500" in browser.text()  # alike in all rows, so above the table
+    assert "12 models on 2 corpora" in browser.text()
 
 
 def test_report_runs_no_script_whatever_the_names(small, browser: Browser, job_rows) -> None:
@@ -178,7 +174,6 @@ def test_mlflow_shows_a_registered_proxy(server, browser: Browser, reference_tab
     browser.open(f"{server.uri}/#/models/emergence-shown/versions/{tracked.version}", height=1500)
     browser.wait_for_text("emergence-shown", "candidate", "left out in turn", "mae")
     browser.wait("[...document.querySelectorAll('td')].some((cell) => cell.innerText === 'spearman')")
-    browser.keep("mlflow-proxy")
 
 
 @pytest.mark.slow
@@ -191,16 +186,12 @@ def test_mlflow_shows_the_sweep_its_curves_and_its_report(results, server, brows
     browser.open(f"{base}/runs/{tracked.run_id}", height=1500)
     browser.wait_for_text("5 models on 2 corpora: 9 jobs done, 1 failed", "gpt2-2m on animal", "Measured On")
     browser.wait("[...document.querySelectorAll('td')].some((cell) => cell.innerText === 'gemma-2m')")
-    browser.keep("mlflow-sweep")
     child = tracked.children[results.key("gpt2-2m", "animal")]
     browser.open(f"{base}/runs/{child}/model-metrics", height=1200)
     browser.wait_for_text("by_layer", "by_position", "ie_bits", "macro_bits", "micro_bits")
     browser.wait("document.querySelectorAll('.js-plotly-plot .scatterlayer path.js-line').length >= 6")
-    browser.keep("mlflow-curves")
     browser.open(f"{base}/runs/{tracked.run_id}/artifacts/report.html")
     browser.wait_for_text("report.html", "emergence.parquet", "figures", "summary.csv")
     browser.wait("document.querySelector('iframe')")
-    browser.keep("mlflow-artifacts")
     browser.open(f"{base}/runs")
     browser.wait_for_text("demo", "matching runs")
-    browser.keep("mlflow-runs")
