@@ -23,6 +23,7 @@ from tracking.reports.labels import (
     label_steps,
     legend_below,
     shortened,
+    text_width,
 )
 from tracking.summary import by_model
 
@@ -89,7 +90,10 @@ def title_of(axes: Axes, title: str, more: str = "", *, taken: float = 0.0) -> N
     """
     room = (PANEL - 0.6) * POINTS - taken
     behind = f"  {more}" if more else ""
-    room = max(room - len(behind) * 0.62 * TITLE_SIZE, 40)
+    corpus, comma, estimator = title.rpartition(", ")
+    if comma and text_width(estimator, TITLE_SIZE) < room / 2:
+        title, behind = corpus, comma + estimator + behind
+    room = max(room - text_width(behind, TITLE_SIZE), 40)
     axes.set_title(shortened(title, room, TITLE_SIZE) + behind)
 
 
@@ -179,10 +183,19 @@ def _control_bands(axes: Axes, rows: pd.DataFrame, x: str) -> None:
 
 def _entries(panels: list[Axes], colours: dict[str, Any]) -> tuple[list[Any], list[str]]:
     """Collect what a legend shows: the models, unless they are too many to name, then the controls."""
-    found = {name: line for axes in panels for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    found = entries(panels)
     models = [name for name in colours if name in found]
     order = (models if len(models) <= LEGEND else []) + [n for n in CONTROL_NAMES.values() if n in found]
     return [found[name] for name in order], order
+
+
+def entries(panels: list[Axes]) -> dict[str, Any]:
+    """Return what panels name, each name with the first of what is drawn for it."""
+    found: dict[str, Any] = {}
+    for axes in panels:
+        for line, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(name, line)
+    return found
 
 
 def numbers(rows: pd.DataFrame, column: str) -> np.ndarray:

@@ -22,13 +22,14 @@ from tracking.reports.drawing import (
     SPREAD,
     curves,
     cycle,
+    entries,
     make_panels,
     numbers,
     parts,
     styled,
     title_of,
 )
-from tracking.reports.labels import POINTS, SIZE, label_sizes, legend_below, shortened, text_width
+from tracking.reports.labels import POINTS, SIZE, label_sizes, legend_below, short_names, shortened, text_width
 
 SHOTS = {"country": 2, "animal": 2, "color": 2}  # tokens of a demonstration in the paper's lists: entity and comma
 HUMAN = "human"  # the "model" of texts written by people
@@ -136,19 +137,19 @@ def by_size(table: pd.DataFrame) -> Figure:
             title_of(axes, title)
             axes.set(xlabel="parameters N", ylabel="peak of E(l) [bits]")
         if len(families) <= LEGEND:  # more would leave no room to draw in; the table names them
-            entries = {n: line for axes in panels for line, n in zip(*axes.get_legend_handles_labels(), strict=True)}
-            legend_below(figure, list(entries.values()), list(entries))
+            named = entries(panels)
+            legend_below(figure, list(named.values()), list(named))
     return figure
 
 
 def _points(axes: Axes, rows: pd.DataFrame, colour: str, marker: str, label: str) -> None:
     """Draw the models of a family, hollow where they are not above their controls."""
     shown = rows["verdict"].isin(["learned", "no controls"])
-    for some, face, name in ((rows[shown], colour, label), (rows[~shown], "none", "_below")):
+    for some, face in ((rows[shown], colour), (rows[~shown], "none")):
         if len(some):
             error = SPREAD * np.nan_to_num(numbers(some, "emergence_bits_std_error"))
             values = numbers(some, "parameters"), numbers(some, "emergence_bits")
-            axes.errorbar(*values, error, fmt=marker, color=colour, mfc=face, label=name, capsize=2)
+            axes.errorbar(*values, error, fmt=marker, color=colour, mfc=face, label=label, capsize=2)
 
 
 def _law(axes: Axes, rows: pd.DataFrame) -> None:
@@ -188,8 +189,8 @@ def forest(table: pd.DataFrame) -> Figure:
             _forest_panel(axes, some.iloc[::-1])
             names = [label.get_text() for label in axes.get_yticklabels()]
             title_of(axes, title, taken=max(text_width(name, SIZE) for name in names))
-        entries = {n: line for axes in panels for line, n in zip(*axes.get_legend_handles_labels(), strict=True)}
-        legend_below(figure, list(entries.values()), list(entries))
+        named = entries(panels)
+        legend_below(figure, list(named.values()), list(named))
     return figure
 
 
@@ -221,7 +222,7 @@ def _forest_panel(axes: Axes, rows: pd.DataFrame) -> None:
                     values[some], places[some], xerr=error[some], fmt=marker, color=colour, mfc=face, capsize=2,
                     label=label,
                 )  # fmt: skip
-    axes.set_yticks(places, [shortened(str(name), NAME_ROOM) for name in rows["model"]])
+    axes.set_yticks(places, short_names(rows["model"].astype(str).tolist(), NAME_ROOM))
     axes.set(xlabel="E of the output [bits per token]", ylim=(-0.6, len(rows) - 0.4))
 
 
@@ -239,7 +240,7 @@ def differences(frame: pd.DataFrame) -> Figure:
         for axes, corpus in zip(figure.subplots(1, len(corpora), squeeze=False).ravel(), corpora, strict=True):
             some = frame[frame["corpus"] == corpus].iloc[::-1]
             labels = [f"{row.model} ({row.run})" if len(runs) > 1 else row.model for row in some.itertuples()]
-            labels = [shortened(str(label), NAME_ROOM) for label in labels]
+            labels = short_names([str(label) for label in labels], NAME_ROOM)
             error = SPREAD * np.nan_to_num(numbers(some, "std_error"))
             axes.axvline(0, color="#888888", lw=0.8)
             axes.errorbar(
@@ -270,6 +271,6 @@ def texts(frame: pd.DataFrame, column: str) -> Figure:
             axes.plot(values[human], places[human], "D", color=COLOURS[1], label="people")
             axes.axvline(float(values[human].mean()), color=COLOURS[1], ls=":")
             axes.legend(loc="lower right")
-        axes.set_yticks(places, [shortened(str(name), NAME_ROOM) for name in rows["model"]])
+        axes.set_yticks(places, short_names(rows["model"].astype(str).tolist(), NAME_ROOM))
         axes.set(xlabel=shortened(column, 300))
     return figure

@@ -67,6 +67,30 @@ def shortened(text: str, room: float, size: float = SIZE) -> str:
     return short(low)
 
 
+def short_names(names: Sequence[str], room: float, size: float = SIZE) -> list[str]:
+    """Shorten names to `room` points so that different ones stay different: what they have in common goes first.
+
+    >>> short_names(["a/very/long/path/run-1/checkpoint.gguf", "a/very/long/path/run-2/checkpoint.gguf"], 100)
+    ['…run-1…', '…run-2…']
+    """
+    short = [shortened(name, room, size) for name in names]
+    if len(set(short)) == len(set(names)):
+        return short
+    before, after = _shared(names), _shared([name[::-1] for name in names])
+    before = names[0].rfind("/", 0, before) + 1 or before  # whole parts of a path
+    cores = [name[before : max(len(name) - after, before + 1)] for name in names]
+    short = [shortened(f"{ELLIPSIS}{core}{ELLIPSIS}", room, size) for core in cores]
+    if len(set(short)) == len(set(names)):
+        return short
+    numbers = {name: str(number) for number, name in enumerate(dict.fromkeys(names), 1)}
+    return [f"{numbers[name]} {shortened(name, room - 3 * size, size)}" for name in names]
+
+
+def _shared(names: Sequence[str]) -> int:
+    """Return how many letters all names begin with."""
+    return next((at for at, letters in enumerate(zip(*names, strict=False)) if len(set(letters)) > 1), 0)
+
+
 def count_label(count: float) -> str:
     """Write a large number as people say it; matplotlib's own labels of powers of ten are formulas.
 
@@ -125,7 +149,7 @@ def legend_below(figure: Figure, lines: list[Any], names: list[str]) -> None:
         return
     room = figure.get_figwidth() * POINTS - 2 * SIZE
     gaps = LEGEND_GAPS * LEGEND_SIZE
-    names = [shortened(name, room - gaps, LEGEND_SIZE) for name in names]
+    names = short_names(names, room - gaps, LEGEND_SIZE)
     columns = max(1, min(len(names), int(room // (gaps + max(text_width(name, LEGEND_SIZE) for name in names)))))
     rows = -(-len(names) // columns)
     figure.set_figheight(figure.get_figheight() + rows * 1.5 * LEGEND_SIZE / POINTS)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from tracking.reports.drawing import COLOURS, LEGEND, MARKERS, cycle, numbers, styled
 from tracking.reports.figures import NAME_ROOM
-from tracking.reports.labels import POINTS, legend_below, shortened, text_width
+from tracking.reports.labels import POINTS, legend_below, short_names, text_width
 
 SMALL = 7  # points of the names beside points
 
@@ -53,8 +53,9 @@ def _name_points(figure: Figure, axes: Axes, frame: pd.DataFrame) -> None:
     spots = axes.transData.transform(frame[["truth", "estimate"]].astype(float).to_numpy())  # (N, 2) pixels
     taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in spots]
     misses = (frame["truth"].astype(float) - frame["estimate"].astype(float)).abs().to_numpy()
+    names = short_names(frame["model"].astype(str).tolist(), NAME_ROOM / 2, SMALL)
     for row in np.argsort(-misses):
-        name = shortened(str(frame["model"].iloc[row]), NAME_ROOM / 2, SMALL)
+        name = names[row]
         size = (text_width(name, SMALL) + 3) * per_point, 1.5 * SMALL * per_point
         for dx, dy, place in _places(spots[row][0], spots[row][1], *size):
             if place[0] < box.x0 or place[1] < box.y0 or place[2] > box.x1 or place[3] > box.y1:
@@ -118,7 +119,7 @@ def beside_baselines(frame: pd.DataFrame, baselines: Mapping[str, str]) -> Figur
         known = [(column, name) for column, name in baselines.items() if column in frame]
         for (column, name), colour, marker in zip(known, COLOURS[1:], "sD^vX", strict=False):
             axes.plot(numbers(frame, column), places, marker, color=colour, mfc="none", label=name)
-        axes.set_yticks(places, [shortened(str(name), NAME_ROOM) for name in frame["model"]])
+        axes.set_yticks(places, short_names(frame["model"].astype(str).tolist(), NAME_ROOM))
         axes.set_ylim(-0.7, len(frame) - 0.3)
         legend_below(figure, *axes.get_legend_handles_labels())
     return figure

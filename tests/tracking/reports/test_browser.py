@@ -113,6 +113,8 @@ def test_no_text_of_a_figure_is_cut_or_covered(browser: Browser, hard_page: Path
             inside = box[0] >= left - 1 and box[1] >= top - 1 and box[2] <= right + 1 and box[3] <= bottom + 1
             assert inside, f"{figure['label']}: {text} is cut off"
             assert "mathdefault" not in text
+        names = [text for text, _ in texts if "…" in text and "run" in text]
+        assert len(names) == len(set(names)), f"{figure['label']}: two models are called the same"
         for (one, first), (other, second) in itertools.combinations(texts, 2):
             assert not overlap(first, second, slack), f"{figure['label']}: {one} covers {other}"
     ticks = {text for figure in figures for text, _ in figure["texts"] if "$" in text}
