@@ -21,9 +21,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from estimators.base import EmergenceError, InputError
-from estimators.predictive import clustered_error
+from estimators.predictive import calibrate, clustered_error, gain_bits
 from estimators.shown import ABSENT, Shown, entropy_terms, unigram_of
 
 
@@ -186,36 +187,6 @@ def jackknife(value: float, without: np.ndarray, weights: np.ndarray | None = No
     return math.sqrt(float(moved @ moved) * len(w) / (len(w) - 1))
 
 
-def fitted_weight(p: np.ndarray, unigram: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """Weight of the unigram distribution in (1 - w) p + w unigram that makes what really followed likeliest.
-
-    The log likelihood is concave in w, so its slope is bisected; between .001 and 1, so that nothing is impossible.
-
-    Args:
-        p: (N,) or (N, t) probability of what followed.
-        unigram: its probability under the unigram distribution, above 0, same shape.
-        weights: (N,) of the windows.
-
-    >>> fitted_weight(np.array([0.0, 0.0]), np.array([0.5, 0.5])), fitted_weight(np.ones(2), np.full(2, 0.5))
-    (1.0, 0.001)
-    """
-    w = np.ones(len(p)) if weights is None else np.asarray(weights, np.float64)
-    share = np.broadcast_to(w.reshape(-1, *(1,) * (p.ndim - 1)), p.shape)
-
-    def slope(x: float) -> float:
-        return float((share * (unigram - p) / ((1 - x) * p + x * unigram)).sum())
-
-    low, high = 0.001, 1.0
-    if slope(low) <= 0:
-        return low
-    if slope(high) >= 0:
-        return high
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if slope(middle) > 0 else (low, middle)
-    return (low + high) / 2
-
-
 def shown_probability(shown: Shown, unigram: np.ndarray, rows: np.ndarray, true: np.ndarray) -> np.ndarray:
     """Probability of what followed under what is shown, the residual spread over the unigram outside the shown.
 
@@ -249,8 +220,8 @@ class OutputEmergence:
         std_error: of `ie_bits` over windows, macro and micro paired; None where none can be had.
         macro_ceiling_bits: provable upper bound of macro.
         micro_ceiling_bits: of micro.
-        pointwise_bits: (N,) per window that was read, for the predictive reading; None otherwise.
-        macro_weight: fitted weight of the unigram distribution, predictive reading only.
+        pointwise_bits: (N,) per window, for the predictive reading; None otherwise.
+        macro_weight: fitted share of the unigram distribution, mean over folds; predictive reading only.
         micro_weight: the same for micro.
         macro_std_error: of macro_bits.
         micro_std_error: of micro_bits.
@@ -331,16 +302,17 @@ def predictive_emergence(
     token_of: np.ndarray,
     true: np.ndarray,
     vocabulary: int,
-    fitting: np.ndarray,
+    fold: np.ndarray,
     weights: np.ndarray | None = None,
     *,
     of_window: np.ndarray | None = None,
+    clusters: np.ndarray | None = None,
 ) -> OutputEmergence:
     """Bits that the shown probabilities save on the unigram distribution: macro at the last position, micro at all.
 
-    I_V = mean of log2 ((1 - w) m(x) + w u(x)) - log2 u(x) over windows that were not fitted on. m: shown
-    probabilities, the residual over the unigram u outside the shown; w fitted apart for macro and micro (V-information,
-    Xu et al. 2020, arXiv 2002.10689, of an observer who is shown k probabilities). Rows of different k do not compare.
+    I_V = mean of log2 ((1 - w) m(x) + w u(x)) - log2 u(x). m: shown probabilities, the residual over the unigram u
+    outside the shown (V-information, Xu et al. 2020, arXiv 2002.10689, of an observer who is shown k probabilities).
+    Each fold is read with u and w fitted on the others, w apart for macro and micro. Values of different k differ.
 
     Args:
         macro: N windows, or C different ones, probabilities.
@@ -348,46 +320,115 @@ def predictive_emergence(
         token_of: (N, t) lone token of each position.
         true: (N, t) symbol that followed each position; the last column follows the window.
         vocabulary: number of symbols.
-        fitting: (N,) whether a window is fitted on; the others are read.
+        fold: (N,) fold of each window, from `estimators.folds.deal_folds`.
         weights: (N,) how often each window counts.
         of_window: (N,) row of `macro` of each window; None: one each.
+        clusters: (N,) document of each window, over which errors are clustered; None: windows are their own.
 
     Raises:
-        InputError: if fewer than 2 windows would be fitted on or read, or it is given samples.
+        InputError: if there are fewer than 2 folds, or it is given samples.
     """
     if macro.samples is not None or alone.samples is not None:
         raise InputError("The predictive reading needs probabilities; from samples take order two (output-2).")
-    w = np.ones(len(true)) if weights is None else np.asarray(weights, np.float64)
-    read = ~fitting
-    if fitting.sum() < 2 or read.sum() < 2:
-        raise InputError(f"Give at least 2 windows to fit on and 2 to read; got {fitting.sum()} and {read.sum()}.")
     rows = np.arange(len(true)) if of_window is None else of_window
-    u = unigram_of(true[fitting], vocabulary, w[fitting])
-    p_macro = shown_probability(macro, u, rows, true[:, -1])  # (N,)
-    p_micro = shown_probability(alone, u, token_of.ravel(), true.ravel()).reshape(true.shape)  # (N, t)
-    u_macro, u_micro = u[true[:, -1]], u[true]
-    w_macro = fitted_weight(p_macro[fitting], u_macro[fitting], w[fitting])
-    w_micro = fitted_weight(p_micro[fitting], u_micro[fitting], w[fitting])
-    macro_bits = _gain(p_macro[read], u_macro[read], w_macro)  # (R,)
-    micro_bits = _gain(p_micro[read], u_micro[read], w_micro).mean(axis=1)  # (R,)
-    share = w[read] / w[read].sum()
+
+    def scored(u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        p_macro = shown_probability(macro, u, rows, true[:, -1])  # (N,)
+        p_micro = shown_probability(alone, u, token_of.ravel(), true.ravel())
+        return p_macro, p_micro.reshape(true.shape)
+
+    return _cross_fitted(scored, true, vocabulary, fold, weights, clusters)
+
+
+def scored_emergence(
+    macro: np.ndarray,
+    micro: np.ndarray,
+    true: np.ndarray,
+    vocabulary: int,
+    fold: np.ndarray,
+    weights: np.ndarray | None = None,
+    *,
+    clusters: np.ndarray | None = None,
+) -> OutputEmergence:
+    """Bits that the whole probability of what followed saves, where a server scores any text.
+
+    As `predictive_emergence`, with nothing hidden.
+
+    Args:
+        macro: (N,) probability of the token that followed each window.
+        micro: (N, t) of the token that followed each position, after that position's token alone; NaN where it was not
+            asked for, then the mean is over the others.
+        true: (N, t) symbols that followed.
+        vocabulary: number of symbols.
+        fold: (N,) fold of each window.
+        weights: (N,) how often each window counts.
+        clusters: (N,) document of each window.
+
+    Raises:
+        InputError: if there are fewer than 2 folds, or a window has no position that was asked for.
+    """
+    if np.isnan(micro).all(axis=1).any():
+        raise InputError("Every window needs at least one position whose token was scored alone.")
+    return _cross_fitted(lambda _: (macro, micro), true, vocabulary, fold, weights, clusters)
+
+
+def _cross_fitted(
+    scored: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    true: np.ndarray,
+    vocabulary: int,
+    fold: np.ndarray,
+    weights: np.ndarray | None,
+    clusters: np.ndarray | None,
+) -> OutputEmergence:
+    """Read each fold with the unigram distribution and shares of it fitted on the others."""
+    w = np.ones(len(true)) if weights is None else np.asarray(weights, np.float64)
+    folds = np.unique(fold)
+    if len(folds) < 2:
+        raise InputError(f"Windows are fitted on and read in turns, so at least 2 folds are needed; got {len(folds)}.")
+    macro_bits, micro_bits = np.empty(len(true)), np.empty(len(true))
+    macro_cost, micro_cost = np.empty(len(true)), np.empty(len(true))  # of the unigram distribution: the ceilings
+    shares = []
+    for number in folds:
+        read = fold == number
+        u = unigram_of(true[~read], vocabulary, w[~read])
+        p_macro, p_micro = scored(u)
+        u_macro, u_micro = u[true[:, -1]], np.where(np.isnan(p_micro), np.nan, u[true])
+        macro_share = _share(p_macro[~read], u_macro[~read], w[~read])
+        micro_share = _share(p_micro[~read], u_micro[~read], w[~read])
+        macro_bits[read] = _gain(p_macro[read], u_macro[read], macro_share)
+        micro_bits[read] = np.nanmean(_gain(p_micro[read], u_micro[read], micro_share), axis=1)
+        macro_cost[read] = -np.log2(u_macro[read])
+        micro_cost[read] = -np.nanmean(np.log2(u_micro[read]), axis=1)
+        shares.append((macro_share, micro_share))
+    share = w / w.sum()
     points = macro_bits - micro_bits
     return OutputEmergence(
         float(share @ macro_bits),
         float(share @ micro_bits),
         float(share @ points),
-        clustered_error(points, share),
-        float(share @ -np.log2(u_macro[read])),
-        float(share @ -np.log2(u_micro[read]).mean(axis=1)),
-        clustered_error(macro_bits, share),
-        clustered_error(micro_bits, share),
+        clustered_error(points, share, clusters),
+        float(share @ macro_cost),
+        float(share @ micro_cost),
+        clustered_error(macro_bits, share, clusters),
+        clustered_error(micro_bits, share, clusters),
         pointwise_bits=points,
-        macro_weight=w_macro,
-        micro_weight=w_micro,
+        macro_weight=float(np.mean([one for one, _ in shares])),
+        micro_weight=float(np.mean([one for _, one in shares])),
     )
 
 
-def _gain(p: np.ndarray, unigram: np.ndarray, weight: float) -> np.ndarray:
+def _share(p: np.ndarray, unigram: np.ndarray, weights: np.ndarray) -> float:
+    """Share of the unigram distribution, chosen as for the states of open models; there is no temperature to choose."""
+    known = ~np.isnan(p)
+    with np.errstate(divide="ignore"):
+        log_p = torch.from_numpy(np.log(p[known]))
+    times = np.broadcast_to(weights.reshape(-1, *(1,) * (p.ndim - 1)), p.shape)[known]
+    log_u = torch.from_numpy(np.log(unigram[known]))
+    return calibrate(log_p[None], log_u, torch.from_numpy(times), temperatures=(1.0,)).share
+
+
+def _gain(p: np.ndarray, unigram: np.ndarray, share: float) -> np.ndarray:
     """Bits saved on the unigram distribution, of each case."""
-    saved: np.ndarray = np.log2((1 - weight) * p + weight * unigram) - np.log2(unigram)
-    return saved
+    with np.errstate(divide="ignore"):
+        gain: np.ndarray = gain_bits(torch.from_numpy(np.log(p)), torch.from_numpy(np.log(unigram)), share).numpy()
+    return gain

@@ -153,13 +153,16 @@ class Calibration:
     share: float
 
 
-def calibrate(log_p: Tensor, log_u: Tensor, weights: Tensor) -> Calibration:
+def calibrate(
+    log_p: Tensor, log_u: Tensor, weights: Tensor, *, temperatures: tuple[float, ...] = TEMPERATURES
+) -> Calibration:
     """Choose temperature and share by the mean gain on rows that neither the lens nor the reading uses.
 
     Args:
-        log_p: (temperatures, n) natural logarithm of the true token's probability at each of `TEMPERATURES`.
+        log_p: (temperatures, n) natural logarithm of the true token's probability at each temperature.
         log_u: (n,) that of its unigram probability.
         weights: (n,) how often each row counts.
+        temperatures: to choose from; one where a server shows probabilities at no other.
 
     >>> log_u = torch.full((4,), math.log(0.1))
     >>> calibrate(log_u.expand(len(TEMPERATURES), 4) - 1.0, log_u, torch.ones(4)).share  # worse than the unigram
@@ -168,7 +171,7 @@ def calibrate(log_p: Tensor, log_u: Tensor, weights: Tensor) -> Calibration:
     weights = weights.double() / weights.double().sum()
     gains = torch.stack([gain_bits(log_p.double(), log_u.double(), share) @ weights for share in SHARES], dim=1)
     place = int(gains.argmax())  # of (temperatures, shares)
-    return Calibration(TEMPERATURES[place // len(SHARES)], SHARES[place % len(SHARES)])
+    return Calibration(temperatures[place // len(SHARES)], SHARES[place % len(SHARES)])
 
 
 def gain_bits(log_p: Tensor, log_u: Tensor, share: float) -> Tensor:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from estimators.base import InputError, Progress
+from estimators.folds import FOLDS
 from estimators.shown import ABSENT, Shown, mass_flags, shown_probabilities, shown_samples
 from extraction import Budget, Limits, Server
 from extraction.answers.collecting.next_tokens import (
@@ -30,6 +31,7 @@ from proxy.measurement.prefix import AUTO, NONE
 from proxy.schemas import EMERGENCE
 
 MOST_CALLS = 2500
+LEAST_WINDOWS = 2 * FOLDS
 LEAST_KEPT = 0.8  # of the windows must be answered, each with all of its lone tokens
 SAME_COUNT = 0.9  # of the texts must take the server as many tokens as the tokenizer, give or take one number for all
 CHAT_FRAME = 16  # tokens that a template nobody knows may put around one message
@@ -201,7 +203,7 @@ def affordable(contexts: Contexts, asking: Asking, calls: int, *, seed: int = 0)
     """As many windows as can be asked, with their lone tokens, in `calls` calls.
 
     Raises:
-        InputError: if that is fewer than 8 windows.
+        InputError: if that is fewer than 10 windows.
     """
     each = _calls_each(asking)
     t = contexts.positions
@@ -210,8 +212,10 @@ def affordable(contexts: Contexts, asking: Asking, calls: int, *, seed: int = 0)
         count and each * (len(np.unique(contexts.of_window[:count])) + len(np.unique(contexts.ids[:count, :t]))) > calls
     ):
         count -= 1
-    if count < 8:
-        raise InputError(f"{max(calls, 0)} calls are too few for 8 windows and their lone tokens; raise --max-calls.")
+    if count < LEAST_WINDOWS:
+        raise InputError(
+            f"{max(calls, 0)} calls are too few for {LEAST_WINDOWS} windows and their lone tokens; raise --max-calls."
+        )
     return contexts if count == len(contexts.ids) else contexts.first(count, seed)
 
 
@@ -315,7 +319,7 @@ def gathered(closed: Closed, contexts: Contexts, replies: Replies) -> NextTokenD
         usable.append(fine)
     keep = usable[0][contexts.of_window] & usable[1][contexts.token_of].all(axis=1)
     share = float(contexts.weights[keep].sum() / contexts.weights.sum())
-    if share < LEAST_KEPT or keep.sum() < 8:
+    if share < LEAST_KEPT or keep.sum() < LEAST_WINDOWS:
         why = "; ".join(f"{count} times: {reason}" for reason, count in replies.reasons.most_common(3))
         raise InputError(
             f"Only {share:.0%} of the windows of {contexts.corpus} were answered with all of their lone tokens, "

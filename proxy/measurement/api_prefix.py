@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
-from estimators.output import fitted_weight, shown_probability
+from estimators.output import shown_probability
+from estimators.predictive import calibrate, gain_bits
 from estimators.shown import ABSENT, Shown
 from extraction import windows as make_windows
 from extraction.corpora.spec import PYTHON_DOCS
@@ -92,7 +94,7 @@ def told_bits(said: Sequence[dict[str, float] | None], pairs: LonePairs) -> floa
 
     >>> pairs = LonePairs(["a", "b"], np.array([0, 1]), ["c", "d"], np.ones(2), {"c": 0.5, "d": 0.5})
     >>> round(told_bits([{"c": 1.0}, {"d": 1.0}], pairs), 2), round(told_bits([{"d": 0.5}, {"d": 0.5}], pairs), 2)
-    (1.0, 0.0)
+    (0.99, 0.0)
     """
     known = np.array([shares is not None for shares in said])[pairs.row]
     if not known.any():
@@ -109,5 +111,8 @@ def told_bits(said: Sequence[dict[str, float] | None], pairs: LonePairs) -> floa
             symbols[place, column], values[place, column] = names[text], share
     true = np.array([names[text] for text in pairs.following])[known]
     p, u = shown_probability(Shown(symbols, values), unigram, pairs.row[known], true), unigram[true]
-    w = fitted_weight(p, u, pairs.weights[known])
-    return float(np.average(np.log2((1 - w) * p + w * u) - np.log2(u), weights=pairs.weights[known]))
+    with np.errstate(divide="ignore"):
+        log_p, log_u = torch.from_numpy(np.log(p)), torch.from_numpy(np.log(u))
+    weights = torch.from_numpy(pairs.weights[known]).double()
+    share = calibrate(log_p[None], log_u, weights, temperatures=(1.0,)).share
+    return float(gain_bits(log_p, log_u, share) @ (weights / weights.sum()))

@@ -19,6 +19,7 @@ import torch
 
 from estimators.base import InputError
 from estimators.entropy import ceiling_flags
+from estimators.folds import FOLDS, deal_folds
 from estimators.output import OutputEmergence, output_emergence, predictive_emergence
 from estimators.shown import ABSENT, Shown, entropy_interval, shown_probabilities
 from extraction import LanguageModel
@@ -31,7 +32,6 @@ OUTPUT_LAYER = -1
 KEPT = (
     1000  # tokens of an open model's distribution that order two is read from; the rest collides with r p_1000 at most
 )
-FIT_SHARE = 0.5  # of the documents, on which unigram distribution and mixture weights are fitted
 BATCH = 32
 _NAME = re.compile(r"(output|predictive)-(\d+)")
 
@@ -52,7 +52,8 @@ class Contexts:
         token_of: (N, T) lone token of each position.
         rest: (N, T) text from each position's next token on.
         following: (N, T) text of the next token at each position.
-        fitting: (N,) whether the window is fitted on.
+        fold: (N,) fold of each window: it is read with what is fitted on the others.
+        clusters: (N,) document of each window, whole in a fold; None where windows are dealt by themselves.
         dropped: windows left out because their text cannot be cut at whole characters.
     """
 
@@ -67,7 +68,8 @@ class Contexts:
     token_of: np.ndarray
     rest: list[list[str]]
     following: list[list[str]]
-    fitting: np.ndarray
+    fold: np.ndarray
+    clusters: np.ndarray | None = None
     dropped: int = 0
 
     @property
@@ -161,7 +163,7 @@ def _contexts(
         dropped = len(ids) - int(kept.sum())
         ids, weights = ids[kept], weights[kept]
         documents = None if documents is None else documents[kept]
-        if len(ids) < 4:
+        if len(ids) < 2 * FOLDS:
             raise InputError(
                 f"{corpus} has {len(ids)} windows whose text can be cut at whole characters ({dropped} cannot): the "
                 "tokenizer cuts characters of its script in pieces. Give another --tokenizer or corpus."
@@ -169,10 +171,11 @@ def _contexts(
         following = [[row[s + 1][len(row[s]) :] for s in range(1, t + 1)] for row in texts]
         rest = [[row[-1][len(row[s]) :] for s in range(1, t + 1)] for row in texts]
         cut = [row[t] for row in texts]
-        fitting = _fitting(len(ids) if documents is None else documents, seed)
+        fold, clusters = deal_folds(len(ids), documents, seed)
     else:
         n = len(ids)
-        following, rest, fitting = whole.following[:n], whole.rest[:n], whole.fitting[:n]
+        following, rest = whole.following[:n], whole.rest[:n]
+        fold, clusters = deal_folds(n, None if whole.clusters is None else whole.clusters[:n], seed)
         cut = [whole.texts[place] for place in whole.of_window[:n]]
         tokenizer = None
     distinct = list(dict.fromkeys(cut))
@@ -185,7 +188,7 @@ def _contexts(
         alone_texts = [known[token] for token in alone.tolist()]
     return Contexts(
         corpus, _hash(cut, following, weights), ids, weights, distinct, np.array([place[text] for text in cut]),
-        alone, alone_texts, token_of.reshape(-1, t), rest, following, fitting, dropped,
+        alone, alone_texts, token_of.reshape(-1, t), rest, following, fold, clusters, dropped,
     )  # fmt: skip
 
 
@@ -212,16 +215,6 @@ def decoded(tokenizer: Any, ids: list[int]) -> str:
     """Text of token ids as they stand, special tokens included."""
     text: str = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False) if ids else ""
     return text
-
-
-def _fitting(documents: int | np.ndarray, seed: int) -> np.ndarray:
-    """Half of the documents, or of the windows where there are none, to fit on."""
-    unit = np.arange(documents) if isinstance(documents, int) else documents
-    names = np.unique(unit)
-    if len(names) < 8:
-        unit, names = np.arange(len(unit)), np.arange(len(unit))
-    chosen = np.random.default_rng([seed, 5]).permutation(names)[: round(FIT_SHARE * len(names))]
-    return np.isin(unit, chosen)
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -268,6 +261,7 @@ def output_rows(data: NextTokenData, contexts: Contexts, names: Sequence[str], *
         started = time.perf_counter()
         kind, _, k = name.partition("-")
         of_window, token_of, weights = contexts.of_window[keep], contexts.token_of[keep], contexts.weights[keep]
+        clusters = None if contexts.clusters is None else contexts.clusters[keep]
         macro, alone = data.macro, data.alone
         if name != "output-2":
             if macro.samples is not None:
@@ -277,8 +271,8 @@ def output_rows(data: NextTokenData, contexts: Contexts, names: Sequence[str], *
             macro, alone = macro.top(int(k)), alone.top(int(k))
         if kind == "predictive":
             found = predictive_emergence(
-                macro, alone, token_of, data.true[keep], data.vocabulary, contexts.fitting[keep], weights,
-                of_window=of_window,
+                macro, alone, token_of, data.true[keep], data.vocabulary, contexts.fold[keep], weights,
+                of_window=of_window, clusters=clusters,
             )  # fmt: skip
         else:
             order = 2 if name == "output-2" else 1
@@ -315,6 +309,7 @@ def _row(
         "ie_bits_per_byte": found.ie_bits / per_token,
         "macro_std_error": found.macro_std_error,
         "micro_std_error": found.micro_std_error,
+        "documents": pd.NA if contexts.clusters is None else len(np.unique(contexts.clusters[keep])),
         **data.details,
     }
     if name.startswith("output-") and name != "output-2":

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from estimators.base import EmergenceError, InputError
 from estimators.output import (
-    fitted_weight,
     jackknife,
     order_two,
     output_emergence,
     predictive_emergence,
+    scored_emergence,
     shannon,
     shown_probability,
 )
@@ -202,8 +202,9 @@ def test_predictive_reading_of_a_known_source():
     found = predictive_emergence(
         whole(p), whole(np.full((3, 4), 0.25)), rng.integers(0, 3, (n, 2)), true, 4, np.arange(n) % 2 == 0
     )
-    # The unigram of 4,000 tokens is uniform within 1/sqrt(4000): a thousandth of a bit, and w is at its least, .001.
-    assert found.macro_bits == pytest.approx(1.0, abs=0.005)
+    # The unigram of 4,000 tokens is uniform within 1/sqrt(4000): a thousandth of a bit, and its share is at its least,
+    # .02: log2((.98 / 2 + .02 / 4) / (1 / 4)).
+    assert found.macro_bits == pytest.approx(math.log2(1.98), abs=0.005)
     assert found.micro_bits == pytest.approx(0.0, abs=0.005)
     assert found.macro_bits <= found.macro_ceiling_bits
 
@@ -234,13 +235,38 @@ def test_the_residual_rule_is_a_distribution():
     assert total == pytest.approx(np.ones(5), abs=1e-12)
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0.01, 1)), min_size=2, max_size=20))
-def test_the_fitted_weight_is_the_likeliest(pairs):
-    p, u = np.array(pairs).T
-    best = fitted_weight(p, u)
-    score = lambda w: np.log((1 - w) * p + w * u).sum()  # noqa: E731
-    assert all(score(best) >= score(w) - 1e-9 for w in np.linspace(0.001, 1, 60))
+def test_what_is_scored_whole_is_what_is_shown_whole():
+    """With every token shown, the readings of shown and of scored text are one."""
+    rng = np.random.default_rng(10)
+    n, v = 200, 7
+    p, lone = rng.dirichlet(np.ones(v), size=n), rng.dirichlet(np.ones(v), size=5)
+    token_of, true, weights = rng.integers(0, 5, (n, 3)), rng.integers(0, v, (n, 3)), rng.uniform(1, 2, n)
+    fold, documents = np.arange(n) % 5, np.arange(n) // 10
+    shown = predictive_emergence(whole(p), whole(lone), token_of, true, v, fold, weights, clusters=documents)
+    macro, micro = p[np.arange(n), true[:, -1]], lone[token_of, true]
+    scored = scored_emergence(macro, micro, true, v, fold, weights, clusters=documents)
+    assert scored.ie_bits == pytest.approx(shown.ie_bits, abs=1e-9)
+    assert scored.std_error == pytest.approx(shown.std_error, abs=1e-9)
+    some = np.where(rng.random(micro.shape) < 0.5, micro, np.nan)
+    some[:, 0] = micro[:, 0]
+    sampled = scored_emergence(macro, some, true, v, fold, weights, clusters=documents)
+    assert sampled.macro_bits == pytest.approx(scored.macro_bits, abs=1e-9)
+    assert abs(sampled.micro_bits - scored.micro_bits) < 4 * sampled.micro_std_error
+    with pytest.raises(InputError, match="at least one position"):
+        scored_emergence(macro, np.full_like(micro, np.nan), true, v, fold)
+
+
+def test_errors_are_clustered_over_documents():
+    """Ten windows a document, all alike: the error is that of a tenth of the windows, sqrt(10) times larger."""
+    rng = np.random.default_rng(11)
+    n, v = 2000, 6
+    kind = np.repeat(rng.integers(0, 6, n // 10), 10)
+    true = np.stack([rng.integers(0, v, n), kind], axis=1)
+    p = np.repeat(rng.dirichlet(np.ones(v), size=n // 10), 10, axis=0)
+    given = whole(p), whole(np.full((1, v), 1 / v)), np.zeros((n, 2), int), true, v, np.arange(n) // 10 % 5
+    alone = predictive_emergence(*given)
+    clustered = predictive_emergence(*given, clusters=np.arange(n) // 10)
+    assert clustered.macro_std_error == pytest.approx(math.sqrt(10) * alone.macro_std_error, rel=0.02)
 
 
 def test_masses_above_one_and_renormalised_ones():
@@ -286,7 +312,7 @@ def test_what_cannot_be_read_says_so():
         shannon(whole(np.eye(2)), np.array([0, 2]))
     with pytest.raises(InputError, match="above 0"):
         shannon(whole(np.eye(2)), None, np.array([0.0, 1]))
-    with pytest.raises(InputError, match="at least 2 windows to fit"):
+    with pytest.raises(InputError, match="at least 2 folds"):
         predictive_emergence(
-            whole(np.eye(2)), whole(np.eye(2)), np.zeros((2, 1), int), np.zeros((2, 1), int), 2, np.array([True, False])
+            whole(np.eye(2)), whole(np.eye(2)), np.zeros((2, 1), int), np.zeros((2, 1), int), 2, np.zeros(2, int)
         )

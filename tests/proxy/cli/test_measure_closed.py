@@ -66,7 +66,7 @@ def test_a_log_of_its_own_and_few_calls(command, tmp_path) -> None:
 def test_what_cannot_be_asked_ends_in_one_sentence(command) -> None:
     for options, message in (
         (("--ask", "telepathy"), "Unknown way of asking"),
-        (("--max-calls", 12), "too few for 8 windows"),
+        (("--max-calls", 12), "too few for 10 windows"),
         (("--estimator", "mine"), "output-2 (collisions)"),
         (("--ask", "chat-logprobs", "--prefix", "<s>"), "no first token"),
     ):

@@ -194,7 +194,7 @@ def test_windows_are_cut_down_to_the_calls(contexts):
     assert len(some.texts) + len(some.alone_texts) <= 100
     assert some.texts == contexts.texts[: len(some.texts)]
     assert len(affordable(contexts, Asking(Capabilities("chat"), samples=8), 900).ids) < len(contexts.ids)
-    with pytest.raises(InputError, match="too few for 8 windows"):
+    with pytest.raises(InputError, match="too few for 10 windows"):
         affordable(contexts, logprobs, 10)
 
 
