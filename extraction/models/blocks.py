@@ -168,6 +168,41 @@ def check_stream(model: nn.Module, blocks: list[nn.Module], device: torch.device
     return left[0].shape[-1]
 
 
+def check_beginnings(model: nn.Module, blocks: list[nn.Module], ids: Tensor, name: str) -> None:
+    """Make sure that a window's beginning run alone leaves the states that it leaves in the whole window.
+
+    Sparse attention that picks the best-scored `index_topk` tokens breaks ties by the length of the run; below that
+    length it picks all.
+
+    Args:
+        model: the transformers model.
+        blocks: its blocks.
+        ids: (n, T) a few windows, with what stands before them.
+        name: of the model, for messages.
+
+    Raises:
+        InputError: if the states depend on what comes after.
+    """
+    most = getattr(model.config.get_text_config(), "index_topk", None)  # type: ignore[union-attr, operator]
+    if not isinstance(most, int) or ids.shape[1] <= most:
+        return
+    left: list[Tensor] = []
+    with (
+        torch.inference_mode(),
+        watch(blocks, lambda point, state: left.append(state.clone()) if point == len(blocks) else None),
+    ):
+        run_decoder(model, ids)
+        run_decoder(model, ids[:, :-1])
+    whole, beginning = left[0][:, :-1].float(), left[1].float()
+    tolerance = 1e-4 if left[0].dtype in (torch.float32, torch.float64) else 0.05
+    if float((whole - beginning).abs().max()) > tolerance * float(whole.abs().max()):
+        raise InputError(
+            f"{name} attends to the {most} best-scored tokens and breaks ties among them by the length of the run, so "
+            f"a token's state depends on how many follow it; take windows of at most {most} tokens with what stands "
+            "before them."
+        )
+
+
 def _not_finite(model: nn.Module, what: str) -> str:
     for name, weight in model.named_parameters():
         if weight.device.type != "meta" and weight.is_floating_point() and not bool(torch.isfinite(weight).all()):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from estimators.base import EmergenceError
-from extraction.models.blocks import run_decoder, watch
+from extraction.models.blocks import check_beginnings, run_decoder, watch
 from extraction.models.load import LanguageModel
 from extraction.states.batches import GROWTH
 from extraction.states.likelihoods import Likelihoods
@@ -52,10 +52,13 @@ def run_batches(
     is under way by then. When memory runs out the batch is halved, for good, and its rows are run again.
 
     Raises:
+        InputError: if a beginning of a row leaves other states when it is run alone.
         EmergenceError: if memory runs out with a single row.
     """
     front = torch.tensor(prefix, dtype=torch.int64)
     pending: tuple[Batch, list[torch.cuda.Event]] | None = None
+    some = torch.cat([front.expand(len(ids[:GROWTH]), -1), ids[:GROWTH]], dim=1).to(model.device)
+    check_beginnings(model.model, model.blocks, some, model.name)
     size = min(batch, GROWTH)
     while start < len(ids):
         stop = min(start + size, len(ids))

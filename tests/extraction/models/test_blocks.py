@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 from estimators.base import InputError
-from extraction.models.blocks import check_stream, decoder_of, find_blocks, run_decoder, used_blocks, watch
+from extraction.models.blocks import (
+    check_beginnings,
+    check_stream,
+    decoder_of,
+    find_blocks,
+    run_decoder,
+    used_blocks,
+    watch,
+)
 from extraction.models.load import loader
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "vocab_size": 99}
@@ -238,6 +246,26 @@ def test_weights_that_are_no_numbers_are_named() -> None:
         model.model.layers[1].mlp.up_proj.weight[:] = 3e38
     with pytest.raises(InputError, match="overflow to NaN or infinity though its weights are finite"):
         check_stream(model, find_blocks(model, "llama"), CPU, "llama")
+
+
+@pytest.mark.parametrize("kind", ["deepseek_v32", "glm_moe_dsa"])
+def test_states_that_depend_on_the_length_of_a_run_are_refused(kind: str) -> None:
+    """Scores of an index are sums over heads of what passes a ReLU: with one head many are 0, with many heads none."""
+    index = {"index_topk": 4, "index_head_dim": 8}
+    ids = torch.randint(3, 99, (4, 12), generator=torch.Generator().manual_seed(0))
+    ties = build(kind, {**LATENT, **ROUTED, **index, "index_n_heads": 1})
+    with pytest.raises(InputError, match="attends to the 4 best-scored tokens and breaks ties"):
+        check_beginnings(ties, find_blocks(ties, kind), ids, kind)
+    check_beginnings(ties, find_blocks(ties, kind), ids[:, :4], kind)
+    published = build(kind, {**LATENT, **ROUTED, **index, "index_n_heads": 32})  # as published: 64, and 32
+    blocks = find_blocks(published, kind)
+    check_beginnings(published, blocks, ids, kind)
+    seen: list[torch.Tensor] = []
+    with torch.inference_mode(), watch(blocks, lambda point, h: seen.append(h.clone())):
+        for length in range(1, 13):
+            run_decoder(published, ids[:, :length])
+    for length in range(1, 13):  # ours is a check of one length; this is all of them
+        torch.testing.assert_close(seen[4 * length - 1], seen[-1][:, :length], atol=1e-4, rtol=1e-4)
 
 
 def test_the_last_state_is_before_the_final_norm() -> None:
