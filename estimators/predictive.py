@@ -6,8 +6,8 @@ at a fitted temperature, and a fitted share of the unigram distribution:
 
     q(y | h) = (1 - w) softmax(logits(A h + b) / T)_y + w u(y),        pointwise gain = log2 q(y | h) - log2 u(y).
 
-Lens, temperature and share are fitted on other text than the gain is read on, so that a lens that has learned nothing
-gains nothing.
+Lens, temperature and share are fitted on other documents than the gain is read on, so that a lens that has learned
+nothing gains nothing: the windows are dealt into folds, each of which is read by what the others were fitted on.
 """
 
 from __future__ import annotations
@@ -48,8 +48,11 @@ class Lens:
         return ((states.double() - self.centre) @ self.weight + self.offset).float()
 
 
-class LensFit:
-    """Normal equations of a ridge lens, added batch by batch, so that states need never be held together.
+class NormalEquations:
+    """Weighted sums of states, of what the head reads of them, and of their products, from which lenses are solved.
+
+    Sums of several parts of the text add up, so that the lens that is fitted on all parts but some costs no second look
+    at the states.
 
     Args:
         width: features d of a state.
@@ -57,69 +60,15 @@ class LensFit:
         device: where the sums are kept.
 
     >>> x = torch.randn(400, 3, dtype=torch.float64)
-    >>> fit = LensFit(3, 2)
-    >>> fit.add(x[:300], x[:300] @ torch.ones(3, 2).double() + 1, torch.ones(300))
-    >>> fit.add(x[300:], x[300:] @ torch.ones(3, 2).double() + 1, torch.ones(100), held_out=True)
-    >>> bool((fit.solve()(x) - (x @ torch.ones(3, 2).double() + 1)).abs().max() < 1e-3)
+    >>> y = x @ torch.ones(3, 2).double() + 1
+    >>> fitting, choosing = NormalEquations(3, 2), NormalEquations(3, 2)
+    >>> fitting.add(x[:300], y[:300], torch.ones(300))
+    >>> choosing.add(x[300:], y[300:], torch.ones(100))
+    >>> bool((ridge_lens(fitting, choosing)(x) - y).abs().max() < 1e-3)
     True
     """
 
     def __init__(self, width: int, target: int, device: torch.device | str = "cpu") -> None:
-        self._sums = [_Sums(width, target, device) for _ in range(2)]  # to fit on, to choose the penalty by
-
-    def add(self, x: Tensor, y: Tensor, weights: Tensor, *, held_out: bool = False) -> None:
-        """Add rows.
-
-        Args:
-            x: (n, d) states.
-            y: (n, k) what the head reads of them.
-            weights: (n,) how often each row counts.
-            held_out: whether the rows choose the penalty instead of the lens.
-
-        Raises:
-            InputError: if a state is not finite, as float16 leaves it where it overflows.
-        """
-        x, y = x.double(), y.double()
-        if not bool(torch.isfinite(x).all() & torch.isfinite(y).all()):
-            raise InputError(
-                "States hold values that are not finite, so no lens can be fitted; load the model as bfloat16 or "
-                "float32, which do not overflow as float16 does."
-            )
-        self._sums[int(held_out)].add(x, y, weights.to(x))
-
-    def solve(self) -> Lens:
-        """Return the ridge lens whose penalty leaves the least squared error on the held-out rows.
-
-        With Z the standardised states, B = (Z'WZ + penalty n I)^-1 Z'W(Y - mean). One eigendecomposition serves every
-        penalty.
-
-        Raises:
-            InputError: if there are no rows to fit on.
-        """
-        fit, held = self._sums
-        if not float(fit.n):
-            raise InputError("A lens needs states to be fitted on; none were given.")
-        mean_x, mean_y = fit.x / fit.n, fit.y / fit.n  # (d,), (k,)
-        gram = fit.xx - fit.n * torch.outer(mean_x, mean_x)  # (d, d)
-        right = fit.xy - fit.n * torch.outer(mean_x, mean_y)  # (d, k)
-        scale = (gram.diagonal() / fit.n).clamp_min(0).sqrt() + 1e-6  # (d,)
-        values, vectors = torch.linalg.eigh(gram / torch.outer(scale, scale))  # (d,), (d, d)
-        rotated = vectors.T @ (right / scale[:, None])  # (d, k)
-        best: tuple[float, float, Tensor] | None = None
-        for penalty in PENALTIES:
-            solved = vectors @ (rotated / (values.clamp_min(0) + penalty * fit.n)[:, None])  # (d, k), of Z
-            weight = solved / scale[:, None]
-            error = held.squared_error(mean_x, weight, mean_y)
-            if best is None or error < best[0]:
-                best = error, penalty, weight
-        assert best is not None  # noqa: S101  # there are penalties
-        return Lens(mean_x, best[2], mean_y, best[1])
-
-
-class _Sums:
-    """Weighted sums of rows, of their products, and of the squares of the targets."""
-
-    def __init__(self, width: int, target: int, device: torch.device | str) -> None:
         zeros = {"dtype": torch.float64, "device": device}
         self.n = torch.zeros((), **zeros)  # type: ignore[call-overload]
         self.x = torch.zeros(width, **zeros)  # type: ignore[call-overload]
@@ -129,13 +78,36 @@ class _Sums:
         self.yy = torch.zeros((), **zeros)  # type: ignore[call-overload]
 
     def add(self, x: Tensor, y: Tensor, weights: Tensor) -> None:
-        weighted = x * weights[:, None]  # (n, d)
-        self.n += weights.sum()
+        """Add rows.
+
+        Args:
+            x: (n, d) states.
+            y: (n, k) what the head reads of them.
+            weights: (n,) how often each row counts.
+
+        Raises:
+            InputError: if a state is not finite, as float16 leaves it where it overflows.
+        """
+        x, y = x.to(self.x), y.to(self.y)
+        weighted = x * weights.to(self.x)[:, None]  # (n, d)
+        self.n += weights.sum().to(self.n)
         self.x += weighted.sum(0)
-        self.y += (y * weights[:, None]).sum(0)
+        self.y += (y * weights.to(self.y)[:, None]).sum(0)
         self.xx.addmm_(x.T, weighted)
         self.xy.addmm_(weighted.T, y)
-        self.yy += (y.square().sum(1) * weights).sum()
+        self.yy += (y.square().sum(1) * weights.to(self.y)).sum()
+        if not bool(torch.isfinite(self.x).all() & torch.isfinite(self.y).all()):
+            raise InputError(
+                "States hold values that are not finite, so no lens can be fitted; load the model as bfloat16 or "
+                "float32, which do not overflow as float16 does."
+            )
+
+    def plus(self, other: NormalEquations) -> NormalEquations:
+        """Return the sums of both."""
+        total = NormalEquations(len(self.x), len(self.y), self.x.device)
+        for name in ("n", "x", "y", "xx", "xy", "yy"):
+            setattr(total, name, getattr(self, name) + getattr(other, name))
+        return total
 
     def squared_error(self, centre: Tensor, weight: Tensor, offset: Tensor) -> float:
         """Return sum w |(x - centre) @ weight + offset - y|^2 from the sums alone."""
@@ -143,6 +115,34 @@ class _Sums:
         quadratic = ((weight.T @ self.xx) * weight.T).sum() + 2 * (self.x @ weight) @ shift + self.n * shift @ shift
         cross = (weight * self.xy).sum() + self.y @ shift
         return float(quadratic - 2 * cross + self.yy)
+
+
+def ridge_lens(fitting: NormalEquations, choosing: NormalEquations) -> Lens:
+    """Return the ridge lens of `fitting` whose penalty leaves the least squared error on `choosing`.
+
+    With Z the standardised states, B = (Z'WZ + penalty n I)^-1 Z'W(Y - mean). One eigendecomposition serves every
+    penalty.
+
+    Raises:
+        InputError: if there are no rows to fit on.
+    """
+    if not float(fitting.n):
+        raise InputError("A lens needs states to be fitted on; none were given.")
+    n, mean_x, mean_y = fitting.n, fitting.x / fitting.n, fitting.y / fitting.n  # (), (d,), (k,)
+    gram = fitting.xx - n * torch.outer(mean_x, mean_x)  # (d, d)
+    right = fitting.xy - n * torch.outer(mean_x, mean_y)  # (d, k)
+    scale = (gram.diagonal() / n).clamp_min(0).sqrt() + 1e-6  # (d,)
+    values, vectors = torch.linalg.eigh(gram / torch.outer(scale, scale))  # (d,), (d, d)
+    rotated = vectors.T @ (right / scale[:, None])  # (d, k)
+    best: tuple[float, float, Tensor] | None = None
+    for penalty in PENALTIES:
+        solved = vectors @ (rotated / (values.clamp_min(0) + penalty * n)[:, None])  # (d, k), of Z
+        weight = solved / scale[:, None]
+        error = choosing.squared_error(mean_x, weight, mean_y)
+        if best is None or error < best[0]:
+            best = error, penalty, weight
+    assert best is not None  # noqa: S101  # there are penalties
+    return Lens(mean_x, best[2], mean_y, best[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,66 +216,78 @@ def unigram(tokens: np.ndarray, weights: np.ndarray, vocabulary: int) -> Tensor:
     return torch.from_numpy(np.log(unigram_of(tokens, vocabulary, weights)))
 
 
-@dataclass(frozen=True, eq=False)
-class Parts:
-    """Rows of windows by what they serve, documents apart where there are enough.
-
-    Attributes:
-        fit: rows the lens is fitted on.
-        calibrate: rows that choose penalty, temperature and share.
-        read: rows the information is read on.
-        clusters: (len(read),) document of each row read; None where windows are their own units.
-    """
-
-    fit: np.ndarray
-    calibrate: np.ndarray
-    read: np.ndarray
-    clusters: np.ndarray | None
-
-
-READ, CALIBRATE = 0.25, 0.15  # shares of the windows; the rest is fitted on
-DOCUMENTS_NEEDED = 20  # fewer leave too few on each side: windows are split then
+FOLDS = 5
+DOCUMENTS_NEEDED = 20  # fewer leave too few on each side, and no error over them
 WINDOWS_NEEDED = 100
 
 
-def split_windows(count: int, documents: np.ndarray | None, seed: int) -> Parts:
-    """Split windows into those to fit, to calibrate and to read on, whole documents together where there are enough.
+@dataclass(frozen=True, eq=False)
+class Folds:
+    """Parts of the windows, whole documents together, each read once by what was fitted on the others.
+
+    Attributes:
+        of: (N,) fold of each window, 0 to `FOLDS` - 1.
+        clusters: (N,) document of each window; None where windows are their own units.
+    """
+
+    of: np.ndarray
+    clusters: np.ndarray | None
+
+    def fitting(self, fold: int) -> np.ndarray:
+        """Rows that fit the lens and the unigram distribution by which `fold` is read: three fifths of all."""
+        return np.flatnonzero((self.of != fold) & (self.of != self.next(fold)))
+
+    def choosing(self, fold: int) -> np.ndarray:
+        """Rows that choose penalty, temperature and share by which `fold` is read."""
+        return np.flatnonzero(self.of == self.next(fold))
+
+    @staticmethod
+    def next(fold: int) -> int:
+        """The fold that chooses for `fold`."""
+        return (fold + 1) % FOLDS
+
+
+def split_folds(count: int, documents: np.ndarray | None, seed: int) -> Folds:
+    """Deal windows into five folds, whole documents together where there are any.
 
     Args:
         count: N windows, in random order.
         documents: (N,) document of each; None where there are none.
-        seed: of the order in which documents are dealt out.
+        seed: of the order in which documents of one size are dealt out.
 
     Raises:
-        InputError: if there are fewer than 100 windows.
+        InputError: if there are fewer than 100 windows, or fewer than 20 documents.
 
-    >>> parts = split_windows(1000, None, seed=0)
-    >>> len(parts.fit), len(parts.calibrate), len(parts.read)
-    (600, 150, 250)
+    >>> folds = split_folds(1000, None, seed=0)
+    >>> len(folds.fitting(0)), len(folds.choosing(0)), int((folds.of == 0).sum())
+    (600, 200, 200)
     """
     if count < WINDOWS_NEEDED:
         raise InputError(
             f"The predictive observer is fitted on some windows and read on others, at least {WINDOWS_NEEDED} in all; "
             f"got {count}. Give a longer text or ask for more windows."
         )
-    if documents is None or len(np.unique(documents)) < DOCUMENTS_NEEDED:
-        read, calibrated = round(READ * count), round(CALIBRATE * count)
-        rows = np.arange(count)
-        return Parts(rows[read + calibrated :], rows[read : read + calibrated], rows[:read], None)
+    if documents is None:
+        return Folds(np.arange(count) % FOLDS, None)
     names, unit, sizes = np.unique(documents, return_inverse=True, return_counts=True)
+    if len(names) < DOCUMENTS_NEEDED:
+        raise InputError(
+            f"The predictive observer is fitted on some documents and read on others, at least {DOCUMENTS_NEEDED} in "
+            f"all; these windows are of {len(names)}. Give more documents, or a longer text."
+        )
     order = np.random.default_rng([seed, 4]).permutation(len(names))
-    part = np.zeros(len(names), np.int64)  # 0: fit
-    room = {1: READ * count, 2: CALIBRATE * count}
+    order = order[np.argsort(-sizes[order], kind="stable")]  # the largest first
+    fold = np.zeros(len(names), np.int64)
+    filled = np.zeros(FOLDS, np.int64)
     for document in order:
-        for which in room:
-            if sizes[document] <= 1.1 * room[which]:  # one that is too long is fitted on
-                part[document] = which
-                room[which] -= sizes[document]
-                break
-    fit, reading, choosing = (np.flatnonzero(part[unit] == which) for which in (0, 1, 2))
-    if min(len(fit), len(reading), len(choosing)) < 0.05 * count:  # a few documents hold nearly all
-        return split_windows(count, None, seed)
-    return Parts(fit, choosing, reading, unit[reading])
+        fold[document] = filled.argmin()
+        filled[fold[document]] += sizes[document]
+    if filled.min() < count / (4 * FOLDS):
+        raise InputError(
+            f"One document holds {sizes.max()} of {count} windows, which leaves too few to fit on and to read apart; "
+            "give more documents."
+        )
+    return Folds(fold[unit], unit)
 
 
 def clustered_error(values: np.ndarray, share: np.ndarray, clusters: np.ndarray | None = None) -> float:

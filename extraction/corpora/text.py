@@ -71,7 +71,7 @@ class TextSample(NamedTuple):
 
     Attributes:
         tokens: (n, T) token ids.
-        documents: (n,) number of the document each window is from.
+        documents: (n,) number of the document each window is from, or of the section of a long one.
         following: (n,) the token that follows there; -1 where the document ends with the window.
     """
 
@@ -131,6 +131,7 @@ def sample_text(
     if not seen:
         raise InputError(f"{name} is empty; give a text of at least {tokens} tokens.")
     start, owner, end = np.concatenate(starts), np.concatenate(owners), np.concatenate(ends)
+    owner = _sections(owner, start, total)
     if not len(start):
         raise InputError(
             f"The longest text of {name} has {longest} tokens, or no sentence that long before its end; a window needs "
@@ -144,6 +145,27 @@ def sample_text(
     following = np.where(after < end, stream[np.minimum(after, len(stream) - 1)], -1)
     rows = stream[start[:, None] + np.arange(tokens)]  # (n, tokens)
     return TextSample(rows.astype(np.int64), owner, following.astype(np.int64))
+
+
+def _sections(owner: np.ndarray, start: np.ndarray, total: int) -> np.ndarray:
+    """Number the documents of windows, long ones cut into sections of a fortieth of the text.
+
+    What is fitted on some documents and read on others needs many of them. A document counts as long if it holds more
+    than a fifth of the text; where there are fewer than 20, if it holds a twentieth.
+
+    Args:
+        owner: (n,) document of each window, ascending.
+        start: (n,) first token of each in the stream of all.
+        total: tokens of the stream.
+    """
+    names, first, count = np.unique(owner, return_index=True, return_counts=True)
+    edges = np.append(start[first], total)  # documents without windows count to the one before
+    size = np.repeat(np.diff(edges), count)  # (n,) tokens of the document of each window
+    long = size > total * (1 / 20 if len(names) < 20 else 1 / 5)
+    section = np.where(long, (start - np.repeat(edges[:-1], count)) // max(1, total // 40), 0)
+    _, number = np.unique(np.stack([owner, section], axis=1), axis=0, return_inverse=True)
+    sections: np.ndarray = number.ravel().astype(np.int64)
+    return sections
 
 
 def _starts(text: str, offsets: np.ndarray, at: str) -> np.ndarray:

@@ -24,7 +24,8 @@ class Windows:
         tokens_per_demonstration: tokens of an entity and its comma; 0 for text.
         entities: (E, tokens_per_demonstration - 1) token ids of the category's entities; None for text.
         dropped: entities left out because they are not that many tokens.
-        documents: (N,) number of the first document that each window is from; None for lists.
+        documents: (N,) number of the first document that each window is from, or of the section of one that holds much
+            of the text; None for lists.
         next_tokens: (N,) the token that followed each window in that document, -1 where it ended; no part of the hash.
             None where it is not known.
 

@@ -6,7 +6,7 @@ import logging
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from torch import Tensor
 
@@ -20,6 +20,23 @@ from extraction.states.spill import StateStore, described, folder_for, spill_fol
 from extraction.states.statistics import Statistics, pooled_statistics, with_scale
 
 logger = logging.getLogger(__name__)
+
+
+class Store(Protocol):
+    """States by point in the network and position."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(points, positions, rows, features)."""
+        ...
+
+    def read(self, point: int, position: int) -> Tensor:
+        """Return states (rows, features)."""
+        ...
+
+    def close(self) -> None:
+        """Free what is held."""
+        ...
 
 
 class States:
@@ -44,12 +61,7 @@ class States:
     """
 
     def __init__(
-        self,
-        macro: StateStore,
-        micro: StateStore,
-        statistics: Statistics,
-        likelihoods: Likelihoods | None,
-        spilled: int,
+        self, macro: Store, micro: Store, statistics: Statistics, likelihoods: Likelihoods | None, spilled: int
     ) -> None:
         self._macro = macro
         self._micro = micro
@@ -170,7 +182,9 @@ def extract(
     (torch.Size([50, 16]), torch.Size([50, 10]))
     """
     project, seed = projection.features, projection.seed
-    _check(model, windows, project)
+    check_windows(model, windows)
+    if project is not None and project < 1:
+        raise InputError(f"project is the number of features to keep, at least 1; got {project}.")
     features = model.width if project is None else min(project, model.width)
     points = len(model.blocks) + entering
     if statistics is not None and (statistics.mean.shape, statistics.features) != ((points, model.width), features):
@@ -237,14 +251,22 @@ def spill_notice(
     ''
     """
     size = spilled_bytes(model, windows, project=project, entering=entering, budget=budget)
-    if not size:
-        return ""
+    return spilling(model, size, budget) if size else ""
+
+
+def spilling(model: LanguageModel, size: int, budget: StateBudget) -> str:
+    """Say to a person that `size` bytes of states will be spilled, and where."""
     return (
         f"{size / 1e9:.3g} GB of states of {model.name} will be spilled to {described(spill_folder(budget.spill_dir))}."
     )
 
 
-def _check(model: LanguageModel, windows: Windows, project: int | None) -> None:
+def check_windows(model: LanguageModel, windows: Windows) -> None:
+    """Refuse windows that a model cannot be run on.
+
+    Raises:
+        InputError: if there are none, they are longer than the context, or their ids are not the model's.
+    """
     if not len(windows):
         raise InputError(f"There are no windows of {windows.corpus} to run; take at least one.")
     length = len(windows.prefix) + windows.tokens.shape[1]
@@ -259,5 +281,3 @@ def _check(model: LanguageModel, windows: Windows, project: int | None) -> None:
             f"The windows of {windows.corpus} hold token {largest}, but {model.name} knows {model.vocabulary}; make "
             "them with the tokenizer of this model."
         )
-    if project is not None and project < 1:
-        raise InputError(f"project is the number of features to keep, at least 1; got {project}.")

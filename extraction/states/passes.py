@@ -99,6 +99,21 @@ class Passes:
             moments.append(found)
         return moments, Likelihoods.concatenated(said) if likelihoods else None
 
+    def keep_raw(
+        self, sources: tuple[Source, ...], stores: list[StateStore], *, likelihoods: bool
+    ) -> Likelihoods | None:
+        """Put the states of each source, as the model makes them, into its store."""
+        self.total = sum(len(source.ids) for source in sources)
+        said = []
+        for source, store in zip(sources, stores, strict=True):
+            with_head = likelihoods and source is sources[0]
+            for batch in self._run(source.ids, _raw_on_host, self.model.width, likelihoods=with_head):
+                for point, states in enumerate(batch.states):
+                    store.write(point, batch.start, states.transpose(0, 1))
+                if batch.likelihoods is not None:
+                    said.append(batch.likelihoods)
+        return Likelihoods.concatenated(said) if likelihoods else None
+
     def _normalised(self, source: Source, normaliser: Normaliser, features: int, likelihoods: bool) -> Iterator[Batch]:
         """First what was kept of the first pass, freed as it is used, then the rest."""
         start = 0
@@ -149,3 +164,7 @@ class Passes:
 
 def _raw(point: int, states: Tensor) -> Tensor:
     return states.clone()  # what a block handed on may be changed in place by the next
+
+
+def _raw_on_host(point: int, states: Tensor) -> Tensor:
+    return to_host(states.clone() if states.dtype == torch.float32 else states.float())

@@ -1,58 +1,156 @@
-"""States as a model makes them, neither normalised nor projected, batch by batch: what a lens reads."""
+"""States as a model makes them, neither normalised nor projected: what a lens reads, and other observers after it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
+from types import TracebackType
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from estimators.base import InputError
+from estimators.base import Progress
+from extraction.corpora.token_windows import Windows
 from extraction.models.load import LanguageModel
-from extraction.states.batches import rows_at_once
-from extraction.states.forward import run_batches
+from extraction.states.budget import DEFAULT_BUDGET, StateBudget, state_bytes
+from extraction.states.extracting import Projection, States, check_windows
+from extraction.states.likelihoods import Likelihoods
+from extraction.states.passes import Passes, Source, sources
+from extraction.states.spill import StateStore, folder_for
+from extraction.states.statistics import Moments, Normaliser, Statistics, pooled_statistics, with_scale
 
 
-@dataclass(frozen=True)
-class RawBatch:
-    """The states of some sequences.
+class RawStates:
+    """What leaves every block along every window, and of each distinct token alone; see `raw_states`, which makes it.
+
+    Use it in a `with`, to free the memory or disk it holds.
 
     Attributes:
-        start: first row.
-        stop: row after the last.
-        states: per block what leaves it, (rows, T, width), where the model runs; valid until the next batch.
+        macro: (blocks, T, N, width) states of the windows.
+        micro: (blocks, 1, V, width) states of the distinct tokens.
+        likelihoods: what the model's head says along the windows; None unless asked for.
     """
 
-    start: int
-    stop: int
-    states: list[Tensor]
+    def __init__(
+        self, macro: StateStore, micro: StateStore, likelihoods: Likelihoods | None, sources: tuple[Source, Source]
+    ) -> None:
+        self.macro = macro
+        self.micro = micro
+        self.likelihoods = likelihoods
+        self._sources = sources
+
+    def normalised(self, projection: Projection) -> States:
+        """Return the states that `extract` would give of the same windows, normalised as they are read.
+
+        Args:
+            projection: features to keep, and its seed.
+        """
+        points, _, _, width = self.macro.shape
+        stores = (self.macro, self.micro)
+        pilots = [
+            self._moments(store, source, source.pilot) for store, source in zip(stores, self._sources, strict=True)
+        ]
+        norm = pooled_statistics(
+            pilots[0],
+            pilots[1],
+            features=width if projection.features is None else min(projection.features, width),
+            seed=projection.seed,
+            entering=False,
+            windows=self._sources[0].pilot,
+        )
+        views = [_Normalised(store, norm) for store in stores]
+        norm = with_scale(
+            norm,
+            *(self._moments(view, source, len(source.ids)) for view, source in zip(views, self._sources, strict=True)),
+        )
+        assert points == len(norm.mean)  # noqa: S101
+        return States(views[0], views[1], norm, self.likelihoods, 0)
+
+    @staticmethod
+    def _moments(store: StateStore | _Normalised, source: Source, rows: int) -> Moments:
+        points, positions, _, width = store.shape
+        found = Moments(points, width)
+        for point in range(points):
+            for position in range(positions):
+                found.add(point, store.read(point, position)[:rows, None], source.weights[:rows])
+        return found
+
+    def close(self) -> None:
+        """Free the memory or disk the states are kept in."""
+        self.macro.close()
+        self.micro.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
-def raw_states(model: LanguageModel, ids: Tensor, prefix: tuple[int, ...]) -> Iterator[RawBatch]:
-    """Run `prefix` + each row of `ids` (n, T) and yield what leaves every block, prefix positions left out.
+class _Normalised:
+    """A store of raw states, normalised and projected whenever some are read."""
+
+    def __init__(self, store: StateStore, statistics: Statistics) -> None:
+        self._store = store
+        self._normaliser = Normaliser(statistics)
+        self.shape = (*store.shape[:3], statistics.features)
+
+    def read(self, point: int, position: int) -> Tensor:
+        return self._normaliser(point, self._store.read(point, position)[:, None])[:, 0]
+
+    def close(self) -> None:
+        """The raw states are closed by whoever holds them."""
+
+
+def raw_states(
+    model: LanguageModel,
+    windows: Windows,
+    *,
+    likelihoods: bool = False,
+    budget: StateBudget = DEFAULT_BUDGET,
+    progress: Progress | None = None,
+) -> RawStates:
+    """Run a model over windows, and over each of their distinct tokens alone, and keep what leaves every block.
+
+    Args:
+        model: from `load_model`.
+        windows: from `extraction.windows` with the model's tokenizer.
+        likelihoods: also run the head: likelihoods, entropies and predictions along the windows.
+        budget: how much is held in memory, and where more is spilled.
+        progress: called with the number of sequences that have run.
 
     Raises:
-        InputError: if the sequences are longer than the model's context.
+        InputError: if a window is longer than the context, ids are not the model's, or more must be spilled than
+            `budget.spill_gb` or the disk allow.
         EmergenceError: if memory runs out even with single sequences.
+
+    >>> from extraction import load_model, windows
+    >>> model = load_model("gpt2-30k", device="cpu")
+    >>> with raw_states(model, windows("animal", model.tokenizer, count=50)) as states:
+    ...     states.macro.shape
+    (4, 10, 50, 16)
     """
-    length = len(prefix) + ids.shape[1]
-    if length > model.context:
-        raise InputError(
-            f"A sequence is {length} tokens with what stands before it, but the context of {model.name} is "
-            f"{model.context}; take fewer tokens."
-        )
-    if not len(ids):
-        return
-    batches = run_batches(
-        model,
-        ids,
-        lambda point, state: state.clone() if point else None,  # the next block may change it in place
-        prefix=prefix,
-        batch=rows_at_once(model, length, held=4 * len(model.blocks) * model.width * length),
-    )
-    for batch in batches:
-        yield RawBatch(batch.start, batch.stop, batch.states)
+    check_windows(model, windows)
+    both = sources(windows)
+    points = len(model.blocks)
+    folder = folder_for(raw_bytes(model, windows), budget)
+    with ExitStack() as undo:
+        stores = [
+            undo.enter_context(closing(StateStore((points, each.ids.shape[1], len(each.ids), model.width), folder)))
+            for each in both
+        ]
+        passes = Passes(model, windows.prefix, points, 1, budget.bytes, progress)
+        said = passes.keep_raw(both, stores, likelihoods=likelihoods)
+        undo.pop_all()
+    return RawStates(stores[0], stores[1], said, both)
+
+
+def raw_bytes(model: LanguageModel, windows: Windows) -> int:
+    """Return the size of what `raw_states` keeps, in bytes."""
+    distinct = len(windows.distinct_tokens()[0])
+    return state_bytes(len(model.blocks), model.width, len(windows), windows.tokens.shape[1], distinct)
 
 
 def token_bytes(tokenizer: object, ids: Tensor) -> Tensor:

@@ -67,6 +67,14 @@ def measure(
             metavar="NAME=VALUE", help="Option of a trained estimator; may be repeated.", rich_help_panel=WHAT
         ),
     ] = None,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full",
+            help="Read a large model at every position and on more windows; takes about three times as long.",
+            rich_help_panel=WHAT,
+        ),
+    ] = False,
     windows: Annotated[int, typer.Option(min=2, help="Windows of text to measure.", rich_help_panel=WHAT)] = WINDOWS,
     tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per window.", rich_help_panel=WHAT)] = None,
     column: Annotated[
@@ -216,7 +224,9 @@ def measure(
         from tracking.reports.plot import check_plot_path, plot_depth
 
         check_plot_path(plot)
-    readings = [] if estimator == "predictive" else estimator.split(",")
+    asked = estimator_names(estimator)
+    readings = [name for name in asked if is_output(name)]
+    inner = [name for name in asked if not is_output(name)]  # read from the states
     if base_url is not None:
         from proxy.cli.measure_closed import ClosedOptions, measure_closed_models
 
@@ -227,14 +237,13 @@ def measure(
             prices=prices, max_cost=max_cost, max_calls=max_calls, concurrency=concurrency, dry_run=dry_run,
         )  # fmt: skip
         measure_closed_models(
-            models, corpus, given, names=readings, windows=None if windows == WINDOWS else windows, tokens=tokens,
+            models, corpus, given, names=[] if asked == ["predictive"] else asked,
+            windows=None if windows == WINDOWS else windows, tokens=tokens,
             column=column, seed=seed, shuffled=shuffled, controls=controls, out=out, beside=beside, as_json=as_json,
         )  # fmt: skip
         return
-    output = bool(readings) and all(map(is_output, readings))
     options = parse_options(option or [])
-    if not output:
-        check_options(estimator_names(estimator), options)
+    check_options(inner, options)
     if not states_gb > 0:
         raise InputError(f"--states-gb is a size in GB above 0; got {states_gb:g}.")
     budget = StateBudget(states_gb=states_gb, spill_dir=spill_dir, spill_gb=spill_gb)
@@ -261,11 +270,12 @@ def measure(
                     f"{model.name}: {len(chosen.dropped)} entities are not single tokens here and were left out: "
                     f"{', '.join(chosen.dropped)}"
                 )
-            if output:
+            if readings:
                 tables += _of_output(
                     model, corpus, readings, windows, tokens, column, seed,
                     twin=twin, shuffled=shuffled, controls=controls,
                 )  # fmt: skip
+            if not inner:
                 continue
             cases = {"": (model, chosen)}
             cases |= {"twin": (random_twin(model, seed=seed), chosen)} if twin or controls else {}
@@ -276,9 +286,10 @@ def measure(
                     found[case] = measure_model(
                         one,
                         read,
-                        estimator=estimator,
+                        estimator=",".join(inner),
                         options=options,
                         seed=seed,
+                        full=full,
                         budget=budget,
                         listeners=Listeners(
                             notice=_remark,
@@ -288,18 +299,18 @@ def measure(
                     )
             if controls:
                 found[""] = with_controls(found[""], twin=found["twin"], shuffled=found["shuffled"])
-            tables += [found[case] for case, asked in (("", True), ("twin", twin), ("shuffled", shuffled)) if asked]
+            tables += [found[case] for case, shown in (("", True), ("twin", twin), ("shuffled", shuffled)) if shown]
     table = pd.concat(tables, ignore_index=True)
     if likelihoods is not None:
         write_table(pd.concat(said, ignore_index=True), likelihoods)
         _remark(f"Wrote {sum(map(len, said))} rows to {likelihoods}")
-    if output and not as_json:
+    if readings and not as_json:
         from extraction.tables import read_table
         from proxy.cli.measure_closed import show_output
 
-        show_output(table, None if beside is None else read_table(beside, EMERGENCE))
-    elif not as_json:
-        show_summary(table, f"E at the highest block, {estimator}, bits")
+        show_output(table[table["layer"] < 0], None if beside is None else read_table(beside, EMERGENCE))
+    if inner and not as_json:
+        show_summary(table[table["layer"] >= 0], f"E at the highest block, {estimator}, bits")
     if plot is not None:
         plot_depth(table, plot)
         _remark(f"Drew {plot}")

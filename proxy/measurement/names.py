@@ -8,7 +8,7 @@ from typing import Any
 from estimators.base import InputError
 
 DEFAULT_ESTIMATOR = "predictive"
-PREDICTIVE_WINDOWS = 20_000  # most that the predictive observer reads: errors are below .05 bits there
+PREDICTIVE_WINDOWS = 20_000  # most that the predictive observer uses: its errors are below .05 bits there
 
 
 def estimator_names(estimator: str) -> list[str]:

@@ -25,7 +25,7 @@ from estimators.predictive import (
     TEMPERATURES,
     calibrate,
     gain_bits,
-    split_windows,
+    split_folds,
     token_log_probabilities,
     unigram,
 )
@@ -190,9 +190,9 @@ def next_token_pairs(windows: Windows, vocabulary: int) -> Pairs:
         raise InputError(f"The windows of {windows.corpus} do not say which token follows; make them by `windows`.")
     known = np.flatnonzero(windows.next_tokens >= 0)
     documents = None if windows.documents is None else windows.documents[known]
-    parts = split_windows(len(known), documents, seed=0)
+    folds = split_folds(len(known), documents, seed=0)
     tokens = np.column_stack([windows.tokens[known], windows.next_tokens[known]])  # (N, T + 1)
-    fit, counted = parts.fit, parts.calibrate  # none of the windows that measurements are read on
+    fit, counted = folds.fitting(0), folds.choosing(0)
     log_u = unigram(tokens[fit, 1:], windows.weights[known[fit]], vocabulary).float()  # (V,)
     weights = np.repeat(windows.weights[known[counted]], tokens.shape[1] - 1)
     tokens = tokens[counted]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,13 @@ import pandas as pd
 from estimators import DEFAULT_RESOLUTION, DEFAULT_RESOLUTIONS
 from estimators.base import InputError, Progress
 from estimators.contracts.peaks import at_end, complete, peaks
-from extraction import LanguageModel, Likelihoods, Projection, Windows, extract, spill_notice
+from extraction import LanguageModel, Likelihoods, Projection, States, Windows, extract, spill_notice
 from extraction.states.budget import DEFAULT_BUDGET, StateBudget
+from extraction.states.extracting import spilling
+from extraction.states.raw import raw_bytes, raw_states
 from proxy.measurement.blocks import propagated_block, trained_block
-from proxy.measurement.names import DEFAULT_ESTIMATOR, check_options, estimator_names
-from proxy.measurement.predictive import predictive_rows
+from proxy.measurement.names import DEFAULT_ESTIMATOR, PREDICTIVE_WINDOWS, check_options, estimator_names
+from proxy.measurement.predictive import planned_work, predictive_rows
 from proxy.schemas import EMERGENCE, WINDOWS
 
 # On a narrow screen pandas leaves out columns in the middle: what a reader looks for stands first and last.
@@ -83,6 +85,7 @@ def measure(
     estimator: str = DEFAULT_ESTIMATOR,
     options: Mapping[str, Any] | None = None,
     propagation: Propagation = Propagation(),
+    full: bool = False,
     seed: int = 0,
     budget: StateBudget = DEFAULT_BUDGET,
     listeners: Listeners = Listeners(),
@@ -95,10 +98,12 @@ def measure(
         model: the language model.
         windows: N distinct windows of T tokens with their counts.
         estimator: `predictive`, what the states tell about the next token; `sample-propagation`, what they tell about
-            the window itself; a trained one (`mine`, `infonce`, ...); or several, separated by commas.
+            the window itself; a trained one (`mine`, `infonce`, ...); or several, separated by commas. The first two
+            are read from one pass.
         options: of a trained estimator, e.g. ``{"preset": "paper", "epochs": 200}``.
         propagation: resolutions, queries and projection of sample propagation.
-        seed: governs projection, query sample, noise and how windows are dealt to the parts of the predictive observer.
+        full: read the predictive observer at every position of a large model, and on more windows.
+        seed: governs projection, query sample, noise and the folds of the predictive observer.
         budget: how many states are held in memory, and where more are spilled.
         listeners: called while it runs.
 
@@ -121,24 +126,16 @@ def measure(
     """
     names = estimator_names(estimator)
     check_options(names, options or {})
-    tables: list[pd.DataFrame] = []
-    values: list[pd.DataFrame] = []
+    work = _Work(model, windows, propagation, full, seed, budget, listeners)
+    parts: dict[str, list[pd.DataFrame]] = {}
+    if "predictive" in names:
+        parts = work.shared(names)
     for number, name in enumerate(names):
-        highest = _Highest()
-        asked = replace(
-            listeners,
-            windows=None if listeners.windows is None else highest.add,
-            likelihoods=None if number else listeners.likelihoods,
-            progress=_part_of(listeners.progress, number, len(names)),
-        )
-        if name == "predictive":
-            parts = _predictive(model, windows, seed, budget, asked)
-        else:
-            parts = _by_states(model, windows, name, options or {}, propagation, seed, budget, asked)
-        tables.append(_table(model, windows, name, seed, parts))
-        values += [rows.assign(estimator=name) for rows in highest.found.values()]
-    if listeners.windows is not None and values:
-        listeners.windows(WINDOWS.conform(pd.concat(values, ignore_index=True)))
+        if name not in parts:
+            parts[name] = work.extracted(name, options or {}, number, len(names))
+    if listeners.windows is not None and work.of_windows:
+        listeners.windows(WINDOWS.conform(pd.concat(work.of_windows, ignore_index=True)))
+    tables = [_table(model, windows, name, seed, parts[name]) for name in names]
     return EMERGENCE.conform(pd.concat(tables, ignore_index=True))
 
 
@@ -149,68 +146,131 @@ def _part_of(progress: Progress | None, number: int, parts: int) -> Progress | N
     return lambda done, total: progress(number * total + done, parts * total)
 
 
-def _by_states(
-    model: LanguageModel,
-    windows: Windows,
-    estimator: str,
-    options: Mapping[str, Any],
-    propagation: Propagation,
-    seed: int,
-    budget: StateBudget,
-    listeners: Listeners,
-) -> list[pd.DataFrame]:
-    """Rows by sample propagation or a trained estimator, both of normalised states."""
-    trained = estimator != "sample-propagation"
-    project = propagation.project
-    notice = spill_notice(model, windows, project=project, entering=trained, budget=budget)
-    if listeners.notice is not None and notice:
-        listeners.notice(notice)
-    with extract(
-        model,
-        windows,
-        projection=Projection(project, seed),
-        entering=trained,
-        likelihoods=listeners.likelihoods is not None,
-        budget=budget,
-    ) as states:
-        if listeners.likelihoods is not None and states.likelihoods is not None:
-            listeners.likelihoods(states.likelihoods)
-        total = states.blocks * states.positions
-        parts: list[pd.DataFrame] = []
-        for block in range(states.blocks):
-            rows = (
-                trained_block(states, windows, block, estimator, options, seed, budget)
-                if trained
-                else propagated_block(
-                    states,
-                    windows,
-                    block,
-                    propagation.resolutions,
-                    propagation.queries,
-                    seed,
-                    model.device,
-                    listeners.windows,
-                )
+@dataclass(frozen=True)
+class _Work:
+    """One model on one corpus, read by one observer after the other.
+
+    Attributes:
+        of_windows: the emergence of single windows, in each observer's highest block.
+    """
+
+    model: LanguageModel
+    windows: Windows
+    propagation: Propagation
+    full: bool
+    seed: int
+    budget: StateBudget
+    listeners: Listeners
+    of_windows: list[pd.DataFrame] = field(default_factory=list)
+
+    def shared(self, names: Sequence[str]) -> dict[str, list[pd.DataFrame]]:
+        """Read the predictive observer, and sample propagation if it is asked for too, from one pass."""
+        model, windows = self.model, self.windows
+        if len(windows) > PREDICTIVE_WINDOWS:  # they are in random order
+            windows, names = windows.select(np.arange(PREDICTIVE_WINDOWS)), ["predictive"]
+        whole = windows is self.windows
+        work = planned_work(model, windows, seed=self.seed, full=self.full)  # refuses what cannot be read
+        size = raw_bytes(model, windows)
+        if self.listeners.notice is not None and self.budget.spilled(size):
+            self.listeners.notice(spilling(model, size, self.budget))
+        alone = len(windows.distinct_tokens()[0])
+        length = windows.tokens.shape[1]
+        # Progress is in steps of equal work: the run of a sequence is one.
+        sequences = len(windows) + alone
+        front = len(windows.prefix)
+        forward = 2.0 * (model.parameters or 1) * (len(windows) * (front + length) + alone * (front + 1))
+        reading = max(1, round(work.flops / forward * sequences))
+        again = len(model.blocks) * length if "sample-propagation" in names else 0
+        total = (sequences + reading + again) * len(names)  # as if each other observer took as long
+
+        def step(offset: int, size: int) -> Progress | None:
+            progress = self.listeners.progress
+            return None if progress is None else lambda done, of: progress(offset + size * done // max(1, of), total)
+
+        with raw_states(
+            model,
+            windows,
+            likelihoods=self.listeners.likelihoods is not None and whole,
+            budget=self.budget,
+            progress=step(0, sequences),
+        ) as states:
+            self._tell(states.likelihoods)
+            highest = _Highest()
+            rows = predictive_rows(
+                model,
+                windows,
+                states,
+                seed=self.seed,
+                full=self.full,
+                progress=step(sequences, reading),
+                on_windows=self._listening(highest),
             )
-            for row in rows:
+            found = {"predictive": list(rows)}
+            self._keep("predictive", highest)
+            if again:
+                with states.normalised(Projection(self.propagation.project, self.seed)) as normal:
+                    found["sample-propagation"] = self._propagated(normal, step(sequences + reading, again))
+        if self.listeners.likelihoods is not None and not whole:
+            with extract(model, self.windows, projection=Projection(1, self.seed), budget=self.budget) as some:
+                self._tell(some.likelihoods)
+        return found
+
+    def extracted(self, name: str, options: Mapping[str, Any], number: int, of: int) -> list[pd.DataFrame]:
+        """Read sample propagation or a trained estimator from a pass of its own, which keeps projected states."""
+        trained = name != "sample-propagation"
+        project = self.propagation.project
+        notice = spill_notice(self.model, self.windows, project=project, entering=trained, budget=self.budget)
+        if self.listeners.notice is not None and notice:
+            self.listeners.notice(notice)
+        progress = _part_of(self.listeners.progress, number, of)
+        with extract(
+            self.model,
+            self.windows,
+            projection=Projection(project, self.seed),
+            entering=trained,
+            likelihoods=self.listeners.likelihoods is not None and not number,  # the first observer tells it
+            budget=self.budget,
+        ) as states:
+            self._tell(states.likelihoods)
+            if not trained:
+                return self._propagated(states, progress)
+            parts: list[pd.DataFrame] = []
+            for block in range(states.blocks):
+                for row in trained_block(states, self.windows, block, name, options, self.seed, self.budget):
+                    parts.append(row)
+                    if progress is not None:
+                        progress(len(parts), states.blocks * states.positions)
+        return parts
+
+    def _propagated(self, states: States, progress: Progress | None) -> list[pd.DataFrame]:
+        parts: list[pd.DataFrame] = []
+        how, highest = self.propagation, _Highest()
+        for block in range(states.blocks):
+            for row in propagated_block(
+                states,
+                self.windows,
+                block,
+                how.resolutions,
+                how.queries,
+                self.seed,
+                self.model.device,
+                self._listening(highest),
+            ):
                 parts.append(row)
-                if listeners.progress is not None:
-                    listeners.progress(len(parts), total)
-    return parts
+                if progress is not None:
+                    progress(len(parts), states.blocks * states.positions)
+        self._keep("sample-propagation", highest)
+        return parts
 
+    def _listening(self, highest: _Highest) -> Callable[[pd.DataFrame], None] | None:
+        return None if self.listeners.windows is None else highest.add
 
-def _predictive(
-    model: LanguageModel, windows: Windows, seed: int, budget: StateBudget, listeners: Listeners
-) -> list[pd.DataFrame]:
-    rows = predictive_rows(
-        model, windows, seed=seed, budget=budget, progress=listeners.progress, on_windows=listeners.windows
-    )
-    parts = list(rows)
-    if listeners.likelihoods is not None:
-        with extract(model, windows, projection=Projection(1, seed), likelihoods=True, budget=budget) as states:
-            assert states.likelihoods is not None  # noqa: S101  # it was asked for
-            listeners.likelihoods(states.likelihoods)
-    return parts
+    def _keep(self, name: str, highest: _Highest) -> None:
+        self.of_windows.extend(rows.assign(estimator=name) for rows in highest.found.values())
+
+    def _tell(self, likelihoods: Likelihoods | None) -> None:
+        if self.listeners.likelihoods is not None and likelihoods is not None:
+            self.listeners.likelihoods(likelihoods)
 
 
 def _table(

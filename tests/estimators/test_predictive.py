@@ -12,21 +12,23 @@ from hypothesis import strategies as st
 
 from estimators.base import InputError
 from estimators.predictive import (
+    FOLDS,
     PENALTIES,
     SHARES,
     TEMPERATURES,
-    LensFit,
+    NormalEquations,
     calibrate,
     clustered_error,
     gain_bits,
-    split_windows,
+    ridge_lens,
+    split_folds,
     token_log_probabilities,
     unigram,
 )
 
 
 def slow_lens(x: np.ndarray, y: np.ndarray, held_x: np.ndarray, held_y: np.ndarray) -> np.ndarray:
-    """The readable twin of `LensFit`: returns predictions for `held_x`, rows of weight 1."""
+    """The readable twin of `ridge_lens`: returns predictions for `held_x`, rows of weight 1."""
     centre, scale = x.mean(0), x.std(0) + 1e-6
     z = (x - centre) / scale
     best, kept = math.inf, held_y
@@ -42,12 +44,12 @@ def test_the_lens_is_that_of_its_readable_twin() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(300, 6)) * [1, 10, 0.1, 3, 1, 1] + 5
     y = x @ rng.normal(size=(6, 4)) + rng.normal(size=(300, 4))
-    fit = LensFit(6, 4)
-    for start in range(0, 200, 40):  # batch by batch
+    fitting, other, choosing = (NormalEquations(6, 4) for _ in range(3))
+    for start in range(0, 200, 40):  # batch by batch, in two parts
         rows = slice(start, start + 40)
-        fit.add(torch.from_numpy(x[rows]), torch.from_numpy(y[rows]), torch.ones(40))
-    fit.add(torch.from_numpy(x[200:]), torch.from_numpy(y[200:]), torch.ones(100), held_out=True)
-    told = fit.solve()(torch.from_numpy(x[200:])).numpy()
+        (fitting if start < 80 else other).add(torch.from_numpy(x[rows]), torch.from_numpy(y[rows]), torch.ones(40))
+    choosing.add(torch.from_numpy(x[200:]), torch.from_numpy(y[200:]), torch.ones(100))
+    told = ridge_lens(fitting.plus(other), choosing)(torch.from_numpy(x[200:])).numpy()
     # float32 on the way out: seven digits of values of about 50
     np.testing.assert_allclose(told, slow_lens(x[:200], y[:200], x[200:], y[200:]), atol=1e-4)
 
@@ -55,30 +57,30 @@ def test_the_lens_is_that_of_its_readable_twin() -> None:
 def test_a_weight_of_two_is_a_row_given_twice() -> None:
     rng = np.random.default_rng(1)
     x, y = torch.from_numpy(rng.normal(size=(50, 3))), torch.from_numpy(rng.normal(size=(50, 2)))
-    weighted, repeated = LensFit(3, 2), LensFit(3, 2)
-    weights = torch.tensor([2.0] * 10 + [1.0] * 40)
-    weighted.add(x, y, weights)
-    weighted.add(x, y, torch.ones(50), held_out=True)
+    weighted, repeated, choosing = (NormalEquations(3, 2) for _ in range(3))
+    weighted.add(x, y, torch.tensor([2.0] * 10 + [1.0] * 40))
     repeated.add(torch.cat([x, x[:10]]), torch.cat([y, y[:10]]), torch.ones(60))
-    repeated.add(x, y, torch.ones(50), held_out=True)
-    torch.testing.assert_close(weighted.solve()(x), repeated.solve()(x))
+    choosing.add(x, y, torch.ones(50))
+    torch.testing.assert_close(ridge_lens(weighted, choosing)(x), ridge_lens(repeated, choosing)(x))
 
 
 def test_a_lens_does_not_care_for_the_units_of_a_state() -> None:
     rng = np.random.default_rng(2)
     x, y = torch.from_numpy(rng.normal(size=(200, 4))), torch.from_numpy(rng.normal(size=(200, 4)))
     scale = torch.tensor([1e3, 1.0, 1e-2, 5.0], dtype=torch.float64)
-    one, other = LensFit(4, 4), LensFit(4, 4)
-    for fit, states in ((one, x), (other, x * scale + 7)):
-        fit.add(states[:150], y[:150], torch.ones(150))
-        fit.add(states[150:], y[150:], torch.ones(50), held_out=True)
+    told = []
+    for states in (x, x * scale + 7):
+        fitting, choosing = NormalEquations(4, 4), NormalEquations(4, 4)
+        fitting.add(states[:150], y[:150], torch.ones(150))
+        choosing.add(states[150:], y[150:], torch.ones(50))
+        told.append(ridge_lens(fitting, choosing)(states))
     # the floor of 1e-6 under a standard deviation of 1e-2 is one in ten thousand
-    torch.testing.assert_close(one.solve()(x), other.solve()(x * scale + 7), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(told[0], told[1], atol=1e-3, rtol=1e-3)
 
 
 def test_states_that_overflowed_are_refused() -> None:
     with pytest.raises(InputError, match="not finite, so no lens can be fitted; load the model as bfloat16"):
-        LensFit(2, 2).add(torch.tensor([[1.0, math.inf]]), torch.ones(1, 2), torch.ones(1))
+        NormalEquations(2, 2).add(torch.tensor([[1.0, math.inf]]), torch.ones(1, 2), torch.ones(1))
 
 
 def test_the_gain_of_the_true_distribution_is_the_mutual_information() -> None:
@@ -124,21 +126,26 @@ def test_no_gain_is_below_the_share_or_above_the_ceiling(log_p: float, log_u: fl
     assert gain <= -log_u / math.log(2) + 1e-9  # q is at most 1
 
 
-@given(st.integers(100, 3000), st.integers(1, 60), st.integers(0, 5))
+@given(st.integers(100, 3000), st.integers(20, 60), st.integers(0, 5))
 @settings(max_examples=50, deadline=None)
-def test_parts_hold_every_window_once_and_documents_apart(count: int, documents: int, seed: int) -> None:
-    owner = np.random.default_rng(seed).integers(documents, size=count)
-    parts = split_windows(count, owner, seed)
-    whole = np.concatenate([parts.fit, parts.calibrate, parts.read])
-    assert sorted(whole) == list(range(count))
-    assert min(len(parts.fit), len(parts.calibrate), len(parts.read)) >= 0.05 * count - 1
-    if parts.clusters is not None:
-        assert not set(owner[parts.read]) & (set(owner[parts.fit]) | set(owner[parts.calibrate]))
+def test_every_window_is_read_once_and_documents_stay_together(count: int, documents: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    owner = np.append(np.arange(documents), rng.integers(documents, size=count - documents))
+    folds = split_folds(count, owner, seed)
+    for fold in range(FOLDS):
+        read, choosing, fitting = np.flatnonzero(folds.of == fold), folds.choosing(fold), folds.fitting(fold)
+        assert sorted(np.concatenate([read, choosing, fitting])) == list(range(count))
+        assert not set(owner[read]) & set(owner[choosing]) | set(owner[read]) & set(owner[fitting])
+        assert len(read) >= count / (4 * FOLDS)
 
 
-def test_too_few_windows_are_refused() -> None:
+def test_what_cannot_be_dealt_out_is_refused() -> None:
     with pytest.raises(InputError, match="at least 100 in all; got 99"):
-        split_windows(99, None, 0)
+        split_folds(99, None, 0)
+    with pytest.raises(InputError, match="at least 20 in all; these windows are of 19"):
+        split_folds(190, np.arange(190) % 19, 0)
+    with pytest.raises(InputError, match="One document holds 970 of 1000 windows"):
+        split_folds(1000, np.maximum(np.arange(1000) - 969, 0), 0)
 
 
 def test_one_next_token_is_refused() -> None:

@@ -13,10 +13,11 @@ import torch
 
 from estimators.base import InputError
 from estimators.contracts.controls import FAILED, summary, varying, with_controls
-from estimators.predictive import TEMPERATURES, calibrate, gain_bits, split_windows, unigram
+from estimators.predictive import FOLDS, TEMPERATURES, calibrate, gain_bits, split_folds, unigram
 from extraction import LanguageModel, Windows, load_model, random_twin, windows
 from extraction.states.budget import StateBudget
-from proxy.measurement.table import Listeners, measure
+from proxy.measurement.predictive import CALIBRATED
+from proxy.measurement.table import Listeners, Propagation, measure
 
 MODEL = "gemma-2m"
 COUNT = 2000
@@ -34,7 +35,7 @@ def text(model: LanguageModel) -> Windows:
 
 @pytest.fixture(scope="module")
 def table(model: LanguageModel, text: Windows) -> pd.DataFrame:
-    return measure(model, text, estimator="predictive")
+    return measure(model, text)
 
 
 def test_a_row_for_every_block_and_position(table: pd.DataFrame, model: LanguageModel, text: Windows) -> None:
@@ -59,26 +60,32 @@ def test_at_the_last_block_it_is_the_difference_of_the_models_own_calibrated_lik
     assert text.documents is not None
     known = np.flatnonzero(text.next_tokens >= 0)
     tokens = np.column_stack([text.tokens[known], text.next_tokens[known]])
-    parts = split_windows(len(known), text.documents[known], 0)
-    log_u = unigram(tokens[parts.fit, 1:], text.weights[known][parts.fit], model.vocabulary).float()
+    folds = split_folds(len(known), text.documents[known], 0)
 
-    def gain(rows: np.ndarray, following: np.ndarray, width: int) -> list[np.ndarray]:
+    def gain(rows: np.ndarray, following: np.ndarray, width: int, choosing: int) -> np.ndarray:
+        """Bits (N, width) that each row tells about what follows it; `choosing` windows of a fold calibrate."""
         front = torch.tensor([model.prefix] * len(rows), dtype=torch.int64).reshape(len(rows), len(model.prefix))
         with torch.inference_mode():
             ids = torch.cat([front, torch.from_numpy(rows)], 1)
             logits = model.model(input_ids=ids).logits[:, -1]
         target = torch.from_numpy(following)
         log_p = torch.stack([torch.log_softmax(logits / t, -1).gather(1, target[:, None])[:, 0] for t in TEMPERATURES])
-        weights = np.repeat(text.weights[known], width)
-        choose = np.isin(np.repeat(np.arange(len(known)), width), parts.calibrate[:256])
-        chosen = calibrate(log_p[:, choose], log_u[target[choose]], torch.from_numpy(weights[choose]))
-        at = TEMPERATURES.index(chosen.temperature)
-        return [gain_bits(log_p[at].double(), log_u[target].double(), chosen.share).numpy().reshape(-1, width)]
+        weights, window = np.repeat(text.weights[known], width), np.repeat(np.arange(len(known)), width)
+        bits = np.empty(len(rows))
+        for fold in range(FOLDS):
+            fit = folds.fitting(fold)
+            log_u = unigram(tokens[fit, 1:], text.weights[known][fit], model.vocabulary).float()[target]
+            choose = np.isin(window, folds.choosing(fold)[:choosing])
+            chosen = calibrate(log_p[:, choose], log_u[choose], torch.from_numpy(weights[choose]))
+            at = TEMPERATURES.index(chosen.temperature)
+            mine = folds.of[window] == fold
+            bits[mine] = gain_bits(log_p[at, mine].double(), log_u[mine].double(), chosen.share).numpy()
+        return bits.reshape(-1, width)
 
     length = text.tokens.shape[1]
-    macro = gain(tokens[:, :length], tokens[:, length], 1)[0][parts.read][:, 0]
-    micro = gain(tokens[:, :length].reshape(-1, 1), tokens[:, 1:].ravel(), length)[0][parts.read].mean(1)
-    weights = text.weights[known][parts.read]
+    macro = gain(tokens[:, :length], tokens[:, length], 1, CALIBRATED)[:, 0]
+    micro = gain(tokens[:, :length].reshape(-1, 1), tokens[:, 1:].ravel(), length, CALIBRATED // length).mean(1)
+    weights = text.weights[known]
     found = table[(table["layer"] == len(model.blocks) - 1) & (table["position"] == length)].iloc[0]
     # float32 logits, summed in another order: five digits
     assert found["macro_bits"] == pytest.approx(np.average(macro, weights=weights), abs=1e-3)
@@ -86,8 +93,8 @@ def test_at_the_last_block_it_is_the_difference_of_the_models_own_calibrated_lik
 
 
 def test_trained_models_stand_above_their_controls(table: pd.DataFrame, model: LanguageModel, text: Windows) -> None:
-    twin = measure(random_twin(model), text, estimator="predictive")
-    shuffled = measure(model, text.shuffled(0), estimator="predictive")
+    twin = measure(random_twin(model), text)
+    shuffled = measure(model, text.shuffled(0))
     joined = with_controls(table, twin=twin, shuffled=shuffled)
     last = joined[joined["position"] == text.tokens.shape[1]]
     assert not last.loc[last["layer"] > 0, "flags"].str.contains(FAILED).any()
@@ -103,10 +110,19 @@ def test_trained_models_stand_above_their_controls(table: pd.DataFrame, model: L
 
 
 def test_same_seed_same_numbers(model: LanguageModel, text: Windows, table: pd.DataFrame) -> None:
-    again = measure(
-        model, text, estimator="predictive", budget=StateBudget(states_gb=0.001)
-    )  # from a spill file this time
+    again = measure(model, text, budget=StateBudget(states_gb=0.001))  # from a spill file this time
     pd.testing.assert_frame_equal(again.drop(columns="seconds"), table.drop(columns="seconds"))
+
+
+def test_one_pass_gives_what_two_give(model: LanguageModel, text: Windows, table: pd.DataFrame) -> None:
+    how = Propagation(resolutions=(0.25,), queries=300)
+    both = measure(model, text, estimator="predictive,sample-propagation", propagation=how)
+    alone = measure(model, text, estimator="sample-propagation", propagation=how)
+    mine = both["estimator"] == "predictive"
+    pd.testing.assert_frame_equal(both[mine].drop(columns="seconds"), table.drop(columns="seconds"))
+    other = both[~mine].reset_index(drop=True)
+    # the same states, normalised in other batches: float32 has seven digits
+    pd.testing.assert_frame_equal(other.drop(columns="seconds"), alone.drop(columns="seconds"), rtol=1e-3, atol=1e-3)
 
 
 def test_lists_are_read_too(model: LanguageModel) -> None:
@@ -116,7 +132,7 @@ def test_lists_are_read_too(model: LanguageModel) -> None:
     for row, following in zip(animals.tokens, animals.next_tokens, strict=True):
         assert following in animals.entities[:, 0]
         assert following not in row  # an entity that was not shown yet
-    rows = measure(model, animals, estimator="predictive")
+    rows = measure(model, animals)
     assert np.isfinite(rows["ie_bits"].astype(float)).all()
     assert rows["documents"].isna().all()
 
@@ -138,7 +154,7 @@ def test_values_of_single_windows_name_their_rows_in_the_corpus(model: LanguageM
     assert text.next_tokens is not None
     cut = replace(text, next_tokens=np.where(np.arange(len(text)) < 500, -1, text.next_tokens))
     kept: list[pd.DataFrame] = []
-    measure(model, cut, estimator="predictive", listeners=Listeners(windows=kept.append))
+    measure(model, cut, listeners=Listeners(windows=kept.append))
     rows = kept[0]["window"].astype(int)
     assert rows.is_unique
     assert rows.between(500, len(text) - 1).all()  # those without a next token are not read
@@ -146,13 +162,13 @@ def test_values_of_single_windows_name_their_rows_in_the_corpus(model: LanguageM
 
 def test_bad_input(model: LanguageModel, text: Windows) -> None:
     with pytest.raises(InputError, match="do not say which token follows"):
-        measure(model, replace(text, next_tokens=None), estimator="predictive")
+        measure(model, replace(text, next_tokens=None))
     with pytest.raises(InputError, match="no next token is left to predict"):
-        measure(model, replace(text, next_tokens=np.full(len(text), -1)), estimator="predictive")
+        measure(model, replace(text, next_tokens=np.full(len(text), -1)))
     with pytest.raises(InputError, match="at least 100 in all"):
-        measure(model, text.select(np.arange(50)), estimator="predictive")
+        measure(model, text.select(np.arange(50)))
     with pytest.raises(InputError, match="predictive takes none"):
-        measure(model, text, estimator="predictive", options={"epochs": 3})
+        measure(model, text, options={"epochs": 3})
 
 
 def test_the_command_shows_a_row_per_model_with_its_verdict(emergence, tmp_path) -> None:
@@ -176,8 +192,8 @@ def test_a_real_model_stands_above_shuffled_windows() -> None:
     real = load_model(Path(os.environ["EMERGENCE_REAL_MODELS"]) / "SmolLM2-135M-Instruct.gguf", device="cpu")
     text = windows("python-docs", real.tokenizer, count=200, prefix=real.prefix)
     table = with_controls(
-        measure(real, text, estimator="predictive"),
-        shuffled=measure(real, text.shuffled(0), estimator="predictive"),
+        measure(real, text),
+        shuffled=measure(real, text.shuffled(0)),
     )
     last = table[(table["position"] == text.tokens.shape[1]) & (table["layer"] == len(real.blocks) - 1)].iloc[0]
     assert FAILED not in last["flags"]

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from estimators.base import InputError
-from estimators.predictive import SHARES, TEMPERATURES, split_windows
+from estimators.predictive import SHARES, TEMPERATURES, split_folds
 from estimators.shown import unigram_of
 from extraction import LanguageModel, load_model, windows
 from extraction.models.twin import random_twin
@@ -55,11 +55,12 @@ def by_hand(model: LanguageModel, front: list[int]) -> float:
     assert text.documents is not None
     known = text.next_tokens >= 0
     rows = np.column_stack([text.tokens[known], text.next_tokens[known]])
-    parts = split_windows(len(rows), text.documents[known], 0)
-    u = torch.from_numpy(unigram_of(rows[parts.fit, 1:], model.vocabulary, text.weights[known][parts.fit]))
+    folds = split_folds(len(rows), text.documents[known], 0)
+    fitting, counted = folds.fitting(0), folds.choosing(0)
+    u = torch.from_numpy(unigram_of(rows[fitting, 1:], model.vocabulary, text.weights[known][fitting]))
     pairs = [
         (first, then, weight)
-        for row, weight in zip(rows[parts.calibrate], text.weights[known][parts.calibrate], strict=True)
+        for row, weight in zip(rows[counted], text.weights[known][counted], strict=True)
         for first, then in itertools.pairwise(row)
     ]
     with torch.inference_mode():
@@ -94,7 +95,8 @@ def test_a_model_that_speaks_from_its_first_position_takes_none(model: LanguageM
 def test_a_model_whose_first_position_says_nothing_takes_its_special_token(sinking: LanguageModel) -> None:
     found = neutral_prefix(sinking)
     assert (found.ids, found.text) == ((0,), END)
-    assert abs(found.gains[""]) < 0.05 < 0.2 < found.gains[END]
+    # behind nothing only what the head knows better than counts of how often each token comes
+    assert abs(found.gains[""]) < 0.1 < 0.2 < found.gains[END]
     assert str(found).startswith("neutral first token '<|endoftext|>': lone tokens tell 0.")
 
 
