@@ -32,7 +32,7 @@ def check_options(names: Sequence[str], options: Mapping[str, Any]) -> None:
     Raises:
         InputError: saying which.
 
-    >>> check_options(["predictive", "mine"], {"epochs": 50})
+    >>> check_options(["predictive", "mine"], {"steps": 50})
     """
     from estimators import estimator as known_estimator
 
