@@ -31,6 +31,9 @@ COMMANDS = (
     "ui",
 )
 
+# Commands that have commands of their own: a dictionary COMMANDS in the module of that name.
+GROUPS = {"bank": "Reference banks: everything a proxy needs of its open references, in one folder."}
+
 # What a disk or its permissions do to a command on its way, which no command can see to.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.ENAMETOOLONG)
 
@@ -44,6 +47,13 @@ app = typer.Typer(
 )
 for _name in COMMANDS:
     app.command(_name)(stoppable(checked(getattr(importlib.import_module(f"proxy.cli.{_name}"), _name))))
+
+
+for _name, _help in GROUPS.items():
+    _group = typer.Typer(help=_help, no_args_is_help=True, rich_markup_mode="markdown")
+    for _inner, _command in importlib.import_module(f"proxy.cli.{_name}").COMMANDS.items():
+        _group.command(_inner)(stoppable(checked(_command)))
+    app.add_typer(_group, name=_name)
 
 
 def main() -> None:

@@ -14,24 +14,114 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+# Panels of --help.
+API = "A model behind an API"
+BANK = "References"
+SAVED = "A saved proxy"
+
+
 def estimate(
-    proxy: Annotated[
-        str, typer.Argument(help="Folder of a proxy, or in MLflow `models:/NAME@ALIAS` or the id of a run.")
+    subject: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Name of a model at an API, or a table of its output rows; with FEATURES the folder of a proxy, "
+            "`models:/NAME@ALIAS` or the id of a run.",
+        ),
     ],
-    features: Annotated[Path, typer.Argument(help="Table of features, one row per model.")],
-    out: Annotated[Path | None, typer.Option(help="Write the estimates here (.parquet, .csv, .json).")] = None,
+    features: Annotated[
+        Path | None, typer.Argument(help="Table of features, one row per model, for a saved proxy.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for card, tables and figure, MODEL-estimate by default; of a saved proxy a table."),
+    ] = None,
+    bank: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a reference bank; default: the bundled models.", rich_help_panel=BANK),
+    ] = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="Corpus of the bank; default: its first.", rich_help_panel=BANK)
+    ] = None,
+    estimator: Annotated[
+        str, typer.Option(help="Of the blocks: predictive or sample-propagation.", rich_help_panel=BANK)
+    ] = "predictive",
+    base_url: Annotated[
+        str | None,
+        typer.Option(help="Server; default OPENAI_BASE_URL, else OpenAI's own.", rich_help_panel=API),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask without asking back.", rich_help_panel=API)] = False,
+    key_env: Annotated[
+        str, typer.Option(help="Environment variable that holds the API key.", rich_help_panel=API)
+    ] = "OPENAI_API_KEY",
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            help="Tokenizer that cuts windows: hub id, folder, bundled name, tiktoken:...", rich_help_panel=API
+        ),
+    ] = None,
+    control: Annotated[bool, typer.Option(help="Ask shuffled windows too, as a control.", rich_help_panel=API)] = True,
+    prices: Annotated[
+        Path | None, typer.Option(help="Table of prices: model, input, output.", rich_help_panel=API)
+    ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(help="Most to be spent, in the unit of --prices.", rich_help_panel=API)
+    ] = None,
+    max_calls: Annotated[
+        int | None,
+        typer.Option(min=1, help="Most calls for windows; fewer windows are asked for.", rich_help_panel=API),
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Calls at once.", rich_help_panel=API)] = 8,
+    track: Annotated[bool, typer.Option("--track", help="Log the estimate to MLflow.")] = False,
     tracking_uri: Annotated[
         str | None, typer.Option(help="MLflow store; sqlite in the working folder by default.")
     ] = None,
     every_level: Annotated[
-        bool, typer.Option("--every-level", help="Also give the 50, 80, 90 and 95 % intervals.")
+        bool,
+        typer.Option("--every-level", help="Also give the 50, 80, 90 and 95 % intervals.", rich_help_panel=SAVED),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the estimates as JSON.")] = False,
 ) -> None:
-    """Estimate the target of models from their features: estimate, interval, and whether they lie in the domain.
+    """Estimate the emergence of a model whose weights are closed, from what it says next.
 
-    Example: `emergence estimate proxy closed-features.parquet --out estimate.csv`
+    Shows the bill, asks the model what the bank's proxy needs, and gives its output's emergence as measured and that of
+    its blocks as estimated. With FEATURES it applies a proxy that `emergence fit` saved instead.
+
+    Example: `emergence estimate gpt-4o-mini --yes`
     """
+    if features is not None:
+        saved_proxy(subject, features, out, tracking_uri, every_level=every_level, as_json=as_json)
+        return
+    from proxy.cli.estimate_closed import ClosedModel, estimate_closed
+
+    given = ClosedModel(
+        base_url=base_url,
+        key_env=key_env,
+        tokenizer=tokenizer,
+        control=control,
+        prices=prices,
+        max_cost=max_cost,
+        max_calls=max_calls,
+        concurrency=concurrency,
+        yes=yes,
+    )
+    estimate_closed(
+        subject,
+        given,
+        bank=bank,
+        corpus=corpus,
+        estimator=estimator,
+        out=out,
+        track=track,
+        tracking_uri=tracking_uri,
+        as_json=as_json,
+    )
+
+
+def saved_proxy(
+    proxy: str, features: Path, out: Path | None, tracking_uri: str | None, *, every_level: bool, as_json: bool
+) -> None:
+    """Apply a saved proxy to a table of features."""
     from extraction.tables import check_table_path, read_table
     from proxy.regression.load import load_proxy
 

@@ -33,7 +33,7 @@ KEPT = (
     1000  # tokens of an open model's distribution that order two is read from; the rest collides with r p_1000 at most
 )
 BATCH = 32
-_NAME = re.compile(r"(output|predictive)-(\d+)")
+_NAME = re.compile(r"(output|predictive)-(\d+)|output-2-of-(\d+)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,18 +228,25 @@ def check_names(names: Sequence[str]) -> None:
     for name in names:
         if not _NAME.fullmatch(name):
             raise InputError(
-                f"The output is read by output-2 (collisions), output-K or predictive-K, K tokens shown, such as "
-                f"output-20; got {name}."
+                f"The output is read by output-2 (collisions), output-2-of-K (among K tokens shown), output-K or "
+                f"predictive-K, such as output-20; got {name}."
             )
 
 
 def is_output(name: str) -> bool:
     """Whether an estimator reads the output alone.
 
-    >>> is_output("output-2"), is_output("mine")
+    >>> is_output("output-2-of-20"), is_output("mine")
     (True, False)
     """
     return _NAME.fullmatch(name) is not None
+
+
+def _parsed(name: str) -> tuple[str, int, int]:
+    """Kind of a reading, its number, and how many tokens are shown (0: all)."""
+    kind, _, rest = name.partition("-")
+    k, _, of = rest.partition("-of-")
+    return kind, int(k), int(of or (0 if name == "output-2" else k))
 
 
 def output_rows(data: NextTokenData, contexts: Contexts, names: Sequence[str], *, seed: int = 0) -> pd.DataFrame:
@@ -248,7 +255,7 @@ def output_rows(data: NextTokenData, contexts: Contexts, names: Sequence[str], *
     Args:
         data: what was said.
         contexts: after what.
-        names: ``output-2``, ``output-K``, ``predictive-K``.
+        names: ``output-2``, ``output-2-of-K``, ``output-K``, ``predictive-K``.
         seed: recorded.
 
     Raises:
@@ -259,23 +266,23 @@ def output_rows(data: NextTokenData, contexts: Contexts, names: Sequence[str], *
     rows = []
     for name in names:
         started = time.perf_counter()
-        kind, _, k = name.partition("-")
+        kind, k, of = _parsed(name)
         of_window, token_of, weights = contexts.of_window[keep], contexts.token_of[keep], contexts.weights[keep]
         clusters = None if contexts.clusters is None else contexts.clusters[keep]
         macro, alone = data.macro, data.alone
         if name != "output-2":
             if macro.samples is not None:
                 raise InputError(f"{name} needs logprobs; from samples only output-2 can be had.")
-            if int(k) > macro.symbols.shape[1]:
-                raise InputError(f"{name} needs {k} tokens shown; here are {macro.symbols.shape[1]}.")
-            macro, alone = macro.top(int(k)), alone.top(int(k))
+            if of > macro.symbols.shape[1]:
+                raise InputError(f"{name} needs {of} tokens shown; here are {macro.symbols.shape[1]}.")
+            macro, alone = macro.top(of), alone.top(of)
         if kind == "predictive":
             found = predictive_emergence(
                 macro, alone, token_of, data.true[keep], data.vocabulary, contexts.fold[keep], weights,
                 of_window=of_window, clusters=clusters,
             )  # fmt: skip
         else:
-            order = 2 if name == "output-2" else 1
+            order = 2 if k == 2 else 1
             found = output_emergence(macro, alone, token_of, weights, order=order, of_window=of_window)
         rows.append(_row(name, found, data, contexts, keep, macro, time.perf_counter() - started))
     table = pd.DataFrame(rows).assign(
@@ -312,7 +319,7 @@ def _row(
         "documents": pd.NA if contexts.clusters is None else len(np.unique(contexts.clusters[keep])),
         **data.details,
     }
-    if name.startswith("output-") and name != "output-2":
+    if name.startswith("output-") and not name.startswith("output-2-of-") and name != "output-2":
         low, high = entropy_interval(macro, data.vocabulary)
         row |= {"entropy_low_bits": float(low.mean()), "entropy_high_bits": float(high.mean())}
     return row

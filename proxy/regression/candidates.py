@@ -8,6 +8,7 @@ choose (a penalty, a number of components) it chooses by leaving groups out of t
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,7 +37,8 @@ NOISES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # relative to the
 class Rows:
     """Training rows: `Z` (n, p) standardised and complete, targets `y` (n,), `weights` (n,) positive.
 
-    `groups` (n,) are left out together; `families` (n,) may be wider, or the same.
+    `groups` (n,) are left out together; `families` (n,) may be wider, or the same. `sizes` (n,) are log parameters, NaN
+    where unknown; they are known of references alone.
     """
 
     Z: Array
@@ -45,10 +47,13 @@ class Rows:
     groups: Labels
     families: Labels
     link: Link
+    sizes: Array | None = None
 
     def take(self, kept: NDArray[np.bool_]) -> Rows:
         """Return the rows where `kept` (n,) is true."""
-        return Rows(self.Z[kept], self.y[kept], self.weights[kept], self.groups[kept], self.families[kept], self.link)
+        sizes = None if self.sizes is None else self.sizes[kept]
+        part = (self.Z[kept], self.y[kept], self.weights[kept], self.groups[kept], self.families[kept])
+        return Rows(*part, self.link, sizes)
 
 
 def rotated(rows: Rows) -> tuple[Rows, Array | None]:
@@ -209,6 +214,39 @@ class FamilyPooled(Candidate):
         return eta
 
 
+class OutputLine(FamilyPooled):
+    """What the output says by itself: cost of the next token and J2 - micro, with a shrunken shift per family.
+
+    Named before any data was seen. Of the two features it takes those that the way of asking gives (`OUTPUT_LINE`).
+    """
+
+
+class SizeSurrogate(Candidate):
+    """Log parameters learned from output features by ridge regression, then the target as a line in log parameters.
+
+    The size of references is known, that of the model to estimate is not: whatever the surrogate mistakes it by is in
+    the left-out errors, and so in the interval. References of unknown size teach neither step.
+    """
+
+    def fit(self, rows: Rows) -> SizeSurrogate:
+        """Learn both steps."""
+        sizes = np.full(len(rows.y), np.nan) if rows.sizes is None else rows.sizes
+        known = np.isfinite(sizes)
+        if len(np.unique(rows.groups[known])) < 3 or np.ptp(sizes[known]) <= 0:
+            self.intercept_ = float(np.average(rows.link.forward(rows.y), weights=rows.weights))
+            self.coef_ = np.zeros(rows.Z.shape[1])
+            return self
+        part = rows.take(known)
+        size, target, weights = sizes[known], rows.link.forward(part.y), part.weights
+        surrogate = Ridge().fit(replace(part, y=size, link=Link()))
+        mean = np.average(size, weights=weights)
+        slope = float(weights @ ((size - mean) * target) / (weights @ (size - mean) ** 2))
+        height = float(np.average(target, weights=weights) - slope * mean)
+        self.coef_ = slope * surrogate.coef_
+        self.intercept_ = height + slope * surrogate.intercept_
+        return self
+
+
 class PrincipalComponents(Candidate):
     """Few principal components through the link, as Observational Scaling Laws do (Ruan et al. 2024, eq. 3 and 7).
 
@@ -328,6 +366,8 @@ CANDIDATES: dict[str, type[Candidate]] = {
     "mean": Mean,
     "log_parameters": BestFeature,  # on the one column of model sizes
     "best_feature": BestFeature,
+    "output_line": OutputLine,
+    "size_surrogate": SizeSurrogate,
     "pls": PartialLeastSquares,
     "ridge": Ridge,
     "principal_components": PrincipalComponents,
@@ -337,4 +377,29 @@ CANDIDATES: dict[str, type[Candidate]] = {
     "average": Average,
 }
 AVERAGED = ("pls", "ridge", "principal_components", "family_pooled", "gaussian_process")
+OUTPUT = "output."  # of the features that output_line and size_surrogate are made for
+OUTPUT_LINE = ("output.nll", "output.j2_e")
 BY_COLUMN = ("mean", "log_parameters", "best_feature")  # the others learn from inner products of rows alone
+
+
+def offered(features: Iterable[str], *, size: bool, reference_size: bool, one_unit: bool = False) -> list[str]:
+    """Return the candidates that can be fitted, simplest first.
+
+    Args:
+        features: names of the features.
+        size: whether log parameters are known of models to estimate, too.
+        reference_size: whether they are known of references.
+        one_unit: whether all features are in one unit, as accuracies are.
+
+    >>> offered(["behaviour.length"], size=False, reference_size=True)[:4]
+    ['mean', 'best_feature', 'pls', 'ridge']
+    """
+    names = set(features)
+    absent = set() if size else {"log_parameters"}
+    if not one_unit:
+        absent.add(LAW)
+    if not names & set(OUTPUT_LINE):
+        absent.add("output_line")
+    if not (reference_size and any(name.startswith(OUTPUT) for name in names)):
+        absent.add("size_surrogate")
+    return [name for name in CANDIDATES if name not in absent]

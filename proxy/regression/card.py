@@ -75,11 +75,11 @@ def card(proxy: ProxyRecord) -> str:
         "",
         "## Intervals",
         "",
-        f"{'Jackknife+' if proxy.intervals.groups <= MOST_FOLDS else 'CV+'} over {proxy.intervals.groups} left-out "
-        f"{'families' if proxy.unit == 'family' else 'models'} on the scale of the link (Barber, Candes, Ramdas & "
-        "Tibshirani 2021), each with the same weight however many rows it has (Lee, Barber & Willett 2023). Below: "
-        "nominal level against the share of left-out references inside the interval that this proxy gives, widened or "
-        "withheld as under Domain; empty where too few references remained for such an interval.",
+        f"{'Jackknife+' if proxy.intervals.groups <= MOST_FOLDS else 'CV+'} over {proxy.intervals.groups} "
+        f"left-out {'families' if proxy.unit == 'family' else f'{proxy.unit}s'} on the scale of the link (Barber, "
+        "Candes, Ramdas & Tibshirani 2021), each with the same weight however many rows it has (Lee, Barber & Willett "
+        "2023). Below: nominal level against the share of left-out references inside the interval that this proxy "
+        "gives, widened or withheld as under Domain; empty where too few references remained for such an interval.",
         "",
         markdown(proxy.coverage, ".4g", missing=""),
         "",

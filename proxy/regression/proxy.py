@@ -20,6 +20,7 @@ from proxy.regression.save import save_proxy
 from proxy.regression.validation import coverage_by_level, score_candidates, validate
 
 FAMILIES_NEEDED = 9
+REFERENCE_SIZE = "log_parameters"  # of references, beside their features
 
 
 class Proxy(ProxyRecord):
@@ -136,7 +137,7 @@ class Proxy(ProxyRecord):
 
     def _of_new_family(self, family: pd.Series) -> pd.Series:
         """Return which families are given but absent from the references, where models were left out one at a time."""
-        told = self.unit == "model" and self._families_known()
+        told = self.unit != "family" and self._families_known()
         return family.notna() & ~family.isin(set(self.references["family"])) & told
 
     def _families_known(self) -> bool:
@@ -172,9 +173,9 @@ class Proxy(ProxyRecord):
                 f"withheld: left-out errors speak of further models of {known}, not of a new family; references of at "
                 f"least {FAMILIES_NEEDED} families would allow it"
             )
-        elif self.unit == "model" and not self._families_known():
+        elif self.unit != "family" and not self._families_known():
             parts.append("families of the references are not known: the interval may be that of their close relatives")
-        elif self.unit == "model" and pd.isna(row["family"]):
+        elif self.unit != "family" and pd.isna(row["family"]):
             parts.append(f"interval holds for further models of {known}, not of a new family")
         values = row[list(self.features)]
         empty = values.index[values.isna()].tolist()
@@ -218,13 +219,13 @@ def fit_proxy(
     groups, each group with the same weight however many rows it has.
 
     Args:
-        references: one row per reference model: `model`, `groups`, features (``small.*``, ``behaviour.*``,
-            ``words.*``, ``accuracy.*``, ``meta.*``), `target`, and optionally ``<target>_std_error`` in the same unit,
-            which weighs the rows.
+        references: one row per reference model: `model`, `groups`, features (``output.*``, ``small.*``,
+            ``behaviour.*``, ``words.*``, ``accuracy.*``, ``meta.*``), `target`, optionally ``<target>_std_error`` in
+            the same unit, which weighs the rows, and `run`: checkpoints of one training run count as one model.
         target: column to estimate.
         groups: column of families; without one models are left out one at a time.
-        mode: ``outputs`` learns from ``small.*``, ``behaviour.*``, ``words.*`` and ``accuracy.*`` (all that is known of
-            a closed model), ``scale`` from ``small.*`` and ``meta.*``.
+        mode: ``outputs`` learns from all that is known of a closed model (``output.*``, ``small.*``, ``behaviour.*``,
+            ``words.*``, ``accuracy.*``), ``scale`` from ``small.*`` and ``meta.*``.
         level: confidence of the intervals, between 0 and 1.
         bounds: (lower, upper) of the target, each may be None; they choose the link (identity, log or logit). Without
             them, shares and percentages are told by name and values (0,1 or 0,100) and have no bounds otherwise.
@@ -253,20 +254,30 @@ def fit_proxy(
     link = Link(bounds)
     link.check(table.y)
     families = len(np.unique(table.families))
-    require_rows(len(np.unique(table.models)), level, "models")
+    alone = "run" if "run" in table.frame.columns else "model"  # what is left out where families are few
+    require_rows(len(np.unique(table.runs)), level, f"{alone}s")
     needed = max(FAMILIES_NEEDED, rows_needed(level))
-    unit = "family" if table.families_known and families >= needed else "model"
-    if unit == "model" and table.families_known:
+    unit = "family" if table.families_known and families >= needed else alone
+    if unit != "family" and table.families_known:
         remarks.append(
-            f"{families} {'family' if families == 1 else 'families'}: models were left out one at a time, so errors "
+            f"{families} {'family' if families == 1 else 'families'}: {alone}s were left out one at a time, so errors "
             f"and intervals speak of further models of these families; for a new family at least {needed} families are "
             f"needed at {level:.0%}"
         )
-    left_out = table.families if unit == "family" else table.models
+    left_out = table.families if unit == "family" else table.runs
     X = table.X.assign(family=table.families, model=left_out)
     size = SIZE if SIZE in table.X.columns else None
+    beside = None
+    if size is None and table.log_parameters is not None:
+        X, beside = X.assign(**{REFERENCE_SIZE: table.log_parameters[SIZE]}), REFERENCE_SIZE
     regressor = ProxyRegressor(
-        candidate, bounds, "model", "family", size_column=size, one_unit=of_accuracies([*table.X.columns])
+        candidate,
+        bounds,
+        group_column="model",
+        family_column="family",
+        size_column=size,
+        one_unit=of_accuracies([*table.X.columns]),
+        reference_size_column=beside,
     )
     if regressor.one_unit and candidate == "auto":
         remarks.append(

@@ -16,7 +16,7 @@ from proxy.schemas import REFERENCES
 Array = NDArray[np.float64]
 
 # What is known of the models to be estimated decides what may be learned from.
-PREFIXES = {"outputs": ("small.", "behaviour.", "words.", "accuracy."), "scale": ("small.", "meta.")}
+PREFIXES = {"outputs": ("output.", "small.", "behaviour.", "words.", "accuracy."), "scale": ("small.", "meta.")}
 SIZE = "meta.log_parameters"
 LARGEST = 1e100  # of a feature or target: sums of squares stay finite
 WORDS = "words."
@@ -37,6 +37,7 @@ class References:
         models: (n,) names.
         families: (n,) names; of the models themselves where none are known.
         families_known: whether the table says which models are of one family.
+        runs: (n,) training run of each model: checkpoints of one run are left out together and count as one.
         log_parameters: (n, 1) sizes for the baseline, None where not all are known.
         remarks: what a reader must know.
     """
@@ -48,6 +49,7 @@ class References:
     models: NDArray[np.str_]
     families: NDArray[np.str_]
     families_known: bool
+    runs: NDArray[np.str_]
     log_parameters: pd.DataFrame | None
     remarks: tuple[str, ...]
 
@@ -91,7 +93,10 @@ def read_references(references: pd.DataFrame, *, target: str, groups: str | None
     names = sorted(
         c for c in frame.columns if c.startswith(PREFIXES[mode]) and c != target and not c.startswith(f"{target}_")
     )
-    models = frame["model"].nunique()
+    if "run" in frame.columns:
+        frame["run"] = frame["run"].astype("string").fillna(frame["model"])
+    runs = frame["run" if "run" in frame.columns else "model"]
+    models = runs.nunique()
     if models < MODELS_FOR_WORDS and any(name.startswith(WORDS) for name in names):
         kept = [name for name in names if not name.startswith(WORDS)]
         if kept:  # a table of nothing but words was meant so
@@ -115,6 +120,11 @@ def read_references(references: pd.DataFrame, *, target: str, groups: str | None
             f"In mode {mode} a proxy learns from columns that start with {' or '.join(PREFIXES[mode])} and vary "
             f"between models; none of the {len(frame.columns)} columns does."
         )
+    if models < frame["model"].nunique():
+        remarks.append(
+            f"{frame['model'].nunique()} models are of {models} training runs; a run is left out whole, and its models "
+            "together weigh as much as one"
+        )
     repeated = int(frame["model"].duplicated().sum())
     if repeated:
         remarks.append(f"{repeated} rows repeat a model; rows of one model were always left out together")
@@ -125,10 +135,11 @@ def read_references(references: pd.DataFrame, *, target: str, groups: str | None
         frame=frame,
         X=X,
         y=y,
-        weights=_weights(frame, target),
+        weights=_weights(frame, target) / _rows_of_run(frame, runs),
         models=frame["model"].to_numpy(dtype=str),
         families=frame["family"].to_numpy(dtype=str),
         families_known=families_known,
+        runs=runs.to_numpy(dtype=str),
         log_parameters=sizes,
         remarks=tuple(remarks),
     )
@@ -215,6 +226,12 @@ def _weights(frame: pd.DataFrame, target: str) -> Array:
     typical = float(np.nanmedian(square))
     weights = 1 / (1 + np.where(np.isnan(square), typical, square) / typical)
     return np.asarray(weights / weights.mean())
+
+
+def _rows_of_run(frame: pd.DataFrame, runs: pd.Series) -> Array:
+    """How many models (n,) the run of each row has, by which its weight is divided; in units of a mean weight of 1."""
+    models = frame.groupby(runs)["model"].transform("nunique").to_numpy(dtype=np.float64)
+    return np.asarray(models * np.mean(1 / models))
 
 
 def _sizes(frame: pd.DataFrame) -> pd.DataFrame | None:

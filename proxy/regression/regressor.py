@@ -15,7 +15,18 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from proxy.regression.candidates import AVERAGED, BY_COLUMN, CANDIDATES, LAW, LAW_COMPONENTS, Rows, rotated
+from proxy.regression.candidates import (
+    AVERAGED,
+    BY_COLUMN,
+    CANDIDATES,
+    LAW,
+    LAW_COMPONENTS,
+    OUTPUT,
+    OUTPUT_LINE,
+    Rows,
+    offered,
+    rotated,
+)
 from proxy.regression.closed_forms import thin_svd
 from proxy.regression.folds import fold_of
 from proxy.regression.links import Bounds, Link
@@ -52,6 +63,8 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             and gaps are filled from the other features, without indicators, both as in Observational Scaling Laws
             (Ruan et al. 2024). Where the target has two bounds, too, and there are at least seven groups, ``"auto"``
             takes the form of that law, ``scaling_law``: a known form beats choosing by so few left-out groups.
+        reference_size_column: column of `X` with log parameters that are known of references alone, for
+            ``size_surrogate``; it is no feature, and needed by `fit` only. Without one that candidate is not offered.
 
     Attributes:
         chosen_: name of the candidate in use.
@@ -73,6 +86,7 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         family_column: str | None = None,
         size_column: str | None = None,
         one_unit: bool = False,
+        reference_size_column: str | None = None,
     ) -> None:
         self.candidate = candidate
         self.bounds = bounds
@@ -80,6 +94,7 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.family_column = family_column
         self.size_column = size_column
         self.one_unit = one_unit
+        self.reference_size_column = reference_size_column
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> ProxyRegressor:
         """Learn from features `X` (n, p), where missing values are NaN, and targets `y` (n,).
@@ -108,6 +123,7 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 _labels(groups, len(target))[used],
                 _labels(families if families is not None else groups, len(target))[used],
                 self.link_,
+                self._sizes(X, used),
             )
             self.kinds_ = tuple(sorted({_kind(name) for name in self._prepared_names()}))
             self.chosen_ = self.candidate
@@ -182,9 +198,12 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def candidates(self) -> list[str]:
         """Return the names among which "auto" chooses."""
-        without_size = self.size_column is None
-        offered = {"log_parameters": not without_size, LAW: self.one_unit}
-        return [name for name in CANDIDATES if offered.get(name, True)]
+        return offered(
+            self._prepared_names(),
+            size=self.size_column is not None,
+            reference_size=self.reference_size_column is not None,
+            one_unit=self.one_unit,
+        )
 
     def _choose_kinds(self, rows: Rows) -> tuple[tuple[str, ...], Array | None]:
         """Return the kinds to use and, where there was a choice, what ridge predicts by them of rows left out."""
@@ -242,6 +261,10 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def _columns(self, name: str) -> NDArray[np.int64]:
         """Return the prepared columns that a candidate may look at."""
+        if name in ("output_line", "size_surrogate"):  # whatever kinds the others use
+            own = np.array(self._prepared_names())
+            of_output = np.char.startswith(own, OUTPUT)
+            return np.flatnonzero(np.isin(own, OUTPUT_LINE) if name == "output_line" else of_output)
         if name != "log_parameters":
             return np.flatnonzero(np.isin([_kind(name) for name in self._prepared_names()], self.kinds_))
         names = list(getattr(self, "feature_names_in_", []))
@@ -256,11 +279,17 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def _names(self) -> list[Any]:
         return list(getattr(self, "feature_names_in_", [f"x{i}" for i in range(self.n_features_in_)]))
 
+    def _sizes(self, X: Any, used: NDArray[np.bool_]) -> Array | None:
+        if not isinstance(X, pd.DataFrame) or self.reference_size_column not in X.columns:
+            return None
+        return X[self.reference_size_column].to_numpy(dtype=np.float64, na_value=np.nan)[used]
+
     def _parted(self, X: Any) -> tuple[Any, pd.Series | None, pd.Series | None]:
         """Part the identity columns from the features."""
         if not isinstance(X, pd.DataFrame):
             return X, None, None
-        identity = {name for name in (self.group_column, self.family_column) if name is not None}
+        beside = (self.group_column, self.family_column, self.reference_size_column)
+        identity = {name for name in beside if name is not None}
         groups = X.get(self.group_column) if self.group_column else None
         families = X.get(self.family_column) if self.family_column else None
         return X.drop(columns=list(identity), errors="ignore"), groups, families

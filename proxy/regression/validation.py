@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.base import clone
 
 from estimators.base import Progress
-from proxy.regression.candidates import CANDIDATES, LAW
+from proxy.regression.candidates import CANDIDATES, offered
 from proxy.regression.domain import Domain, estimate_models
 from proxy.regression.folds import fold_of
 from proxy.regression.intervals import Intervals
@@ -30,9 +31,13 @@ def validate(
 
     Intervals are those the product gives: widened outside the domain of the references that were kept, or withheld.
     """
-    offered = {"log_parameters": table.log_parameters is not None, LAW: regressor.one_unit}
-    names = [name for name in CANDIDATES if offered.get(name, True)]
-    columns = {name: np.full(len(X), np.nan) for name in ["estimate", *names]}
+    alone = offered(
+        table.X.columns,
+        size=table.log_parameters is not None,
+        reference_size=regressor.reference_size_column is not None,
+        one_unit=regressor.one_unit,
+    )
+    columns = {name: np.full(len(X), np.nan) for name in ["estimate", *alone]}
     for level in levels:
         columns[f"lower_{level * 100:g}"] = np.full(len(X), np.nan)
         columns[f"upper_{level * 100:g}"] = np.full(len(X), np.nan)
@@ -51,17 +56,17 @@ def validate(
         for at, level in enumerate(levels):
             columns[f"lower_{level * 100:g}"][left] = found.lower[:, at]
             columns[f"upper_{level * 100:g}"][left] = found.upper[:, at]
-        for name in names:
-            inputs = X if name != "log_parameters" else table.log_parameters
-            size = name == "log_parameters"
-            alone = ProxyRegressor(
-                name, regressor.bounds, "model", "family", SIZE if size else None, regressor.one_unit and not size
-            )
+        for name in alone:
+            if name == "log_parameters":
+                inputs, single = table.log_parameters, ProxyRegressor(name, regressor.bounds, size_column=SIZE)
+            else:
+                inputs, single = X, clone(regressor).set_params(candidate=name)
             assert inputs is not None  # noqa: S101  # by the choice of names
-            alone.fit(inputs[kept], table.y[kept], table.weights[kept])
-            columns[name][left] = alone.predict(inputs[left])
+            single.fit(inputs[kept], table.y[kept], table.weights[kept])
+            columns[name][left] = single.predict(inputs[left])
     identity = {
         "model": table.models,
+        **({"run": table.runs} if "run" in table.frame.columns else {}),
         "family": table.families,
         "truth": table.y,
         "chosen": chosen,

@@ -1,0 +1,252 @@
+"""A reference bank on disk: one folder of parquet and JSON, checked when it is read; no code, no pickle."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from estimators.base import InputError
+from estimators.contracts.seals import content_hash, is_whole, sealed
+from extraction.tables import Schema, read_table, write_table
+from proxy.features.output import shown_in
+from proxy.measurement.output import OUTPUT_LAYER
+from proxy.schemas import EMERGENCE
+
+SCHEMA = 1
+KIND = "emergence-bank"
+DESCRIPTION = "bank.json"
+SHIPPED = Path(__file__).parent / "shipped"  # the bundled models and their training stages
+TABLES = ("emergence.parquet", "models.parquet")
+BUNDLED, BUILT_IN, FETCHED = "bundled", "built-in", "fetched"
+
+# One row per model of a bank. Checkpoints of one training run share its name, and count as one.
+MODELS = Schema(
+    name="bank models",
+    version=1,
+    columns={"model": "string", "run": "string", "family": "string", "parameters": "Int64", "revision": "string"},
+    required=("model", "run", "family"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """A corpus that the references were measured on, and how its windows were drawn.
+
+    Attributes:
+        name: as in the tables.
+        version: hash of its content.
+        kept: `bundled` (its text is in the bank), `built-in` (a list that every installation has) or `fetched`.
+        source: file in the bank, name of the list, or where to fetch it.
+        tokens: T of a window.
+        windows: that were drawn of it.
+    """
+
+    name: str
+    version: str
+    kept: str
+    source: str
+    tokens: int
+    windows: int
+
+    def place(self, folder: Path) -> str:
+        """What `extraction.windows` takes for it."""
+        return str(folder / self.source) if self.kept == BUNDLED else self.source
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bank:
+    """References with everything that proxies need of them.
+
+    Attributes:
+        name: of the bank.
+        licence: under which its tables may be used.
+        provenance: how they were made, in a sentence a person can follow.
+        corpora: by name, the first one is the default.
+        seed: that windows were drawn by.
+        neutral: whether a neutral first token stood before windows and lone tokens.
+        models: schema MODELS.
+        emergence: schema EMERGENCE, last position: blocks, and the output as layer -1.
+        folder: where it lies.
+    """
+
+    name: str
+    licence: str
+    provenance: str
+    corpora: tuple[Corpus, ...]
+    seed: int
+    neutral: bool
+    models: pd.DataFrame
+    emergence: pd.DataFrame
+    folder: Path = field(default=SHIPPED)
+
+    def corpus(self, name: str | None = None) -> Corpus:
+        """Return a corpus by name, by default the first.
+
+        Raises:
+            InputError: if the bank has none of that name.
+        """
+        known = {corpus.name: corpus for corpus in self.corpora}
+        if name is None:
+            return self.corpora[0]
+        if name not in known:
+            raise InputError(f"The bank {self.name} has the corpora {', '.join(known)}; got {name}.")
+        return known[name]
+
+    @property
+    def runs(self) -> int:
+        """Independent training runs."""
+        return int(self.models["run"].nunique())
+
+    def shown(self, corpus: str) -> list[int]:
+        """Numbers of shown tokens for which references were read, the most first; 0: samples alone."""
+        return shown_in(self.emergence[self.emergence["corpus"] == corpus])
+
+    def estimators(self, corpus: str) -> list[str]:
+        """Estimators by which blocks were measured."""
+        rows = self.emergence[(self.emergence["corpus"] == corpus) & (self.emergence["layer"] > OUTPUT_LAYER)]
+        return sorted(rows["estimator"].dropna().unique())
+
+
+def save_bank(bank: Bank, folder: Path, texts: Mapping[str, list[str]]) -> None:
+    """Write a bank into a new folder; it appears whole or not at all.
+
+    Args:
+        bank: to write.
+        folder: must not exist yet, or be empty.
+        texts: documents of each bundled corpus, by the file's name in the bank.
+
+    Raises:
+        InputError: if the folder holds something or cannot be made.
+    """
+    folder = folder.absolute()
+    check_new(folder)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        made = Path(temporary) / "bank"
+        (made / "corpora").mkdir(parents=True)
+        write_table(bank.emergence, made / TABLES[0], EMERGENCE)
+        write_table(bank.models, made / TABLES[1], MODELS)
+        for name, documents in texts.items():
+            pd.DataFrame({"text": documents}).to_parquet(made / name, compression="zstd", compression_level=19)
+        description = {
+            "kind": KIND,
+            "schema": SCHEMA,
+            "name": bank.name,
+            "licence": bank.licence,
+            "provenance": bank.provenance,
+            "seed": bank.seed,
+            "neutral": bank.neutral,
+            "corpora": [asdict(corpus) for corpus in bank.corpora],
+            "sha256": {name: content_hash((made / name).read_bytes()) for name in (*TABLES, *texts)},
+        }
+        (made / DESCRIPTION).write_text(json.dumps(sealed(description), indent=1) + "\n", encoding="utf-8")
+        if not texts:
+            (made / "corpora").rmdir()
+        if folder.exists():
+            folder.rmdir()
+        os.replace(made, folder)
+
+
+def check_new(folder: Path) -> None:
+    """Refuse a folder that a bank could not be written to.
+
+    Raises:
+        InputError: if it holds something, or its parent is missing.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} holds something already; give a new folder for the bank.")
+    if not folder.absolute().parent.is_dir():
+        raise InputError(f"The folder {folder.absolute().parent} for {folder.name} does not exist; create it first.")
+
+
+def load_bank(folder: Path = SHIPPED) -> Bank:
+    """Read a bank and check it: schema, hashes, and that it holds nothing but its tables.
+
+    Raises:
+        InputError: if there is none, it is of another schema, damaged, or holds other files.
+
+    >>> load_bank().corpora[0].name
+    'python-docs'
+    """
+    folder = Path(folder)
+    path = folder / DESCRIPTION
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"No bank in {folder}: it has no {DESCRIPTION}; give a folder that `emergence bank build` wrote."
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} could not be read as JSON ({str(error).splitlines()[0]}); copy the bank again."
+        ) from error
+    _check(folder, description)
+    try:
+        corpora = tuple(Corpus(**{name: entry[name] for name in Corpus.__slots__}) for entry in description["corpora"])
+        bank = Bank(
+            description["name"],
+            description["licence"],
+            description["provenance"],
+            corpora,
+            int(description["seed"]),
+            bool(description["neutral"]),
+            read_table(folder / TABLES[1], MODELS),
+            read_table(folder / TABLES[0], EMERGENCE),
+            folder,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} is no description of a bank of this version ({error!r}); build it again.") from error
+    _check_content(bank)
+    return bank
+
+
+def _check(folder: Path, description: Any) -> None:
+    path = folder / DESCRIPTION
+    if not isinstance(description, dict) or description.get("kind") != KIND:
+        raise InputError(f"{path} describes no reference bank; give a folder that `emergence bank build` wrote.")
+    if description.get("schema") != SCHEMA:
+        raise InputError(
+            f"The bank in {folder} has schema {description.get('schema')}, this version reads {SCHEMA}; build it again."
+        )
+    if not is_whole(description):
+        raise InputError(f"{path} was changed after the bank was built; build it again or copy the whole folder.")
+    hashes = description.get("sha256")
+    if not isinstance(hashes, dict) or not {*TABLES} <= {*hashes}:
+        raise InputError(f"{path} lacks the hashes of its tables; build the bank again.")
+    for name, digest in hashes.items():
+        inside = (folder / name).resolve()
+        if not inside.is_relative_to(folder.resolve()) or inside.suffix != ".parquet":
+            raise InputError(f"{path} names {name}, which is no table in the bank; build the bank again.")
+        if not inside.is_file():
+            raise InputError(f"The bank in {folder} lacks {name}; copy the whole folder.")
+        if content_hash(inside.read_bytes()) != digest:
+            raise InputError(f"{folder / name} was changed after the bank was built; copy the whole folder again.")
+    known = {*hashes, DESCRIPTION}
+    found = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+    other = sorted(found - known)
+    if other:
+        raise InputError(
+            f"The bank in {folder} holds {', '.join(other[:3])}, which is not of it: a bank is tables alone; take "
+            f"{'it' if len(other) == 1 else 'them'} out."
+        )
+
+
+def _check_content(bank: Bank) -> None:
+    if not bank.corpora:
+        raise InputError(f"The bank in {bank.folder} has no corpus; build it again.")
+    twice = bank.models["model"][bank.models["model"].duplicated()]
+    if len(twice):
+        raise InputError(f"The bank in {bank.folder} names {twice.iloc[0]} twice among its models; build it again.")
+    unknown = sorted(set(bank.emergence["model"]) - set(bank.models["model"]))
+    if unknown:
+        raise InputError(f"The bank in {bank.folder} has measurements of {unknown[0]}, which is not among its models.")
+    values = bank.emergence["ie_bits"].to_numpy(dtype=float, na_value=math.nan)
+    if not all(math.isfinite(value) for value in values):
+        raise InputError(f"The bank in {bank.folder} holds emergence that is no finite number; build it again.")

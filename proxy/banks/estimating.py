@@ -1,0 +1,412 @@
+"""From a bank and what a model says next to its emergence: its output as measured, its blocks as estimated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from estimators.base import InputError, Progress
+from estimators.contracts.controls import with_controls
+from estimators.contracts.conventions import SHUFFLED
+from extraction.answers.collecting.next_tokens import Asking
+from proxy.banks.bank import Bank, Corpus
+from proxy.banks.targets import DEPTHS, ESTIMATOR, PEAK, reference_table, target, without_model
+from proxy.features.output import SAMPLES, needed_readings, output_features, shown_in
+from proxy.measurement.api import Closed, affordable, bill, measure_closed, trial_calls
+from proxy.measurement.output import OUTPUT_LAYER, Contexts, corpus_contexts
+from proxy.regression.folds import rows_needed
+from proxy.regression.proxy import Proxy, fit_proxy
+
+LEVEL = 0.9
+FEWEST_RUNS = rows_needed(LEVEL)
+CONTROL_WINDOWS = 500  # shuffled: a control needs no finer error
+LEAST_WINDOWS = 100  # fewer tell too little of a model to place it among references
+OUTPUT_E = "output.predictive_e"
+WEIGHTS = "weights"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """What is asked of a model for a bank's proxy, and no more.
+
+    Attributes:
+        corpus: of the bank.
+        shown: tokens shown with their logprob, 0: samples.
+        contexts: windows and lone tokens.
+        control: fewer of them with shuffled windows; None: no control.
+        remarks: what a reader must know.
+    """
+
+    corpus: Corpus
+    shown: int
+    contexts: Contexts
+    control: Contexts | None
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Estimate:
+    """What is known of a model's emergence on one corpus.
+
+    Attributes:
+        model: its name.
+        corpus: of the bank.
+        bank: name of the bank.
+        estimator: of the blocks.
+        measured: output rows of the emergence table, the control beside each.
+        table: target, depth, how (estimated, measured), estimate, lower, upper, level, in_domain, novelty, candidate,
+            proxy_error, mean_error, size_error (mean absolute errors on left-out references), mean (of the
+            references), truth (of a model of the bank, else empty), remarks.
+        proxy: of the peak, with its scores and left-out references.
+        remarks: what a reader must know.
+    """
+
+    model: str
+    corpus: str
+    bank: str
+    estimator: str
+    measured: pd.DataFrame
+    table: pd.DataFrame
+    proxy: Proxy | None
+    remarks: tuple[str, ...]
+
+    @property
+    def peak(self) -> pd.Series:
+        """The row of the peak."""
+        return self.table.iloc[0]
+
+
+def check_runs(bank: Bank, level: float = LEVEL) -> None:
+    """Refuse a bank that gives no interval, before anything is asked.
+
+    Raises:
+        InputError: if it has too few independent runs.
+    """
+    needed = rows_needed(level)
+    if bank.runs < needed:
+        raise InputError(
+            f"The bank {bank.name} has {bank.runs} independent training runs; a {level:.0%} interval needs {needed}. "
+            "Add models of other runs (emergence bank merge), checkpoints of one run count as one."
+        )
+
+
+def proxies(bank: Bank, corpus: str, estimator: str = ESTIMATOR) -> dict[str, int]:
+    """The bank's proxies on a corpus by name: what a server must give, and the tokens it must show.
+
+    Returns:
+        ``logprobs-20`` and the like, ``samples``; empty where blocks were not measured by `estimator`.
+    """
+    if estimator not in bank.estimators(corpus):
+        return {}
+    return {f"logprobs-{shown}" if shown else "samples": shown for shown in bank.shown(corpus)}
+
+
+def choose_proxy(bank: Bank, corpus: str, asking: Asking, estimator: str = ESTIMATOR) -> int:
+    """How many tokens shown the proxy rests on that fits a way of asking.
+
+    Raises:
+        InputError: if the server cannot give what any of the bank's proxies needs.
+    """
+    known = proxies(bank, corpus, estimator)
+    references = sorted({str(asked) for asked in output_rows_of(bank, corpus)["asked"].dropna()})
+    wanted = f"{WEIGHTS}-chat" if asking.chat else WEIGHTS
+    if wanted not in references:
+        raise InputError(
+            f"{asking.name} asks the model {'as a chat' if asking.chat else 'to continue texts'}, but the references "
+            f"of {bank.name} on {corpus} were asked by {', '.join(references)}; none of its proxies "
+            f"({', '.join(known)}) remains. Use a server with a completions endpoint, or a bank whose references were "
+            "asked as chats."
+        )
+    fitting = [shown for shown in known.values() if shown <= asking.shown] if asking.shown else [SAMPLES]
+    fitting = [shown for shown in fitting if shown in known.values() and bool(shown) == bool(asking.shown)]
+    if not fitting:
+        given = f"{asking.shown} logprobs" if asking.shown else "samples alone"
+        raise InputError(
+            f"The server gives {given}, but the proxies of {bank.name} on {corpus} need {', '.join(known)}; none "
+            "remains."
+        )
+    return max(fitting)
+
+
+def output_rows_of(bank: Bank, corpus: str) -> pd.DataFrame:
+    """The output rows of a bank's references on a corpus."""
+    rows = bank.emergence
+    return rows[(rows["corpus"] == corpus) & (rows["layer"] == OUTPUT_LAYER)]
+
+
+def to_ask(
+    bank: Bank,
+    corpus: Corpus,
+    closed: Closed,
+    *,
+    estimator: str = ESTIMATOR,
+    calls: int | None = None,
+    control: bool = True,
+) -> Asked:
+    """Lay out what is asked of a model behind an API: as many windows as the references read, and no more.
+
+    Args:
+        bank: the references.
+        corpus: on which.
+        closed: the model.
+        estimator: of the blocks to estimate.
+        calls: most calls for windows and lone tokens; fewer windows are asked for then.
+        control: whether shuffled windows are asked for, too.
+
+    Raises:
+        InputError: if the server cannot give what the bank needs, or the calls are too few (says what they buy).
+    """
+    shown = choose_proxy(bank, corpus.name, closed.asking, estimator)
+    place = corpus.place(bank.folder)
+    make = partial(corpus_contexts, place, closed.tokenizer, tokens=corpus.tokens, seed=bank.seed)
+    contexts = replace(make(count=corpus.windows), corpus=corpus.name)
+    remarks = []
+    if calls is not None:
+        whole = len(contexts.ids)
+        try:
+            contexts = affordable(contexts, closed.asking, calls, seed=bank.seed)
+        except InputError as error:
+            raise InputError(
+                f"{calls} calls buy fewer than 8 of the {whole} windows that {bank.name} needs."
+            ) from error
+        if len(contexts.ids) < LEAST_WINDOWS:
+            raise InputError(
+                f"{calls} calls buy {len(contexts.ids)} of the {whole} windows that the references of {bank.name} "
+                f"read, and at least {LEAST_WINDOWS} are needed to place a model among them; raise --max-calls."
+            )
+        if len(contexts.ids) < whole:
+            remarks.append(
+                f"{calls} calls buy {len(contexts.ids)} of the {whole} windows that the references read: errors of "
+                f"what is measured are about {(whole / len(contexts.ids)) ** 0.5:.1f} times as large"
+            )
+    other = None
+    if control:
+        count = min(CONTROL_WINDOWS, len(contexts.ids))
+        other = replace(make(count=count, shuffled=True), corpus=f"{corpus.name}{SHUFFLED}")
+    return Asked(corpus, shown, contexts, other, tuple(remarks))
+
+
+def bills(closed: Closed, asked: Asked) -> dict[str, float | None]:
+    """What asking would take and cost at most; see `extraction.answers.collecting.next_tokens.next_token_bill`."""
+    total = bill(closed, asked.contexts)
+    total["calls"] = (total["calls"] or 0) + trial_calls(closed)  # to settle a first token, where the bank has one
+    if asked.control is None:
+        return total
+    known = set(asked.contexts.texts) | set(asked.contexts.alone_texts)
+    new = [text for text in asked.control.texts if text not in known]
+    alone = [text for text in asked.control.alone_texts if text not in known]
+    more = bill(closed, replace(asked.control, texts=new, alone_texts=alone))
+    return {
+        name: None if value is None or more[name] is None else value + more[name]  # type: ignore[operator]
+        for name, value in total.items()
+    }
+
+
+def ask(
+    closed: Closed,
+    asked: Asked,
+    *,
+    seed: int,
+    progress: Progress | None = None,
+    on_notice: Callable[[str], None] | None = None,
+) -> pd.DataFrame:
+    """Measure a model's output as a bank's references were, with the control of shuffled windows beside it."""
+    names = needed_readings(asked.shown)
+    found = measure_closed(closed, asked.contexts, names, seed=seed, progress=progress, on_notice=on_notice)
+    if asked.control is None:
+        return found
+    shuffled = measure_closed(closed, asked.control, names, seed=seed, progress=progress)
+    return with_controls(found, shuffled=shuffled)
+
+
+def estimate_emergence(
+    bank: Bank,
+    measured: pd.DataFrame,
+    *,
+    estimator: str = ESTIMATOR,
+    level: float = LEVEL,
+    candidate: str = "auto",
+    progress: Progress | None = None,
+) -> Estimate:
+    """Estimate the emergence of a model's blocks from its output rows.
+
+    Args:
+        bank: the references.
+        measured: output rows of one model on one corpus of the bank (schema EMERGENCE).
+        estimator: of the blocks, `predictive` or `sample-propagation`.
+        level: of the intervals.
+        candidate: as for `proxy.fit_proxy`.
+        progress: called after each target.
+
+    Raises:
+        InputError: if the rows are of several models, of another corpus or of another way of asking than the bank's.
+    """
+    rows = measured[measured["layer"] == OUTPUT_LAYER]
+    model, corpus = _one_of(rows, bank)
+    shown = _shown_by(rows, bank, corpus, estimator)
+    check_runs(bank, level)
+    table = reference_table(bank, corpus.name, shown=shown, estimator=estimator)
+    remarks = [*table.attrs["remarks"]]
+    references, own = without_model(table, model)
+    if len(own):
+        remarks.append(f"{model} is in the bank: its whole run is left out, and its own values stand beside")
+    families = sorted(references["family"].unique())
+    if len(families) == 1:
+        remarks.append(f"all references are of one family, {families[0]}: nothing is known of any other")
+    runs = references["run"].nunique()
+    if runs < rows_needed(level):
+        raise InputError(
+            f"{runs} independent runs of {bank.name} remain as references of {model} on {corpus.name}; a {level:.0%} "
+            f"interval needs {rows_needed(level)}. {'; '.join(remarks)}."
+        )
+    features = output_features(rows, shown=shown)
+    fitted: dict[str, Proxy] = {}
+    targets = [PEAK, *[target(depth) for depth in DEPTHS]]
+    lines = []
+    for done, name in enumerate(targets):
+        if progress is not None:
+            progress(done, len(targets))
+        last = name == target(1.0) and estimator == ESTIMATOR and shown != SAMPLES
+        if last:
+            line = _last_block(references, features, level)
+        else:
+            fitted[name] = fit_proxy(references, target=name, level=level, candidate=candidate)
+            line = _estimated(fitted[name], features, name)
+        truth = float(own[name].iloc[0]) if len(own) else float("nan")
+        lines.append({"target": name, "depth": None if name == PEAK else DEPTHS[targets.index(name) - 1], **line,
+                      "mean": float(references[name].mean()), "truth": truth})  # fmt: skip
+    if progress is not None:
+        progress(len(targets), len(targets))
+    peak = fitted[PEAK]
+    remarks += [remark for remark in peak.remarks if not remark.startswith("left out as constant")]
+    found = pd.DataFrame(lines)
+    if pd.isna(found["estimate"].iloc[0]) or not bool(found["in_domain"].iloc[0]):
+        remarks.append(references_needed(peak, features))
+    return Estimate(model, corpus.name, bank.name, estimator, rows, found, peak, tuple(remarks))
+
+
+def references_needed(proxy: Proxy, features: pd.DataFrame) -> str:
+    """Say in one sentence which references would bring a model into the domain of a proxy."""
+    row = features.iloc[0]
+    known = proxy.references
+    parts = []
+    for name in proxy.features:
+        low, high = float(known[name].min()), float(known[name].max())
+        if pd.notna(row[name]) and not low <= float(row[name]) <= high:
+            spread = float(known[name].std()) or 1.0
+            away = max(low - float(row[name]), float(row[name]) - high) / spread
+            parts.append((away, f"{name} near {float(row[name]):.3g} (here {low:.3g} to {high:.3g})"))
+    parts.sort(reverse=True)
+    if not parts:
+        return "outside the bank by the combination of its features: references between those of the bank are needed"
+    return "outside the bank: references are needed with " + ", ".join(text for _, text in parts[:3])
+
+
+def _estimated(proxy: Proxy, features: pd.DataFrame, name: str) -> dict[str, object]:
+    row = proxy.predict(features).iloc[0]
+    scores = proxy.scores.set_index("candidate")["mae"].astype(float)
+    return {
+        "how": "estimated",
+        "estimate": row["estimate"],
+        "lower": row["lower"],
+        "upper": row["upper"],
+        "level": row["level"],
+        "in_domain": bool(row["in_domain"]),
+        "novelty": float(row["novelty"]),
+        "candidate": proxy.chosen,
+        "proxy_error": scores["chosen"],
+        "mean_error": scores["mean"],
+        "size_error": scores.get("log_parameters", float("nan")),
+        "remarks": str(row["remarks"]),
+    }
+
+
+def _last_block(references: pd.DataFrame, features: pd.DataFrame, level: float) -> dict[str, object]:
+    """The last block as measured: the output's own reading, moved by what lies between the two on references.
+
+    The block is read by its own calibrated head, the output by what an API shows of it. The interval is that of
+    jackknife+ for a constant: the quantile of the left-out deviations, a run one of them.
+    """
+    name = target(1.0)
+    gap = (references[name] - references[OUTPUT_E]).astype(float)
+    by_run = gap.groupby(references["run"]).mean()
+    shift = float(by_run.mean())
+    n = len(by_run)
+    left_out = ((by_run - (by_run.sum() - by_run) / (n - 1)).abs()).sort_values().to_numpy()
+    rank = int(np.ceil(round((n + 1) * level, 9)))
+    value = float(features[OUTPUT_E].iloc[0]) + shift
+    half = left_out[rank - 1] if rank <= n else float("nan")
+    targets = references[name].astype(float).groupby(references["run"]).mean()
+    mean_error = float(((targets - (targets.sum() - targets) / (n - 1)).abs()).mean())
+    return {
+        "how": "measured",
+        "estimate": value,
+        "lower": value - half,
+        "upper": value + half,
+        "level": level,
+        "in_domain": True,
+        "novelty": float("nan"),
+        "candidate": "",
+        "proxy_error": float(left_out.mean()),
+        "mean_error": mean_error,
+        "size_error": float("nan"),
+        "remarks": f"the output's own reading, moved by {shift:+.2f} as on references",
+    }
+
+
+def _one_of(rows: pd.DataFrame, bank: Bank) -> tuple[str, Corpus]:
+    """The one model and the one corpus that output rows are of."""
+    if rows.empty:
+        raise InputError(
+            "The table has no output rows (layer -1); measure the model with --estimator "
+            "predictive-20,output-20,output-2-of-20, or behind an API with --base-url."
+        )
+    models, corpora = sorted(rows["model"].unique()), sorted(rows["corpus"].unique())
+    if len(models) > 1:
+        raise InputError(f"The table holds {len(models)} models, {', '.join(models[:4])}; keep the one to estimate.")
+    known = [corpus.name for corpus in bank.corpora]
+    if len(corpora) > 1 or corpora[0] not in known:
+        raise InputError(
+            f"The table was measured on {', '.join(corpora)}, but the references of {bank.name} on {', '.join(known)}; "
+            "measure it on one of these alone."
+        )
+    corpus = bank.corpus(corpora[0])
+    positions = {int(position) for position in rows["position"]}
+    if positions != {corpus.tokens}:
+        raise InputError(
+            f"The model read windows of {', '.join(map(str, sorted(positions)))} tokens of {corpus.name}, the "
+            f"references of {bank.name} {corpus.tokens}; measure it with --tokens {corpus.tokens}."
+        )
+    return models[0], corpus
+
+
+def _shown_by(rows: pd.DataFrame, bank: Bank, corpus: Corpus, estimator: str) -> int:
+    """Tokens shown by which rows and references compare."""
+    asked = {str(value) for value in rows["asked"].dropna()} or {WEIGHTS}
+    as_chat = {value.startswith("chat") or value == f"{WEIGHTS}-chat" for value in asked}
+    references = {str(value) for value in output_rows_of(bank, corpus.name)["asked"].dropna()}
+    wanted = f"{WEIGHTS}-chat" if as_chat == {True} else WEIGHTS
+    if len(as_chat) > 1 or wanted not in references:
+        raise InputError(
+            f"The model was asked by {', '.join(sorted(asked))}, the references of {bank.name} by "
+            f"{', '.join(sorted(references))}: the numbers do not compare."
+        )
+    known = proxies(bank, corpus.name, estimator)
+    if not known:
+        raise InputError(
+            f"The bank {bank.name} has no blocks measured by {estimator} on {corpus.name}; it has "
+            f"{', '.join(bank.estimators(corpus.name))}."
+        )
+    both = [shown for shown in shown_in(rows) if shown in known.values()]
+    if not both:
+        has = ", ".join(sorted(rows["estimator"].unique()))
+        raise InputError(
+            f"The model's output was read by {has}; the proxies of {bank.name} need "
+            + " or ".join(" and ".join(needed_readings(shown)) for shown in known.values())
+            + "."
+        )
+    return both[0]

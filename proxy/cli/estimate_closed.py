@@ -1,0 +1,197 @@
+"""`emergence estimate MODEL`: from a name and a bank to measured and estimated emergence, in one command."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proxy.cli.console import progress, screen, show
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from proxy.banks.bank import Bank, Corpus
+    from proxy.banks.estimating import Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosedModel:
+    """What the command line says of a model behind an API; see the help of `emergence estimate`."""
+
+    base_url: str | None
+    key_env: str
+    tokenizer: str | None
+    control: bool
+    prices: Path | None
+    max_cost: float | None
+    max_calls: int | None
+    concurrency: int
+    yes: bool
+
+
+def estimate_closed(
+    subject: str,
+    given: ClosedModel,
+    *,
+    bank: Path | None,
+    corpus: str | None,
+    estimator: str,
+    out: Path | None,
+    track: bool,
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
+    """Measure a model's output as the bank's references were, estimate its blocks, print and write both.
+
+    Raises:
+        InputError: if something given cannot be used.
+    """
+    from estimators.base import InputError
+    from proxy.banks.bank import SHIPPED, load_bank
+    from proxy.banks.estimating import check_runs, estimate_emergence, proxies
+    from proxy.banks.report import FILES, write_estimate
+
+    references = load_bank(bank or SHIPPED)
+    check_runs(references)
+    chosen = references.corpus(corpus)
+    if not proxies(references, chosen.name, estimator):
+        raise InputError(
+            f"The bank {references.name} has no proxy for {estimator} on {chosen.name}; its blocks were measured by "
+            f"{', '.join(references.estimators(chosen.name)) or 'nothing'}."
+        )
+    folder = out or Path(f"{re.sub(r'[^A-Za-z0-9._-]+', '_', Path(subject).stem or subject)}-estimate")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; give a folder for card, tables and figure by --out.")
+    if not folder.absolute().parent.is_dir():
+        raise InputError(f"The folder {folder.absolute().parent} for {folder.name} does not exist; create it first.")
+    path = Path(subject)
+    if path.is_file():
+        measured = read_rows(path, references, chosen)
+    elif path.is_dir():
+        raise InputError(
+            f"{subject} is a folder: name a model at an API or a table of its output rows, or give a table of features "
+            "as well, where it is a proxy."
+        )
+    else:
+        found_rows = asked_rows(subject, given, references, chosen, estimator, folder)
+        if found_rows is None:
+            return
+        measured = found_rows
+    with progress("Fitting without each run") as told:
+        found = estimate_emergence(references, measured, estimator=estimator, progress=told)
+    write_estimate(found, folder)
+    if as_json:
+        sys.stdout.write(found.table.to_json(orient="records", indent=1) + "\n")
+    else:
+        show_estimate(found)
+    say(f"Wrote {', '.join(FILES)} into {folder}")
+    if track:
+        from tracking import track_estimates
+
+        columns = ["model", "target", "how", "estimate", "lower", "upper", "in_domain", "truth", "mean", "remarks"]
+        run = track_estimates(
+            found.table.assign(model=found.model)[columns],
+            tracking_uri=tracking_uri,
+            name=f"estimate of {found.model} on {found.corpus}",
+        )
+        say(f"Logged to MLflow: run {run}")
+
+
+def read_rows(path: Path, bank: Bank, corpus: Corpus) -> pd.DataFrame:
+    """Output rows of one model from a table, on the corpus that was chosen.
+
+    Raises:
+        InputError: if the table holds no such rows.
+    """
+    from estimators.base import InputError
+    from extraction.tables import read_table
+    from proxy.schemas import EMERGENCE
+
+    raw = read_table(path)
+    if "prompt_id" in raw.columns:
+        raise InputError(
+            f"{path} holds free answers; the references of {bank.name} were asked for the next token after windows. "
+            "Measure its output (emergence measure --base-url), or go by features, fit and estimate PROXY FEATURES."
+        )
+    table = EMERGENCE.conform(raw)
+    own = table[(table["layer"] < 0) & (table["corpus"] == corpus.name)]
+    return own if len(own) else table
+
+
+def asked_rows(
+    model: str, given: ClosedModel, bank: Bank, corpus: Corpus, estimator: str, folder: Path
+) -> pd.DataFrame | None:
+    """Show the bill, and once it is agreed to, ask; None if it is not.
+
+    Raises:
+        InputError: if the server cannot give what the bank needs.
+    """
+    from extraction import Budget, Limits, Server
+    from extraction.answers.collecting.budget import read_prices
+    from extraction.models.tokenizers import tokenizer_of_closed
+    from proxy.banks.estimating import ask, bills, to_ask
+    from proxy.measurement.api import open_api
+
+    tokenizer, own, called = tokenizer_of_closed(model, given.tokenizer)
+    input_price, output_price = (None, None) if given.prices is None else read_prices(given.prices, model)
+    budget = Budget(input_price, output_price, given.max_cost)
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "next-tokens.log.jsonl"
+    closed = open_api(
+        model,
+        Server(given.base_url, given.key_env),
+        tokenizer,
+        log=log,
+        own_tokenizer=own,
+        prefix="auto" if bank.neutral else "none",
+        limits=Limits(given.concurrency),
+        budget=budget,
+    )
+    asked = to_ask(bank, corpus, closed, estimator=estimator, calls=given.max_calls, control=given.control)
+    total = bills(closed, asked)
+    cost = "" if total["cost"] is None else f", at most about {total['cost']:.4f}"
+    say(
+        f"{model} is asked by {closed.asking.name} for the next token after {len(asked.contexts.texts)} windows of "
+        f"{corpus.name} and after {len(asked.contexts.alone_texts)} tokens alone"
+        + (f", and {len(asked.control.texts)} shuffled windows" if asked.control else "")
+        + f"; windows are cut by {called}."
+    )
+    for remark in asked.remarks:
+        say(f"Note: {remark}.")
+    say(
+        f"The bill: {total['calls']} calls, about {total['prompt_tokens']} prompt tokens and {total['answer_tokens']} "
+        f"answer tokens{cost}. Replies are kept in {log} and paid for once."
+    )
+    if total["calls"] and not given.yes and not agreed():
+        say("Nothing was asked. The same command with --yes goes on.")
+        return None
+    with progress(f"Asking {model}") as told:
+        return ask(closed, asked, seed=bank.seed, progress=told, on_notice=say)
+
+
+def agreed() -> bool:
+    """Whether the person at the terminal says yes; where nobody can, no."""
+    return sys.stdin.isatty() and screen.is_terminal and input("Go on? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def show_estimate(found: Estimate) -> None:
+    """Print what was measured, what is estimated, and what the baselines did on left-out references."""
+    from proxy.banks.report import estimates_table, measured_table
+
+    show(measured_table(found), f"Measured: emergence of {found.model}'s output on {found.corpus}, bits")
+    show(estimates_table(found), f"E of its blocks ({found.estimator}), bits, from the bank {found.bank}")
+    peak = found.peak
+    inside = "inside" if peak["in_domain"] else "outside"
+    say(f"{found.model} lies {inside} the bank.")
+    if found.proxy is not None:
+        say(f"Peak, on left-out references: {found.proxy.verdict.sentence}")
+    for remark in found.remarks:
+        say(f"Note: {remark}.")
+
+
+def say(text: str) -> None:
+    """Tell the person at the screen."""
+    screen.print(text, highlight=False, markup=False, soft_wrap=True)
