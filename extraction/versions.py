@@ -81,9 +81,12 @@ def hub_parameters(name: str, revision: str | None = None) -> int | None:
     """
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     if constants.HF_HUB_OFFLINE:
         return None
+    shown = not are_progress_bars_disabled()
+    disable_progress_bars()
     try:
         found = HfApi().get_safetensors_metadata(name, revision=revision, timeout=HUB_TIMEOUT)
     except (NotASafetensorsRepoError, SafetensorsParsingError):
@@ -92,6 +95,9 @@ def hub_parameters(name: str, revision: str | None = None) -> int | None:
         if not out_of_reach(error):
             raise
         return None
+    finally:
+        if shown:
+            enable_progress_bars()
     return sum(found.parameter_count.values())
 
 
