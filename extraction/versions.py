@@ -81,7 +81,7 @@ def hub_parameters(name: str, revision: str | None = None) -> int | None:
     """
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     if constants.HF_HUB_OFFLINE:
         return None
