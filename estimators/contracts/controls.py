@@ -14,6 +14,9 @@ PLACE = ["estimator", "layer", "position", "resolution"]
 ERRORS = 4.0  # joint standard errors by which emergence must lie above a control: chance does so once in 30,000 times
 FAILED = "control-failed"
 CONTROLS = ("twin", "shuffled")
+# J and J2 measure how far what is said differs from context to context, and shuffled contexts differ as much as text:
+# what stands beside them under "shuffled" is shown, and neither speaks for a model nor against it.
+OF_SPREAD = r"output-\d+"
 
 
 def with_controls(
@@ -28,7 +31,8 @@ def with_controls(
 
     Returns:
         `table` with ``twin_ie_bits``, ``shuffled_ie_bits`` and their standard errors, and the flag ``control-failed``
-        where E is not above a control that was run by four joint errors, sqrt(se(E)^2 + se(control)^2).
+        where E is not above a control that was run by four joint errors, sqrt(se(E)^2 + se(control)^2). The shuffled
+        windows decide nothing about output-K, see `decides`.
     """
     result = table.reset_index(drop=True)
     failed = np.zeros(len(result), bool)
@@ -39,7 +43,7 @@ def with_controls(
         joined = result[PLACE].merge(other, on=PLACE, how="left", validate="many_to_one")
         result[f"{name}_ie_bits"] = joined["ie_bits"].astype("Float64")
         result[f"{name}_ie_std_error"] = joined["ie_std_error"].astype("Float64")
-        failed |= ~_above(result, joined)
+        failed |= ~_above(result, joined) & decides(result, name)
     flags = result["flags"].fillna("").astype(str)
     joint = np.where(flags != "", flags + "," + FAILED, FAILED)
     failed &= ~flags.str.contains(FAILED).to_numpy(dtype=bool)  # flagged once
@@ -95,6 +99,19 @@ def _without(mark: str) -> Callable[[str], str]:
     return lambda name: name.replace(mark, "", 1)
 
 
+def decides(table: pd.DataFrame, control: str) -> np.ndarray:
+    """Whether a control can tell what was learned from text from what was not, for each row.
+
+    Shuffled windows cannot for output-K: J asks whether different contexts lead to different predictions, which they do
+    in any trained model, be the contexts text or not. Its control is the random-weights twin alone.
+
+    >>> decides(pd.DataFrame({"estimator": ["output-20", "predictive-20"]}), "shuffled").tolist()
+    [False, True]
+    """
+    spread = table["estimator"].astype(str).str.fullmatch(OF_SPREAD).to_numpy(dtype=bool)
+    return ~spread if control == "shuffled" else np.ones(len(table), bool)
+
+
 def _above(table: pd.DataFrame, control: pd.DataFrame) -> np.ndarray:
     value, error = _floats(table, "ie_bits"), _floats(table, "ie_std_error")
     other, other_error = _floats(control, "ie_bits"), _floats(control, "ie_std_error")
@@ -110,27 +127,41 @@ def _floats(frame: pd.DataFrame, name: str) -> np.ndarray:
     return frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
 
 
+def verdicts(table: pd.DataFrame) -> np.ndarray:
+    """Return one word or two per row for what its controls say.
+
+    It is ``learned`` where E is above every control that was run by four joint errors. Where not, it is ``control
+    failed`` if that control lies above 0 by four of its errors, so that the observer sees what nobody learned, else
+    ``not shown``: more windows might. It is ``no controls`` where none was run that `decides`.
+
+    >>> rows = pd.DataFrame({"estimator": ["output-20", "predictive-20"], "ie_bits": 2.0, "ie_std_error": 0.1})
+    >>> verdicts(rows.assign(shuffled_ie_bits=0.0, shuffled_ie_std_error=0.1, flags="")).tolist()
+    ['no controls', 'learned']
+    """
+    ran, failed = np.zeros(len(table), bool), np.zeros(len(table), bool)
+    for name in (name for name in CONTROLS if f"{name}_ie_bits" in table):
+        value, error = _floats(table, f"{name}_ie_bits"), _floats(table, f"{name}_ie_std_error")
+        counts = decides(table, name) & ~np.isnan(value)
+        ran |= counts
+        failed |= (
+            counts & (value > ERRORS * error) & (_floats(table, "ie_bits") - value <= ERRORS * joint_error(table, name))
+        )
+    below = table["flags"].fillna("").str.contains(FAILED).to_numpy(dtype=bool)
+    return np.select([~ran, failed, below], ["no controls", "control failed", "not shown"], "learned")
+
+
 def summary(table: pd.DataFrame, resolution: float = DEFAULT_RESOLUTION) -> pd.DataFrame:
     """Summarise an emergence table by the block where E(l) peaks, a row per model, corpus and estimator.
 
     Controls that were measured as models and corpora of their own are columns here (`controls_as_columns`).
 
     Returns:
-        model, corpus, E, its standard error, twin, shuffled (bits), verdict, block, windows, prefix, estimator. The
-        verdict is ``learned`` where E is above every control that was run by four joint errors. Where not, it is
-        ``control failed`` if that control lies above 0 by four of its errors, so that the observer sees what nobody
-        learned, else ``not shown``: more windows might. It is ``no controls`` where none was run.
+        model, corpus, E, its standard error, twin, shuffled (bits), verdict (see `verdicts`), block, windows, prefix,
+        estimator.
     """
     table = controls_as_columns(table)
     peak = at_end(at_resolution(at_peak(table, peaks(table, resolution)), resolution)).reset_index(drop=True)
     controls = [name for name in CONTROLS if f"{name}_ie_bits" in peak]
-    ran, failed = np.zeros(len(peak), bool), np.zeros(len(peak), bool)
-    for name in controls:
-        value, error = _floats(peak, f"{name}_ie_bits"), _floats(peak, f"{name}_ie_std_error")
-        ran |= ~np.isnan(value)
-        failed |= (value > ERRORS * error) & (_floats(peak, "ie_bits") - value <= ERRORS * joint_error(peak, name))
-    below = peak["flags"].fillna("").str.contains(FAILED).to_numpy(dtype=bool)
-    verdict = np.select([~ran, failed, below], ["no controls", "control failed", "not shown"], "learned")
     nothing = pd.Series(pd.NA, index=peak.index)
     return pd.DataFrame(
         {
@@ -139,7 +170,7 @@ def summary(table: pd.DataFrame, resolution: float = DEFAULT_RESOLUTION) -> pd.D
             "E": peak["ie_bits"].astype(float),
             "±": peak["ie_std_error"].astype(float),
             **{name: peak[f"{name}_ie_bits"].astype(float) for name in controls},
-            "verdict": verdict,
+            "verdict": verdicts(peak),
             "block": peak["layer"],
             "windows": peak.get("windows", nothing),
             "prefix": peak.get("prefix", nothing).fillna(""),

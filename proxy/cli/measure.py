@@ -152,7 +152,9 @@ def measure(
     ask: Annotated[
         str,
         typer.Option(
-            help="auto, completions-logprobs, chat-logprobs, completions-samples or chat-samples.", rich_help_panel=API
+            help="auto, completions-logprobs, chat-logprobs, completions-samples or chat-samples; a chat asks "
+            "open models for readings of the output in their chat template, too.",
+            rich_help_panel=API,
         ),
     ] = "auto",
     samples: Annotated[
@@ -274,6 +276,7 @@ def measure(
                 tables += _of_output(
                     model, corpus, readings, windows, tokens, column, seed,
                     twin=twin, shuffled=shuffled, controls=controls,
+                    chat=ask.startswith("chat"),
                 )  # fmt: skip
             if not inner:
                 continue
@@ -360,20 +363,23 @@ def _of_output(
     twin: bool,
     shuffled: bool,
     controls: bool,
+    chat: bool,
 ) -> list[pd.DataFrame]:
     """Output rows of a model and of its controls."""
     from estimators.contracts.controls import with_controls
     from extraction import CorpusOptions, random_twin
+    from extraction.answers.collecting.next_tokens import INSTRUCTION
     from proxy.measurement.output import corpus_contexts, measure_output
 
+    read = partial(measure_output, names=names, seed=seed, instruction=INSTRUCTION if chat else None)
     how: dict[str, Any] = {"tokens": tokens, "count": windows, "seed": seed, "options": CorpusOptions(column=column)}
     contexts = corpus_contexts(corpus, model.tokenizer, **how)
-    found = {"": measure_output(model, contexts, names, seed=seed)}
+    found = {"": read(model, contexts)}
     if twin or controls:
-        found["twin"] = measure_output(random_twin(model, seed=seed), contexts, names, seed=seed)
+        found["twin"] = read(random_twin(model, seed=seed), contexts)
     if shuffled or controls:
         mixed = corpus_contexts(corpus, model.tokenizer, shuffled=True, **how)
-        found["shuffled"] = measure_output(model, mixed, names, seed=seed)
+        found["shuffled"] = read(model, mixed)
     if controls:
         found[""] = with_controls(found[""], twin=found["twin"], shuffled=found["shuffled"])
     return [found[case] for case, asked in (("", True), ("twin", twin), ("shuffled", shuffled)) if asked]

@@ -25,6 +25,7 @@ OUTPUT_SHOWN = {
     "ie_std_error": "std error",
     "shuffled_ie_bits": "shuffled",
     "twin_ie_bits": "twin",
+    "verdict": "verdict",
     "flags": "flags",
 }
 MOST_WINDOWS = 500  # by default; 2,000 windows would be ten thousand calls
@@ -138,6 +139,7 @@ def show_output(table: pd.DataFrame, others: pd.DataFrame | None = None) -> None
     """Print output rows, beside those of `others` on the same corpora that were read in the same way."""
     import pandas as pd
 
+    from estimators.contracts.controls import FAILED, verdicts
     from estimators.contracts.conventions import SHUFFLED
 
     rows = table
@@ -150,6 +152,8 @@ def show_output(table: pd.DataFrame, others: pd.DataFrame | None = None) -> None
             _say("The table beside it has no output rows of the same corpus and estimator.")
         rows = pd.concat([table, others[same]], ignore_index=True)
     rows = rows.sort_values(["estimator", "corpus", "model"], ignore_index=True)
+    flags = rows["flags"].fillna("").str.split(",").map(lambda each: ", ".join(one for one in each if one != FAILED))
+    rows = rows.assign(verdict=verdicts(rows), flags=flags)
     show(rows[list(OUTPUT_SHOWN)].rename(columns=OUTPUT_SHOWN), "Emergence of the output, last position, bits")
 
 

@@ -465,6 +465,7 @@ def measure_output(
     *,
     seed: int = 0,
     prefix: Sequence[int] | None = None,
+    instruction: str | None = None,
 ) -> pd.DataFrame:
     """Rows of the emergence table of an open model's output.
 
@@ -474,8 +475,14 @@ def measure_output(
         names: readings, see `output_rows`.
         seed: recorded.
         prefix: ids before every window; default the model's.
+        instruction: ask in the model's chat template behind this instruction, as a closed chat model is asked.
+
+    Raises:
+        InputError: if a reading does not exist, or the model has no chat template where one is asked for.
     """
-    table = output_rows(open_output(model, contexts, prefix=prefix), contexts, names, seed=seed)
+    table = output_rows(
+        open_output(model, contexts, prefix=prefix, instruction=instruction), contexts, names, seed=seed
+    )
     return EMERGENCE.conform(
         table.assign(model=model.name, revision=model.revision, family=model.family, parameters=model.parameters)
     )

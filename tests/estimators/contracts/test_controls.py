@@ -77,3 +77,15 @@ def test_each_estimator_has_its_row_and_what_is_alike_stands_above() -> None:
     shown, above = varying(found)
     assert above == {"corpus": "animal", "windows": 100, "prefix": ""}
     assert list(shown.columns) == ["model", "E", "±", "verdict", "block", "estimator"]
+
+
+def test_shuffled_windows_decide_nothing_about_j() -> None:
+    """J of shuffled windows is that of text, in trained models too: only the random twin speaks for or against one."""
+    text = rows("m", estimator="output-20")
+    shuffled, twin = text.copy(), text.assign(ie_bits=0.0)
+    beside = with_controls(text, shuffled=shuffled)
+    assert (beside["flags"] == "").all()
+    assert beside["shuffled_ie_bits"].notna().all()
+    assert summary(beside)["verdict"].tolist() == ["no controls"]
+    assert summary(with_controls(text, shuffled=shuffled, twin=twin))["verdict"].tolist() == ["learned"]
+    assert (with_controls(text, shuffled=shuffled, twin=text)["flags"] == FAILED).all()

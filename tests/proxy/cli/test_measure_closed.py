@@ -63,6 +63,16 @@ def test_a_log_of_its_own_and_few_calls(command, tmp_path) -> None:
     assert (pd.read_parquet("closed.parquet")["windows"] < 40).all()
 
 
+def test_an_open_model_is_asked_as_a_chat(emergence, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = emergence(
+        "measure", "gpt2-30k", "--corpus", "python-docs", "--windows", 16, "--estimator", "output-20", "--ask",
+        "chat-logprobs", "--out", "open.parquet",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert pd.read_parquet("open.parquet")["asked"].tolist() == ["weights-chat"]
+
+
 def test_what_cannot_be_asked_ends_in_one_sentence(command) -> None:
     for options, message in (
         (("--ask", "telepathy"), "Unknown way of asking"),
