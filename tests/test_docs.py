@@ -201,3 +201,9 @@ def test_the_citation_is_that_of_this_package():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert (citation["title"], str(citation["version"])) == (project["name"], project["version"])
     assert citation["license"] == project["license"]
+
+
+def test_the_picture_of_emergence_is_current():
+    from docs.emergence_picture import PICTURE, picture
+
+    assert PICTURE.read_text(encoding="utf-8") == picture(), "run `python docs/emergence_picture.py`"
