@@ -23,7 +23,7 @@ from estimators.contracts.results_folder import (
     windows_name,
 )
 from estimators.contracts.secrets import masked
-from tracking.summary import figure_rows
+from tracking.summary import figure_rows, summary_table
 
 WINDOWS_FILE = "windows.parquet"  # among the artifacts of a job's run
 
@@ -158,6 +158,11 @@ class Results:
             if (job.model, job.corpus) == (model, corpus) and job.windows_path is not None:
                 return _table(job.windows_path, job.record.get("windows_sha256"))
         return pd.DataFrame()
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """A row per model, corpus and estimator, controls as columns; see `summary_table`."""
+        return summary_table(self.figure_rows)
 
     @cached_property
     def figure_rows(self) -> pd.DataFrame:

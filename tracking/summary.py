@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
-from estimators.contracts.controls import controls_as_columns
+from estimators.contracts.cells import cell
+from estimators.contracts.controls import VERDICTS, controls_as_columns, summary
 from estimators.contracts.peaks import MEASURED, at_end, measured, peaks
 
 
@@ -36,8 +37,58 @@ def by_model(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield str(model), groups[model]
 
 
-def short(summary: pd.DataFrame) -> pd.DataFrame:
-    """Keep the columns of a summary that fit a description, the largest emergence first within a corpus."""
-    columns = ["model", "corpus", "parameters", "emergence_bits", "emergence_bits_std_error", "peak_layer"]
-    names = {"emergence_bits": "E [bits]", "emergence_bits_std_error": "± std error", "peak_layer": "block"}
-    return summary.sort_values(["corpus", "emergence_bits"], ascending=[True, False])[columns].rename(columns=names)
+# Columns of a summary in the order in which they are read.
+SHOWN = (
+    "model",
+    "corpus",
+    "E",
+    "±",
+    "verdict",
+    "twin",
+    "shuffled",
+    "block",
+    "estimator",
+    "resolution",
+    "prefix",
+    "windows",
+    "family",
+    "parameters",
+    "flags",
+)
+
+
+def summary_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Summarise a table for people: a row per model, corpus and estimator, the highest E first within a corpus.
+
+    Args:
+        table: emergence table, or its `figure_rows`.
+
+    Returns:
+        The columns of `SHOWN`, empty for an empty table.
+    """
+    if table.empty or measured(table).empty:
+        return pd.DataFrame(columns=list(SHOWN))
+    found = peaks(table).merge(summary(table).drop(columns=["block", "E", "±"]), on=MEASURED)
+    found = found.rename(columns={"emergence_bits": "E", "emergence_bits_std_error": "±", "peak_layer": "block"})
+    found = found.sort_values(["corpus", "estimator", "E"], ascending=[True, True, False], ignore_index=True)
+    return found[[name for name in SHOWN if name in found]]
+
+
+def alike(above: Mapping[str, object]) -> str:
+    """Say what is the same in all rows of a summary, for the line above it.
+
+    >>> alike({"corpus": "animal", "windows": 2000, "prefix": ""})
+    'All rows: corpus animal, windows 2,000.'
+    """
+    said = ", ".join(f"{name} {cell(value, thousands=True)}" for name, value in above.items() if str(value))
+    return f"All rows: {said}." if said else ""
+
+
+def verdicts(summary: pd.DataFrame) -> str:
+    """Count the verdicts of a summary.
+
+    >>> verdicts(pd.DataFrame({"verdict": ["learned", "not shown", "learned"]}))
+    '2 learned, 1 not shown'
+    """
+    counts = summary["verdict"].value_counts()
+    return ", ".join(f"{counts[name]} {name}" for name in VERDICTS if name in counts)

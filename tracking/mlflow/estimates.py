@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from estimators.base import InputError
 from estimators.contracts.cells import markdown
 from tracking.mlflow.adapter import MlflowTracker
-from tracking.mlflow.tracker import NOTE, DataSource, Point, finite, metric_name
+from tracking.mlflow.tracker import NOTE, DataSource, Point, finite
 from tracking.reports.figures import texts
 from tracking.reports.proxy_figures import parity
 from tracking.reports.rendering import png
@@ -111,7 +111,7 @@ def _track_table(
     now = round(1000 * time.time())
     run_id = tracker.start(key, name, sweep=name, parent=None, started=now)
     points, unfit = finite(
-        Point(metric_name(f"{row['model']}/{column}"), float(row[column]))
+        Point(f"{row['model']}/{column}", float(row[column]))
         for row in frame.to_dict("records")
         for column in frame.select_dtypes("number").columns
         if not column.startswith("words.") and not pd.isna(row[column])  # thousands: they stay in the table

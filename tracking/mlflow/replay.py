@@ -16,12 +16,13 @@ import pandas as pd
 
 from estimators.base import EmergenceError, InputError, Progress
 from estimators.contracts.cells import markdown
+from estimators.contracts.controls import CONTROLS, is_shuffled, is_twin, varying
 from estimators.contracts.files import locked
-from estimators.contracts.peaks import at_end, at_peak, at_resolution, flags, peaks
+from estimators.contracts.peaks import at_end, at_peak, at_resolution, flags
 from tracking.mlflow.sweep_run import source_of, track_sweep
-from tracking.mlflow.tracker import NOTE, Known, Point, Tracker, finite, metric_name, number
+from tracking.mlflow.tracker import NOTE, Known, Point, Tracker, finite, named, number
 from tracking.results import WINDOWS_FILE, JobResult, Results, digest, flatten, read_results
-from tracking.summary import short
+from tracking.summary import summary_table
 
 PARENT = "sweep"  # the key of a sweep's own run
 BITS = ("ie_bits", "macro_bits", "micro_bits")
@@ -165,14 +166,18 @@ def _track_job(
     run_id = tracker.start(job.key, job.name, sweep=results.key, parent=parent, started=job.started)
     record = job.record
     table = job.rows
-    summary = peaks(table)
+    summary = results.summary
+    summary = summary[(summary["model"] == job.model) & (summary["corpus"] == job.corpus)]
+    if summary.empty:  # a control that was measured as a job of its own
+        summary = summary_table(table)
     points, unfit = finite(job_points(table, summary, record))
-    estimator = str(table["estimator"].iloc[0]) if "estimator" in table and len(table) else ""
     tags = {
         "model": job.model,
         "corpus": job.corpus,
         "family": str(record.get("family") or ""),
-        "estimator": estimator,
+        "estimator": ", ".join(summary["estimator"].astype(str)),
+        "verdict": str(main["verdict"]) if (main := main_row(summary)) is not None else "",
+        "control": "random weights" if is_twin(job.model) else "shuffled windows" if is_shuffled(job.corpus) else "",
         "status": "failed" if job.failed else "done",
         **{name: str(record.get(name) or "") for name in ("host", "device", "gpus")},
         "flags": "; ".join(filter(None, [flags(table), *unfit])),
@@ -184,7 +189,7 @@ def _track_job(
     }
     tracker.log(
         run_id,
-        params={metric_name(name): value for name, value in flatten(params).items()},
+        params=named(flatten(params)),
         tags=tags,
         points=points,
         sources=[source_of(job)] if record.get("corpus_hash") else [],
@@ -207,18 +212,39 @@ def job_points(table: pd.DataFrame, summary: pd.DataFrame, record: dict[str, obj
 
     Layers are at the last position; positions and resolutions are at the block where E(l) peaks. The step of a
     resolution is 1000 rho. Of other than the default resolution there is E(l) alone, named by it; the rest is in the
-    table.
+    table. Of several estimators the one of `main_row` has these names, the others have their own in front.
 
     Args:
         table: the job's rows.
-        summary: of `peaks(table)`.
+        summary: the job's rows of `summary_table`.
         record: the job's record.
     """
     if record.get("seconds") is not None:
         yield Point("seconds", float(str(record["seconds"])))
-    if table.empty:
-        return
-    ends, peak = at_end(table), at_peak(table, summary)
+    main = main_row(summary)
+    for row in summary.to_dict("records"):
+        before = "" if main is None or row["estimator"] == main["estimator"] else f"{row['estimator']}/"
+        rows = table[table["estimator"] == row["estimator"]]
+        if row["block"] >= 0:  # the output is a single point
+            yield from (point._replace(key=before + point.key) for point in _curves(rows))
+        yield Point(f"{before}emergence_bits", number(row["E"]))
+        yield Point(f"{before}peak_layer", number(row["block"]))
+        others = {"emergence_bits_std_error": "±", "twin_emergence_bits": "twin", "shuffled_emergence_bits": "shuffled"}
+        for name, column in others.items():
+            if column in row and not pd.isna(row[column]):
+                yield Point(before + name, number(row[column]))
+
+
+def main_row(summary: pd.DataFrame) -> pd.Series | None:
+    """Return the row of the estimator that stands for a job: predictive, else that of states, else the first."""
+    for estimator in ("predictive", "sample-propagation"):
+        if len(found := summary[summary["estimator"] == estimator]):
+            return found.iloc[0]
+    return summary.iloc[0] if len(summary) else None
+
+
+def _curves(table: pd.DataFrame) -> Iterable[Point]:
+    ends, peak = at_end(table), at_peak(table)
     default = at_resolution(ends)
     at_peak_end = at_end(peak)
     curves = {
@@ -227,17 +253,12 @@ def job_points(table: pd.DataFrame, summary: pd.DataFrame, record: dict[str, obj
         "by_resolution": (at_peak_end, 1000 * at_peak_end["resolution"].astype("Float64")),
     }
     for curve, (rows, steps) in curves.items():
-        for name in BITS:
+        for name in (*BITS, *(f"{control}_ie_bits" for control in CONTROLS)):
             if name in rows:
                 yield from _points(f"{curve}/{name}", rows[name], steps)
     for resolution, rows in ends.groupby("resolution"):
         if resolution != default["resolution"].iloc[0]:
             yield from _points(f"ie_by_layer/at_{resolution:g}", rows["ie_bits"], rows["layer"])
-    for row in summary.to_dict("records"):
-        yield Point("emergence_bits", number(row["emergence_bits"]))
-        yield Point("peak_layer", number(row["peak_layer"]))
-        if not pd.isna(row["emergence_bits_std_error"]):
-            yield Point("emergence_bits_std_error", number(row["emergence_bits_std_error"]))
 
 
 def _points(key: str, values: pd.Series, steps: pd.Series) -> Iterable[Point]:
@@ -254,7 +275,7 @@ def describe_job(job: JobResult, summary: pd.DataFrame) -> str:
     if summary.empty:
         return f"Done, but {job.reason}."
     return (
-        markdown(short(summary))
+        markdown(varying(summary)[0])
         + "\n\n`by_layer` at the last position, `by_position` and `by_resolution` at the highest block "
         "(step of a resolution: 1000 rho), `ie_by_layer` at the other resolutions; all rows are in emergence.parquet."
     )

@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 
 from estimators.contracts.cells import escaped, markdown
-from tracking.mlflow.tracker import metric_name
 
 SHOWN = 40  # models that a description holds
 
@@ -28,7 +27,7 @@ def scores(record: dict[str, Any]) -> dict[str, float]:
     at_level: dict[str, Any] = next((row for row in record["coverage"] if row["level"] == record["level"]), {})
     if at_level.get("rows"):
         found |= {"coverage": _number(at_level["coverage"]), "interval_width": _number(at_level["mean_width"])}
-    return found | {metric_name(f"others_mae/{name}"): _number(row["mae"]) for name, row in rows.items()}
+    return found | {f"others_mae/{name}": _number(row["mae"]) for name, row in rows.items()}
 
 
 def _number(value: float | None) -> float:

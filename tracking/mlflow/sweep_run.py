@@ -6,29 +6,34 @@ import json
 import tempfile
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 
-from estimators.contracts.cells import markdown
-from estimators.contracts.peaks import flags, peaks
-from tracking.mlflow.tracker import NOTE, DataSource, Point, Tracker, finite, metric_name, number
-from tracking.reports.page import page
+from estimators.contracts.cells import escaped, markdown
+from estimators.contracts.controls import is_shuffled, is_twin, varying
+from estimators.contracts.peaks import flags
+from tracking.mlflow.tracker import NOTE, DataSource, Point, Tracker, finite, named, number
+from tracking.reports.page import models_and_corpora, page
 from tracking.reports.rendering import png
-from tracking.reports.sweep_figures import SWEEP_FIGURES
+from tracking.reports.sweep_figures import SWEEP_FIGURES, SweepFigure
 from tracking.results import JobResult, Results, flatten
-from tracking.summary import short
+from tracking.summary import alike, verdicts
 
+SUMMARY = "summary.json"  # the artifact that MLflow shows as a table, and the tag that tells it so
+TABLES = "mlflow.loggedArtifacts"
 SHOWN = 40  # rows of the summary that a description holds
 
 
 def track_sweep(results: Results, tracker: Tracker, run_id: str, whole: str) -> None:
     """Log what a sweep as a whole says to its own run `run_id`, which counts as tracked with the digest `whole`."""
     record, table = results.record, results.table
-    summary = peaks(results.figure_rows)
+    summary = results.summary
+    several = len(summary["estimator"].unique()) > 1
     points = [
         Point(
-            metric_name(f"emergence_by_size/{row['corpus']}/{row['family']}"),
-            number(row["emergence_bits"]),
+            f"emergence_by_size/{row['corpus']}/{row['family']}" + (f"/{row['estimator']}" if several else ""),
+            number(row["E"]),
             int(row["parameters"]),
         )
         for row in summary.to_dict("records")
@@ -44,25 +49,22 @@ def track_sweep(results: Results, tracker: Tracker, run_id: str, whole: str) -> 
     config = record.get("config") or {}
     tracker.log(
         run_id,
-        params={
-            metric_name(name): value for name, value in flatten({"config": config, "seed": record.get("seed")}).items()
-        },
+        params=named(flatten({"config": config, "seed": record.get("seed")})),
         tags={
             # Tags, not parameters: a sweep resumed elsewhere or later has others, and MLflow's parameters are final.
-            **{
-                metric_name(n): v
-                for n, v in flatten({k: record.get(k) or {} for k in ("versions", "hardware")}).items()
-            },
+            **named(flatten({k: record.get(k) or {} for k in ("versions", "hardware")})),
             **({"mlflow.source.git.commit": str(record["git_revision"])} if record.get("git_revision") else {}),
-            "models": ", ".join(sorted({job.model for job in results.jobs})),
-            "corpora": ", ".join(sorted({job.corpus for job in results.jobs})),
+            "models": ", ".join(sorted({job.model for job in results.jobs if not is_twin(job.model)})),
+            "corpora": ", ".join(sorted({job.corpus for job in results.jobs if not is_shuffled(job.corpus)})),
+            "verdict": verdicts(summary),
+            TABLES: json.dumps([{"path": SUMMARY, "type": "table"}]),
             "families": ", ".join(sorted({str(job.record.get("family") or "") for job in results.jobs} - {""})),
             "estimator": ", ".join(sorted(summary["estimator"].astype(str).unique())),
             "kind": "sweep",
             "mlflow.source.name": "emergence sweep",
             "mlflow.source.type": "LOCAL",
             "flags": "; ".join(filter(None, [flags(table), *unfit])),
-            NOTE: describe_sweep(results, summary),
+            NOTE: describe_sweep(results, summary, run_id),
         },
         points=points,
         sources=sorted({source_of(job) for job in results.jobs if job.record.get("corpus_hash")}),
@@ -80,29 +82,30 @@ def write_sweep_files(results: Results, summary: pd.DataFrame, folder: Path) -> 
     (folder / "sweep.json").write_text(json.dumps(results.record, indent=1), encoding="utf-8")
     (folder / "report.html").write_text(page(results), encoding="utf-8")
     summary.to_csv(folder / "summary.csv", index=False)
+    summary.to_json(folder / SUMMARY, orient="split", index=False)
     summary.to_parquet(folder / "summary.parquet", index=False)
     table = results.table
     if table.empty:
         return
     table.to_parquet(folder / "emergence.parquet", index=False)
     (folder / "figures").mkdir()
-    for figure in SWEEP_FIGURES:
-        if len(figure.rows(results.figure_rows)):
-            (folder / "figures" / f"{figure.name}.png").write_bytes(png(figure.draw(results.figure_rows)))
+    for figure in drawn(results.figure_rows):
+        (folder / "figures" / f"{figure.name}.png").write_bytes(png(figure.draw(results.figure_rows)))
 
 
-def describe_sweep(results: Results, summary: pd.DataFrame) -> str:
-    """Say in markdown what a sweep is and what came out, for someone who opens the UI."""
+def describe_sweep(results: Results, summary: pd.DataFrame, run_id: str) -> str:
+    """Say in markdown what a sweep is and what came out, with its figures, for someone who opens the UI."""
     done = len(results.jobs) - len(results.failures)
     lines = [
-        f"{len({job.model for job in results.jobs})} models on {len({job.corpus for job in results.jobs})} corpora: "
-        f"{done} jobs done, {len(results.failures)} failed. E(l) = IE(l, T) in bits (arXiv 2405.12617) at its highest "
-        "block:",
+        f"{models_and_corpora(results)}: {done} jobs done, {len(results.failures)} failed. E(l) = IE(l, T) in bits "
+        "(arXiv 2405.12617) at its highest block:",
         "",
         *_summary(summary),
         "",
+        *(f"![{f.title}]({artifact_link(run_id, f'figures/{f.name}.png')})" for f in drawn(results.figure_rows)),
+        "",
         "Each model and corpus is a run below this one, with curves by layer, position and resolution. "
-        "Start with report.html among the artifacts; figures and tables are beside it.",
+        "Start with report.html among the artifacts; summary.json is the table above, and the figures are beside it.",
     ]
     if results.missing:
         lines += ["", f"{results.missing} jobs have not ended yet."]
@@ -116,9 +119,21 @@ def describe_sweep(results: Results, summary: pd.DataFrame) -> str:
 def _summary(summary: pd.DataFrame) -> list[str]:
     """Show the models of the largest emergence on every corpus, so that none is crowded out by another."""
     corpora = max(summary["corpus"].nunique(), 1)
-    shown = short(summary).groupby("corpus", sort=False).head(max(SHOWN // corpora, 1)).head(SHOWN)
+    shown = summary.groupby("corpus", sort=False).head(max(SHOWN // corpora, 1)).head(SHOWN)
     left = len(summary) - len(shown)
-    return [markdown(shown), *(["", f"{left} further rows are in summary.csv."] if left else [])]
+    columns, above = varying(shown.drop(columns=["flags", "family"], errors="ignore"))
+    more = ["", f"{left} further rows are in summary.csv."] if left else []
+    return [*([escaped(alike(above)), ""] if above else []), markdown(columns), *more]
+
+
+def drawn(rows: pd.DataFrame) -> list[SweepFigure]:
+    """Return the figures that some rows of a table give."""
+    return [figure for figure in SWEEP_FIGURES if len(rows) and len(figure.rows(rows))]
+
+
+def artifact_link(run_id: str, path: str) -> str:
+    """Return the address of an artifact below a page of MLflow's user interface."""
+    return f"get-artifact?path={quote(path, safe='')}&run_uuid={run_id}"
 
 
 def _reasons(jobs: tuple[JobResult, ...]) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -93,16 +94,31 @@ class Tracker(Protocol):
         """Mark the run as complete, last of all: from now on it counts as tracked with `digest`."""
 
 
-def metric_name(text: str) -> str:
-    """Turn any text into a name every tracker takes, different texts into different names.
+def names_for(texts: Iterable[str]) -> dict[str, str]:
+    """Turn texts into names that every tracker takes, different texts into different names.
 
-    >>> metric_name("by_layer/ie_bits"), metric_name("café")
-    ('by_layer/ie_bits', 'caf_-850f7dc4')
+    Only where two texts would have one name does a hash follow it.
+
+    >>> names_for(["by_layer/ie_bits", "café"])
+    {'by_layer/ie_bits': 'by_layer/ie_bits', 'café': 'caf_'}
+    >>> names_for(["a,b", "a;b"])
+    {'a,b': 'a_b-1eb7c54d', 'a;b': 'a_b-5719af18'}
     """
+    safe = {text: _safe(text) for text in texts}
+    counts = Counter([*safe.values(), *(f"{name}-{digest(text.encode())[:8]}" for text, name in safe.items())])
+    return {text: name if counts[name] == 1 else f"{name}-{digest(text.encode())[:8]}" for text, name in safe.items()}
+
+
+def _safe(text: str) -> str:
     # Beyond the characters, MLflow refuses names that are no clean relative path.
     safe = re.sub(r"[^\w\-. :/]", "_", text, flags=re.ASCII)
-    safe = "/".join(re.sub(r"^\.+", "_", part) or "_" for part in safe.split("/"))[:200]
-    return safe if safe == text else f"{safe}-{digest(text.encode())[:8]}"
+    return "/".join(re.sub(r"^\.+", "_", part) or "_" for part in safe.split("/"))[:200]
+
+
+def named(values: Mapping[str, str]) -> dict[str, str]:
+    """Give parameters or tags names that every tracker takes."""
+    names = names_for(values)
+    return {names[text]: value for text, value in values.items()}
 
 
 def number(value: object) -> float:
@@ -111,14 +127,16 @@ def number(value: object) -> float:
 
 
 def finite(points: Iterable[Point]) -> tuple[list[Point], list[str]]:
-    """Part the points into those with a finite value and flags that name the others.
+    """Part a run's points into those with a finite value and flags that name the others, under names a tracker takes.
 
     >>> finite([Point("ie", 1.0, 0), Point("ie", float("nan"), 1)])
     ([Point(key='ie', value=1.0, step=0)], ['ie at 1: nan'])
     """
     kept: list[Point] = []
     flags: list[str] = []
-    for point in points:
+    points = list(points)
+    names = names_for(dict.fromkeys(point.key for point in points))
+    for point in (point._replace(key=names[point.key]) for point in points):
         if math.isfinite(point.value):
             kept.append(point)
         else:

@@ -20,26 +20,7 @@ from tracking.reports.rendering import svg
 from tracking.reports.sweep_figures import SWEEP_FIGURES, SweepFigure
 from tracking.reports.template import PAGE, POLICY, STYLE
 from tracking.results import Results, flatten, read_results
-from tracking.summary import figure_rows
-
-# Columns of the summary, those that differ between its rows; the others stand above it.
-SHOWN = (
-    "model",
-    "corpus",
-    "E",
-    "±",
-    "verdict",
-    "twin",
-    "shuffled",
-    "block",
-    "estimator",
-    "resolution",
-    "prefix",
-    "windows",
-    "family",
-    "parameters",
-    "flags",
-)
+from tracking.summary import alike, figure_rows, summary_table, verdicts
 
 READING = """
 <dl>
@@ -134,7 +115,7 @@ def page(results: Results) -> str:
     sections["making"] = ("How it was made", _making(results))
     sections["citing"] = ("How to cite", _citing(results.record))
     lead = (
-        f"{_models_and_corpora(results)}, "
+        f"{models_and_corpora(results)}, "
         f"{_count(len(results.jobs) - len(results.failures), 'job')} done, {len(results.failures)} failed; "
         f"{results.record.get('created') or 'date unknown'}"
     )
@@ -184,7 +165,7 @@ def _framed(name: str, lead: str, sections: dict[str, tuple[str, str]]) -> str:
     )
 
 
-def _models_and_corpora(results: Results) -> str:
+def models_and_corpora(results: Results) -> str:
     """Count what a sweep measured; twins and shuffled windows are controls of it."""
     models = {job.model for job in results.jobs if not is_twin(job.model)}
     corpora = {job.corpus for job in results.jobs if not is_shuffled(job.corpus)}
@@ -233,12 +214,9 @@ def _summary(table: pd.DataFrame) -> str:
         return "<p>No job has given a number yet.</p>"
     found = peaks(table).merge(summary(table).drop(columns=["block", "E", "±"]), on=MEASURED)
     lines = [_highest(title, rows) for title, rows in parts(found)]
-    shown = found.sort_values(["corpus", "estimator", "emergence_bits"], ascending=[True, True, False])
-    shown = shown.assign(resolution=shown["resolution"].astype("string"))
-    shown = shown.rename(columns={"emergence_bits": "E", "emergence_bits_std_error": "±", "peak_layer": "block"})
-    columns, above = varying(shown[[name for name in SHOWN if name in shown]])
-    alike = ", ".join(f"{name} {cell(value, thousands=True)}" for name, value in above.items() if str(value))
-    lines += [f'<p class="soft">All rows: {escape(alike)}.</p>'] if alike else []
+    shown = summary_table(table)
+    columns, above = varying(shown.assign(resolution=shown["resolution"].astype("string")))
+    lines += [f'<p class="soft">{escape(said)}</p>'] if (said := alike(above)) else []
     return "".join(lines) + html_table(
         columns, "E in bits, at the block where E(l) is highest, with its standard error and its controls", first=True
     )
@@ -246,7 +224,6 @@ def _summary(table: pd.DataFrame) -> str:
 
 def _highest(title: str, rows: pd.DataFrame) -> str:
     """Say of one corpus which model is highest among those that count, and what keeps them from being compared."""
-    verdicts = rows["verdict"].value_counts()
     learned = rows[rows["verdict"] == "learned"]
     best = (learned if len(learned) else rows).sort_values("emergence_bits").iloc[-1]
     error = best["emergence_bits_std_error"]
@@ -261,7 +238,7 @@ def _highest(title: str, rows: pd.DataFrame) -> str:
     said = [
         f"<p>On <b>{escape(title)}</b>, {escape(str(best['model']))} has the highest E(l){among}: "
         f"{best['emergence_bits']:.2f}{spread} bits, {where}.",
-        f"Of {_count(len(rows), 'model')}: " + ", ".join(f"{count} {name}" for name, count in verdicts.items()) + ".",
+        f"Of {_count(len(rows), 'model')}: {verdicts(rows)}.",
     ]
     if len(rows) > 1:
         sets = rows["corpus_hash"].nunique()

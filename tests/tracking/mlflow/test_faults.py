@@ -15,7 +15,6 @@ import pytest
 from mlflow import MlflowClient
 
 from estimators.base import EmergenceError, InputError
-from estimators.contracts.peaks import peaks
 from estimators.contracts.secrets import masked
 from tracking import replay, track
 from tracking.mlflow import adapter as mlflow_tracker
@@ -25,6 +24,7 @@ from tracking.mlflow.adapter import MlflowTracker
 from tracking.mlflow.replay import job_points
 from tracking.mlflow.store import store_uri
 from tracking.results import read_results
+from tracking.summary import summary_table
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 EMERGENCE = str(Path(sys.executable).parent / "emergence")
@@ -189,7 +189,7 @@ def test_four_drivers_at_once(tmp_path: Path, small, kind: str, request: pytest.
     )
     assert all(run.info.status == "FINISHED" for run in runs)
     rows = read_results(small.folder).table
-    wanted = {(p.key, p.step, p.value) for p in job_points(rows, peaks(rows), {"seconds": 12.5})}
+    wanted = {(p.key, p.step, p.value) for p in job_points(rows, summary_table(rows), {"seconds": 12.5})}
     for run in (run for run in runs if run.data.tags.get("corpus")):
         names = {key for key, _, _ in wanted}
         history = [point for name in names for point in client.get_metric_history(run.info.run_id, name)]

@@ -4,19 +4,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name, _validate_param_name
 
-from tracking.mlflow.tracker import Point, finite, metric_name
+from tracking.mlflow.tracker import Point, finite, names_for
 from tracking.results import flatten
 
 
-@given(st.text())
-def test_metric_names_are_taken_by_mlflow(text: str) -> None:
-    _validate_metric_name(metric_name(text))
-    _validate_param_name(metric_name(text))
+@given(st.lists(st.text(), unique=True))
+def test_different_texts_have_different_names_that_mlflow_takes(texts: list[str]) -> None:
+    names = names_for(texts)
+    assert list(names) == texts
+    assert len(set(names.values())) == len(texts)
+    for name in names.values():
+        _validate_metric_name(name)
+        _validate_param_name(name)
 
 
-@given(st.text(), st.text())
-def test_different_texts_have_different_names(one: str, other: str) -> None:
-    assert (metric_name(one) == metric_name(other)) == (one == other)
+def test_names_have_no_hash_where_none_collides() -> None:
+    text = "by_size/animal, shuffled/gpt2"
+    assert names_for([text]) == {text: "by_size/animal_ shuffled/gpt2"}
+    both = names_for(["a,b", "a;b", "c"])
+    assert both["c"] == "c"
+    assert both["a,b"] != both["a;b"]
 
 
 @given(st.lists(st.floats()))

@@ -53,6 +53,52 @@ def test_slashes_unicode_and_markup_in_names(small, server, tmp_path: Path, job_
     assert track(small.folder, tracking_uri=server.uri, experiment=experiment).new == 0
 
 
+def test_controls_are_tags_and_metrics_of_the_models_they_belong_to(small, job_rows) -> None:
+    """Both kinds: columns beside the trained rows, and jobs of their own as earlier versions measured them."""
+    rows = job_rows("m", "animal", parameters=1000, blocks=2)
+    both = rows.assign(twin_ie_bits=0.1, twin_ie_std_error=0.01, shuffled_ie_bits=-0.02, shuffled_ie_std_error=0.01)
+    small.done("m", "animal", both)
+    small.done("gpt2-30k~random", "animal", job_rows("gpt2-30k~random", "animal", parameters=30_000, blocks=2))
+    tracker = MemoryTracker()
+    tracked = replay(read_results(small.folder), tracker)
+
+    def run(model: str) -> tuple[dict[str, str], dict[str, float]]:
+        found = tracker.runs[tracked.children[small.key(model, "animal")]]
+        return found.tags, {p.key: p.value for p in found.points}
+
+    tags, metrics = run("m")
+    assert tags["verdict"] == "learned"
+    assert (metrics["twin_emergence_bits"], metrics["shuffled_emergence_bits"]) == (0.1, -0.02)
+    assert "by_layer/twin_ie_bits" in metrics
+    tags, metrics = run("gpt2-30k")
+    assert tags["verdict"] == "control failed"  # its twin has the same numbers
+    assert metrics["twin_emergence_bits"] == metrics["emergence_bits"]
+    tags, _ = run("gpt2-30k~random")
+    assert tags["control"] == "random weights"
+    sweep = tracker.runs[tracked.run_id].tags
+    assert sweep["models"] == "gpt2-30k, m"
+    assert sweep["verdict"] == "1 learned, 1 control failed"
+    assert "2 models on 1 corpus" in sweep["mlflow.note.content"]
+    assert "random |" not in sweep["mlflow.note.content"]
+
+
+def test_several_estimators_have_curves_of_their_own(small, job_rows) -> None:
+    rows = job_rows("m", "animal", parameters=1000, blocks=2)
+    predictive = rows[rows["resolution"] == 0.18].assign(estimator="predictive", resolution=pd.NA, ie_bits=3.0)
+    output = predictive[(predictive["layer"] == 0) & (predictive["position"] == 8)]
+    output = output.assign(layer=-1, estimator="output-20", ie_bits=4.0)
+    small.done("m", "animal", pd.concat([rows, predictive, output], ignore_index=True))
+    tracker = MemoryTracker()
+    tracked = replay(read_results(small.folder), tracker)
+    points = tracker.runs[tracked.children[small.key("m", "animal")]].points
+    values = {(p.key, p.step): p.value for p in points}
+    assert values["emergence_bits", 0] == 3.0
+    assert values["output-20/emergence_bits", 0] == 4.0
+    assert values["by_layer/ie_bits", 1] == 3.0
+    assert values["sample-propagation/by_layer/ie_bits", 1] < 3.0
+    assert len(values) == len(points)  # no point has two values
+
+
 def test_values_that_are_no_numbers_become_flags(small, server, tmp_path: Path, job_rows) -> None:
     rows = job_rows("m", "animal", parameters=1000, blocks=3)
     last = rows["position"] == rows["position"].max()

@@ -42,6 +42,13 @@ def test_sweep_is_logged_with_curves_tables_and_figures(results, uri: str, tmp_p
     assert "out of memory" in parent.data.tags["mlflow.note.content"]
     assert parent.data.metrics["jobs_failed"] == 1
     files = {f.path for f in client.list_artifacts(tracked.run_id)}
+    note = parent.data.tags["mlflow.note.content"]
+    assert (
+        f"![Emergence by depth](get-artifact?path=figures%2Femergence_by_depth.png&run_uuid={tracked.run_id})" in note
+    )
+    shown = client.download_artifacts(tracked.run_id, "summary.json", str(tmp_path))
+    assert pd.read_json(shown, orient="split")["model"].nunique() == 5
+    assert json.loads(parent.data.tags["mlflow.loggedArtifacts"]) == [{"path": "summary.json", "type": "table"}]
     assert {"sweep.json", "summary.csv", "summary.parquet", "emergence.parquet", "figures"} <= files
     figures = {f.path for f in client.list_artifacts(tracked.run_id, "figures")}
     assert {f"figures/emergence_by_{x}.png" for x in ("depth", "position", "resolution", "size")} <= figures
