@@ -84,10 +84,10 @@ def alike(above: Mapping[str, object]) -> str:
     return f"All rows: {said}." if said else ""
 
 
-def verdicts(summary: pd.DataFrame) -> str:
-    """Count the verdicts of a summary.
+def count_verdicts(summary: pd.DataFrame) -> str:
+    """Count the count_verdicts of a summary.
 
-    >>> verdicts(pd.DataFrame({"verdict": ["learned", "not shown", "learned"]}))
+    >>> count_verdicts(pd.DataFrame({"verdict": ["learned", "not shown", "learned"]}))
     '2 learned, 1 not shown'
     """
     counts = summary["verdict"].value_counts()

@@ -18,7 +18,7 @@ from tracking.reports.page import models_and_corpora, page
 from tracking.reports.rendering import png
 from tracking.reports.sweep_figures import SWEEP_FIGURES, SweepFigure
 from tracking.results import JobResult, Results, flatten
-from tracking.summary import alike, verdicts
+from tracking.summary import alike, count_verdicts
 
 SUMMARY = "summary.json"  # the artifact that MLflow shows as a table, and the tag that tells it so
 TABLES = "mlflow.loggedArtifacts"
@@ -56,7 +56,7 @@ def track_sweep(results: Results, tracker: Tracker, run_id: str, whole: str) -> 
             **({"mlflow.source.git.commit": str(record["git_revision"])} if record.get("git_revision") else {}),
             "models": ", ".join(sorted({job.model for job in results.jobs if not is_twin(job.model)})),
             "corpora": ", ".join(sorted({job.corpus for job in results.jobs if not is_shuffled(job.corpus)})),
-            "verdict": verdicts(summary),
+            "verdict": count_verdicts(summary),
             TABLES: json.dumps([{"path": SUMMARY, "type": "table"}]),
             "families": ", ".join(sorted({str(job.record.get("family") or "") for job in results.jobs} - {""})),
             "estimator": ", ".join(sorted(summary["estimator"].astype(str).unique())),

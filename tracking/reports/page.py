@@ -20,7 +20,7 @@ from tracking.reports.rendering import svg
 from tracking.reports.sweep_figures import SWEEP_FIGURES, SweepFigure
 from tracking.reports.template import PAGE, POLICY, STYLE
 from tracking.results import Results, flatten, read_results
-from tracking.summary import alike, figure_rows, summary_table, verdicts
+from tracking.summary import alike, count_verdicts, figure_rows, summary_table
 
 READING = """
 <dl>
@@ -238,7 +238,7 @@ def _highest(title: str, rows: pd.DataFrame) -> str:
     said = [
         f"<p>On <b>{escape(title)}</b>, {escape(str(best['model']))} has the highest E(l){among}: "
         f"{best['emergence_bits']:.2f}{spread} bits, {where}.",
-        f"Of {_count(len(rows), 'model')}: {verdicts(rows)}.",
+        f"Of {_count(len(rows), 'model')}: {count_verdicts(rows)}.",
     ]
     if len(rows) > 1:
         sets = rows["corpus_hash"].nunique()
