@@ -174,6 +174,10 @@ def measure(
         int, typer.Option(min=1, help="Most calls per corpus; fewer windows keep to it.", rich_help_panel=API)
     ] = 2500,
     concurrency: Annotated[int, typer.Option(help="Most calls at once.", rich_help_panel=API)] = 8,
+    batch: Annotated[
+        bool,
+        typer.Option("--batch", help="Use the server's Batch API: submit, and later fetch.", rich_help_panel=API),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be asked and cost.", rich_help_panel=API)
     ] = False,
@@ -236,7 +240,8 @@ def measure(
             _remark("A model behind an API has no random-weights twin; shuffled windows are the control that it has.")
         given = ClosedOptions(
             base_url=base_url, key_env=key_env, tokenizer=tokenizer, ask=ask, samples=samples, prefix=prefix, log=log,
-            prices=prices, max_cost=max_cost, max_calls=max_calls, concurrency=concurrency, dry_run=dry_run,
+            prices=prices, max_cost=max_cost, max_calls=max_calls, concurrency=concurrency, batch=batch,
+            dry_run=dry_run,
         )  # fmt: skip
         measure_closed_models(
             models, corpus, given, names=[] if asked == ["predictive"] else asked,

@@ -46,6 +46,7 @@ class ClosedOptions:
     max_cost: float | None
     max_calls: int
     concurrency: int
+    batch: bool
     dry_run: bool
 
 
@@ -69,21 +70,34 @@ def measure_closed_models(
 
     Raises:
         InputError: if something given cannot be used.
+        Exit: with 1 if a batch is not finished.
     """
     import pandas as pd
+    import typer
 
     from estimators.contracts.controls import with_controls
     from extraction import Budget, CorpusOptions, Limits, Server
+    from extraction.answers.collecting.batch import NotReadyError
     from extraction.answers.collecting.budget import read_prices
     from extraction.models.tokenizers import tokenizer_of_closed
     from extraction.tables import read_table
-    from proxy.measurement.api import affordable, bill, check_asked, find_first, measure_closed, open_api, trial_calls
+    from proxy.measurement.api import (
+        affordable,
+        ask_in_batch,
+        bill,
+        check_asked,
+        find_first,
+        measure_closed,
+        open_api,
+        trial_calls,
+    )
     from proxy.measurement.output import check_names, corpus_contexts
     from proxy.schemas import EMERGENCE
 
     check_names(names)
     others = None if beside is None else read_table(beside, EMERGENCE)
     tables: list[pd.DataFrame] = []
+    waiting = False
     for model in models:
         tokenizer, own, called = tokenizer_of_closed(model, given.tokenizer)
         input_price, output_price = (None, None) if given.prices is None else read_prices(given.prices, model)
@@ -101,7 +115,7 @@ def measure_closed_models(
         if tried:
             bits = ", ".join(f"{text or 'none'} {value:.2f}" for text, value in tried.items())
             _say(f"Neutral first token: {closed.first or 'none'} (bits that lone tokens tell behind each: {bits})")
-        found: list[pd.DataFrame] = []
+        laid_out = []
         for control in (False, True) if shuffled or controls else (False,):
             contexts = corpus_contexts(
                 corpus, tokenizer, tokens=tokens, count=windows or MOST_WINDOWS, seed=seed, shuffled=control,
@@ -113,21 +127,31 @@ def measure_closed_models(
                 _say(f"{contexts.dropped} windows cannot be cut at whole characters and are left out")
             if len(contexts.ids) < all_windows:
                 _say(f"{len(contexts.ids)} of {all_windows} windows are asked for, to keep to {given.max_calls} calls")
-            if given.dry_run:
-                _say_bill(bill(closed, contexts), contexts.corpus, as_json=as_json)
+            laid_out.append(contexts)
+        if given.dry_run:
+            for place, contexts in enumerate(laid_out):
+                _say_bill(bill(closed, contexts, laid_out[:place]), contexts.corpus, as_json=as_json)
+            continue
+        if given.batch:
+            try:
+                ask_in_batch(closed, laid_out)
+            except NotReadyError as error:
+                _say(f"{model}: {error}")
+                waiting = True
                 continue
+        found: list[pd.DataFrame] = []
+        for contexts in laid_out:
             with progress(f"Asking {model} on {contexts.corpus}") as report:
                 found.append(measure_closed(closed, contexts, names, seed=seed, progress=report, on_notice=_say))
         if controls and found:
             found[0] = with_controls(found[0], shuffled=found[1])
         tables += found if shuffled else found[:1]
-        if not given.dry_run:
-            cost = "" if budget.spent is None else f", which cost {budget.spent:.4f}"
-            _say(
-                f"This run was billed {budget.prompt_tokens} prompt and {budget.completion_tokens} answer tokens{cost}"
-            )
+        cost = "" if budget.spent is None else f", which cost {budget.spent:.4f}"
+        _say(f"This run was billed {budget.prompt_tokens} prompt and {budget.completion_tokens} answer tokens{cost}")
     if given.dry_run:
         return
+    if waiting:
+        raise typer.Exit(1)
     table = pd.concat(tables, ignore_index=True)
     if not as_json:
         show_output(table, others)

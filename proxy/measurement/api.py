@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,11 +73,11 @@ class Closed:
         found = self.ask_whole([self.first + text for text in texts], progress)
         return Replies({text[len(self.first) :]: said for text, said in found.said.items()}, found.reasons)
 
-    def ask_whole(self, texts: Sequence[str], progress: Progress | None = None) -> Replies:
+    def ask_whole(self, texts: Sequence[str], progress: Progress | None = None, *, batch: bool = False) -> Replies:
         """Replies to `texts` as they are."""
         return next_tokens(
             self.model, texts, self.asking, log=self.log, server=self.server, limits=self.limits, budget=self.budget,
-            progress=progress,
+            batch=batch, progress=progress,
         )  # fmt: skip
 
 
@@ -219,12 +219,33 @@ def affordable(contexts: Contexts, asking: Asking, calls: int, *, seed: int = 0)
     return contexts if count == len(contexts.ids) else contexts.first(count, seed)
 
 
-def bill(closed: Closed, contexts: Contexts) -> dict[str, float | None]:
-    """What `measure_closed` would ask and cost at most, without asking; see `next_token_bill`."""
-    texts = [closed.first + text for text in (*contexts.texts, *contexts.alone_texts)]
-    if len(closed.candidates) > 1:
+def bill(closed: Closed, contexts: Contexts, counted: Collection[Contexts] = ()) -> dict[str, float | None]:
+    """What `measure_closed` would ask and cost at most, without asking; see `next_token_bill`.
+
+    Args:
+        closed: the model.
+        contexts: windows.
+        counted: windows that another bill counts; what they share with `contexts`, above all lone tokens, is theirs.
+    """
+    before = {text for each in counted for text in (*each.texts, *each.alone_texts)}
+    texts = [closed.first + text for text in (*contexts.texts, *contexts.alone_texts) if text not in before]
+    if len(closed.candidates) > 1 and not counted:
         texts += [first + text for first in closed.candidates for text in lone_pairs(closed.tokenizer).alone]
     return next_token_bill(closed.model, texts, closed.asking, log=closed.log, budget=closed.budget)
+
+
+def ask_in_batch(closed: Closed, several: Sequence[Contexts]) -> None:
+    """Leave all that measuring `several` asks to the server's Batch API, or fetch what it has answered.
+
+    What settles the first token is asked at once, for the batch depends on it.
+
+    Raises:
+        NotReadyError: if a batch was submitted or is not finished; call again later.
+        InputError: if the server has no Batch API.
+    """
+    find_first(closed)
+    texts = dict.fromkeys(text for each in several for text in (*each.texts, *each.alone_texts))
+    closed.ask_whole([closed.first + text for text in texts], batch=True)
 
 
 def readings(asking: Asking) -> tuple[str, ...]:

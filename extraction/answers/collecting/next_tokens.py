@@ -13,6 +13,7 @@ from pathlib import Path
 
 from estimators.base import EmergenceError, InputError, Progress
 from extraction.answers.collecting.api import Api, api_key, check_base_url, secrets_of
+from extraction.answers.collecting.batch import NotReadyError, ask_in_batches
 from extraction.answers.collecting.budget import Budget
 from extraction.answers.collecting.endpoints import Capabilities, Endpoint
 from extraction.answers.collecting.log import AnswerLog, answer_key
@@ -214,6 +215,7 @@ def next_tokens(
     server: Server,
     limits: Limits | None = None,
     budget: Budget | None = None,
+    batch: bool = False,
     progress: Progress | None = None,
 ) -> Replies:
     """Ask what `model` says next after each of `texts`; what the log holds is not asked again.
@@ -226,10 +228,12 @@ def next_tokens(
         server: where it answers.
         limits: of the calls.
         budget: prices and limits; carries the bill afterwards.
+        batch: leave the calls to the server's Batch API: the first call submits them, a later one fetches the answers.
         progress: called with the number of answers.
 
     Raises:
         InputError: if a text is empty, or nobody answers.
+        NotReadyError: if a batch was submitted, or is not finished.
         EmergenceError: if the run had to stop early; what arrived is kept.
     """
     if not all(texts):
@@ -245,6 +249,10 @@ def next_tokens(
             async with Api(url, key, limits, http_client=server.http_client) as api:
                 if able.path is not None:
                     api.go_to(able.path)
+                if batch:
+                    run = Collector(model, asking.sampling, kept, budget, Pace(limits.concurrency), limits, progress)
+                    await ask_in_batches(run, api, able, prompts, asking.samples)
+                    return
                 if able.several:  # some servers take n up to a number of their own: the first text tells
                     first = Collector(model, asking.sampling, kept, budget, Pace(1), limits, None)
                     await first.ask_all(api, able, prompts[:1], asking.samples)
@@ -257,7 +265,7 @@ def next_tokens(
             run_async(work)
         except EmergenceError as error:
             held = sum(_complete(kept, model, asking, prompt) for prompt in prompts)
-            kind = InputError if isinstance(error, InputError) else EmergenceError
+            kind = type(error) if isinstance(error, InputError | NotReadyError) else EmergenceError
             raise kind(
                 f"{str(error).rstrip('.')}. {held} of {len(prompts)} texts are answered in {log}; the same command "
                 "asks for the rest."

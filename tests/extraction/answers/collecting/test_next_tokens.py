@@ -8,6 +8,7 @@ import pytest
 
 from estimators.base import InputError
 from extraction import Limits, Server
+from extraction.answers.collecting.batch import NotReadyError
 from extraction.answers.collecting.budget import Budget
 from extraction.answers.collecting.next_tokens import INSTRUCTION, find_asking, next_token_bill, next_tokens
 
@@ -55,6 +56,31 @@ class Played:
         return {"index": number, "finish_reason": end, "logprobs": {"content": entries} if shown else None, **content}
 
 
+class Batching(Played):
+    """The same behind a Batch API, which finishes what it was handed when asked for the second time."""
+
+    file = made = None
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        path = request.url.path.removeprefix("/v1")
+        if path == "/files":
+            self.file = request.content[request.content.index(b'{"custom_id"') :].split(b"\r\n--")[0]
+            return httpx2.Response(200, json={"id": "in", "object": "file"})
+        if path == "/batches":
+            self.made = {"id": "b1", "status": "in_progress", "metadata": json.loads(request.content)["metadata"]}
+            return httpx2.Response(200, json=self.made)
+        if path == "/batches/b1":
+            return httpx2.Response(200, json=self.made | {"status": "completed", "output_file_id": "out"})
+        if path == "/files/out/content":
+            lines = []
+            for call in map(json.loads, self.file.splitlines()):
+                done = super().__call__(httpx2.Request("POST", f"{URL}/x", json=call["body"]))
+                response = {"status_code": done.status_code, "body": done.json()}
+                lines.append(json.dumps({"custom_id": call["custom_id"], "response": response}))
+            return httpx2.Response(200, content="\n".join(lines).encode())
+        return super().__call__(request)
+
+
 def server(played, **options):
     # A client per run: each run has an event loop of its own.
     return Server(URL, http_client=httpx2.AsyncClient(transport=httpx2.MockTransport(played)), **options)
@@ -93,6 +119,18 @@ def test_every_reply_is_paid_for_once(tmp_path):
     _, replies = asked(played, tmp_path, ["one", "two", "four"])
     assert len(played.bodies) == before + 1  # not even the questions to the server again
     assert set(replies.said) == {"one", "two", "four"}
+
+
+def test_a_batch_is_submitted_and_fetched_later(tmp_path):
+    played, log = Batching(endpoints=("chat",)), tmp_path / "m.log.jsonl"
+    asking = find_asking("m", log=log, server=server(played), limits=QUICK)
+    before = len(played.bodies)
+    ask = lambda: next_tokens("m", ["one", "two"], asking, log=log, server=server(played), limits=QUICK, batch=True)  # noqa: E731
+    with pytest.raises(NotReadyError, match=r"Submitted 2 calls as b1.*0 of 2 texts are answered"):
+        ask()
+    assert len(played.bodies) == before
+    assert set(ask().said) == {"one", "two"}
+    assert {len(said.top) for said in ask().said.values()} == {20}
 
 
 def test_chat_carries_the_instruction(tmp_path):
