@@ -46,7 +46,7 @@ def generate_answers(
         progress: called with how many answers there are.
 
     Returns:
-        One row per answer with the columns of `RESPONSES`, ordered by prompt and sample.
+        One row per answer with the columns of `RESPONSES` and ``sampling``, ordered by prompt and sample.
 
     Raises:
         InputError: if a column is missing, an option makes no sense, a prompt is no text or leaves no room in the
@@ -115,12 +115,13 @@ def generate_answers(
                     "logprobs": recorder and json.dumps(recorder.entries(place, answer, model.tokenizer)),
                     "latency_s": seconds,
                     "created": created,
+                    "sampling": sampling.settings,
                 }
             )
         if progress is not None:
             progress(start + len(part), len(jobs))
     rows.sort(key=lambda row: row.pop("job"))
-    return RESPONSES.conform(pd.DataFrame(rows, columns=[*RESPONSES.columns]))
+    return RESPONSES.conform(pd.DataFrame(rows, columns=[*RESPONSES.columns, "sampling"]))
 
 
 Together = Literal["padded", "equal", "alone"]

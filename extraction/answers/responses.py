@@ -15,8 +15,11 @@ from extraction.corpora.data_sets import open_data_set, parse_data_set
 from extraction.corpora.plain_text import text_at
 from extraction.tables import RESPONSES, Schema, read_table
 
-# Of every row also why there is no answer, or null, and what the model wrote before its answer, where that is known.
-COLLECTED = replace(RESPONSES, columns={**RESPONSES.columns, "error": "string", "reasoning": "string"})
+# Of every row also why there is no answer, or null, what the model wrote before its answer, where that is known, and
+# the settings of the sampling (`Sampling.settings`).
+COLLECTED = replace(
+    RESPONSES, columns={**RESPONSES.columns, "error": "string", "reasoning": "string", "sampling": "string"}
+)
 AS_THEY_ARE = replace(RESPONSES, columns={})  # columns not typed yet
 OTHER_NAMES = {"output": "text", "generator": "model", "instruction": "prompt"}  # AlpacaEval's, and this project's
 CSV_TEXTS = Schema("answers", 1, {**RESPONSES.columns, **dict.fromkeys(OTHER_NAMES, "string")}, ())

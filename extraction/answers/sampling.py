@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 
 from estimators.contracts.numbers import LARGEST_SEED, number
@@ -45,3 +47,20 @@ class Sampling:
         number(0 if self.temperature is None else self.temperature, "temperature", least=0, most=2)
         number(self.seed, "seed", least=0, most=LARGEST_SEED, whole=True)
         number(self.logprobs, "logprobs", least=0, most=MOST_LOGPROBS, whole=True)
+
+    @property
+    def settings(self) -> str:
+        """What shapes the answers, as JSON for a table: models compare if theirs are alike; a system prompt as a hash.
+
+        >>> Sampling(max_tokens=8, temperature=None).settings
+        '{"max_tokens": 8, "stop": [], "system": "", "temperature": null, "whole": false}'
+        """
+        system = hashlib.sha256(self.system.encode()).hexdigest()[:12] if self.system else ""
+        shaping = {
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "system": system,
+            "stop": list(self.stop),
+            "whole": self.whole,
+        }
+        return json.dumps(shaping, sort_keys=True)

@@ -29,6 +29,10 @@ def features(
     emergence: Annotated[
         Path | None, typer.Option(metavar="TABLE", help="Emergence table whose peaks become the target column.")
     ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Samples of each prompt to read; all by default.")] = None,
+    characters: Annotated[
+        int | None, typer.Option(min=1, help="Characters of each answer to read; all by default.")
+    ] = None,
     corpus: Annotated[str | None, typer.Option(help="Corpus of that table to take.")] = None,
     seed: Annotated[int, typer.Option(help="Governs windows and noise.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
@@ -38,7 +42,8 @@ def features(
     Takes responses tables, tables with model, prompt_id and output columns, AlpacaEval's JSON and data sets of the hub.
 
     With `--targets` models without a score stay in the table: `fit` estimates them. Where it has no column family,
-    families are proposed from names and shown, for you to correct in the table.
+    families are proposed from names and shown, for you to correct in the table. After a run that was killed the same
+    command continues.
 
     Example: `emergence features open.parquet --emergence emergence.parquet --corpus animal --out references.parquet`
 
@@ -51,6 +56,7 @@ def features(
     from extraction.answers.responses import read_responses
     from extraction.models.names import distinct_models
     from extraction.tables import check_table_path, read_table
+    from proxy.features.kept import Kept
     from proxy.features.scores import join_scores
     from proxy.features.table import compute_features, join_target
     from proxy.measurement.prefix import with_prefix
@@ -73,8 +79,13 @@ def features(
         replace(with_prefix(load_model(name)), name=display_name)
         for name, display_name in distinct_models(readers or ["gpt2-2m"]).items()
     ]
+    kept = Kept(None if out is None else out.with_name(f"{out.name}.partial"))
+    if len(kept):
+        screen.print(f"Continuing from {kept.path}: {len(kept)} results of an earlier run.", highlight=False)
     with progress("Reading answers") as tell:
-        frame = compute_features(answers, models, seed=seed, progress=tell)
+        frame = compute_features(
+            answers, models, seed=seed, samples=samples, characters=characters, kept=kept, progress=tell
+        )
     remarks = frame.attrs["remarks"]
     if peaks is not None:
         frame = join_target(frame, peaks)
@@ -84,9 +95,11 @@ def features(
         proposed = frame.attrs["proposed"]
     shown = frame
     if out is None and not as_json:  # a screen has no room for thousands of words
-        shown = frame[[name for name in frame.columns if not name.startswith("words.")]]
-        screen.print(f"Not shown: {len(frame.columns) - len(shown.columns)} words.*; --out keeps them.", markup=False)
+        shown = frame[[name for name in frame.columns if not name.startswith(("words.", "provenance"))]]
+        hidden = len(frame.columns) - len(shown.columns)
+        screen.print(f"Not shown: {hidden} of words.* and provenance; --out keeps them.", markup=False)
     emit(shown, out, as_json=as_json, schema=None if peaks is None and scores is None else REFERENCES)
+    kept.clear()
     if proposed:
         screen.print("Families proposed from names; correct the column family where they are wrong:", highlight=False)
     for family, members in proposed.items():

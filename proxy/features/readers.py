@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -39,12 +39,19 @@ class Reader:
         with extract(model, reference, projection=Projection(seed=seed), likelihoods=False) as states:
             self.statistics: Statistics = states.statistics
 
-    def read(self, texts: Sequence[Sequence[str]], *, resolutions: Sequence[float] = RESOLUTIONS) -> dict[str, float]:
+    def read(
+        self,
+        texts: Sequence[Sequence[str]],
+        *,
+        resolutions: Sequence[float] = RESOLUTIONS,
+        progress: Callable[[int], None] | None = None,
+    ) -> dict[str, float]:
         """Numbers for the answers of one model, in bits; every prompt has the same share of the windows.
 
         Args:
             texts: the samples of each prompt.
             resolutions: noise levels, see `estimators.propagation`.
+            progress: called with the number of answers read so far.
 
         Returns:
             ``macro_R``, ``micro_R``, ``ie_R`` and ``ie_spread_R`` of the last block at the last position of a window,
@@ -58,7 +65,7 @@ class Reader:
         for one in self.emergence(windows, resolutions):
             numbers = (one.value.macro_bits, one.value.micro_bits, one.value.ie_bits, one.value.sample_std)
             found |= {f"{name}_{one.resolution:g}": number for name, number in zip(NAMES, numbers, strict=True)}
-        return found | {"nll": self.nll_bits(texts)}
+        return found | {"nll": self.nll_bits(texts, progress=progress)}
 
     def emergence(self, windows: Windows, resolutions: Sequence[float]) -> list[WindowEmergence]:
         """Information emergence of windows in the last block at their last position, one value per resolution."""
@@ -75,7 +82,13 @@ class Reader:
             )
         return values
 
-    def nll_bits(self, texts: Sequence[Sequence[str]], *, batch_tokens: int = 8192) -> float:
+    def nll_bits(
+        self,
+        texts: Sequence[Sequence[str]],
+        *,
+        batch_tokens: int = 8192,
+        progress: Callable[[int], None] | None = None,
+    ) -> float:
         """Mean surprise in bits of a token of the answers, each read from its start, up to the reader's context.
 
         The mean over tokens is taken per prompt, then over prompts.
@@ -106,6 +119,8 @@ class Reader:
             for row, (place, _) in enumerate(part):
                 totals[place] += float(losses[row][kept[row]].sum()) / math.log(2), int(kept[row].sum())
             start = end
+            if progress is not None:
+                progress(end)
         read = totals[:, 1] > 0
         return float((totals[read, 0] / totals[read, 1]).mean())
 
@@ -162,11 +177,18 @@ def answer_windows(
     )
 
 
-def read_features(answers: pd.DataFrame, reader: Reader, resolutions: Sequence[float]) -> dict[str, float]:
+def read_features(
+    answers: pd.DataFrame,
+    reader: Reader,
+    resolutions: Sequence[float],
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, float]:
     """`Reader.read` on the rows of one model in a responses table."""
     texts = answers["text"].dropna().astype(str)
     by_prompt = answers.loc[texts.index, "prompt_id"]
-    return reader.read([list(group) for _, group in texts.groupby(by_prompt, sort=True)], resolutions=resolutions)
+    grouped = [list(group) for _, group in texts.groupby(by_prompt, sort=True)]
+    return reader.read(grouped, resolutions=resolutions, progress=progress)
 
 
 def _encode(model: LanguageModel, text: str, *, whole: bool = True) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,8 @@ from estimators.base import InputError, Progress
 from extraction.models.names import same_model
 from extraction.tables import RESPONSES
 from proxy.features.behaviour import accuracy_by_shots, behaviour_features
+from proxy.features.kept import Kept, key_of
+from proxy.features.provenance import COLUMN, as_read, fingerprint, provenance_of
 from proxy.features.readers import RESOLUTIONS, Reader, read_features
 from proxy.features.words import word_features
 from proxy.schemas import REFERENCES
@@ -28,6 +30,9 @@ def compute_features(
     *,
     seed: int = 0,
     resolutions: Sequence[float] = RESOLUTIONS,
+    samples: int | None = None,
+    characters: int | None = None,
+    kept: Kept | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Turn the answers of one or more models into one row of features each.
@@ -38,14 +43,17 @@ def compute_features(
         readers: small models that read the answers; none is allowed.
         seed: of windows and noise.
         resolutions: noise levels of the readers' information, relative to the norm of their states.
-        progress: called with the number of models times readers done.
+        samples: how many of each prompt are read; all by default.
+        characters: how many of each answer are read; all by default.
+        kept: results of an earlier run that need not be computed again.
+        progress: called with the number of answers times readers done.
 
     Returns:
-        Columns ``model``, ``small.<reader>.<name>`` (bits), ``behaviour.<name>`` and ``words.<word>`` (log odds that an
-        answer holds one of a fixed list of words, see `proxy.features.words`); null where the answers do not show it, a
-        model has fewer than 10 usable answers, or a reader cannot read it: ``attrs["remarks"]`` says why. Where prompts
-        were lists, ``shots.<n>`` is the accuracy after n entities, to be looked at: proxies learn from its steadier
-        summaries among the behaviour.
+        Columns ``model``, ``provenance`` (see `proxy.features.provenance`), ``small.<reader>.<name>`` (bits),
+        ``behaviour.<name>`` and ``words.<word>`` (log odds that an answer holds one of a fixed list of words, see
+        `proxy.features.words`); null where the answers do not show it, a model has fewer than 10 usable answers, or a
+        reader cannot read it: ``attrs["remarks"]`` says why. Where prompts were lists, ``shots.<n>`` is the accuracy
+        after n entities, to be looked at: proxies learn from its steadier summaries among the behaviour.
 
     Raises:
         InputError: if no model can be read, two readers have the same name, or logprobs are malformed.
@@ -54,7 +62,10 @@ def compute_features(
     >>> compute_features(answers, readers=[])["model"].tolist()
     ['m']
     """
-    responses = RESPONSES.conform(responses)
+    for option, number in (("samples", samples), ("characters", characters)):
+        if number is not None and number < 1:
+            raise InputError(f"{option} is at least 1; got {number}.")
+    responses = as_read(RESPONSES.conform(responses), samples=samples, characters=characters)
     usable = responses[responses["text"].fillna("").str.strip() != ""]
     models = responses["model"].dropna().unique().tolist()
     if not models:
@@ -69,42 +80,62 @@ def compute_features(
     remarks = dict(few)
     if len(remarks) == len(models):
         raise InputError(next(iter(remarks.values())))
-    total = len(models) * max(1, len(readers))
+    kept = Kept() if kept is None else kept
+    marks = {short: fingerprint(one) for short, one in zip(shorts, readers, strict=True)}
+    total, done = len(usable) * max(1, len(readers)), 0
     rows: list[dict[str, object]] = [{"model": model} for model in models]
     by_shots: dict[int, dict[int, float]] = {}
-    for number, (name, short) in enumerate(zip(readers, shorts, strict=True)):
-        reader = Reader(name, seed)
+    for name, short in zip(readers, shorts, strict=True):
+        reader: Reader | None = None
         for place, model in enumerate(models):
-            if model not in few:
+            own = usable[usable["model"] == model]
+            key = key_of(own, "reader", marks[short], seed, [*resolutions])
+            found = kept.get(key)
+            if found is None and model not in few:
+                reader = reader or Reader(name, seed)
                 try:
-                    found = read_features(usable[usable["model"] == model], reader, resolutions)
+                    read = read_features(own, reader, resolutions, progress=_from(progress, done, total))
                 except InputError as error:
                     if len(models) == 1:
                         raise InputError(f"{model}: {error}") from error
                     remarks[model] = f"{model}: {error}"  # the other models can still be read
                 else:
-                    rows[place] |= {f"small.{short}.{key}": value for key, value in found.items()}
+                    found = kept.put(key, read)
+            rows[place] |= {f"small.{short}.{key}": value for key, value in (found or {}).items()}
+            done += len(own)
             if progress is not None:
-                progress(number * len(models) + place + 1, total)
+                progress(done, total)
     if len(remarks) == len(models):
         raise InputError(next(iter(remarks.values())))
     for place, model in enumerate(models):
+        own = responses[responses["model"] == model]
+        rows[place][COLUMN] = provenance_of(own, marks, characters=characters).dumps()
         if model not in few:
-            own = responses[responses["model"] == model]
-            found_behaviour = behaviour_features(own)
-            rows[place] |= {f"behaviour.{key}": value for key, value in found_behaviour.items()}
-            rows[place] |= {f"words.{key}": value for key, value in word_features(own).items()}
+            key = key_of(own, "alone")
+            found = kept.get(key)
+            if found is None:
+                alone = {f"behaviour.{name}": value for name, value in behaviour_features(own).items()}
+                alone |= {f"words.{name}": value for name, value in word_features(own).items()}
+                found = kept.put(key, alone)
+            rows[place] |= found
             by_shots[place] = accuracy_by_shots(own)
         if progress is not None and not readers:
-            progress(place + 1, total)
+            done += int((usable["model"] == model).sum())
+            progress(done, total)
     for shots in sorted({shots for found_shots in by_shots.values() for shots in found_shots}):
         for place, found_shots in by_shots.items():
             rows[place][f"shots.{shots}"] = found_shots.get(shots)
     frame = pd.DataFrame(rows)
-    numeric = [column for column in frame.columns if column != "model"]
-    frame = frame.astype({"model": "string", **dict.fromkeys(numeric, "Float64")})
+    texts = {"model": "string", COLUMN: "string"}
+    numeric = [column for column in frame.columns if column not in texts]
+    frame = frame.astype({**texts, **dict.fromkeys(numeric, "Float64")})
     frame.attrs["remarks"] = [*remarks.values()]
     return frame
+
+
+def _from(progress: Progress | None, start: int, total: int) -> Callable[[int], None] | None:
+    """Return what is told of the answers of one model that are read, as part of all."""
+    return None if progress is None else lambda read: progress(start + read, total)
 
 
 def _too_few(usable: pd.DataFrame, models: Sequence[str]) -> dict[str, str]:

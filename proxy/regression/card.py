@@ -10,6 +10,7 @@ from estimators.contracts.secrets import printable
 from proxy.regression.domain import MISSING, WITHHELD
 from proxy.regression.folds import MOST_FOLDS
 from proxy.regression.record import ProxyRecord
+from proxy.regression.references import provenances
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,6 +60,7 @@ def card(proxy: ProxyRecord) -> str:
         f"{len(proxy.references)} reference rows, {proxy.references['model'].nunique()} models, {len(counts)} families "
         f"({families}); {len(proxy.features)} features; target from {truth.min():.4g} to {truth.max():.4g}.",
         "",
+        *[f"Answers: {escaped(printable(one.sentence))}.\n" for one in provenances(proxy.references)[:1]],
         *[f"- {escaped(printable(remark))}." for remark in proxy.remarks],
         "",
         "## Left-out performance",

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 
 from estimators.base import InputError, Progress
+from proxy.features.provenance import COLUMN, differences, read_provenance
 from proxy.regression.candidates import CANDIDATES
 from proxy.regression.domain import MISSING, WITHHELD, Domain, contributions, estimate_models
 from proxy.regression.folds import rows_needed
 from proxy.regression.intervals import LEVELS, Intervals, require_rows
 from proxy.regression.links import Bounds, Link, inferred_bounds
 from proxy.regression.record import ProxyRecord
-from proxy.regression.references import SIZE, listed, numeric, of_accuracies, read_references
+from proxy.regression.references import SIZE, listed, numeric, of_accuracies, provenances, read_references
 from proxy.regression.regressor import ProxyRegressor
 from proxy.regression.save import save_proxy
 from proxy.regression.validation import coverage_by_level, score_candidates, validate
@@ -58,8 +59,8 @@ class Proxy(ProxyRecord):
             instead.
 
         Raises:
-            InputError: if a feature is missing (named) or not numeric, the table is empty, or there is no interval at
-                `level`.
+            InputError: if a feature is missing (named) or not numeric, the table is empty, a model was not asked or
+                read as the references were, or there is no interval at `level`.
 
         >>> proxy = fit_proxy(references, target="emergence_bits", candidate="best_feature")
         >>> found = proxy.predict(references.head(2)[["model", "family", *proxy.features]])
@@ -94,7 +95,10 @@ class Proxy(ProxyRecord):
                 "in_domain": found.inside,
                 "novelty": found.novelty,
                 "remarks": [
-                    self._remark(X.iloc[i], found.novelty[i], found.missing[i], pushes.iloc[i]) for i in range(len(X))
+                    "; ".join(
+                        [*said, self._remark(X.iloc[i], found.novelty[i], found.missing[i], pushes.iloc[i])]
+                    ).removesuffix("; ")
+                    for i, (_, said) in enumerate(self._asked(features))
                 ],
             }
         ).astype({"model": "string", "remarks": "string"})
@@ -152,9 +156,27 @@ class Proxy(ProxyRecord):
                 f"This proxy was trained on {len(self.features)} features, of which {len(missing)} are missing here: "
                 f"{listed(missing)}; make the features with the same readers."
             )
+        for name, (refused, _) in zip(self._names(features), self._asked(features), strict=True):
+            if refused:
+                raise InputError(
+                    f"{name} was not asked and read as this proxy's references were: {'; '.join(refused)}."
+                )
         X = numeric(features, self.features)
         family = features["family"] if "family" in features.columns else pd.Series(pd.NA, index=features.index)
         return X.assign(family=family.astype("string"))
+
+    def _asked(self, features: pd.DataFrame) -> list[tuple[list[str], list[str]]]:
+        """Return, for each model, why its features do not compare with the references', and what else to say of it."""
+        known = provenances(self.references)
+        if not known:
+            return [([], [])] * len(features)
+        texts = features[COLUMN] if COLUMN in features.columns else pd.Series(pd.NA, index=features.index)
+        return [
+            ([], ["not recorded how its answers came about"])
+            if pd.isna(text)
+            else differences(known, read_provenance(str(text)))
+            for text in texts
+        ]
 
     def _remark(self, row: pd.Series, novelty: float, missing: float, pushes: pd.Series) -> str:
         parts = []

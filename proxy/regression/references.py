@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from estimators.base import InputError
 from extraction.reading import check_columns
+from proxy.features.provenance import COLUMN, Provenance, differences, read_provenance
 from proxy.schemas import REFERENCES
 
 Array = NDArray[np.float64]
@@ -90,6 +91,7 @@ def read_references(references: pd.DataFrame, *, target: str, groups: str | None
         remarks.append(f"{len(without)} models without {target} are no references: {listed(without)}")
         frame = frame[frame[target].notna()]
     frame = frame.sort_values(["family", "model"], kind="stable").reset_index(drop=True)
+    remarks += _check_provenance(frame)
     names = sorted(
         c for c in frame.columns if c.startswith(PREFIXES[mode]) and c != target and not c.startswith(f"{target}_")
     )
@@ -177,6 +179,26 @@ def listed(names: Sequence[object], most: int = 6) -> str:
     'a, b, ...'
     """
     return ", ".join([*map(str, names[:most]), *(["..."] if len(names) > most else [])])
+
+
+def provenances(frame: pd.DataFrame) -> list[Provenance]:
+    """Return how the answers of a table's models came about, the commonest way first; empty where nobody wrote it."""
+    if COLUMN not in frame.columns:
+        return []
+    return [read_provenance(str(text)) for text in frame[COLUMN].dropna().value_counts(sort=True).index]
+
+
+def _check_provenance(frame: pd.DataFrame) -> list[str]:
+    """Refuse references that do not compare with one another; return what is to be said of them."""
+    known = provenances(frame)
+    if not known:
+        return []
+    for text, models in frame.groupby(COLUMN)["model"]:
+        refused, _ = differences(known, read_provenance(str(text)))
+        if refused:
+            raise InputError(f"References were not asked and read alike: {models.iloc[0]} has {refused[0]}.")
+    unknown = frame["model"][frame[COLUMN].isna()].tolist()
+    return [f"not recorded how the answers of {listed(unknown)} came about"] if unknown else []
 
 
 def of_accuracies(names: Sequence[str]) -> bool:

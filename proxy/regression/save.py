@@ -20,6 +20,7 @@ from estimators.contracts.seals import sealed
 from extraction.tables import write_table
 from proxy.regression.card import write_card
 from proxy.regression.record import ProxyRecord
+from proxy.regression.references import provenances
 
 SCHEMA = 5
 PACKAGES = ("emergence-proxy", "scikit-learn", "numpy", "pandas", "skops")
@@ -62,6 +63,7 @@ def save_proxy(proxy: ProxyRecord, folder: Path) -> None:
             "verdict": {"useful": proxy.verdict.useful, "sentence": proxy.verdict.sentence},
             "remarks": list(proxy.remarks),
             "references_hash": table_hash(proxy.references),
+            "provenance": [one.dumps() for one in provenances(proxy.references)],
             "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
             "sha256": {name: hashlib.sha256((made / name).read_bytes()).hexdigest() for name in FILES},
         }

@@ -92,7 +92,7 @@ def _chunk(
     for number, sample in rows:
         prompt_id, prompt = ids[number - rows[0][0]], texts[number - rows[0][0]]
         row = {"model": model, "prompt_id": prompt_id, "sample": sample, "prompt": prompt_text(prompt)}
-        row["error"] = "not asked"
+        row |= {"error": "not asked", "sampling": sampling.settings}
         record = log.record(answer_key(model, endpoint, prompt, sample, sampling))
         if record is not None:
             row |= {name: _plain(record.get(name)) for name in ("error", "reasoning", *FROM_RECORD)}

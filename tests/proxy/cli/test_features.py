@@ -9,6 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from extraction import load_model
+from extraction.answers.responses import read_responses
+from proxy.features.kept import Kept
+from proxy.features.table import compute_features
+
 Run = Callable[..., Any]
 NAMES = [
     "vicuna-7b",
@@ -90,3 +95,50 @@ def test_bounds_are_told_by_name_and_values(
     assert ("if it is a percentage, give the bounds 0,100" in done.err) == (name == "score")
     assert f"{name} of left-out references, by model" in done.out  # no families, so none are spoken of
     assert "no column family" in done.err
+
+
+def test_another_way_of_asking_is_refused_with_its_remedy(emergence: Run, tmp_path: Path) -> None:
+    files = published(tmp_path, NAMES)
+    pd.DataFrame({"model": NAMES[:-1], "win_rate": np.linspace(5, 80, 9)}).to_csv(tmp_path / "models.csv", index=False)
+    arguments = [
+        "--targets",
+        tmp_path / "models.csv",
+        "--readers",
+        "gpt2-30k",
+        "--out",
+        tmp_path / "references.parquet",
+    ]
+    assert emergence("features", *files, *arguments).code == 0
+    assert (
+        emergence("fit", tmp_path / "references.parquet", "--target", "win_rate", "--out", tmp_path / "proxy").code == 0
+    )
+    assert json.loads((tmp_path / "proxy" / "proxy.json").read_text())["provenance"]
+    answers = pd.concat([pd.DataFrame(json.loads(files[-1].read_text()))] * 3)  # three samples of each prompt
+    answers.to_json(tmp_path / "three.json", orient="records")
+    closed = tmp_path / "closed.parquet"
+    assert emergence("features", tmp_path / "three.json", "--readers", "gpt2-30k", "--out", closed).code == 0
+    refused = emergence("estimate", tmp_path / "proxy", closed)
+    assert refused.code == 2
+    assert "3 samples a prompt, the references 1; give --samples 1" in refused.err
+    again = ["--readers", "gpt2-30k", "--out", closed, "--samples", "1"]
+    assert emergence("features", tmp_path / "three.json", *again).code == 0
+    given = emergence("estimate", tmp_path / "proxy", closed, "--json")
+    assert given.code == 0, given.err
+    assert json.loads(given.out)[0]["model"] == "bloom-7b"
+
+
+def test_a_run_that_was_killed_continues_and_ends_the_same(emergence: Run, tmp_path: Path) -> None:
+    files = published(tmp_path, NAMES[:3])
+    out, whole = tmp_path / "some.parquet", tmp_path / "whole.parquet"
+    assert emergence("features", *files, "--readers", "gpt2-30k", "--out", whole).code == 0
+    # what a run leaves that was killed while it wrote its second result
+    kept = Kept(tmp_path / "some.parquet.partial")
+    compute_features(read_responses(files[0]), [load_model("gpt2-30k")], kept=kept)
+    with kept.path.open("a") as file:
+        file.write('\n["cut off", {"nll": 1.')
+    assert len(kept) == 2
+    done = emergence("features", *files, "--readers", "gpt2-30k", "--out", out)
+    assert done.code == 0, done.err
+    assert "2 results of an earlier run" in done.err
+    assert out.read_bytes() == whole.read_bytes()
+    assert not kept.path.exists()
