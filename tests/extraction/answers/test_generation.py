@@ -30,7 +30,7 @@ def test_the_table_is_that_of_responses(gpt2: LanguageModel) -> None:
         batch=4,
         progress=lambda done, total: told.append((done, total)),
     )
-    assert list(answers.columns) == list(RESPONSES.columns)
+    assert list(answers.columns) == [*RESPONSES.columns, "sampling"]
     assert {name: str(kind) for name, kind in answers.dtypes.items()} == RESPONSES.columns
     assert list(zip(answers["prompt_id"], answers["sample"], strict=True)) == [
         ("b", 0), ("b", 1), ("a", 0), ("a", 1), ("c", 0), ("c", 1)
