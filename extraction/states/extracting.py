@@ -16,6 +16,7 @@ from extraction.models.load import LanguageModel
 from extraction.states.budget import DEFAULT_BUDGET, StateBudget, state_bytes
 from extraction.states.likelihoods import Likelihoods
 from extraction.states.passes import Passes, sources
+from extraction.states.sinks import Sinks
 from extraction.states.spill import StateStore, described, folder_for, spill_folder
 from extraction.states.statistics import Statistics, pooled_statistics, with_scale
 
@@ -52,6 +53,7 @@ class States:
         statistics: what the states were normalised by; hand it to `extract` to bring other text on the same scale.
         likelihoods: what the model's head says along the windows; None unless asked for.
         spilled_bytes: bytes held on disk; 0 when all is in memory.
+        sinks: which positions are attention sinks; None where the statistics are of other text.
 
     >>> from extraction import load_model, windows
     >>> model = load_model("gpt2-30k", device="cpu")
@@ -61,13 +63,20 @@ class States:
     """
 
     def __init__(
-        self, macro: Store, micro: Store, statistics: Statistics, likelihoods: Likelihoods | None, spilled: int
+        self,
+        macro: Store,
+        micro: Store,
+        statistics: Statistics,
+        likelihoods: Likelihoods | None,
+        spilled: int,
+        sinks: Sinks | None,
     ) -> None:
         self._macro = macro
         self._micro = micro
         self.statistics = statistics
         self.likelihoods = likelihoods
         self.spilled_bytes = spilled
+        self.sinks = sinks
         self.blocks = macro.shape[0] - statistics.entering
         self.positions = macro.shape[1]
         self.features = macro.shape[3]
@@ -210,7 +219,7 @@ def extract(
         if statistics is None:
             norm = with_scale(norm, *moments)
         undo.pop_all()
-    return States(stores[0], stores[1], norm, said, spilled)
+    return States(stores[0], stores[1], norm, said, spilled, passes.norms.sinks())
 
 
 def spilled_bytes(

@@ -15,6 +15,7 @@ from extraction.states.batches import rows_at_once
 from extraction.states.budget import PILOT_WINDOWS
 from extraction.states.forward import Batch, Reduce, run_batches, to_host
 from extraction.states.likelihoods import Likelihoods
+from extraction.states.sinks import Norms
 from extraction.states.spill import StateStore
 from extraction.states.statistics import Moments, Normaliser, Statistics
 
@@ -59,6 +60,10 @@ class Passes:
     done: int = 0
     total: int = 0
 
+    def __post_init__(self) -> None:
+        """Take down the norms of raw states of the pilots, by which sinks are found."""
+        self.norms = Norms(1 - self.first)
+
     def measure(self, sources: tuple[Source, ...], *, likelihoods: bool) -> list[Moments]:
         """Run each pilot for the moments of its states; these are kept if a quarter of the budget holds them."""
         room = self.budget // 4
@@ -75,6 +80,7 @@ class Passes:
             for batch in self._run(source.ids[: source.pilot], _raw, self.model.width, likelihoods=with_head):
                 for point, states in enumerate(batch.states):
                     found.add(point, states, source.weights[batch.start : batch.stop])
+                self.norms.add(batch.states, alone=source is not sources[0])
                 if keep:
                     source.raw.append(batch)
             moments.append(found)
@@ -110,6 +116,8 @@ class Passes:
             for batch in self._run(source.ids, _raw_on_host, self.model.width, likelihoods=with_head):
                 for point, states in enumerate(batch.states):
                     store.write(point, batch.start, states.transpose(0, 1))
+                if batch.start < source.pilot:
+                    self.norms.add(batch.states, alone=source is not sources[0])
                 if batch.likelihoods is not None:
                     said.append(batch.likelihoods)
         return Likelihoods.concatenated(said) if likelihoods else None

@@ -16,6 +16,7 @@ from extraction.states.budget import DEFAULT_BUDGET, StateBudget, state_bytes
 from extraction.states.extracting import Projection, States, check_windows
 from extraction.states.likelihoods import Likelihoods
 from extraction.states.passes import Passes, Source, sources
+from extraction.states.sinks import Sinks
 from extraction.states.spill import StateStore, folder_for
 from extraction.states.statistics import Moments, Normaliser, Statistics, pooled_statistics, with_scale
 
@@ -29,14 +30,21 @@ class RawStates:
         macro: (blocks, T, N, width) states of the windows.
         micro: (blocks, 1, V, width) states of the distinct tokens.
         likelihoods: what the model's head says along the windows; None unless asked for.
+        sinks: which positions are attention sinks.
     """
 
     def __init__(
-        self, macro: StateStore, micro: StateStore, likelihoods: Likelihoods | None, sources: tuple[Source, Source]
+        self,
+        macro: StateStore,
+        micro: StateStore,
+        likelihoods: Likelihoods | None,
+        sources: tuple[Source, Source],
+        sinks: Sinks | None,
     ) -> None:
         self.macro = macro
         self.micro = micro
         self.likelihoods = likelihoods
+        self.sinks = sinks
         self._sources = sources
 
     def normalised(self, projection: Projection) -> States:
@@ -64,7 +72,7 @@ class RawStates:
             *(self._moments(view, source, len(source.ids)) for view, source in zip(views, self._sources, strict=True)),
         )
         assert points == len(norm.mean)  # noqa: S101
-        return States(views[0], views[1], norm, self.likelihoods, 0)
+        return States(views[0], views[1], norm, self.likelihoods, 0, self.sinks)
 
     @staticmethod
     def _moments(store: StateStore | _Normalised, source: Source, rows: int) -> Moments:
@@ -144,7 +152,7 @@ def raw_states(
         passes = Passes(model, windows.prefix, points, 1, budget.bytes, progress)
         said = passes.keep_raw(both, stores, likelihoods=likelihoods)
         undo.pop_all()
-    return RawStates(stores[0], stores[1], said, both)
+    return RawStates(stores[0], stores[1], said, both, passes.norms.sinks())
 
 
 def raw_bytes(model: LanguageModel, windows: Windows) -> int:

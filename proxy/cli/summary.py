@@ -40,7 +40,31 @@ def show_summary(table: pd.DataFrame, title: str, *, to: Console | None = None) 
         screen.print(f"All: {told}.", highlight=False, markup=False, soft_wrap=True)
     verdicts = set(found["verdict"])
     said = [text for verdict, text in MEANING.items() if verdict in verdicts]
-    screen.print(" ".join(said), highlight=False, markup=False, soft_wrap=True)
+    screen.print(" ".join([*said, *sink_words(table)]), highlight=False, markup=False, soft_wrap=True)
+
+
+def sink_words(table: pd.DataFrame) -> list[str]:
+    """Return a sentence per model whose rows hold attention sinks.
+
+    >>> import pandas as pd
+    >>> rows = pd.DataFrame({"model": "m", "layer": [0, 1], "flags": ["", "sink"], "prefix": ""})
+    >>> sink_words(rows)[0].split(":")[0]
+    'Attention sinks in 1 of 2 blocks of m'
+    """
+    from estimators.contracts.conventions import SINK
+
+    rows = table[table["layer"].astype(float) >= 0]
+    sunk = rows["flags"].fillna("").astype(str).str.split(",").map(lambda flags: SINK in flags).astype(bool)
+    words = []
+    for name, one in rows[sunk].groupby("model", sort=False):
+        blocks = rows.loc[rows["model"] == name, "layer"].nunique()
+        behind = one["prefix"].fillna("").astype(str).iloc[0]
+        remedy = f"though {behind!r} stands in front" if behind else "which --prefix auto or a special token may mend"
+        words.append(
+            f"Attention sinks in {one['layer'].nunique()} of {blocks} blocks of {name}: states at a position, or of "
+            f"tokens run alone, are over five times as large as the others and say little of their token, {remedy}."
+        )
+    return words
 
 
 MEANING = {

@@ -12,11 +12,13 @@ import pandas as pd
 
 from estimators import DEFAULT_RESOLUTION, DEFAULT_RESOLUTIONS
 from estimators.base import InputError, Progress
+from estimators.contracts.conventions import SINK
 from estimators.contracts.peaks import at_end, complete, peaks
 from extraction import LanguageModel, Likelihoods, Projection, States, Windows, extract, spill_notice
 from extraction.states.budget import DEFAULT_BUDGET, StateBudget
 from extraction.states.extracting import spilling
 from extraction.states.raw import raw_bytes, raw_states
+from extraction.states.sinks import Sinks
 from proxy.measurement.blocks import propagated_block, trained_block
 from proxy.measurement.names import DEFAULT_ESTIMATOR, PREDICTIVE_WINDOWS, check_options, estimator_names
 from proxy.measurement.predictive import planned_work, predictive_rows
@@ -205,7 +207,7 @@ class _Work:
                 progress=step(sequences, reading),
                 on_windows=self._listening(highest),
             )
-            found = {"predictive": list(rows)}
+            found = {"predictive": _flagged(list(rows), states.sinks)}
             self._keep("predictive", highest)
             if again:
                 with states.normalised(Projection(self.propagation.project, self.seed)) as normal:
@@ -240,7 +242,7 @@ class _Work:
                     parts.append(row)
                     if progress is not None:
                         progress(len(parts), states.blocks * states.positions)
-        return parts
+            return _flagged(parts, states.sinks)
 
     def _propagated(self, states: States, progress: Progress | None) -> list[pd.DataFrame]:
         parts: list[pd.DataFrame] = []
@@ -260,7 +262,7 @@ class _Work:
                 if progress is not None:
                     progress(len(parts), states.blocks * states.positions)
         self._keep("sample-propagation", highest)
-        return parts
+        return _flagged(parts, states.sinks)
 
     def _listening(self, highest: _Highest) -> Callable[[pd.DataFrame], None] | None:
         return None if self.listeners.windows is None else highest.add
@@ -271,6 +273,17 @@ class _Work:
     def _tell(self, likelihoods: Likelihoods | None) -> None:
         if self.listeners.likelihoods is not None and likelihoods is not None:
             self.listeners.likelihoods(likelihoods)
+
+
+def _flagged(parts: list[pd.DataFrame], sinks: Sinks | None) -> list[pd.DataFrame]:
+    """Flag the rows that are computed from states at attention sinks."""
+    if sinks is None:
+        return parts
+    for rows in parts:
+        found = [sinks.at(int(layer), int(t)) for layer, t in zip(rows["layer"], rows["position"], strict=True)]
+        flags = rows["flags"].fillna("").astype(str)
+        rows["flags"] = np.where(found, np.where(flags != "", flags + "," + SINK, SINK), flags)
+    return parts
 
 
 def _table(

@@ -43,7 +43,8 @@ nothing about another corpus, another seed of training, or the choice of the hig
 seeing the values and so a little high.</dd>
 <dt>Flags</dt><dd><b>above-ceiling</b>: larger than is provably possible, do not use. <b>saturated</b>: near the ceiling
 or the logarithm of the sample, a lower bound at best. <b>unreliable</b>: the estimator's own checks failed.
-<b>control-failed</b>: E is not above its controls, see Verdict.
+<b>control-failed</b>: E is not above its controls, see Verdict. <b>sink</b>: computed from states at attention sinks,
+far larger than the others; measure behind a neutral first token.
 <b>constant-input</b>: the text left nothing to tell apart at this position, so its information is 0.</dd>
 </dl>
 """

@@ -202,3 +202,19 @@ def test_a_real_model_takes_its_document_separator() -> None:
     assert found.text == END
     # 1.23, .62 and .16 were measured; another Python has other texts.
     assert found.gains[END] > found.gains["<|im_start|>"] + 0.3 > found.gains[""] + 0.5
+
+
+def test_rows_from_sinks_are_flagged_and_said(
+    sinking: LanguageModel, emergence: Callable[..., Any], tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "sinking", tmp_path / "out.parquet"
+    sinking.model.save_pretrained(folder)
+    sinking.tokenizer.save_pretrained(folder)
+    for choice, flagged in (("none", True), ("auto", False)):
+        done = emergence("measure", folder, "--corpus", "python-docs", "--windows", 300, "--prefix", choice,
+                         "--estimator", "predictive,sample-propagation", "--out", out)  # fmt: skip
+        assert done.code == 0, done.err
+        table = pd.read_parquet(out)
+        assert set(table["estimator"]) == {"predictive", "sample-propagation"}
+        assert (table["flags"].str.split(",").map(lambda flags: "sink" in flags) == flagged).all()
+        assert ("Attention sinks in 4 of 4 blocks of sinking: states at a position" in done.err) == flagged
