@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 WIDE = 160
 NAME = 14  # characters of a name that stay together on a narrow screen
 QUIET_S = 10.0  # without a terminal, at most one line of progress in so long
+PATIENCE_S = 4.0  # without a terminal, how long work may take before it is named
+TELLING = 0.01  # share of the work that must be done before it tells how long the rest takes
 
 
 class Screen(Console):
@@ -57,17 +60,37 @@ def progress(description: str | Callable[[], str]) -> Iterator[base.Progress]:
             task = bar.add_task(say(), total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total, description=say())
         return
-    started = said = time.monotonic()
+    said = time.monotonic()
+    first: tuple[float, int] | None = None  # when steps began to be done, and how many then: loading is no measure
 
     def plain(done: int, total: int) -> None:
-        nonlocal said
+        nonlocal said, first
         now = time.monotonic()
+        if first is None:
+            first = now, done
         if now - said >= QUIET_S and 0 < done < total:
-            said = now
-            left = (now - started) * (total - done) / done
-            screen.print(f"{say()}: {done} of {total}, about {left:.0f} s left", highlight=False)
+            said, before = now, done - first[1]
+            seconds = (now - first[0]) * (total - done) / max(1, before)
+            left = f", about {seconds:.0f} s left" if before > TELLING * total else ""
+            screen.print(f"{say()}: {done} of {total}{left}", highlight=False)
 
     yield plain
+
+
+@contextmanager
+def during(what: str) -> Iterator[None]:
+    """Name the work of the block while it runs: a spinner in a terminal, else a line once it takes seconds."""
+    if screen.is_terminal:
+        with screen.status(what):
+            yield
+        return
+    late = threading.Timer(PATIENCE_S, lambda: screen.print(f"{what} ...", highlight=False))
+    late.daemon = True
+    late.start()
+    try:
+        yield
+    finally:
+        late.cancel()
 
 
 def emit(frame: pd.DataFrame, out: Path | None, *, as_json: bool = False, schema: Schema | None = None) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from proxy.cli.console import emit, progress, screen
+from proxy.cli.console import during, emit, progress, screen
 from proxy.cli.summary import show_summary
 
 if TYPE_CHECKING:
@@ -261,8 +261,10 @@ def measure(
         _remark(f"Models given more than once are measured once: {', '.join(names)}")
     with closing(_each_kept([*names], tables, out)) as each:
         for name in each:
-            model = replace(load_model(name, revision=revision, device=device), name=names[name])
-            front = chosen_prefix(model, prefix)
+            with during(f"Loading {names[name]}"):
+                model = replace(load_model(name, revision=revision, device=device), name=names[name])
+            with during(f"{model.name}: looking for its neutral first token"):
+                front = chosen_prefix(model, prefix)
             model = replace(model, prefix=front.ids)
             if front.gains and front.ids:
                 _remark(f"{model.name}: {front}")
