@@ -16,7 +16,7 @@ FAILED = "control-failed"
 CONTROLS = ("twin", "shuffled")
 # J and J2 measure how far what is said differs from context to context, and shuffled contexts differ as much as text:
 # what stands beside them under "shuffled" is shown, and neither speaks for a model nor against it.
-OF_SPREAD = r"output-\d+"
+OF_SPREAD = r"output-\d.*"
 VERDICTS = ("learned", "not shown", "control failed", "no controls")
 
 

@@ -152,8 +152,8 @@ def measure(
     ask: Annotated[
         str,
         typer.Option(
-            help="auto, completions-logprobs, chat-logprobs, completions-samples or chat-samples; a chat asks "
-            "open models for readings of the output in their chat template, too.",
+            help="auto, completions-echo, completions-logprobs, chat-logprobs, completions-samples or chat-samples; a "
+            "chat asks open models for readings of the output in their chat template, too.",
             rich_help_panel=API,
         ),
     ] = "auto",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from estimators.folds import FOLDS
 from estimators.shown import ABSENT, Shown, mass_flags, shown_probabilities, shown_samples
 from extraction import Budget, Limits, Server
 from extraction.answers.collecting.next_tokens import (
+    CAPPED,
     SAMPLES,
     Asking,
     Replies,
@@ -26,7 +27,8 @@ from extraction.answers.collecting.next_tokens import (
     next_tokens,
 )
 from proxy.measurement.api_prefix import CANDIDATES, LONE, SENTENCE, first_tokens, lone_pairs, told_bits
-from proxy.measurement.output import Contexts, NextTokenData, Symbols, check_names, output_rows
+from proxy.measurement.api_scored import POSITIONS, scored_texts, scores
+from proxy.measurement.output import SCORED, Contexts, NextTokenData, Symbols, check_names, output_rows
 from proxy.measurement.prefix import AUTO, NONE
 from proxy.schemas import EMERGENCE
 
@@ -121,6 +123,8 @@ def open_api(
         closed.server_adds = _added_to_chat(closed)
         return closed
     plain = closed.ask([SENTENCE]).said.get(SENTENCE)
+    if asking.scored and (plain is None or not "".join(token for token, _ in plain.scores).endswith(SENTENCE)):
+        raise InputError("The server scores no text (it ignores echo with logprobs); ask by completions-logprobs.")
     if plain is not None and plain.prompt_tokens is not None and own_tokenizer:
         closed.server_adds = plain.prompt_tokens - _count(tokenizer, SENTENCE)
     if prefix not in (AUTO, NONE):
@@ -167,15 +171,24 @@ def find_first(closed: Closed, progress: Progress | None = None) -> dict[str, fl
     """
     if len(closed.candidates) < 2:
         return {}
-    pairs = lone_pairs(closed.tokenizer)
-    replies = closed.ask_whole([first + text for first in closed.candidates for text in pairs.alone], progress)
+    pairs, trial = lone_pairs(closed.tokenizer), _trial(closed)
+    replies = trial.ask_whole([first + text for first in closed.candidates for text in pairs.alone], progress)
     bits = {}
     for first in closed.candidates:
         said = [replies.said.get(first + text) for text in pairs.alone]
-        bits[first] = told_bits([None if each is None else _shares(closed, each) for each in said], pairs)
+        bits[first] = told_bits([None if each is None else _shares(trial, each) for each in said], pairs)
     closed.first = max(closed.candidates, key=bits.__getitem__)
     closed.candidates = ()
     return bits
+
+
+def _trial(closed: Closed) -> Closed:
+    """The model as lone tokens are asked of it: what it shows, where else it scores text."""
+    able = closed.asking.capabilities
+    if not closed.asking.scored:
+        return closed
+    plain = {name: value for name, value in able.extra.items() if name != "echo"}
+    return replace(closed, asking=Asking(replace(able, extra=plain), shown=CAPPED))
 
 
 def trial_calls(closed: Closed) -> int:
@@ -199,6 +212,14 @@ def _count(tokenizer: Any, text: str) -> int:
     return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
+def asked_texts(asking: Asking, contexts: Contexts) -> list[str]:
+    """Distinct texts that measuring asks for, without a first token."""
+    if not asking.scored:
+        return list(dict.fromkeys((*contexts.texts, *contexts.alone_texts)))
+    windows, pairs = scored_texts(contexts)
+    return list(dict.fromkeys((*windows, *(text for row in pairs for text in row))))
+
+
 def affordable(contexts: Contexts, asking: Asking, calls: int, *, seed: int = 0) -> Contexts:
     """As many windows as can be asked, with their lone tokens, in `calls` calls.
 
@@ -207,8 +228,8 @@ def affordable(contexts: Contexts, asking: Asking, calls: int, *, seed: int = 0)
     """
     each = _calls_each(asking)
     t = contexts.positions
-    count = len(contexts.ids)
-    while (
+    count = min(len(contexts.ids), calls // (1 + POSITIONS)) if asking.scored else len(contexts.ids)
+    while not asking.scored and (
         count and each * (len(np.unique(contexts.of_window[:count])) + len(np.unique(contexts.ids[:count, :t]))) > calls
     ):
         count -= 1
@@ -227,11 +248,19 @@ def bill(closed: Closed, contexts: Contexts, counted: Collection[Contexts] = ())
         contexts: windows.
         counted: windows that another bill counts; what they share with `contexts`, above all lone tokens, is theirs.
     """
-    before = {text for each in counted for text in (*each.texts, *each.alone_texts)}
-    texts = [closed.first + text for text in (*contexts.texts, *contexts.alone_texts) if text not in before]
+    before = {text for each in counted for text in asked_texts(closed.asking, each)}
+    texts = [closed.first + text for text in asked_texts(closed.asking, contexts) if text not in before]
+    asked = [(texts, closed)]
     if len(closed.candidates) > 1 and not counted:
-        texts += [first + text for first in closed.candidates for text in lone_pairs(closed.tokenizer).alone]
-    return next_token_bill(closed.model, texts, closed.asking, log=closed.log, budget=closed.budget)
+        more = [first + text for first in closed.candidates for text in lone_pairs(closed.tokenizer).alone]
+        trial = _trial(closed)
+        asked = [(texts + more, closed)] if trial is closed else [*asked, (more, trial)]
+    total: dict[str, float | None] = {}
+    for some, one in asked:
+        for name, value in next_token_bill(one.model, some, one.asking, log=one.log, budget=one.budget).items():
+            before_it = total.get(name, 0)
+            total[name] = None if value is None or before_it is None else before_it + value
+    return total
 
 
 def ask_in_batch(closed: Closed, several: Sequence[Contexts]) -> None:
@@ -244,7 +273,7 @@ def ask_in_batch(closed: Closed, several: Sequence[Contexts]) -> None:
         InputError: if the server has no Batch API.
     """
     find_first(closed)
-    texts = dict.fromkeys(text for each in several for text in (*each.texts, *each.alone_texts))
+    texts = dict.fromkeys(text for each in several for text in asked_texts(closed.asking, each))
     closed.ask_whole([closed.first + text for text in texts], batch=True)
 
 
@@ -255,6 +284,8 @@ def readings(asking: Asking) -> tuple[str, ...]:
     >>> readings(Asking(Capabilities("chat"), shown=20)), readings(Asking(Capabilities("chat"), samples=8))
     (('predictive-20', 'output-20'), ('output-2',))
     """
+    if asking.scored:
+        return (SCORED,)
     return (f"predictive-{asking.shown}", f"output-{asking.shown}") if asking.shown else ("output-2",)
 
 
@@ -269,6 +300,11 @@ def check_asked(asking: Asking, names: Sequence[str]) -> None:
     """
     check_names(names)
     for name in names:
+        if (name == SCORED) != asking.scored:
+            how = "scores text" if asking.scored else "does not score text (--ask completions-echo, where it can)"
+            raise InputError(f"The server {how}, so {name} cannot be had; it gives {_listed(asking)}.")
+        if name == SCORED:
+            continue
         k = int(name.rpartition("-")[2])
         if name != "output-2" and k > asking.shown:
             shown = f"{asking.shown} tokens" if asking.shown else "no probabilities, samples alone"
@@ -305,7 +341,7 @@ def measure_closed(
     names = names or readings(closed.asking)
     check_asked(closed.asking, names)
     find_first(closed)
-    replies = closed.ask([*contexts.texts, *contexts.alone_texts], progress)
+    replies = closed.ask(asked_texts(closed.asking, contexts), progress)
     data = gathered(closed, contexts, replies)
     if on_notice is not None:
         for reason, count in replies.reasons.most_common(5):
@@ -320,6 +356,43 @@ def gathered(closed: Closed, contexts: Contexts, replies: Replies) -> NextTokenD
     Raises:
         InputError: if too little was answered, or it cannot be what was asked for.
     """
+    flags: list[str] = []
+    if closed.asking.scored:
+        symbols = Symbols(len(closed.tokenizer))
+        macro, micro, keep = scores(contexts, replies)
+        parts, scored = [Shown(np.empty((0, 0), np.int64), np.empty((0, 0)))] * 2, (macro, micro)
+    else:
+        symbols, parts, keep, more = _read_replies(closed, contexts, replies)
+        flags, scored = [*more], None
+    share = float(contexts.weights[keep].sum() / contexts.weights.sum())
+    if share < LEAST_KEPT or keep.sum() < LEAST_WINDOWS:
+        why = "; ".join(f"{count} times: {reason}" for reason, count in replies.reasons.most_common(3))
+        raise InputError(
+            f"Only {share:.0%} of the windows of {contexts.corpus} were answered with all of their lone tokens, "
+            f"{LEAST_KEPT:.0%} are needed ({why or 'impossible masses'}). What arrived is kept in {closed.log}."
+        )
+    if share < 1:
+        flags.append("incomplete")
+    if not closed.own_tokenizer:
+        flags.append("reference-tokenizer")
+    if not closed.asking.chat and not closed.first and not closed.server_adds:
+        flags.append("no-first-token")
+    if closed.asking.chat and closed.server_adds:
+        flags.append("system-prompt")
+    if {"temperature", "top_p"} & set(closed.asking.capabilities.rejected):
+        flags.append("sampling-of-the-server")
+    true = symbols.following(contexts, own_tokenizer=closed.own_tokenizer or closed.asking.scored)
+    prefix = closed.first or (f"{closed.server_adds} of the server's own" if closed.server_adds else "")
+    return NextTokenData(
+        parts[0], parts[1], true, symbols.count, symbols.bytes_of(true[:, -1]), closed.asking.name, prefix,
+        tuple(dict.fromkeys(flags)), keep, scored,
+    )  # fmt: skip
+
+
+def _read_replies(
+    closed: Closed, contexts: Contexts, replies: Replies
+) -> tuple[Symbols, list[Shown], np.ndarray, list[str]]:
+    """Symbols, what is known after windows and lone tokens, which windows are complete, and flags."""
     flags: list[str] = []
     trimmed = closed.asking.chat or _trims_spaces(contexts, replies)
     if trimmed and not closed.asking.chat:
@@ -339,29 +412,7 @@ def gathered(closed: Closed, contexts: Contexts, replies: Replies) -> NextTokenD
         parts.append(shown)
         usable.append(fine)
     keep = usable[0][contexts.of_window] & usable[1][contexts.token_of].all(axis=1)
-    share = float(contexts.weights[keep].sum() / contexts.weights.sum())
-    if share < LEAST_KEPT or keep.sum() < LEAST_WINDOWS:
-        why = "; ".join(f"{count} times: {reason}" for reason, count in replies.reasons.most_common(3))
-        raise InputError(
-            f"Only {share:.0%} of the windows of {contexts.corpus} were answered with all of their lone tokens, "
-            f"{LEAST_KEPT:.0%} are needed ({why or 'impossible masses'}). What arrived is kept in {closed.log}."
-        )
-    if share < 1:
-        flags.append("incomplete")
-    if not closed.own_tokenizer:
-        flags.append("reference-tokenizer")
-    if not closed.asking.chat and not closed.first and not closed.server_adds:
-        flags.append("no-first-token")
-    if closed.asking.chat and closed.server_adds:
-        flags.append("system-prompt")
-    if {"temperature", "top_p"} & set(closed.asking.capabilities.rejected):
-        flags.append("sampling-of-the-server")
-    true = symbols.following(contexts, own_tokenizer=closed.own_tokenizer)
-    prefix = closed.first or (f"{closed.server_adds} of the server's own" if closed.server_adds else "")
-    return NextTokenData(
-        parts[0], parts[1], true, symbols.count, symbols.bytes_of(true[:, -1]), closed.asking.name, prefix,
-        tuple(dict.fromkeys(flags)), keep,
-    )  # fmt: skip
+    return symbols, parts, keep, flags
 
 
 def _shown(

@@ -20,7 +20,7 @@ import torch
 from estimators.base import InputError
 from estimators.entropy import ceiling_flags
 from estimators.folds import FOLDS, deal_folds
-from estimators.output import OutputEmergence, output_emergence, predictive_emergence
+from estimators.output import OutputEmergence, output_emergence, predictive_emergence, scored_emergence
 from estimators.shown import ABSENT, Shown, entropy_interval, shown_probabilities
 from extraction import LanguageModel
 from extraction.corpora.loading import windows as make_windows
@@ -33,6 +33,7 @@ KEPT = (
     1000  # tokens of an open model's distribution that order two is read from; the rest collides with r p_1000 at most
 )
 BATCH = 32
+SCORED = "predictive"  # the whole probability of what followed; of an open model's states it is the last block's
 _NAME = re.compile(r"(output|predictive)-(\d+)|output-2-of-(\d+)")
 
 
@@ -96,6 +97,8 @@ class NextTokenData:
         prefix: what stood before every window and lone token; empty if nothing.
         flags: what a reader must know.
         keep: (N,) windows whose replies are complete.
+        scored: (N,) and (N, T) probabilities of what followed the windows, and each token alone, where text is scored;
+            NaN for positions that were not asked for.
     """
 
     macro: Shown
@@ -107,6 +110,7 @@ class NextTokenData:
     prefix: str = ""
     flags: tuple[str, ...] = ()
     keep: np.ndarray | None = None
+    scored: tuple[np.ndarray, np.ndarray] | None = None
     details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -226,10 +230,10 @@ def check_names(names: Sequence[str]) -> None:
     >>> check_names(["output-20", "output-2", "predictive-20"])
     """
     for name in names:
-        if not _NAME.fullmatch(name):
+        if name != SCORED and not _NAME.fullmatch(name):
             raise InputError(
-                f"The output is read by output-2 (collisions), output-2-of-K (among K tokens shown), output-K or "
-                f"predictive-K, such as output-20; got {name}."
+                "The output is read by output-2 (collisions), output-2-of-K (among K tokens shown), output-K or "
+                f"predictive-K, such as output-20, and predictive where text is scored; got {name}."
             )
 
 
@@ -255,7 +259,7 @@ def output_rows(data: NextTokenData, contexts: Contexts, names: Sequence[str], *
     Args:
         data: what was said.
         contexts: after what.
-        names: ``output-2``, ``output-2-of-K``, ``output-K``, ``predictive-K``.
+        names: ``output-2``, ``output-2-of-K``, ``output-K``, ``predictive-K``, and ``predictive`` of scored text.
         seed: recorded.
 
     Raises:
@@ -266,10 +270,14 @@ def output_rows(data: NextTokenData, contexts: Contexts, names: Sequence[str], *
     rows = []
     for name in names:
         started = time.perf_counter()
-        kind, k, of = _parsed(name)
         of_window, token_of, weights = contexts.of_window[keep], contexts.token_of[keep], contexts.weights[keep]
         clusters = None if contexts.clusters is None else contexts.clusters[keep]
         macro, alone = data.macro, data.alone
+        if name == SCORED:
+            found = _scored(data, contexts, keep, weights, clusters)
+            rows.append(_row(name, found, data, contexts, keep, macro, time.perf_counter() - started))
+            continue
+        kind, k, of = _parsed(name)
         if name != "output-2":
             if macro.samples is not None:
                 raise InputError(f"{name} needs logprobs; from samples only output-2 can be had.")
@@ -289,6 +297,16 @@ def output_rows(data: NextTokenData, contexts: Contexts, names: Sequence[str], *
         corpus=contexts.corpus, corpus_hash=contexts.corpus_hash, windows=int(contexts.weights[keep].sum()), seed=seed
     )
     return table
+
+
+def _scored(
+    data: NextTokenData, contexts: Contexts, keep: np.ndarray, weights: np.ndarray, clusters: np.ndarray | None
+) -> OutputEmergence:
+    if data.scored is None:
+        raise InputError(f"{SCORED} needs a server that scores text; ask by completions-echo, or take predictive-20.")
+    macro, micro = (part[keep] for part in data.scored)
+    fold = contexts.fold[keep]
+    return scored_emergence(macro, micro, data.true[keep], data.vocabulary, fold, weights, clusters=clusters)
 
 
 def _row(
@@ -347,20 +365,30 @@ def open_output(
     if instruction is None:
         t = contexts.positions
         first = np.unique(contexts.of_window, return_index=True)[1]
-        macro = _run([front + row for row in contexts.ids[first, :t].tolist()], model)
-        alone = _run([[*front, token] for token in contexts.alone.tolist()], model)
+        count = len(contexts.ids)
+        macro, p_macro = _run(
+            [front + row for row in contexts.ids[first, :t].tolist()], model, contexts.of_window, contexts.ids[:, t]
+        )
+        alone, p_alone = _run(
+            [[*front, token] for token in contexts.alone.tolist()],
+            model,
+            contexts.token_of.ravel(),
+            contexts.ids[:, 1:].ravel(),
+        )
+        scored = p_macro, p_alone.reshape(count, t)
         true, vocabulary = contexts.ids[:, 1:], model.vocabulary
         lengths = np.array([len(row[-1].encode()) for row in contexts.following])
         asked, shown_prefix = "weights", decoded(model.tokenizer, front)
     else:
-        macro = _run([_chat_ids(model, instruction + text) for text in contexts.texts], model)
-        alone = _run([_chat_ids(model, instruction + text) for text in contexts.alone_texts], model)
+        scored = None
+        macro, _ = _run([_chat_ids(model, instruction + text) for text in contexts.texts], model)
+        alone, _ = _run([_chat_ids(model, instruction + text) for text in contexts.alone_texts], model)
         symbols = Symbols(model.vocabulary, trimmed=True)
         macro, alone = _as_text(macro, model, symbols), _as_text(alone, model, symbols)
         true = symbols.following(contexts)
         vocabulary, lengths = symbols.count, symbols.bytes_of(true[:, -1])
         asked, shown_prefix = "weights-chat", ""
-    return NextTokenData(macro, alone, true, vocabulary, lengths, asked, shown_prefix)
+    return NextTokenData(macro, alone, true, vocabulary, lengths, asked, shown_prefix, scored=scored)
 
 
 def _chat_ids(model: LanguageModel, text: str) -> list[int]:
@@ -374,8 +402,12 @@ def _chat_ids(model: LanguageModel, text: str) -> list[int]:
 
 
 @torch.no_grad()
-def _run(sequences: list[list[int]], model: LanguageModel) -> Shown:
-    """The most probable tokens after each sequence, batches of one length."""
+def _run(
+    sequences: list[list[int]], model: LanguageModel, row: np.ndarray | None = None, token: np.ndarray | None = None
+) -> tuple[Shown, np.ndarray]:
+    """The most probable tokens after each sequence, and the probability of `token` after sequence `row`, (m,) each."""
+    row, token = (np.empty(0, np.int64) if given is None else given for given in (row, token))
+    probability = np.zeros(len(row))
     k = min(KEPT, model.vocabulary)
     symbols, shares = np.full((len(sequences), k), ABSENT, np.int64), np.zeros((len(sequences), k))
     lengths = np.array([len(row) for row in sequences])
@@ -386,9 +418,13 @@ def _run(sequences: list[list[int]], model: LanguageModel) -> Shown:
             some = rows[start : start + step]
             ids = torch.tensor([sequences[row] for row in some], device=model.device)
             logits = model.model(input_ids=ids, logits_to_keep=1, use_cache=False).logits[:, -1].float()
-            best, ids = torch.log_softmax(logits[:, : model.vocabulary].double(), -1).topk(k)
+            logs = torch.log_softmax(logits[:, : model.vocabulary].double(), -1)
+            mine = np.flatnonzero(np.isin(row, some))
+            places = np.searchsorted(some, row[mine])  # `some` ascends
+            probability[mine] = logs[places, token[mine]].exp().cpu().numpy()
+            best, ids = logs.topk(k)
             symbols[some], shares[some] = ids.cpu().numpy(), best.exp().cpu().numpy()
-    return Shown(symbols, shares)
+    return Shown(symbols, shares), probability
 
 
 class Symbols:

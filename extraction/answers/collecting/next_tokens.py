@@ -29,7 +29,7 @@ from extraction.answers.sampling import Sampling
 INSTRUCTION = (
     "Continue the text between the lines exactly where it stops. Write only what comes next, nothing before it.\n---\n"
 )
-WAYS = ("auto", "completions-logprobs", "chat-logprobs", "completions-samples", "chat-samples")
+WAYS = ("auto", "completions-echo", "completions-logprobs", "chat-logprobs", "completions-samples", "chat-samples")
 SHOWN = 20  # logprobs that are asked for
 CAPPED = 5  # what servers with a cap on completions take
 SAMPLES = 8
@@ -44,6 +44,7 @@ class Asking:
         capabilities: of the server at the endpoint that is asked.
         shown: tokens shown with their logprob; 0: answers are sampled.
         samples: answers per text; 1 with logprobs.
+        scored: whether the server scores the text it is given, token by token (`echo` with logprobs).
 
     Example:
         >>> Asking(Capabilities("completions"), shown=20).name, Asking(Capabilities("chat"), samples=8).name
@@ -53,6 +54,7 @@ class Asking:
     capabilities: Capabilities
     shown: int = 0
     samples: int = 1
+    scored: bool = False
 
     @property
     def chat(self) -> bool:
@@ -62,13 +64,15 @@ class Asking:
     @property
     def name(self) -> str:
         """As the column `asked` has it: endpoint, what is shown, how much of it."""
+        if self.scored:
+            return f"{self.capabilities.endpoint}-echo"
         what = f"logprobs-{self.shown}" if self.shown else f"samples-{self.samples}"
         return f"{self.capabilities.endpoint}-{what}"
 
     @property
     def sampling(self) -> Sampling:
         """One token, at temperature 1, from the whole distribution."""
-        return Sampling(max_tokens=1, temperature=1.0, logprobs=self.shown, whole=True)
+        return Sampling(max_tokens=1, temperature=1.0, logprobs=self.shown or int(self.scored), whole=True)
 
     def prompt(self, text: str) -> str:
         """What is sent for `text`."""
@@ -82,6 +86,7 @@ class Said:
     Attributes:
         top: natural logprob by token text, where logprobs are shown.
         texts: one per sample otherwise.
+        scores: token texts and natural logprobs of the text itself, where it is scored; None for what is not known.
         prompt_tokens: that the server counted.
         lengths: answer tokens that the server counted, of each sample.
         ends: why each sample ended.
@@ -90,6 +95,7 @@ class Said:
 
     top: dict[str, float] = field(default_factory=dict)
     texts: list[str] = field(default_factory=list)
+    scores: list[tuple[str, float | None]] = field(default_factory=list)
     prompt_tokens: int | None = None
     lengths: list[int | None] = field(default_factory=list)
     ends: list[str | None] = field(default_factory=list)
@@ -170,6 +176,11 @@ def _probed(
     budget: Budget,
 ) -> Asking:
     """How one endpoint can be asked."""
+    if what == "echo":
+        able = _capabilities(
+            model, endpoint, Asking(Capabilities(endpoint), scored=True).sampling, 1, log, server, limits, budget
+        )
+        return Asking(replace(able, extra={**able.extra, "echo": True}), scored=True)
     for shown in () if what == "samples" else (SHOWN, CAPPED):
         sampling = Asking(Capabilities(endpoint), shown=shown).sampling
         found = _capabilities(model, endpoint, sampling, 1, log, server, limits, budget)
@@ -306,7 +317,11 @@ def _gathered(log: AnswerLog, model: str, asking: Asking, texts: Sequence[str]) 
             continue
         echoed = echoes and all(str(record["text"]).startswith(text) for record in records)
         said = Said(prompt_tokens=records[0].get("prompt_tokens"), echoed=echoed)
-        if asking.shown:
+        if asking.scored:
+            entries = [(str(each["token"]), each["logprob"]) for each in records[0].get("logprobs") or []]
+            # What the model said next stands behind the text; a server that counts no answer token said nothing.
+            said.scores = entries if records[0].get("completion_tokens") == 0 else entries[:-1]
+        elif asking.shown:
             shown = records[0].get("logprobs") or [None]
             first = shown[-1 if echoed else 0]
             if first is None or not first.get("top"):
@@ -319,6 +334,24 @@ def _gathered(log: AnswerLog, model: str, asking: Asking, texts: Sequence[str]) 
             said.ends = [record.get("finish_reason") for record in records]
         replies.said[text] = said
     return replies
+
+
+def tail_logprob(said: Said, tail: str) -> float | None:
+    """Natural logprob of the end of a scored text; None where no token begins where it does, or one is not scored.
+
+    >>> said = Said(scores=[("The", None), (" end", -2.0), (" is", -1.0)])
+    >>> tail_logprob(said, " end is"), tail_logprob(said, "d is"), tail_logprob(said, "The end is")
+    (-3.0, None, None)
+    """
+    end, total = "", 0.0
+    for token, logprob in reversed(said.scores):
+        end = token + end
+        if logprob is None or not tail.endswith(end):
+            return None
+        total += logprob
+        if end == tail:
+            return total
+    return None
 
 
 def next_token_bill(

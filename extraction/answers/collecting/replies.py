@@ -94,7 +94,9 @@ def read(endpoint: Endpoint, reply: object) -> list[Answer]:
         alone = len(choices) == 1
         tokens = completion_tokens if alone else None
         if logprobs is not None and tokens is not None:
-            whole = min(abs(len(logprobs) - tokens), abs(len(logprobs) - tokens + (counted or 0)))
+            # With the prompt in front, as `echo` asks, its tokens are scored too.
+            expected = (tokens, tokens - (counted or 0), tokens + (prompt_tokens or 0))
+            whole = min(abs(len(logprobs) - count) for count in expected)
             if whole > 0.1 * tokens + 1:
                 logprobs = None  # some servers drop tokens that are not whole UTF-8: what is left is biased
         if reasoning is not None:

@@ -13,7 +13,8 @@ from extraction import Limits, Server, load_model
 from extraction.answers.collecting.endpoints import Capabilities
 from extraction.answers.collecting.next_tokens import Asking
 from proxy.measurement.api import affordable, bill, measure_closed, open_api
-from proxy.measurement.output import corpus_contexts, measure_output
+from proxy.measurement.api_scored import POSITIONS
+from proxy.measurement.output import corpus_contexts, measure_output, open_output, output_rows
 
 QUICK = Limits(concurrency=4, max_retries=0)
 URL = "http://127.0.0.1:9/v1"
@@ -59,8 +60,10 @@ class Behind:
             thought = {"finish_reason": "length", "message": {"content": "", "reasoning_content": "Let us"}}
             return httpx2.Response(200, json={"choices": [thought] * body.get("n", 1)})
         with torch.no_grad():
-            logits = self.model.model(torch.tensor([ids])).logits[0, -1].double()
-        p = torch.softmax(logits, -1)
+            logits = self.model.model(torch.tensor([ids])).logits[0].double()
+        p = torch.softmax(logits[-1], -1)
+        if body.get("echo") and faults.get("scores"):
+            return self.scored(ids, logits, p)
         asked = (body.get("top_logprobs") if chat else body.get("logprobs")) or 0
         shown = torch.topk(p, min(asked, faults.get("most", 20))).indices.tolist() if asked else []
         q = p / p[shown].sum() if faults.get("renormalise") else p * faults.get("scale", 1.0)
@@ -70,6 +73,16 @@ class Behind:
         if faults.get("long"):
             usage["completion_tokens"] = 3
         return httpx2.Response(200, json={"choices": choices, "usage": usage | {"total_tokens": 9999}})
+
+    def scored(self, ids, logits, p):
+        """Legacy logprobs of the prompt's tokens and of one more, as vLLM and OpenAI's completions give them."""
+        ids = [*ids, int(p.argmax())]
+        scores = torch.log_softmax(logits, -1)[range(len(ids) - 1), ids[1:]].tolist()
+        texts = [self.text(one) for one in ids]
+        logprobs = {"tokens": texts, "token_logprobs": [None, *scores], "top_logprobs": None}
+        choice = {"index": 0, "text": "".join(texts), "finish_reason": "length", "logprobs": logprobs}
+        usage = {"prompt_tokens": len(ids) - 1, "completion_tokens": 1, "total_tokens": len(ids)}
+        return httpx2.Response(200, json={"choices": [choice], "usage": usage})
 
     def text(self, token):
         return self.model.tokenizer.decode([token]).removeprefix(" " if self.faults.get("trim") else "")
@@ -168,6 +181,28 @@ def test_a_context_too_short_for_the_windows(model, tmp_path):
     long = corpus_contexts("python-docs", model.tokenizer, tokens=60, count=16)
     with pytest.raises(InputError, match="16 times: HTTP 400: the context is too short for this"):
         measure_closed(closed(model, tmp_path, context=50), long)
+
+
+def test_text_that_is_scored_gives_the_whole_predictive_reading(model, contexts, tmp_path):
+    api = closed(model, tmp_path, "completions-echo", scores=True)
+    asked = bill(api, contexts)["calls"]
+    assert asked <= (1 + POSITIONS) * len(contexts.ids)
+    row = measure_closed(api, contexts).iloc[0]
+    assert (row["estimator"], row["asked"]) == ("predictive", "completions-echo")
+    data = open_output(model, contexts)
+    whole = output_rows(data, contexts, ["predictive"]).iloc[0]
+    # What is scored for every window is the same number; two of eight positions are scored, so that micro is a sample.
+    assert row["macro_bits"] == pytest.approx(whole["macro_bits"], abs=0.05)
+    assert abs(row["micro_bits"] - whole["micro_bits"]) < 3 * math.hypot(
+        row["micro_std_error"], whole["micro_std_error"]
+    )
+    with pytest.raises(InputError, match="The server scores text, so predictive-20 cannot be had; it gives predictive"):
+        measure_closed(api, contexts, ["predictive-20"])
+
+
+def test_a_server_that_ignores_echo_is_found_out(model, tmp_path):
+    with pytest.raises(InputError, match="The server scores no text"):
+        closed(model, tmp_path, "completions-echo")
 
 
 def test_few_logprobs_are_named_and_more_refused_before_anything_is_asked(model, few, tmp_path):
