@@ -2,11 +2,13 @@
 
     python benchmarks/paper.py --results results/study --out docs       about ten minutes on two idle cores
     python benchmarks/paper.py --sweep results/paper --out paper-study  the same questions put to a sweep of your own
+    python benchmarks/paper.py --tables results/depth --out docs        put to the tables of benchmarks/depth.py
 
 Measures, judges each claim by a rule that is written beside it, draws the figures and writes OUT/study.md. All numbers
 follow from the seed. Measurements are kept in RESULTS: a run that was stopped goes on, and a model that changed is
 measured again. With `--sweep` nothing is measured: what a finished sweep holds is judged (`emergence sweep paper`
-measures the paper's own four models on the hub, with a GPU), and claims it holds no data for are left out.
+measures the paper's own four models on the hub, with a GPU), and claims it holds no data for are left out. With
+`--tables` what `depth.py` measured by the predictive observer is judged, and the page is OUT/study-predictive.md.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ import numpy as np
 import pandas as pd
 import torch
 from paper_claims import judge_all
-from paper_rules import LISTS, Study
-from paper_text import write_study
+from paper_rules import LISTS, Study, with_controls_as_rows
+from paper_text import write_predictive_study, write_study
 
 from estimators import estimate, estimate_many, shuffled_pairs
 from estimators.contracts.conventions import SHUFFLED, TWIN
@@ -216,10 +218,19 @@ def from_sweep(folder: Path) -> Study:
     path = folder / "emergence.parquet"
     if not path.is_file():
         sys.exit(f"No finished sweep in {folder}: it has no emergence.parquet; give the folder of its results.")
-    table = read_table(path, EMERGENCE)
+    table = with_controls_as_rows(read_table(path, EMERGENCE))
     longest = table.groupby(["corpus", "windows"])["position"].transform("max")
     is_list = table["corpus"].str.removesuffix(SHUFFLED).isin(LISTS)
     return Study(main=table[~(is_list & (longest >= 2 * SHOTS))], shots=table[is_list & (longest >= 2 * SHOTS)])
+
+
+def from_tables(folder: Path) -> Study:
+    """What `depth.py` has measured, by the predictive observer alone."""
+    tables = [read_table(path, EMERGENCE) for path in sorted(folder.glob("*.parquet"))]
+    if not tables:
+        sys.exit(f"No tables in {folder}; run benchmarks/depth.py first, or give its --results.")
+    table = pd.concat(tables, ignore_index=True)
+    return Study(main=with_controls_as_rows(table[table["estimator"] == "predictive"]))
 
 
 def main() -> None:
@@ -227,6 +238,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("results/study"), help="where measurements are kept")
     parser.add_argument("--sweep", type=Path, help="judge this sweep's results folder instead of measuring")
+    parser.add_argument("--tables", type=Path, help="judge the tables of depth.py in this folder instead of measuring")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder for study.md and images/study_*.png")
     parser.add_argument("--models", nargs="+", default=list(reference_models.names()), help="bundled models, by size")
     parser.add_argument("--windows", type=int, default=1000)
@@ -236,6 +248,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     (arguments.out / "images").mkdir(parents=True, exist_ok=True)
+    if arguments.tables is not None:
+        study = from_tables(arguments.tables)
+        claims = judge_all(study, arguments.out / "images" / "predictive")
+        write_predictive_study(claims, study, arguments.out / "study-predictive.md")
+        print(json.dumps({claim.title: claim.verdict for claim in claims}, indent=1))
+        return
     if arguments.sweep is not None:
         study = from_sweep(arguments.sweep)
     else:

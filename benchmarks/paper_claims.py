@@ -40,12 +40,13 @@ from estimators import DEFAULT_RESOLUTION
 def judge_all(study: Study, images: Path) -> list[Claim]:
     """Judge every claim there is data for, and draw its figure into `images`."""
     text = study.main[~study.main["corpus"].str.removesuffix(SHUFFLE).isin(LISTS)]
+    images.mkdir(parents=True, exist_ok=True)
     claims = [by_size(study.main, images), by_depth(study.main, images)]
     if not text.empty:
         claims.append(by_token(text, images))
     if not study.shots.empty:
         claims += [staircase(study.shots, images), levelling(study.shots, images), spread(study.shots, images)]
-    if not text.empty:
+    if not text.empty and text["resolution"].notna().any():
         claims.append(ranking(text, with_cases(study.trained), images))
     if not study.preset.empty:
         claims.append(preset(with_cases(study.preset), images))
@@ -97,7 +98,9 @@ def by_size(main: pd.DataFrame, images: Path) -> Claim:
             shared(numbers, ["corpus", "architecture"], "rise"),
         ),
         remark=f"At resolution {DEFAULT_RESOLUTION:g}. Resolutions at which E orders the sizes of every architecture "
-        f"on every corpus (Spearman at least 0.9): {', '.join(monotone) or 'none'}.",
+        f"on every corpus (Spearman at least 0.9): {', '.join(monotone) or 'none'}."
+        if len(every)
+        else f"It rises so in {int(risen.sum())} of {len(risen)} architectures that were measured at several sizes.",
         numbers=numbers,
         figure=figures.size(found, images),
     )

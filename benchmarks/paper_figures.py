@@ -94,7 +94,10 @@ def depth(found: pd.DataFrame, images: Path) -> str:
                 label=of if case == TRAINED else None,
             )
         axis.axhline(0, color="grey", linewidth=0.6)
-        axis.set(title=corpus, xlabel="block", ylabel="E(l), bits", xticks=sorted(found["layer"].unique() + 1))
+        blocks = sorted(found["layer"].unique() + 1)
+        axis.set(
+            title=corpus, xlabel="block", ylabel="E(l), bits", xticks=blocks if len(blocks) <= 12 else blocks[4::5]
+        )
     _legend(figure, axes[0][-1])
     return _save(figure, images, "study_depth.png")
 

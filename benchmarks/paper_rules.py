@@ -66,6 +66,23 @@ class Claim:
     figure: str = ""
 
 
+def with_controls_as_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Turn controls that stand as columns beside a model's rows into rows: of its twin, and of shuffled windows."""
+    parts = [table]
+    for control, place, mark in (("twin", "model", TWIN), ("shuffled", "corpus", SHUFFLE)):
+        bits = f"{control}_ie_bits"
+        if bits in table and table[bits].notna().any():
+            rows = table[table[bits].notna()]
+            parts.append(
+                rows.assign(
+                    **{place: rows[place].astype(str) + mark},
+                    ie_bits=rows[bits],
+                    ie_std_error=rows[f"{control}_ie_std_error"],
+                )
+            )
+    return pd.concat(parts, ignore_index=True)
+
+
 def with_cases(table: pd.DataFrame) -> pd.DataFrame:
     """Add `of` (the model) and `case` (`CASES`); the name of a corpus loses its mark."""
     if table.empty:
@@ -141,7 +158,7 @@ def blocks(table: pd.DataFrame, resolution: float = DEFAULT_RESOLUTION) -> pd.Da
 
 def curve(table: pd.DataFrame, resolution: float = DEFAULT_RESOLUTION) -> pd.DataFrame:
     """IE by position at the block where the last position's is highest, of each model, control, corpus and size."""
-    near = table[np.isclose(table["resolution"].astype(float), resolution)]
+    near = table[table["resolution"].isna() | np.isclose(table["resolution"].astype(float), resolution)]
     parts = []
     for _, group in near.groupby(["model", "corpus", "windows"], sort=False):
         last = group[group["position"] == group["position"].max()]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-from paper_rules import ERRORS, SHARE, Claim, Study
+from paper_rules import ERRORS, SHARE, TRAINED, Claim, Study, only, peaks
 
 from estimators import DEFAULT_RESOLUTION
 from estimators.contracts.cells import markdown
@@ -28,10 +29,30 @@ Unless another is named, numbers are by sample propagation at resolution {resolu
 
 {command}
 
-These are small models. A claim that holds here is no proof for large ones, and one that fails here may hold for them:
+These are small models, and an observer that tells windows apart. The same questions put to the observer that asks what
+comes *next*, on these models and on real ones of 135 and 270 million parameters, are in
+[By what comes next](study-predictive.md): there both controls stay at 0.
+A claim that holds here is no proof for large models, and one that fails here may hold for them:
 `emergence sweep paper` measures the paper's own four models on its corpora, both controls included, and
 `python benchmarks/paper.py --sweep results/paper --out paper-study` puts the same questions to them (both need the
 hub, the first a GPU too).
+
+"""
+
+PREDICTIVE = """# The same claims by what comes next, up to real models
+
+*This page is written by `benchmarks/paper.py --tables` from the tables of `benchmarks/depth.py`; do not edit it. The
+words are fixed, numbers and verdicts are computed.*
+
+[The study](study.md) puts the paper's claims to the paper's kind of observer, which tells windows apart. Here the same
+questions are put to {models} through the **predictive** observer, which asks what a state tells about the next token
+([Reading the numbers](reading.md)), on {windows} windows of python-docs. Effects, errors and controls are those of the
+study: an effect counts as seen beyond {errors:g} standard errors, and as shared by a control that shows {share:.0%} of
+it.
+
+E at the highest block, in bits about the next token, by size: {rows}.
+
+{clear} models lie above both of their controls{failed}. The highest control is {highest}.
 
 """
 
@@ -59,12 +80,44 @@ def write_study(claims: Sequence[Claim], study: Study, setting: Mapping[str, obj
         else "Read from the results of a sweep."
     )
     text = HEAD.format(models=what, errors=ERRORS, share=SHARE, resolution=DEFAULT_RESOLUTION, command=command)
-    text += "## Verdicts\n\n"
+    text += _claims(claims, "images")
+    path.write_text(text + "\n" + ELSEWHERE, encoding="utf-8")
+
+
+def write_predictive_study(claims: Sequence[Claim], study: Study, path: Path) -> None:
+    """Write the page of the same claims by the predictive observer, over bundled and real models."""
+    found = peaks(study.main)
+    trained = only(found, TRAINED).sort_values("parameters")
+    controls = found[found["case"] != TRAINED]
+    counts = study.main[~study.main["model"].str.endswith(TWIN)].groupby("model")["windows"].max()
+    highest = controls.loc[controls["ie_bits"].idxmax()]
+    above = controls.merge(trained, on=["of", "corpus"], suffixes=("", "_model"))
+    joint = np.hypot(above["ie_std_error"].astype(float), above["ie_std_error_model"].astype(float))
+    clear = (above["ie_bits_model"] - above["ie_bits"] > ERRORS * joint).groupby(above["of"]).all()
+    rows = "; ".join(f"{row.of} {row.ie_bits:.2f} \u00b1 {row.ie_std_error:.2f}" for row in trained.itertuples())
+    failed = ", ".join(sorted(clear.index[~clear]))
+    text = PREDICTIVE.format(
+        models=f"{len(trained)} models of {trained['parameters'].min():,} to {trained['parameters'].max():,} "
+        "parameters",
+        windows=" to ".join(f"{count:,}" for count in sorted({counts.min(), counts.max()})),
+        rows=rows,
+        clear=f"{int(clear.sum())} of {len(clear)}",
+        failed=f" ({failed} not)" if failed else "",
+        highest=f"{highest['ie_bits']:.2f} bits ({highest['of']}, {highest['case']})",
+        errors=ERRORS,
+        share=SHARE,
+    )
+    path.write_text(text + _claims(claims, "images/predictive"), encoding="utf-8")
+
+
+def _claims(claims: Sequence[Claim], images: str) -> str:
+    """The verdicts, then a section per claim."""
+    text = "## Verdicts\n\n"
     verdicts = pd.DataFrame({"claim": [c.title for c in claims], "here it": [c.verdict for c in claims]})
     text += markdown(verdicts, ".4g", missing="") + "\n"
     for claim in claims:
         text += f"\n## {claim.title}\n\n**{claim.verdict.capitalize()}.** {claim.remark}\n\n*Rule:* {claim.rule}\n\n"
         if claim.figure:
-            text += f"![{claim.title}](images/{claim.figure})\n\n"
+            text += f"![{claim.title}](" + images + f"/{claim.figure})\n\n"
         text += markdown(claim.numbers, ".2f", missing="-") + "\n"
-    path.write_text(text + "\n" + ELSEWHERE, encoding="utf-8")
+    return text

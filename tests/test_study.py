@@ -222,3 +222,16 @@ def test_the_study_runs_and_repeats_itself(tmp_path):
 def test_no_benchmark_hides_a_package_from_the_others():
     packages = {"estimators", "extraction", "proxy", "ray_configs", "tracking"}
     assert not packages & {path.stem for path in BENCHMARKS.glob("*.py")}
+
+
+def test_controls_beside_a_model_are_judged_as_controls(study, tmp_path):
+    rising = table(lambda n, layer, t: t)
+    model = rising[~rising["model"].str.endswith("~random")]
+    for share, verdict in ((0.4, study.rules.HOLDS), (0.6, study.rules.IN_CONTROL)):
+        columns = {"twin_ie_bits": 0.0, "shuffled_ie_bits": share * model["ie_bits"]}
+        columns |= {"twin_ie_std_error": 0.01, "shuffled_ie_std_error": 0.01}
+        made = study.rules.with_controls_as_rows(model.assign(resolution=np.nan, estimator="predictive", **columns))
+        assert len(made) == 3 * len(model)
+        found = study.claims.by_token(made, tmp_path)
+        assert found.verdict == verdict
+        assert set(found.numbers["case"]) == set(study.rules.CASES)
