@@ -6,13 +6,14 @@ at a fitted temperature, and a fitted share of the unigram distribution:
 
     q(y | h) = (1 - w) softmax(logits(A h + b) / T)_y + w u(y),        pointwise gain = log2 q(y | h) - log2 u(y).
 
-Lens, temperature and share are fitted on other documents than the gain is read on, so that a lens that has learned
-nothing gains nothing: the windows are dealt into folds, each of which is read by what the others were fitted on.
+Lens, temperature, share and unigram distribution are fitted on other text than the gain is read on, so that a lens that
+has learned nothing gains nothing: documents are dealt into folds, and each is read by what the others fitted.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,8 @@ from torch import Tensor
 from estimators.base import InputError
 from estimators.shown import unigram_of
 
-TEMPERATURES = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0)
+POWERS = (12, 10, 8, 7, 6, 5, 4, 3, 2, 1)  # of exp(logits / 6): one exponential serves all temperatures
+TEMPERATURES = tuple(6 / power for power in POWERS)  # 0.5, 0.6, 0.75, 0.86, 1, 1.2, 1.5, 2, 3, 6
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.98)  # of the unigram distribution
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)  # of the lens, relative to the variance of a standardised feature
 
@@ -49,10 +51,10 @@ class Lens:
 
 
 class NormalEquations:
-    """Weighted sums of states, of what the head reads of them, and of their products, from which lenses are solved.
+    """Weighted sums of states, of what the head reads of them, and of their products, in float64.
 
-    Sums of several parts of the text add up, so that the lens that is fitted on all parts but some costs no second look
-    at the states.
+    All that a lens needs of its rows: sums of parts add up to those of the whole, so that one lens for each part that
+    is left out costs no second look at the states, and states need never be held together.
 
     Args:
         width: features d of a state.
@@ -61,10 +63,11 @@ class NormalEquations:
 
     >>> x = torch.randn(400, 3, dtype=torch.float64)
     >>> y = x @ torch.ones(3, 2).double() + 1
-    >>> fitting, choosing = NormalEquations(3, 2), NormalEquations(3, 2)
-    >>> fitting.add(x[:300], y[:300], torch.ones(300))
-    >>> choosing.add(x[300:], y[300:], torch.ones(100))
-    >>> bool((ridge_lens(fitting, choosing)(x) - y).abs().max() < 1e-3)
+    >>> parts = []
+    >>> for rows in (slice(0, 200), slice(200, 300), slice(300, 400)):
+    ...     parts.append(NormalEquations(3, 2))
+    ...     parts[-1].add(x[rows], y[rows], torch.ones(len(x[rows])))
+    >>> bool((cross_fitted(parts)[0](x) - y).abs().max() < 1e-3)
     True
     """
 
@@ -75,74 +78,117 @@ class NormalEquations:
         self.y = torch.zeros(target, **zeros)  # type: ignore[call-overload]
         self.xx = torch.zeros(width, width, **zeros)  # type: ignore[call-overload]
         self.xy = torch.zeros(width, target, **zeros)  # type: ignore[call-overload]
-        self.yy = torch.zeros((), **zeros)  # type: ignore[call-overload]
 
     def add(self, x: Tensor, y: Tensor, weights: Tensor) -> None:
         """Add rows.
 
         Args:
-            x: (n, d) states.
+            x: (n, d) states, of any floating type.
             y: (n, k) what the head reads of them.
             weights: (n,) how often each row counts.
 
         Raises:
             InputError: if a state is not finite, as float16 leaves it where it overflows.
         """
-        x, y = x.to(self.x), y.to(self.y)
-        weighted = x * weights.to(self.x)[:, None]  # (n, d)
-        self.n += weights.sum().to(self.n)
+        x, y = check_finite(x).to(self.x), check_finite(y).to(self.x)
+        weights = weights.to(self.x)
+        weighted = x * weights[:, None]  # (n, d)
+        self.n += weights.sum()
         self.x += weighted.sum(0)
-        self.y += (y * weights.to(self.y)[:, None]).sum(0)
+        self.y += weights @ y
         self.xx.addmm_(x.T, weighted)
         self.xy.addmm_(weighted.T, y)
-        self.yy += (y.square().sum(1) * weights.to(self.y)).sum()
-        if not bool(torch.isfinite(self.x).all() & torch.isfinite(self.y).all()):
-            raise InputError(
-                "States hold values that are not finite, so no lens can be fitted; load the model as bfloat16 or "
-                "float32, which do not overflow as float16 does."
-            )
 
     def plus(self, other: NormalEquations) -> NormalEquations:
-        """Return the sums of both."""
-        total = NormalEquations(len(self.x), len(self.y), self.x.device)
-        for name in ("n", "x", "y", "xx", "xy", "yy"):
-            setattr(total, name, getattr(self, name) + getattr(other, name))
-        return total
-
-    def squared_error(self, centre: Tensor, weight: Tensor, offset: Tensor) -> float:
-        """Return sum w |(x - centre) @ weight + offset - y|^2 from the sums alone."""
-        shift = offset - centre @ weight  # (k,): the prediction is x @ weight + shift
-        quadratic = ((weight.T @ self.xx) * weight.T).sum() + 2 * (self.x @ weight) @ shift + self.n * shift @ shift
-        cross = (weight * self.xy).sum() + self.y @ shift
-        return float(quadratic - 2 * cross + self.yy)
+        """Return the sums of the rows of both."""
+        both = NormalEquations(0, 0, self.x.device)
+        for name in ("n", "x", "y", "xx", "xy"):
+            setattr(both, name, getattr(self, name) + getattr(other, name))
+        return both
 
 
-def ridge_lens(fitting: NormalEquations, choosing: NormalEquations) -> Lens:
-    """Return the ridge lens of `fitting` whose penalty leaves the least squared error on `choosing`.
-
-    With Z the standardised states, B = (Z'WZ + penalty n I)^-1 Z'W(Y - mean). One eigendecomposition serves every
-    penalty.
+def check_finite(states: Tensor) -> Tensor:
+    """Return `states` if all of them are finite.
 
     Raises:
-        InputError: if there are no rows to fit on.
+        InputError: if one is not.
+
+    >>> check_finite(torch.ones(2))
+    tensor([1., 1.])
     """
-    if not float(fitting.n):
+    if not bool(torch.isfinite(states).all()):
+        raise InputError(
+            "States hold values that are not finite, so no lens can be fitted; load the model as bfloat16 or "
+            "float32, which do not overflow as float16 does."
+        )
+    return states
+
+
+def cross_fitted(parts: Sequence[NormalEquations]) -> list[Lens]:
+    """Return a ridge lens for each part, fitted on all the others; one of them chooses its penalty.
+
+    Args:
+        parts: sums of three parts or more.
+    """
+    lenses = []
+    for number in range(len(parts)):
+        held = (number + 1) % len(parts)
+        inner = _total([one for place, one in enumerate(parts) if place not in (number, held)])
+        penalty = chosen_penalty(inner, parts[held])
+        lenses.append(ridge(inner.plus(parts[held]), penalty))
+    return lenses
+
+
+def _total(parts: Sequence[NormalEquations]) -> NormalEquations:
+    total = parts[0]
+    for one in parts[1:]:
+        total = total.plus(one)
+    return total
+
+
+def ridge(rows: NormalEquations, penalty: float) -> Lens:
+    """Return the ridge lens of rows: with Z the standardised states, B = (Z'WZ + penalty n I)^-1 Z'W(Y - mean).
+
+    Raises:
+        InputError: if there are no rows.
+    """
+    mean_x, mean_y, scale, gram, right = _standardised(rows)
+    gram.diagonal().add_(penalty * rows.n)
+    solved = torch.cholesky_solve(right, torch.linalg.cholesky(gram))  # (d, k), of Z
+    return Lens(mean_x, solved / scale[:, None], mean_y, penalty)
+
+
+def chosen_penalty(rows: NormalEquations, held: NormalEquations) -> float:
+    """Return the penalty at which a ridge lens of `rows` leaves the least squared error on `held`.
+
+    One eigendecomposition Z'WZ = V diag(l) V' serves all: with R = V'Z'W(Y - mean) and g = 1 / (l + penalty n) the
+    prediction is Z V diag(g) R, so the error on held rows is that of a quadratic form in g.
+    """
+    mean_x, mean_y, scale, gram, right = _standardised(rows)
+    values, vectors = torch.linalg.eigh(gram)  # (d,), (d, d)
+    rotated = vectors.T @ right  # R (d, k)
+    shift = torch.outer(held.x, mean_x)
+    of_held = held.xx - shift - shift.T + held.n * torch.outer(mean_x, mean_x)  # (d, d)
+    cross = held.xy - torch.outer(held.x, mean_y) - torch.outer(mean_x, held.y - held.n * mean_y)  # (d, k)
+    quadratic = (vectors.T @ (of_held / torch.outer(scale, scale)) @ vectors) * (rotated @ rotated.T)  # (d, d)
+    linear = ((vectors.T @ (cross / scale[:, None])) * rotated).sum(1)  # (d,)
+
+    def error(penalty: float) -> float:
+        g = 1 / (values.clamp_min(0) + penalty * rows.n)
+        return float(g @ quadratic @ g - 2 * g @ linear)
+
+    return min(PENALTIES, key=error)
+
+
+def _standardised(rows: NormalEquations) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return mean of x (d,), of y (k,), scale of x (d,), Z'WZ (d, d) and Z'W(Y - mean) (d, k)."""
+    if not float(rows.n):
         raise InputError("A lens needs states to be fitted on; none were given.")
-    n, mean_x, mean_y = fitting.n, fitting.x / fitting.n, fitting.y / fitting.n  # (), (d,), (k,)
-    gram = fitting.xx - n * torch.outer(mean_x, mean_x)  # (d, d)
-    right = fitting.xy - n * torch.outer(mean_x, mean_y)  # (d, k)
-    scale = (gram.diagonal() / n).clamp_min(0).sqrt() + 1e-6  # (d,)
-    values, vectors = torch.linalg.eigh(gram / torch.outer(scale, scale))  # (d,), (d, d)
-    rotated = vectors.T @ (right / scale[:, None])  # (d, k)
-    best: tuple[float, float, Tensor] | None = None
-    for penalty in PENALTIES:
-        solved = vectors @ (rotated / (values.clamp_min(0) + penalty * n)[:, None])  # (d, k), of Z
-        weight = solved / scale[:, None]
-        error = choosing.squared_error(mean_x, weight, mean_y)
-        if best is None or error < best[0]:
-            best = error, penalty, weight
-    assert best is not None  # noqa: S101  # there are penalties
-    return Lens(mean_x, best[2], mean_y, best[1])
+    mean_x, mean_y = rows.x / rows.n, rows.y / rows.n
+    gram = rows.xx - rows.n * torch.outer(mean_x, mean_x)
+    right = rows.xy - rows.n * torch.outer(mean_x, mean_y)
+    scale = (gram.diagonal() / rows.n).clamp_min(0).sqrt() + 1e-6
+    return mean_x, mean_y, scale, gram / torch.outer(scale, scale), right / scale[:, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +220,28 @@ def calibrate(
     return Calibration(temperatures[place // len(SHARES)], SHARES[place % len(SHARES)])
 
 
+def cross_calibrated(log_p: Tensor, log_u: Tensor, weights: Tensor, part: Tensor, parts: int) -> list[Calibration]:
+    """Choose temperature and share for each part by the mean gain on the rows of all the others.
+
+    Args:
+        log_p: (temperatures, n) natural logarithm of the true token's probability at each of `TEMPERATURES`.
+        log_u: (n,) that of its unigram probability.
+        weights: (n,) how often each row counts.
+        part: (n,) int64, the part of each row.
+        parts: how many there are; each has rows.
+    """
+    weights = weights.double() / weights.double().sum()
+    sums = torch.zeros(parts, len(TEMPERATURES), len(SHARES), dtype=torch.float64)
+    for place, share in enumerate(SHARES):
+        gains = gain_bits(log_p.double(), log_u.double(), share) * weights  # (temperatures, n)
+        sums[:, :, place].index_add_(0, part, gains.T)
+    chosen = []
+    for number in range(parts):
+        place = int((sums.sum(0) - sums[number]).argmax())
+        chosen.append(Calibration(TEMPERATURES[place // len(SHARES)], SHARES[place % len(SHARES)]))
+    return chosen
+
+
 def gain_bits(log_p: Tensor, log_u: Tensor, share: float) -> Tensor:
     """Return log2 q - log2 u of the true token, q = (1 - share) p + share u, elementwise, in bits.
 
@@ -196,8 +264,20 @@ def token_log_probabilities(logits: Tensor, row: Tensor, token: Tensor, temperat
         temperatures: that the logits are divided by.
     """
     logits = logits.float()
-    of_token = logits[row, token]  # (m,)
-    return torch.stack([of_token / t - torch.logsumexp(logits / t, dim=-1)[row] for t in temperatures])
+    shifted = logits - logits.amax(-1, keepdim=True)  # (n, V), at most 0
+    of_token = shifted[row, token]  # (m,)
+    if temperatures != TEMPERATURES:
+        sums = [torch.exp(shifted / one).sum(-1) for one in temperatures]
+    else:  # exp(x / T) is a power of exp(x / 6): a product each instead of an exponential
+        base = shifted.div_(6).exp_()  # (n, V)
+        power, reached, by_power = base.clone(), 1, {1: base.sum(-1)}
+        for wanted in sorted(POWERS)[1:]:
+            for _ in range(wanted - reached):
+                power.mul_(base)
+            reached = wanted
+            by_power[wanted] = power.sum(-1)  # (n,)
+        sums = [by_power[one] for one in POWERS]
+    return torch.stack([of_token / t - total.log()[row] for t, total in zip(temperatures, sums, strict=True)])
 
 
 def unigram(tokens: np.ndarray, weights: np.ndarray, vocabulary: int) -> Tensor:
@@ -214,80 +294,6 @@ def unigram(tokens: np.ndarray, weights: np.ndarray, vocabulary: int) -> Tensor:
     if len(np.unique(tokens)) < 2:
         raise InputError("Every next token is the same, so nothing can be told about it; give a richer corpus.")
     return torch.from_numpy(np.log(unigram_of(tokens, vocabulary, weights)))
-
-
-FOLDS = 5
-DOCUMENTS_NEEDED = 20  # fewer leave too few on each side, and no error over them
-WINDOWS_NEEDED = 100
-
-
-@dataclass(frozen=True, eq=False)
-class Folds:
-    """Parts of the windows, whole documents together, each read once by what was fitted on the others.
-
-    Attributes:
-        of: (N,) fold of each window, 0 to `FOLDS` - 1.
-        clusters: (N,) document of each window; None where windows are their own units.
-    """
-
-    of: np.ndarray
-    clusters: np.ndarray | None
-
-    def fitting(self, fold: int) -> np.ndarray:
-        """Rows that fit the lens and the unigram distribution by which `fold` is read: three fifths of all."""
-        return np.flatnonzero((self.of != fold) & (self.of != self.next(fold)))
-
-    def choosing(self, fold: int) -> np.ndarray:
-        """Rows that choose penalty, temperature and share by which `fold` is read."""
-        return np.flatnonzero(self.of == self.next(fold))
-
-    @staticmethod
-    def next(fold: int) -> int:
-        """The fold that chooses for `fold`."""
-        return (fold + 1) % FOLDS
-
-
-def split_folds(count: int, documents: np.ndarray | None, seed: int) -> Folds:
-    """Deal windows into five folds, whole documents together where there are any.
-
-    Args:
-        count: N windows, in random order.
-        documents: (N,) document of each; None where there are none.
-        seed: of the order in which documents of one size are dealt out.
-
-    Raises:
-        InputError: if there are fewer than 100 windows, or fewer than 20 documents.
-
-    >>> folds = split_folds(1000, None, seed=0)
-    >>> len(folds.fitting(0)), len(folds.choosing(0)), int((folds.of == 0).sum())
-    (600, 200, 200)
-    """
-    if count < WINDOWS_NEEDED:
-        raise InputError(
-            f"The predictive observer is fitted on some windows and read on others, at least {WINDOWS_NEEDED} in all; "
-            f"got {count}. Give a longer text or ask for more windows."
-        )
-    if documents is None:
-        return Folds(np.arange(count) % FOLDS, None)
-    names, unit, sizes = np.unique(documents, return_inverse=True, return_counts=True)
-    if len(names) < DOCUMENTS_NEEDED:
-        raise InputError(
-            f"The predictive observer is fitted on some documents and read on others, at least {DOCUMENTS_NEEDED} in "
-            f"all; these windows are of {len(names)}. Give more documents, or a longer text."
-        )
-    order = np.random.default_rng([seed, 4]).permutation(len(names))
-    order = order[np.argsort(-sizes[order], kind="stable")]  # the largest first
-    fold = np.zeros(len(names), np.int64)
-    filled = np.zeros(FOLDS, np.int64)
-    for document in order:
-        fold[document] = filled.argmin()
-        filled[fold[document]] += sizes[document]
-    if filled.min() < count / (4 * FOLDS):
-        raise InputError(
-            f"One document holds {sizes.max()} of {count} windows, which leaves too few to fit on and to read apart; "
-            "give more documents."
-        )
-    return Folds(fold[unit], unit)
 
 
 def clustered_error(values: np.ndarray, share: np.ndarray, clusters: np.ndarray | None = None) -> float:

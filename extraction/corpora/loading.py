@@ -133,5 +133,6 @@ def _of_text(sample: TextSample, name: str, prefix: tuple[int, ...], seed: int) 
         weights=counts[order].astype(np.float64),
         prefix=prefix,
         documents=sample.documents[first][order],
+        sections=sample.sections,
         next_tokens=sample.following[first][order],
     )

@@ -73,11 +73,13 @@ class TextSample(NamedTuple):
         tokens: (n, T) token ids.
         documents: (n,) number of the document each window is from, or of the section of a long one.
         following: (n,) the token that follows there; -1 where the document ends with the window.
+        sections: whether documents are few or large, and so cut into sections.
     """
 
     tokens: np.ndarray
     documents: np.ndarray
     following: np.ndarray
+    sections: bool = False
 
 
 def sample_text(
@@ -131,7 +133,8 @@ def sample_text(
     if not seen:
         raise InputError(f"{name} is empty; give a text of at least {tokens} tokens.")
     start, owner, end = np.concatenate(starts), np.concatenate(owners), np.concatenate(ends)
-    owner = _sections(owner, start, total)
+    whole, owner = owner, _sections(owner, start, total)
+    sections = len(np.unique(owner)) > len(np.unique(whole))
     if not len(start):
         raise InputError(
             f"The longest text of {name} has {longest} tokens, or no sentence that long before its end; a window needs "
@@ -144,7 +147,7 @@ def sample_text(
     after = start + tokens
     following = np.where(after < end, stream[np.minimum(after, len(stream) - 1)], -1)
     rows = stream[start[:, None] + np.arange(tokens)]  # (n, tokens)
-    return TextSample(rows.astype(np.int64), owner, following.astype(np.int64))
+    return TextSample(rows.astype(np.int64), owner, following.astype(np.int64), sections)
 
 
 def _sections(owner: np.ndarray, start: np.ndarray, total: int) -> np.ndarray:
@@ -162,7 +165,7 @@ def _sections(owner: np.ndarray, start: np.ndarray, total: int) -> np.ndarray:
     edges = np.append(start[first], total)  # documents without windows count to the one before
     size = np.repeat(np.diff(edges), count)  # (n,) tokens of the document of each window
     long = size > total * (1 / 20 if len(names) < 20 else 1 / 5)
-    section = np.where(long, (start - np.repeat(edges[:-1], count)) // max(1, total // 40), 0)
+    section = np.where(long, (start - np.repeat(edges[:-1], count)) // max(1, -(-total // 40)), 0)
     _, number = np.unique(np.stack([owner, section], axis=1), axis=0, return_inverse=True)
     sections: np.ndarray = number.ravel().astype(np.int64)
     return sections

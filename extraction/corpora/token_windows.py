@@ -26,6 +26,7 @@ class Windows:
         dropped: entities left out because they are not that many tokens.
         documents: (N,) number of the first document that each window is from, or of the section of one that holds much
             of the text; None for lists.
+        sections: whether a document was cut into sections.
         next_tokens: (N,) the token that followed each window in that document, -1 where it ended; no part of the hash.
             None where it is not known.
 
@@ -43,6 +44,7 @@ class Windows:
     entities: np.ndarray | None = None
     dropped: tuple[str, ...] = ()
     documents: np.ndarray | None = None
+    sections: bool = False
     next_tokens: np.ndarray | None = None
 
     @cached_property
@@ -99,22 +101,25 @@ class Windows:
         """Permute every column over the windows: each position keeps its tokens, but what stood before them is lost.
 
         The control for what a network knows of contexts: micro information stays as it is, so that a difference of
-        emergence is one of macro information.
+        emergence is one of macro information. A shuffled window has tokens of many documents; its document is that of
+        the token that follows it, which is what it is read on.
         """
         rng = np.random.default_rng([seed, 3])
         rows = np.repeat(self.tokens, self.weights.astype(np.int64), axis=0)
         rows = np.stack([rng.permutation(column) for column in rows.T], axis=1)
         distinct, first, counts = np.unique(rows, axis=0, return_index=True, return_counts=True)
         order = rng.permutation(len(distinct))
-        following = None
+        following = documents = None
         if self.next_tokens is not None:
-            following = rng.permutation(np.repeat(self.next_tokens, self.weights.astype(np.int64)))[first][order]
+            source = rng.permutation(np.repeat(np.arange(len(self)), self.weights.astype(np.int64)))[first][order]
+            following = self.next_tokens[source]
+            documents = None if self.documents is None else self.documents[source]
         return replace(
             self,
             corpus=f"{self.corpus}{SHUFFLED}",
             tokens=distinct[order],
             weights=counts[order].astype(np.float64),
-            documents=None,
+            documents=documents,
             next_tokens=following,
         )
 

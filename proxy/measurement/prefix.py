@@ -21,11 +21,11 @@ from torch import Tensor
 
 from estimators.base import InputError
 from estimators.contracts.files import replacing
+from estimators.folds import deal_folds
 from estimators.predictive import (
     TEMPERATURES,
     calibrate,
     gain_bits,
-    split_folds,
     token_log_probabilities,
     unigram,
 )
@@ -190,9 +190,9 @@ def next_token_pairs(windows: Windows, vocabulary: int) -> Pairs:
         raise InputError(f"The windows of {windows.corpus} do not say which token follows; make them by `windows`.")
     known = np.flatnonzero(windows.next_tokens >= 0)
     documents = None if windows.documents is None else windows.documents[known]
-    folds = split_folds(len(known), documents, seed=0)
+    fold, _ = deal_folds(len(known), documents, seed=0)
     tokens = np.column_stack([windows.tokens[known], windows.next_tokens[known]])  # (N, T + 1)
-    fit, counted = folds.fitting(0), folds.choosing(0)
+    fit, counted = np.flatnonzero(fold != 0), np.flatnonzero(fold == 0)
     log_u = unigram(tokens[fit, 1:], windows.weights[known[fit]], vocabulary).float()  # (V,)
     weights = np.repeat(windows.weights[known[counted]], tokens.shape[1] - 1)
     tokens = tokens[counted]

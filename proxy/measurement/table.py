@@ -21,7 +21,7 @@ from extraction.states.raw import raw_bytes, raw_states
 from extraction.states.sinks import Sinks
 from proxy.measurement.blocks import propagated_block, trained_block
 from proxy.measurement.names import DEFAULT_ESTIMATOR, PREDICTIVE_WINDOWS, check_options, estimator_names
-from proxy.measurement.predictive import planned_work, predictive_rows
+from proxy.measurement.predictive import PredictiveReader
 from proxy.schemas import EMERGENCE, WINDOWS
 
 # On a narrow screen pandas leaves out columns in the middle: what a reader looks for stands first and last.
@@ -171,7 +171,7 @@ class _Work:
         if len(windows) > PREDICTIVE_WINDOWS:  # they are in random order
             windows, names = windows.select(np.arange(PREDICTIVE_WINDOWS)), ["predictive"]
         whole = windows is self.windows
-        work = planned_work(model, windows, seed=self.seed, full=self.full)  # refuses what cannot be read
+        reader = PredictiveReader(model, windows, seed=self.seed, full=self.full)  # refuses what cannot be read
         size = raw_bytes(model, windows)
         if self.listeners.notice is not None and self.budget.spilled(size):
             self.listeners.notice(spilling(model, size, self.budget))
@@ -181,7 +181,7 @@ class _Work:
         sequences = len(windows) + alone
         front = len(windows.prefix)
         forward = 2.0 * (model.parameters or 1) * (len(windows) * (front + length) + alone * (front + 1))
-        reading = max(1, round(work.flops / forward * sequences))
+        reading = max(1, round(reader.flops / forward * sequences))
         again = len(model.blocks) * length if "sample-propagation" in names else 0
         total = (sequences + reading + again) * len(names)  # as if each other observer took as long
 
@@ -198,15 +198,7 @@ class _Work:
         ) as states:
             self._tell(states.likelihoods)
             highest = _Highest()
-            rows = predictive_rows(
-                model,
-                windows,
-                states,
-                seed=self.seed,
-                full=self.full,
-                progress=step(sequences, reading),
-                on_windows=self._listening(highest),
-            )
+            rows = reader.rows(states, step(sequences, reading), self._listening(highest))
             found = {"predictive": _flagged(list(rows), states.sinks)}
             self._keep("predictive", highest)
             if again:

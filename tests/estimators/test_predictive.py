@@ -12,75 +12,121 @@ from hypothesis import strategies as st
 
 from estimators.base import InputError
 from estimators.predictive import (
-    FOLDS,
     PENALTIES,
     SHARES,
     TEMPERATURES,
     NormalEquations,
     calibrate,
+    chosen_penalty,
     clustered_error,
+    cross_calibrated,
+    cross_fitted,
     gain_bits,
-    ridge_lens,
-    split_folds,
+    ridge,
     token_log_probabilities,
     unigram,
 )
 
 
-def slow_lens(x: np.ndarray, y: np.ndarray, held_x: np.ndarray, held_y: np.ndarray) -> np.ndarray:
-    """The readable twin of `ridge_lens`: returns predictions for `held_x`, rows of weight 1."""
+def slow_ridge(x: np.ndarray, y: np.ndarray, penalty: float, read: np.ndarray) -> np.ndarray:
+    """The readable twin of `ridge`: returns predictions for `read`, rows of weight 1."""
     centre, scale = x.mean(0), x.std(0) + 1e-6
     z = (x - centre) / scale
-    best, kept = math.inf, held_y
-    for penalty in PENALTIES:
-        solved = np.linalg.solve(z.T @ z + penalty * len(x) * np.eye(z.shape[1]), z.T @ (y - y.mean(0)))
-        told = (held_x - centre) / scale @ solved + y.mean(0)
-        if ((told - held_y) ** 2).sum() < best:
-            best, kept = ((told - held_y) ** 2).sum(), told
-    return kept
+    solved = np.linalg.solve(z.T @ z + penalty * len(x) * np.eye(z.shape[1]), z.T @ (y - y.mean(0)))
+    found: np.ndarray = (read - centre) / scale @ solved + y.mean(0)
+    return found
 
 
-def test_the_lens_is_that_of_its_readable_twin() -> None:
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(300, 6)) * [1, 10, 0.1, 3, 1, 1] + 5
-    y = x @ rng.normal(size=(6, 4)) + rng.normal(size=(300, 4))
-    fitting, other, choosing = (NormalEquations(6, 4) for _ in range(3))
-    for start in range(0, 200, 40):  # batch by batch, in two parts
-        rows = slice(start, start + 40)
-        (fitting if start < 80 else other).add(torch.from_numpy(x[rows]), torch.from_numpy(y[rows]), torch.ones(40))
-    choosing.add(torch.from_numpy(x[200:]), torch.from_numpy(y[200:]), torch.ones(100))
-    told = ridge_lens(fitting.plus(other), choosing)(torch.from_numpy(x[200:])).numpy()
-    # float32 on the way out: seven digits of values of about 50
-    np.testing.assert_allclose(told, slow_lens(x[:200], y[:200], x[200:], y[200:]), atol=1e-4)
+def summed(
+    x: np.ndarray | torch.Tensor, y: np.ndarray | torch.Tensor, weights: torch.Tensor | None = None
+) -> NormalEquations:
+    x, y = torch.as_tensor(x), torch.as_tensor(y)
+    sums = NormalEquations(x.shape[1], y.shape[1])
+    sums.add(x, y, torch.ones(len(x)) if weights is None else weights)
+    return sums
+
+
+def source(seed: int, noise: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(400, 6)) * [1, 10, 0.1, 3, 1, 1] + 5
+    return x, x @ rng.normal(size=(6, 4)) + noise * rng.normal(size=(400, 4))
+
+
+@pytest.mark.parametrize("noise", [0.1, 30.0, 300.0])  # from where the least penalty wins to where the largest does
+def test_each_part_is_read_by_the_readable_twins_lens_of_the_others(noise: float) -> None:
+    x, y = source(0, noise)
+    parts = [slice(100 * k, 100 * (k + 1)) for k in range(4)]
+    lenses = cross_fitted([summed(x[rows], y[rows]) for rows in parts])
+    for k, lens in enumerate(lenses):
+        held = parts[(k + 1) % 4]
+        inner = np.concatenate(
+            [np.arange(400)[rows] for place, rows in enumerate(parts) if place not in (k, (k + 1) % 4)]
+        )
+        others = np.setdiff1d(np.arange(400), np.arange(400)[parts[k]])
+        errors = [((slow_ridge(x[inner], y[inner], one, x[held]) - y[held]) ** 2).sum() for one in PENALTIES]
+        assert lens.penalty == PENALTIES[int(np.argmin(errors))]
+        told = slow_ridge(x[others], y[others], lens.penalty, x[parts[k]])
+        # float32 on the way out: seven digits of values of about 50
+        np.testing.assert_allclose(lens(torch.from_numpy(x[parts[k]])).numpy(), told, atol=1e-4)
+
+
+def test_sums_of_parts_are_those_of_the_whole() -> None:
+    x, y = source(1)
+    both = summed(x[:150], y[:150]).plus(summed(x[150:], y[150:]))
+    whole = summed(x, y)
+    for name in ("n", "x", "y", "xx", "xy"):
+        torch.testing.assert_close(getattr(both, name), getattr(whole, name))
 
 
 def test_a_weight_of_two_is_a_row_given_twice() -> None:
-    rng = np.random.default_rng(1)
-    x, y = torch.from_numpy(rng.normal(size=(50, 3))), torch.from_numpy(rng.normal(size=(50, 2)))
-    weighted, repeated, choosing = (NormalEquations(3, 2) for _ in range(3))
-    weighted.add(x, y, torch.tensor([2.0] * 10 + [1.0] * 40))
-    repeated.add(torch.cat([x, x[:10]]), torch.cat([y, y[:10]]), torch.ones(60))
-    choosing.add(x, y, torch.ones(50))
-    torch.testing.assert_close(ridge_lens(weighted, choosing)(x), ridge_lens(repeated, choosing)(x))
+    x, y = (torch.from_numpy(one[:50]) for one in source(1))
+    weighted = summed(x, y, torch.tensor([2.0] * 10 + [1.0] * 40))
+    repeated = summed(torch.cat([x, x[:10]]), torch.cat([y, y[:10]]))
+    assert chosen_penalty(weighted, repeated) == chosen_penalty(repeated, weighted)
+    torch.testing.assert_close(ridge(weighted, 0.1)(x), ridge(repeated, 0.1)(x))
 
 
 def test_a_lens_does_not_care_for_the_units_of_a_state() -> None:
     rng = np.random.default_rng(2)
     x, y = torch.from_numpy(rng.normal(size=(200, 4))), torch.from_numpy(rng.normal(size=(200, 4)))
     scale = torch.tensor([1e3, 1.0, 1e-2, 5.0], dtype=torch.float64)
-    told = []
-    for states in (x, x * scale + 7):
-        fitting, choosing = NormalEquations(4, 4), NormalEquations(4, 4)
-        fitting.add(states[:150], y[:150], torch.ones(150))
-        choosing.add(states[150:], y[150:], torch.ones(50))
-        told.append(ridge_lens(fitting, choosing)(states))
+    one, other = (ridge(summed(states, y), 0.01)(states) for states in (x, x * scale + 7))
     # the floor of 1e-6 under a standard deviation of 1e-2 is one in ten thousand
-    torch.testing.assert_close(told[0], told[1], atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sums_of_half_precision_do_not_overflow(dtype: torch.dtype) -> None:
+    """Squares of 3,000 are beyond the range of float16, and bfloat16 has three digits; the sums have neither fault."""
+    x = (torch.randn(300, 3, generator=torch.Generator().manual_seed(0)) * 3000).to(dtype)
+    sums = summed(x, x)
+    torch.testing.assert_close(sums.xx, x.double().T @ x.double())
 
 
 def test_states_that_overflowed_are_refused() -> None:
     with pytest.raises(InputError, match="not finite, so no lens can be fitted; load the model as bfloat16"):
         NormalEquations(2, 2).add(torch.tensor([[1.0, math.inf]]), torch.ones(1, 2), torch.ones(1))
+
+
+def test_probabilities_at_all_temperatures_are_those_of_softmax() -> None:
+    logits = torch.randn(5, 3000, generator=torch.Generator().manual_seed(0)) * 12 + 40
+    row, token = torch.tensor([0, 1, 1, 4]), torch.tensor([3, 0, 2999, 7])
+    slow = torch.stack([torch.log_softmax(logits.double() / one, -1)[row, token] for one in TEMPERATURES])
+    for temperatures in (TEMPERATURES, TEMPERATURES[:3]):  # powers of one exponential, and one each
+        found = token_log_probabilities(logits, row, token, temperatures)
+        # sums of float32, of logits of about 100
+        torch.testing.assert_close(found.double(), slow[: len(temperatures)], atol=2e-4, rtol=1e-5)
+
+
+def test_a_fold_is_calibrated_by_the_others() -> None:
+    """Two kinds of rows: what is right for one fold is wrong for the other, and each gets the other's."""
+    sharp, flat = TEMPERATURES.index(1.0), TEMPERATURES.index(2.0)
+    log_p = torch.full((len(TEMPERATURES), 40), -3.0)
+    log_p[sharp, :20], log_p[flat, 20:] = -0.1, -0.1
+    chosen = cross_calibrated(log_p, torch.full((40,), -4.0), torch.ones(40), torch.arange(2).repeat_interleave(20), 2)
+    assert [one.temperature for one in chosen] == [2.0, 1.0]
+    alone = calibrate(log_p[:, 20:], torch.full((20,), -4.0), torch.ones(20))
+    assert chosen[0] == alone
 
 
 def test_the_gain_of_the_true_distribution_is_the_mutual_information() -> None:
@@ -124,28 +170,6 @@ def test_no_gain_is_below_the_share_or_above_the_ceiling(log_p: float, log_u: fl
     gain = float(gain_bits(torch.tensor(log_p, dtype=torch.float64), torch.tensor(log_u, dtype=torch.float64), share))
     assert gain >= math.log2(share) - 1e-9
     assert gain <= -log_u / math.log(2) + 1e-9  # q is at most 1
-
-
-@given(st.integers(100, 3000), st.integers(20, 60), st.integers(0, 5))
-@settings(max_examples=50, deadline=None)
-def test_every_window_is_read_once_and_documents_stay_together(count: int, documents: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    owner = np.append(np.arange(documents), rng.integers(documents, size=count - documents))
-    folds = split_folds(count, owner, seed)
-    for fold in range(FOLDS):
-        read, choosing, fitting = np.flatnonzero(folds.of == fold), folds.choosing(fold), folds.fitting(fold)
-        assert sorted(np.concatenate([read, choosing, fitting])) == list(range(count))
-        assert not set(owner[read]) & set(owner[choosing]) | set(owner[read]) & set(owner[fitting])
-        assert len(read) >= count / (4 * FOLDS)
-
-
-def test_what_cannot_be_dealt_out_is_refused() -> None:
-    with pytest.raises(InputError, match="at least 100 in all; got 99"):
-        split_folds(99, None, 0)
-    with pytest.raises(InputError, match="at least 20 in all; these windows are of 19"):
-        split_folds(190, np.arange(190) % 19, 0)
-    with pytest.raises(InputError, match="One document holds 970 of 1000 windows"):
-        split_folds(1000, np.maximum(np.arange(1000) - 969, 0), 0)
 
 
 def test_one_next_token_is_refused() -> None:

@@ -202,11 +202,10 @@ def test_windows_of_a_text_in_pieces_are_those_of_the_whole(tokenizer: Any, monk
     sentences = "".join(f"It is number {number} of them. " for number in range(300))
 
     def sampled() -> set[tuple[int, ...]]:
-        rows, owner, _ = text.sample_text(
-            [sentences], tokenizer, 6, count=None, seed=0, at="sentence", name="t", enough=None
-        )
-        assert set(owner) == {0}
-        return {tuple(row) for row in rows.tolist()}
+        found = text.sample_text([sentences], tokenizer, 6, count=None, seed=0, at="sentence", name="t", enough=None)
+        assert found.sections  # one document is cut into stretches of a fortieth
+        assert set(found.documents) <= set(range(40))
+        return {tuple(row) for row in found.tokens.tolist()}
 
     whole = sampled()
     monkeypatch.setattr(text, "PIECE", 2000)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,10 +16,10 @@ import torch
 
 from estimators.base import InputError
 from estimators.contracts.controls import FAILED, summary, varying, with_controls
-from estimators.predictive import FOLDS, TEMPERATURES, calibrate, gain_bits, split_folds, unigram
+from estimators.folds import FOLDS, deal_folds
+from estimators.predictive import TEMPERATURES, cross_calibrated, gain_bits, unigram
 from extraction import LanguageModel, Windows, load_model, random_twin, windows
 from extraction.states.budget import StateBudget
-from proxy.measurement.predictive import CALIBRATED
 from proxy.measurement.table import Listeners, Propagation, measure
 
 MODEL = "gemma-2m"
@@ -60,32 +63,29 @@ def test_at_the_last_block_it_is_the_difference_of_the_models_own_calibrated_lik
     assert text.documents is not None
     known = np.flatnonzero(text.next_tokens >= 0)
     tokens = np.column_stack([text.tokens[known], text.next_tokens[known]])
-    folds = split_folds(len(known), text.documents[known], 0)
+    fold, _ = deal_folds(len(known), text.documents[known], 0)
+    weights = text.weights[known]
+    log_u = torch.stack([unigram(tokens[fold != k, 1:], weights[fold != k], model.vocabulary) for k in range(FOLDS)])
 
-    def gain(rows: np.ndarray, following: np.ndarray, width: int, choosing: int) -> np.ndarray:
-        """Bits (N, width) that each row tells about what follows it; `choosing` windows of a fold calibrate."""
+    def gain(rows: np.ndarray, following: np.ndarray, width: int) -> np.ndarray:
         front = torch.tensor([model.prefix] * len(rows), dtype=torch.int64).reshape(len(rows), len(model.prefix))
         with torch.inference_mode():
             ids = torch.cat([front, torch.from_numpy(rows)], 1)
             logits = model.model(input_ids=ids).logits[:, -1]
-        target = torch.from_numpy(following)
+        target, part = torch.from_numpy(following), torch.from_numpy(np.repeat(fold, width))
         log_p = torch.stack([torch.log_softmax(logits / t, -1).gather(1, target[:, None])[:, 0] for t in TEMPERATURES])
-        weights, window = np.repeat(text.weights[known], width), np.repeat(np.arange(len(known)), width)
-        bits = np.empty(len(rows))
-        for fold in range(FOLDS):
-            fit = folds.fitting(fold)
-            log_u = unigram(tokens[fit, 1:], text.weights[known][fit], model.vocabulary).float()[target]
-            choose = np.isin(window, folds.choosing(fold)[:choosing])
-            chosen = calibrate(log_p[:, choose], log_u[choose], torch.from_numpy(weights[choose]))
-            at = TEMPERATURES.index(chosen.temperature)
-            mine = folds.of[window] == fold
-            bits[mine] = gain_bits(log_p[at, mine].double(), log_u[mine].double(), chosen.share).numpy()
-        return bits.reshape(-1, width)
+        of_unigram = log_u[part, target]
+        chosen = cross_calibrated(log_p, of_unigram, torch.from_numpy(np.repeat(weights, width)), part, FOLDS)
+        found = np.empty(len(target))
+        for k, one in enumerate(chosen):
+            mine = part == k
+            at = TEMPERATURES.index(one.temperature)
+            found[mine.numpy()] = gain_bits(log_p[at, mine].double(), of_unigram[mine], one.share).numpy()
+        return found.reshape(-1, width)
 
     length = text.tokens.shape[1]
-    macro = gain(tokens[:, :length], tokens[:, length], 1, CALIBRATED)[:, 0]
-    micro = gain(tokens[:, :length].reshape(-1, 1), tokens[:, 1:].ravel(), length, CALIBRATED // length).mean(1)
-    weights = text.weights[known]
+    macro = gain(tokens[:, :length], tokens[:, length], 1)[:, 0]
+    micro = gain(tokens[:, :length].reshape(-1, 1), tokens[:, 1:].ravel(), length).mean(1)
     found = table[(table["layer"] == len(model.blocks) - 1) & (table["position"] == length)].iloc[0]
     # float32 logits, summed in another order: five digits
     assert found["macro_bits"] == pytest.approx(np.average(macro, weights=weights), abs=1e-3)
@@ -169,6 +169,110 @@ def test_bad_input(model: LanguageModel, text: Windows) -> None:
         measure(model, text.select(np.arange(50)))
     with pytest.raises(InputError, match="predictive takes none"):
         measure(model, text, options={"epochs": 3})
+    with pytest.raises(
+        InputError, match=r"followed by token 99999, but gemma-2m knows \d+; make them with the tokenizer"
+    ):
+        measure(model, replace(text, next_tokens=np.full(len(text), 99_999)))
+    with pytest.raises(InputError, match="Every next token is the same"):
+        measure(model, replace(text, tokens=np.full_like(text.tokens, 7), next_tokens=np.full(len(text), 7)))
+    headless = replace(model, model=copy.copy(model.model))
+    headless.model.get_output_embeddings = lambda: None
+    with pytest.raises(InputError, match="has no output head, so it predicts no next token; use sample-propagation"):
+        measure(headless, text)
+
+
+def test_a_head_that_is_not_linear_is_refused(text: Windows) -> None:
+    bent = load_model(MODEL, device="cpu")
+    forward = bent.model.forward
+
+    def squashed(*args: Any, **options: Any) -> Any:
+        said = forward(*args, **options)
+        said.logits = said.logits.abs().sqrt()
+        return said
+
+    bent.model.forward = squashed
+    with pytest.raises(InputError, match="are not those of a norm and a linear output layer"):
+        measure(bent, text)
+
+
+def test_text_of_one_document_is_read_by_sections_and_says_so(model: LanguageModel, text: Windows) -> None:
+    from pydoc_data.topics import topics
+
+    from extraction import text_windows
+
+    whole = text_windows(
+        ["\n\n".join(topics[name] for name in sorted(topics))], model.tokenizer, count=600, prefix=model.prefix
+    )
+    rows = measure(model, whole)
+    assert set(rows["flags"]) == {"few-documents"}
+    assert rows["documents"].between(20, 41).all()
+    by_document = measure(model, text.select(np.arange(600)))
+    assert set(by_document["flags"]) == {""}
+    last, other = rows.iloc[-1], by_document.iloc[-1]
+    # the same text, other windows of it: five joint errors
+    assert abs(last["ie_bits"] - other["ie_bits"]) < 5 * np.hypot(last["ie_std_error"], other["ie_std_error"])
+    few = replace(text, documents=np.arange(len(text)) % 10)  # ten documents of the caller's own
+    assert set(measure(model, few)["flags"]) == {"few-documents"}
+
+
+def test_shuffled_windows_keep_the_document_of_what_follows_them(text: Windows) -> None:
+    mixed = text.shuffled(0)
+    assert mixed.documents is not None
+    assert text.documents is not None
+    assert mixed.next_tokens is not None
+    assert text.next_tokens is not None
+    pairs = set(zip(text.documents.tolist(), text.next_tokens.tolist(), strict=True))
+    assert set(zip(mixed.documents.tolist(), mixed.next_tokens.tolist(), strict=True)) <= pairs
+
+
+def test_large_models_are_read_at_fewer_positions_and_windows(
+    model: LanguageModel, text: Windows, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from proxy.measurement import predictive
+
+    cost = predictive.PredictiveReader(model, text, seed=0).flops
+    monkeypatch.setattr(predictive, "DEFAULT_FLOPS", 0.9 * cost)
+    some = measure(model, text)
+    assert sorted(set(some["position"])) == [1, 4, 8]
+    every = table[table["position"].isin([1, 4, 8])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(some.drop(columns="seconds"), every.drop(columns="seconds"))
+    pd.testing.assert_frame_equal(
+        measure(model, text, full=True).drop(columns="seconds"), table.drop(columns="seconds")
+    )
+    monkeypatch.setattr(predictive, "DEFAULT_FLOPS", 1.0)
+    few = predictive.PredictiveReader(model, text, seed=0)
+    assert (few.positions, few.windows) == ((8,), predictive.LEAST)
+    assert few.flops < cost
+
+
+def test_both_observers_from_one_pass_give_what_each_gives_alone(
+    model: LanguageModel, text: Windows, table: pd.DataFrame
+) -> None:
+    how = Propagation(resolutions=(0.18, 0.5), queries=200, project=32)
+    alone = measure(model, text, estimator="sample-propagation", propagation=how)
+    both = measure(model, text, estimator="predictive,sample-propagation", propagation=how)
+    read = both[both["estimator"] == "predictive"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(read.drop(columns="seconds"), table.drop(columns="seconds"))
+    states = both[both["estimator"] == "sample-propagation"].reset_index(drop=True)
+    # moments are added up in another order, in float32
+    pd.testing.assert_frame_equal(states.drop(columns="seconds"), alone.drop(columns="seconds"), atol=1e-2, rtol=1e-2)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_reads_about_the_same(dtype: str, text: Windows, table: pd.DataFrame) -> None:
+    rows = measure(load_model(MODEL, device="cpu", dtype=dtype), text)
+    last, full = rows.iloc[-1], table.iloc[-1]
+    # the same windows: what rounding moves is far below the error of the reading
+    assert abs(last["ie_bits"] - full["ie_bits"]) < full["ie_std_error"]
+
+
+def test_progress_grows_evenly_to_its_end(model: LanguageModel, text: Windows) -> None:
+    told: list[tuple[int, int]] = []
+    measure(model, text, listeners=Listeners(progress=lambda done, total: told.append((done, total))))
+    done = [one for one, _ in told]
+    assert done == sorted(done)
+    assert told[-1][0] == told[-1][1]
+    assert max(b - a for a, b in itertools.pairwise(done)) < 0.2 * told[-1][1]
 
 
 def test_the_command_shows_a_row_per_model_with_its_verdict(emergence, tmp_path) -> None:

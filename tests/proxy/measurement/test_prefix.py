@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from estimators.base import InputError
-from estimators.predictive import SHARES, TEMPERATURES, split_folds
+from estimators.folds import deal_folds
+from estimators.predictive import SHARES, TEMPERATURES
 from estimators.shown import unigram_of
 from extraction import LanguageModel, load_model, windows
 from extraction.models.twin import random_twin
@@ -55,8 +56,8 @@ def by_hand(model: LanguageModel, front: list[int]) -> float:
     assert text.documents is not None
     known = text.next_tokens >= 0
     rows = np.column_stack([text.tokens[known], text.next_tokens[known]])
-    folds = split_folds(len(rows), text.documents[known], 0)
-    fitting, counted = folds.fitting(0), folds.choosing(0)
+    fold, _ = deal_folds(len(rows), text.documents[known], 0)
+    fitting, counted = fold != 0, fold == 0
     u = torch.from_numpy(unigram_of(rows[fitting, 1:], model.vocabulary, text.weights[known][fitting]))
     pairs = [
         (first, then, weight)
