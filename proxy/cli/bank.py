@@ -113,4 +113,33 @@ def merge(
     screen.print(f"Wrote {out}: {len(made.models)} models of {made.runs} runs", highlight=False, soft_wrap=True)
 
 
-COMMANDS = {"build": build, "show": show_bank, "check": check, "merge": merge}
+def table(
+    out: Annotated[Path, typer.Option(help="Reference table to write: .parquet, .csv or .json.")],
+    bank: Annotated[Path | None, typer.Argument(help="Folder of a bank; default: the one that ships.")] = None,
+    corpus: Annotated[str | None, typer.Option(help="Corpus of the bank; default: its first.")] = None,
+    estimator: Annotated[str, typer.Option(help="Of the blocks: predictive or sample-propagation.")] = "predictive",
+    without: Annotated[str | None, typer.Option(help="Model to leave out, with its whole run.")] = None,
+) -> None:
+    """Write the reference table of a bank: output features and targets of each model, for `emergence fit`.
+
+    Example: `emergence bank table --out references.parquet`
+    """
+    from extraction.tables import check_table_path
+    from proxy.banks.bank import SHIPPED, load_bank
+    from proxy.banks.targets import reference_table, without_model
+    from proxy.cli.console import emit
+    from proxy.schemas import REFERENCES
+
+    check_table_path(out)
+    found = load_bank(bank or SHIPPED)
+    chosen = found.corpus(corpus).name
+    references = reference_table(found, chosen, shown=max(found.shown(chosen), default=0), estimator=estimator)
+    remarks = references.attrs["remarks"]
+    if without is not None:
+        references, _ = without_model(references, without)
+    emit(references, out, schema=REFERENCES)
+    for remark in remarks:
+        screen.print(f"Note: {remark}.", highlight=False, soft_wrap=True)
+
+
+COMMANDS = {"build": build, "show": show_bank, "table": table, "check": check, "merge": merge}

@@ -17,6 +17,7 @@ from proxy.regression.folds import fold_of
 from proxy.regression.intervals import Intervals
 from proxy.regression.references import SIZE, References
 from proxy.regression.regressor import ProxyRegressor
+from proxy.regression.verdict import BASELINES
 
 
 def validate(
@@ -37,6 +38,8 @@ def validate(
         reference_size=regressor.reference_size_column is not None,
         one_unit=regressor.one_unit,
     )
+    if regressor.candidate != "auto":  # a candidate that was named is compared with the baselines alone
+        alone = [name for name in alone if name in (*BASELINES, regressor.candidate)]
     columns = {name: np.full(len(X), np.nan) for name in ["estimate", *alone]}
     for level in levels:
         columns[f"lower_{level * 100:g}"] = np.full(len(X), np.nan)

@@ -1,0 +1,170 @@
+"""Estimates from a bank: a known law is found again, and what cannot be compared is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from estimators.base import InputError
+from extraction import load_model
+from extraction.answers.collecting.endpoints import Capabilities
+from extraction.answers.collecting.next_tokens import Asking
+from proxy.banks.bank import Bank, load_bank
+from proxy.banks.building import build_bank
+from proxy.banks.estimating import choose_proxy, estimate_emergence, to_ask
+from proxy.banks.report import FILES, card, write_estimate
+from proxy.banks.targets import PEAK, reference_table, target, without_model
+from proxy.measurement.api import Closed
+from proxy.measurement.output import OUTPUT_LAYER
+
+Table = Callable[..., pd.DataFrame]
+FIXED = "output_line"  # choosing among all candidates takes a minute, and is tested where they are
+
+
+@pytest.fixture(scope="module")
+def bank(built: Path) -> Bank:
+    return load_bank(built)
+
+
+def _output(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["layer"] == OUTPUT_LAYER]
+
+
+def test_a_known_law_is_found_again(bank: Bank, table: Table, tmp_path: Path) -> None:
+    """E = (3 - cost)(l + 1) / 3: peak 1.225 at cost 1.775. The noise of features and targets is .02 each."""
+    own = table(["three-5"])
+    found = estimate_emergence(bank, _output(own), candidate=FIXED)
+    true = own[own["layer"] >= 0].groupby("layer")["ie_bits"].first()
+    assert found.peak["estimate"] == pytest.approx(true[2], abs=0.15)
+    assert found.peak["lower"] < true[2] < found.peak["upper"]
+    assert found.peak["in_domain"]
+    lines = found.table.set_index("target")
+    assert lines.loc[target(0.5), "estimate"] == pytest.approx(true[1], abs=0.15)
+    assert lines.loc[PEAK, "proxy_error"] < lines.loc[PEAK, "mean_error"]
+    assert np.isnan(lines.loc[PEAK, "truth"])
+    write_estimate(found, tmp_path / "made")
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == sorted(FILES)
+    assert "mean absolute error" in card(found)
+
+
+def test_the_last_block_is_taken_as_measured_and_moved_as_on_references(bank: Bank, table: Table) -> None:
+    """On references the output's reading lies .2 below the last block's (noise .02 each)."""
+    own = table(["three-3"])
+    found = estimate_emergence(bank, _output(own), candidate=FIXED)
+    line = found.table.set_index("target").loc[target(1.0)]
+    reading = float(own.loc[own["estimator"] == "predictive-20", "ie_bits"].iloc[0])
+    assert line["how"] == "measured"
+    assert line["estimate"] == pytest.approx(reading + 0.2, abs=0.03)
+    assert set(found.table["how"]) == {"measured", "estimated"}
+
+
+def test_samples_alone_estimate_the_last_block_too(bank: Bank, table: Table) -> None:
+    own = _output(table(["three-3"]))
+    found = estimate_emergence(bank, own[own["estimator"] == "output-2"], candidate=FIXED)
+    assert set(found.table["how"]) == {"estimated"}
+
+
+def test_a_model_of_the_bank_leaves_with_its_run_and_is_compared(bank: Bank, table: Table) -> None:
+    found = estimate_emergence(bank, _output(table(["one-1"])), candidate=FIXED)
+    assert any("one-1 is in the bank: its whole run is left out" in remark for remark in found.remarks)
+    assert found.peak["truth"] == pytest.approx(found.peak["estimate"], abs=0.2)
+    assert found.proxy is not None
+    assert not {"one-1", "one-1@25"} & set(found.proxy.references["model"])
+
+
+def test_far_outside_it_says_which_references_are_needed(bank: Bank, table: Table) -> None:
+    own = _output(table(["three-1"])).assign(
+        macro_bits=lambda t: t["macro_bits"] + 20, ie_bits=lambda t: t["ie_bits"] + 9
+    )
+    found = estimate_emergence(bank, own, candidate=FIXED)
+    assert np.isnan(found.peak["estimate"])
+    assert any("references are needed with" in remark for remark in found.remarks)
+    assert found.measured["ie_bits"].notna().all()
+
+
+def test_checkpoints_weigh_as_one_run(bank: Bank) -> None:
+    references = reference_table(bank, "python-docs", shown=20)
+    kept, own = without_model(references, "two-2")
+    assert list(own["model"]) == ["two-2"]
+    assert len(kept) == len(references) - 2
+
+
+def test_one_family_is_said(table: Table, tmp_path: Path) -> None:
+    table([f"one-{i}" for i in range(11)]).to_parquet(tmp_path / "t.parquet")
+    one = build_bank([tmp_path / "t.parquet"], tmp_path / "b", name="one", licence="", provenance="")
+    found = estimate_emergence(one, _output(table(["three-3"])), candidate=FIXED)
+    assert any("all references are of one family, one" in remark for remark in found.remarks)
+
+
+def test_targets_that_failed_their_controls_are_left_out(table: Table, tmp_path: Path) -> None:
+    rows = table([f"one-{i}" for i in range(11)])
+    failed = rows["model"].isin(["one-2", "one-3"]) & (rows["layer"] == 2)
+    rows.loc[failed, "flags"] = "control-failed"
+    rows.to_parquet(tmp_path / "t.parquet")
+    found = build_bank([tmp_path / "t.parquet"], tmp_path / "b", name="b", licence="", provenance="")
+    references = reference_table(found, "python-docs", shown=20)
+    assert not {"one-2", "one-3"} & set(references["model"])
+    assert references.attrs["remarks"] == [
+        "2 models whose emergence is not above its controls are left out: one-2, one-3"
+    ]
+    rows[rows["model"] != "one-5"].to_parquet(tmp_path / "t.parquet")  # eight runs remain
+    few = build_bank([tmp_path / "t.parquet"], tmp_path / "c", name="c", licence="", provenance="")
+    with pytest.raises(InputError, match=r"8 independent runs of c remain .* 2 models whose emergence"):
+        estimate_emergence(few, _output(table(["three-3"])), candidate=FIXED)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"corpus": "animal"}, "was measured on animal, but the references of made on python-docs"),
+        ({"position": 12}, "windows of 12 tokens of python-docs, the references of made 8"),
+        ({"asked": "chat-logprobs-20"}, "was asked by chat-logprobs-20, the references of made by weights"),
+        ({"estimator": "output-3"}, "was read by output-3; the proxies of made need"),
+        ({"layer": 1}, "has no output rows"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(bank: Bank, table: Table, change: dict[str, object], sentence: str) -> None:
+    own = _output(table(["three-3"])).iloc[:1].assign(**change)
+    with pytest.raises(InputError, match=sentence):
+        estimate_emergence(bank, own, candidate=FIXED)
+
+
+def test_several_models_are_refused(bank: Bank, table: Table) -> None:
+    with pytest.raises(InputError, match="holds 2 models, three-3, three-4"):
+        estimate_emergence(bank, _output(table(["three-3", "three-4"])), candidate=FIXED)
+
+
+def test_blocks_by_another_estimator_are_refused(bank: Bank, table: Table) -> None:
+    with pytest.raises(InputError, match="no blocks measured by sample-propagation on python-docs; it has predictive"):
+        estimate_emergence(bank, _output(table(["three-3"])), estimator="sample-propagation", candidate=FIXED)
+
+
+def _asking(endpoint: str = "completions", shown: int = 0) -> Asking:
+    return Asking(Capabilities(endpoint), shown=shown, samples=1 if shown else 8)  # type: ignore[arg-type]
+
+
+def test_a_server_that_gives_less_is_told_which_proxies_remain(bank: Bank) -> None:
+    assert choose_proxy(bank, "python-docs", _asking(shown=20)) == 20
+    assert choose_proxy(bank, "python-docs", _asking()) == 0  # samples
+    with pytest.raises(InputError, match=r"gives 5 logprobs, but .* need logprobs-20, samples; none remains"):
+        choose_proxy(bank, "python-docs", _asking(shown=5))
+    with pytest.raises(InputError, match=r"as a chat, but .* were asked by weights; none .* \(logprobs-20, samples\)"):
+        choose_proxy(bank, "python-docs", _asking("chat", shown=20))
+
+
+def test_a_small_budget_is_told_what_it_buys(bank: Bank, tmp_path: Path) -> None:
+    tokenizer = load_model("gpt2-30k", device="cpu").tokenizer
+    closed = Closed("m", None, tokenizer, True, _asking(shown=20), tmp_path / "log.jsonl")  # type: ignore[arg-type]
+    corpus = bank.corpus()
+    with pytest.raises(InputError, match=r"10 calls buy fewer than 8 of the .* windows that made needs"):
+        to_ask(bank, corpus, closed, calls=10)
+    with pytest.raises(InputError, match=r"90 calls buy \d+ of the .* windows .* at least 100 are needed"):
+        to_ask(bank, corpus, closed, calls=90)
+    some = to_ask(bank, corpus, closed, calls=350, control=False)
+    assert len(some.contexts.ids) >= 100
+    assert "calls buy" in some.remarks[0]
+    assert len(some.contexts.texts) + len(some.contexts.alone_texts) <= 350
