@@ -1,210 +1,143 @@
-"""Emergence itself: can it be estimated for architectures and sizes that were left out? Part of public_proxies.py.
+"""Emergence itself, from what models say next: part "emergence" of public_proxies.py, on the bank that ships.
 
-Models: the ten bundled ones and 18 stages of training, after 12, 25 and 50 % of the steps, of the six smallest of them:
-
-    python benchmarks/train_reference_models.py --text DIR --out OUT --keep-checkpoints CHECKPOINTS \
-      --only gpt2-30k gpt2-90k gpt2-280k gemma-30k gemma-90k gemma-280k
-
-That is 28 models of ten training runs and two architectures. Stages of one run are no independent models, so runs are
-left out whole. Each model is measured on a corpus, answers the same prompts, and its answers are read by one small
-reader, which is no reference itself; log probabilities are not used, as most closed models give none.
+The references are the bank's: the ten bundled models and stages of their training, of ten runs and two architectures.
+Each is estimated from its output features by the product's own regressor, without its run, without its architecture,
+and the largest models without all of their size; beside the mean, a line in log parameters (which an API hides) and the
+best one feature. Targets are the peak of E(l) and E at four relative depths. Everything that is chosen is chosen among
+the models that are kept, by leaving runs out. Intervals are those of the product, widened or withheld outside the
+domain, at 90 % where at least nine runs remain, else at 80 %.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from public_cache import table_path
 
-from estimators.base import InputError
-from extraction import Sampling, generate_answers, load_model, prompts, reference_models, windows
-from proxy.features.table import compute_features
-from proxy.measurement.table import DEFAULT_RESOLUTION, Propagation, measure, peak_emergence
+from proxy.banks.bank import Bank, load_bank
+from proxy.banks.targets import DEPTHS, PEAK, reference_table, target
+from proxy.regression.domain import Domain, estimate_models
 from proxy.regression.folds import rows_needed
-from proxy.regression.intervals import LEVELS, Intervals
-from proxy.regression.references import SIZE
+from proxy.regression.intervals import Intervals
+from proxy.regression.proxy import REFERENCE_SIZE
+from proxy.regression.references import SIZE, read_references
 from proxy.regression.regressor import ProxyRegressor
-from proxy.regression.scale import DEPTHS, leave_largest_out, predict_profile, profiles
 
-Array = NDArray[np.float64]
-READER = "gpt2-750k"
-TARGET = "emergence_bits"
-TOKENS = "meta.log_tokens"
-WINDOWS, PROMPTS, LONGEST = 1000, 100, 48
-FINAL_TOKENS = 4_505_600  # that a bundled model was trained on
+SHOWN = 20
+BASELINES = {"mean": "mean", "log parameters": "log_parameters", "best feature": "best_feature"}
+NAMED = {"output_line": "output_line", "size_surrogate": "size_surrogate"}
 
 
-def evaluate(checkpoints: Path, corpora: list[str], cache: Path) -> dict[str, pd.DataFrame]:
+def evaluate(folder: Path | None = None) -> dict[str, pd.DataFrame]:
     """Return tables by title."""
-    folders = {name: str(reference_models.path(name)) for name in reference_models.names()}
-    folders |= {path.name: str(path) for path in sorted(checkpoints.iterdir()) if path.is_dir()}
-    emergence = pd.concat([_measured(name, folder, corpora, cache) for name, folder in folders.items()])
-    answers = pd.concat([_read(name, folder, cache) for name, folder in folders.items() if name != READER])
-    found: dict[str, pd.DataFrame] = {
+    bank = load_bank() if folder is None else load_bank(folder)
+    rows = pd.DataFrame(list(_rows(bank)))
+    means = rows.groupby("E by", sort=False)[["auto", *NAMED, *BASELINES, "coverage"]].mean(numeric_only=True)
+    return {
         "Data": pd.DataFrame(
             [
                 {
-                    "measured models": len(folders),
-                    "references that were read": len(answers),
-                    "reader": READER,
-                    "training runs": len({name.split("@")[0] for name in folders}),
-                    "architectures": len({name.split("-")[0] for name in folders}),
+                    "models": len(bank.models),
+                    "training runs": bank.runs,
+                    "architectures": bank.models["family"].nunique(),
+                    "corpora": ", ".join(corpus.name for corpus in bank.corpora),
                 }
             ]
-        )
+        ),
+        "Averages over corpora, splits and targets: mean absolute error in bits": means.reset_index(),
+        "Peak of E(l): mean absolute error in bits of models left out": rows[rows["target"] == PEAK].drop(
+            columns="target"
+        ),
+        "E at relative depths, averaged over four of them": rows[rows["target"] != PEAK]
+        .groupby(["E by", "corpus", "left out together"], sort=False)
+        .mean(numeric_only=True)
+        .reset_index(),
     }
-    for corpus in corpora:
-        measured = emergence[emergence["corpus"] == corpus]
-        references = peak_emergence(measured).merge(answers, on="model", validate="one_to_one")
-        references[SIZE] = np.log10(references["parameters"].astype(float))
-        share = references["model"].str.extract(r"@(\d+)$")[0].astype(float).fillna(100.0) / 100
-        references[TOKENS] = np.log10(share * FINAL_TOKENS)
-        references["run"] = references["model"].str.split("@").str[0]
-        found[f"{corpus}: peak E(l) from answers alone (RMSE in bits)"] = _left_out(references)
-        found[f"{corpus}: profiles E(l) in scale mode (RMSE in bits over relative depth)"] = _scale(measured)
-    return found
 
 
-def _measured(name: str, folder: str, corpora: list[str], cache: Path) -> pd.DataFrame:
-    saved = table_path(cache, f"{name}.emergence", *corpora, WINDOWS, DEFAULT_RESOLUTION)
-    if not saved.is_file():
-        model = load_model(folder)
-        parts = [
-            measure(
-                model,
-                windows(corpus, model.tokenizer, count=WINDOWS, prefix=model.prefix),
-                estimator="sample-propagation",
-                propagation=Propagation(resolutions=(DEFAULT_RESOLUTION,)),
-            )
-            for corpus in corpora
-        ]
-        pd.concat(parts, ignore_index=True).assign(model=name, family=name.split("-")[0]).to_parquet(saved)
-        sys.stderr.write(f"measured {name}\n")
-    return pd.read_parquet(saved)
+def _rows(bank: Bank) -> Iterator[dict[str, object]]:
+    for corpus in bank.corpora:
+        for estimator in bank.estimators(corpus.name):
+            table = reference_table(bank, corpus.name, shown=SHOWN, estimator=estimator)
+            for name in (PEAK, *map(target, DEPTHS[:-1])):
+                for split, groups in _splits(table).items():
+                    sys.stderr.write(f"{corpus.name}, {estimator}, {name}, {split}\n")
+                    yield {
+                        "E by": estimator,
+                        "corpus": corpus.name,
+                        "left out together": split,
+                        "target": name,
+                        **_left_out(table, name, groups),
+                    }
 
 
-def _read(name: str, folder: str, cache: Path) -> pd.DataFrame:
-    saved = table_path(cache, f"{name}.features", READER, PROMPTS, LONGEST)
-    if not saved.is_file():
-        asked = prompts("demo").head(PROMPTS)
-        answers = generate_answers(load_model(folder), asked, sampling=Sampling(max_tokens=LONGEST, logprobs=0)).assign(
-            model=name
-        )
-        compute_features(answers, [load_model(READER)]).to_parquet(saved)
-        sys.stderr.write(f"{READER} read {name}\n")
-    return pd.read_parquet(saved)
-
-
-def _left_out(references: pd.DataFrame) -> pd.DataFrame:
-    """Leave out runs, architectures, and the largest size; compare with the mean and what an API hides."""
-    numbers = references.select_dtypes("number").columns
-    answers = [c for c in numbers if c.startswith(("small.", "behaviour.")) and references[c].astype(float).std() > 0]
-    y = references[TARGET].to_numpy(dtype=float)
-    methods = {
-        "answers": ("auto", answers),
-        "best feature": ("best_feature", answers),
-        "mean": ("mean", answers),
-        "log parameters": ("best_feature", [SIZE]),
-        "log parameters, log tokens": ("ridge", [SIZE, TOKENS]),
-    }
-    splits = {
-        "one run": references["run"].to_numpy(dtype=str),
-        "an architecture": references["family"].to_numpy(dtype=str),
-        "the largest size": np.where(references["run"].str.endswith("2m"), "2m", ""),
-    }
-    rows = []
-    for title, parts in splits.items():
-        estimates = {name: np.full(len(y), np.nan) for name in methods}
-        level = 0.9
-        for part in np.unique(parts[parts != ""]):
-            if len(references.loc[parts != part, "run"].unique()) < rows_needed(0.9):
-                level = 0.8  # too few runs remain for more
-        low, high = np.full((2, len(y)), np.nan)
-        for part in np.unique(parts[parts != ""]):
-            left = parts == part
-            for name, (candidate, columns) in methods.items():
-                X = references[columns].astype(float).assign(run=references["run"])
-                regressor = ProxyRegressor(candidate, group_column="run")
-                if name != "answers":
-                    estimates[name][left] = regressor.fit(X[~left], y[~left]).predict(X[left])
-                    continue
-                runs = references.loc[~left, "run"].to_numpy(dtype=str)
-                fitted = Intervals.fit(regressor, X[~left], y[~left], np.ones(int((~left).sum())), runs)
-                estimates[name][left], lower, upper = fitted.predict(X[left])
-                low[left], high[left] = lower[:, LEVELS.index(level)], upper[:, LEVELS.index(level)]
-        known = ~np.isnan(estimates["answers"])
-        ranked = np.ptp(estimates["answers"][known]) > 0  # "auto" may choose the mean
-        rows.append(
-            {
-                "left out together": title,
-                "models": int(known.sum()),
-                **{name: float(np.sqrt(np.mean((values - y)[known] ** 2))) for name, values in estimates.items()},
-                "Spearman of answers": float(
-                    pd.Series(estimates["answers"][known]).corr(pd.Series(y[known]), "spearman")
-                )
-                if ranked
-                else float("nan"),
-                "level": level,
-                "coverage": float(np.mean(((low <= y) & (y <= high))[known])),
-                "mean width": float(np.mean((high - low)[known])),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _scale(measured: pd.DataFrame) -> pd.DataFrame:
-    """Predict profiles of the largest models and of whole architectures from the others, stages among them.
-
-    A stage of training is a family of its own: what has seen half of the text is a sibling of what has seen half.
-    """
-    table = profiles(measured, resolution=DEFAULT_RESOLUTION)
-    stage = table["model"].str.extract(r"(@\d+)$")[0].fillna("")
-    staged = table.assign(family=table["family"] + stage)
-    finals = table[stage == ""].reset_index(drop=True)
-    rows = []
-    for title, part in {"bundled models only": finals, "stages too": staged}.items():
-        found = leave_largest_out(part)
-        for model in finals.groupby("family")["model"].agg(list).explode():
-            if model.endswith("2m"):
-                rows.append(_errors(f"{model}, and all of its size; {title}", found[found["model"] == model]))
-    for architecture in finals["family"].unique():
-        others = staged[~staged["model"].str.startswith(f"{architecture}-")].reset_index(drop=True)
-        parts = [_from_others(others, model) for _, model in finals[finals["family"] == architecture].iterrows()]
-        rows.append(_errors(f"all of {architecture} (its five bundled models are predicted)", pd.concat(parts)))
-    return pd.DataFrame(rows)
-
-
-def _from_others(others: pd.DataFrame, model: pd.Series) -> pd.DataFrame:
-    try:
-        found = predict_profile(others, family=str(model["family"]), parameters=10 ** model[SIZE])
-    except InputError as error:
-        raise InputError(f"{model['model']}: {error}") from error
-    values = others[list(DEPTHS)].to_numpy(dtype=float)
-    slopes, heights = np.polyfit(others[SIZE].to_numpy(dtype=float), values, 1)
-    return found.assign(
-        truth=model[list(DEPTHS)].to_numpy(dtype=float),
-        mean=values.mean(axis=0),
-        log_parameters=heights + slopes * model[SIZE],
-        sibling=np.nan,
-    )
-
-
-def _errors(title: str, part: pd.DataFrame) -> dict[str, object]:
-    def rmse(name: str) -> float:
-        return float(np.sqrt(np.mean((part[name] - part["truth"]).astype(float) ** 2)))
-
-    given = part["lower"].notna()
-    inside = (part["lower"] <= part["truth"]) & (part["truth"] <= part["upper"])
+def _splits(table: pd.DataFrame) -> dict[str, pd.Series]:
+    """Parts by name, empty for models that are always kept."""
+    largest = table[SIZE] >= table.groupby("family")[SIZE].transform("max") - 0.1
     return {
-        "left out together": title,
-        "scale mode": rmse("estimate"),
-        "mean": rmse("mean"),
-        "log parameters": rmse("log_parameters"),
-        "next smaller sibling": rmse("sibling"),
-        "intervals given": float(given.mean()),
-        "90 % coverage": float(inside[given].mean()) if given.any() else float("nan"),
+        "one run": table["run"],
+        "an architecture": table["family"],
+        "the largest size": pd.Series(np.where(largest, "largest", ""), index=table.index),
+    }
+
+
+def _left_out(table: pd.DataFrame, name: str, parts: pd.Series) -> dict[str, float]:
+    checked = read_references(table, target=name, groups="family", mode="outputs")
+    order = checked.frame["model"]
+    part = pd.Series(parts.to_numpy(), index=table["model"].to_numpy())[order.to_numpy()].to_numpy(dtype=str)
+    X = checked.X.assign(run=checked.runs, family=checked.families)
+    sizes = checked.log_parameters
+    assert sizes is not None  # noqa: S101  # the bundled models' are known
+    X[REFERENCE_SIZE] = sizes[SIZE]
+    names = {"auto": "auto", **NAMED, **BASELINES}
+    estimates = {title: np.full(len(X), np.nan) for title in names}
+    low, high = np.full((2, len(X)), np.nan)
+    inside = np.zeros(len(X), bool)
+    level = 0.9
+    for one in np.unique(part[part != ""]):
+        left = part == one
+        runs = checked.runs[~left]
+        if len(np.unique(runs)) < rows_needed(0.9):
+            level = 0.8
+    for one in np.unique(part[part != ""]):
+        left, kept = part == one, part != one
+        for title, candidate in names.items():
+            if title == "log parameters":
+                fitted = ProxyRegressor(candidate, size_column=SIZE).fit(
+                    sizes[kept], checked.y[kept], checked.weights[kept]
+                )
+                estimates[title][left] = fitted.predict(sizes[left])
+                continue
+            regressor = ProxyRegressor(
+                candidate, group_column="run", family_column="family", reference_size_column=REFERENCE_SIZE
+            )
+            if title != "auto":
+                fitted = regressor.fit(X[kept], checked.y[kept], checked.weights[kept])
+                estimates[title][left] = fitted.predict(X[left])
+                continue
+            intervals = Intervals.fit(regressor, X[kept], checked.y[kept], checked.weights[kept], checked.runs[kept])
+            found = estimate_models(intervals, Domain.of(intervals.regressor, X[kept]), X[left], [level])
+            estimates[title][left] = found.estimate
+            low[left], high[left], inside[left] = found.lower[:, 0], found.upper[:, 0], found.inside
+    known = ~np.isnan(estimates["auto"])
+    given = known & ~np.isnan(low)
+    hits = (low <= checked.y) & (checked.y <= high)
+    # every run counts once, however many of its stages were left out
+    share = pd.Series(1.0, index=range(len(X))).where(known, 0.0)
+    share = share / share.groupby(checked.runs).transform("sum").replace(0, 1.0)
+    error = {
+        title: float(np.average(np.abs(values - checked.y)[known], weights=share[known]))
+        for title, values in estimates.items()
+    }
+    return {
+        "models": int(known.sum()),
+        **error,
+        "level": level,
+        "coverage": float(np.average(hits[given], weights=share[given])) if given.any() else float("nan"),
+        "mean width": float(np.mean((high - low)[given])) if given.any() else float("nan"),
+        "outside": float(np.mean(~inside[known])),
+        "withheld": float(np.mean(~given[known])),
     }

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pandas as pd
 import public_alpaca
+import public_answers
 import public_emergence
 import public_observational
 
@@ -35,7 +36,8 @@ STAGED = [f"{family}-{size}" for family in ("gpt2", "gemma") for size in ("30k",
 TITLES = {
     "observational": "Observational Scaling Laws",
     "alpaca": "Win rate from answers alone",
-    "emergence": "Emergence itself",
+    "emergence": "Emergence itself, from what models say next",
+    "answers": "Emergence from free answers, and profiles from smaller models",
 }
 
 
@@ -46,21 +48,23 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=Path, help="stages of training; default: inside the cache")
     parser.add_argument("--cache", type=Path, default=CACHE, help="features and measurements; default: %(default)s")
     parser.add_argument("--readers", nargs="*", default=["gpt2-2m"], help="bundled models that read the answers")
-    parser.add_argument("--corpora", nargs="+", default=["animal", "python-docs"], help="for emergence itself")
+    parser.add_argument("--corpora", nargs="+", default=["animal", "python-docs"], help="of the part answers")
+    parser.add_argument("--bank", type=Path, help="of the part emergence; default: the one that ships")
     parser.add_argument("--parts", nargs="+", choices=list(TITLES), default=list(TITLES))
     parser.add_argument("--out", type=Path, default=PAGE, help="page whose results are replaced; default: %(default)s")
     given = parser.parse_args()
     given.cache.mkdir(parents=True, exist_ok=True)
 
-    def emergence() -> dict[str, pd.DataFrame]:
+    def answers() -> dict[str, pd.DataFrame]:
         checkpoints = given.checkpoints or given.cache / "checkpoints"
         train_stages(given.data / "books", checkpoints)
-        return public_emergence.evaluate(checkpoints, given.corpora, given.cache)
+        return public_answers.evaluate(checkpoints, given.corpora, given.cache)
 
     parts: dict[str, Callable[[], dict[str, pd.DataFrame]]] = {
         "observational": lambda: public_observational.evaluate(given.data / "obsscaling"),
         "alpaca": lambda: public_alpaca.evaluate(given.data / "alpaca_outputs", given.readers, given.cache),
-        "emergence": emergence,
+        "emergence": lambda: public_emergence.evaluate(given.bank),
+        "answers": answers,
     }
     for name in given.parts:
         started = time.process_time()

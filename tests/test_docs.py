@@ -150,11 +150,11 @@ def test_files_a_page_names_are_there(page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_a_page_names_exist(page):
-    from proxy.cli import COMMANDS
+    from proxy.cli import COMMANDS, GROUPS
 
     text = (ROOT / page).read_text(encoding="utf-8")
     named = re.findall(r"(?:`|^ *|^\$ )emergence ([a-z]+)\b", text, re.M)
-    assert set(named) <= set(COMMANDS)
+    assert set(named) <= {*COMMANDS, *GROUPS}
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -184,11 +184,12 @@ def test_help_in_the_manual_is_made_from_the_command_line(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     from commands import MARK, on_page_markdown
 
-    from proxy.cli import COMMANDS
+    from proxy.cli import COMMANDS, GROUPS
 
     page = on_page_markdown((ROOT / "docs/commands.md").read_text(encoding="utf-8"))
     assert MARK not in page
-    assert re.findall(r"^## `emergence (\w+)`$", page, re.M) == list(COMMANDS)
+    assert re.findall(r"^## `emergence (\w+)`$", page, re.M) == [*COMMANDS, *GROUPS]
+    assert "`emergence bank build`" in page
     assert "`--base-url" in page
     assert on_page_markdown("another page") == "another page"
     sys.modules.pop("commands")

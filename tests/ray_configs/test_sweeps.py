@@ -45,3 +45,10 @@ def test_the_plan_says_what_does_not_fit(emergence: Callable[..., Any], tmp_path
     assert "some/model-900b is neither bundled, nor a folder, nor in the hub's cache" in outcome.err
     assert "No node has room for some/model-900b" in outcome.err
     assert "2 jobs, 0 done" in outcome.err
+
+
+def test_the_references_are_models_and_families_enough_for_a_bank() -> None:
+    models = load_config("references").models
+    assert len(models) >= 24
+    assert len({model.id.split("/")[0] for model in models}) >= 9  # at least as many families as makers
+    assert all(model.parameters is not None and model.parameters < 8.1e9 for model in models)

@@ -35,8 +35,8 @@ def _output(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_a_known_law_is_found_again(bank: Bank, table: Table, tmp_path: Path) -> None:
-    """E = (3 - cost)(l + 1) / 3: peak 1.225 at cost 1.775. The noise of features and targets is .02 each."""
-    own = table(["three-5"])
+    """E = (3 - cost)(l + 1) / 3; the noise of features and targets is .02 each."""
+    own = table(["three-4"])
     found = estimate_emergence(bank, _output(own), candidate=FIXED)
     true = own[own["layer"] >= 0].groupby("layer")["ie_bits"].first()
     assert found.peak["estimate"] == pytest.approx(true[2], abs=0.15)
