@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=Path, help="stages of training; default: inside the cache")
     parser.add_argument("--cache", type=Path, default=CACHE, help="features and measurements; default: %(default)s")
     parser.add_argument("--readers", nargs="*", default=["gpt2-2m"], help="bundled models that read the answers")
+    parser.add_argument("--alpaca-eval", type=Path, help="checkout of AlpacaEval, for its models that --data lacks")
     parser.add_argument("--corpora", nargs="+", default=["animal", "python-docs"], help="of the part answers")
     parser.add_argument("--bank", type=Path, help="of the part emergence; default: the one that ships")
     parser.add_argument("--parts", nargs="+", choices=list(TITLES), default=list(TITLES))
@@ -62,7 +63,9 @@ def main() -> None:
 
     parts: dict[str, Callable[[], dict[str, pd.DataFrame]]] = {
         "observational": lambda: public_observational.evaluate(given.data / "obsscaling"),
-        "alpaca": lambda: public_alpaca.evaluate(given.data / "alpaca_outputs", given.readers, given.cache),
+        "alpaca": lambda: public_alpaca.evaluate(
+            given.data / "alpaca_outputs", given.readers, given.cache, given.alpaca_eval
+        ),
         "emergence": lambda: public_emergence.evaluate(given.bank),
         "answers": answers,
     }

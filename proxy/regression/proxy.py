@@ -81,6 +81,7 @@ class Proxy(ProxyRecord):
         given = ~self._of_new_family(X["family"]).to_numpy(dtype=bool)
         withheld = ~given | np.isnan(found.lower).all(axis=1)
         pushes = contributions(self.intervals.regressor, X)
+        warning = self.verdict.warning
         ends = {}
         for at, level in enumerate(levels):
             ends[f"lower_{level * 100:g}"] = np.where(given, found.lower[:, at], np.nan)
@@ -96,7 +97,11 @@ class Proxy(ProxyRecord):
                 "novelty": found.novelty,
                 "remarks": [
                     "; ".join(
-                        [*said, self._remark(X.iloc[i], found.novelty[i], found.missing[i], pushes.iloc[i])]
+                        [
+                            *([warning] if warning else []),
+                            *said,
+                            self._remark(X.iloc[i], found.novelty[i], found.missing[i], pushes.iloc[i]),
+                        ]
                     ).removesuffix("; ")
                     for i, (_, said) in enumerate(self._asked(features))
                 ],

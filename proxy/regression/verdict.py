@@ -48,6 +48,11 @@ class Verdict:
     useful: bool
     sentence: str
 
+    @property
+    def warning(self) -> str | None:
+        """What to say beside every single estimate; None where the proxy did better than every baseline."""
+        return None if self.useful else f"the proxy did no better than {BASELINES[self.comparisons[0].baseline]}"
+
 
 def verdict(validation: pd.DataFrame, groups: pd.Series) -> Verdict:
     """Judge a proxy by its left-out estimates.

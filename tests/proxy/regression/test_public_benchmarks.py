@@ -13,29 +13,6 @@ import public_proxies
 
 
 @pytest.mark.parametrize(
-    ("model", "family"),
-    [
-        ("SelfMoA_gemma-2-9b-it-SimPO", "gemma-2"),
-        ("aligner-2b_qwen1.5-72b-chat", "qwen"),
-        ("causallm-14b", "qwen"),
-        ("aligner-2b_gpt-4-turbo-2024-04-09", "gpt-4"),
-        ("openpipe-moa-gpt-4-turbo-v1", "gpt-4"),
-        ("alpaca-farm-ppo-sim-gpt4-20k", "llama"),
-        ("aligner-2b_claude-3-opus-20240229", "claude"),
-        ("claude2-alpaca-13b", "llama-2"),
-        ("oasst-rlhf-llama-33b", "llama"),
-        ("Meta-Llama-3.1-8B-Instruct-Turbo", "llama-3"),
-        ("opencoderplus-15b", "starcoder"),
-        ("Together-MoA-Lite", "mixtures of agents"),
-        ("Infinity-Instruct-3M-0625-Qwen2-7B", "qwen"),
-        ("a model of its own", "a model of its own"),
-    ],
-)
-def test_models_go_to_the_base_they_are_made_of(model: str, family: str) -> None:
-    assert public_alpaca._family(model) == family
-
-
-@pytest.mark.parametrize(
     ("model", "wraps"),
     [
         ("aligner-2b_gpt-4-turbo-2024-04-09", True),

@@ -87,3 +87,18 @@ def test_what_is_of_no_use_is_not_registered(families, tmp_path, emergence) -> N
     assert promoted.code == 2
     assert "did no better than its best baseline" in promoted.err
     assert emergence("promote", "noise", "--anyway", *store).code == 0
+
+
+def test_every_estimate_of_a_proxy_of_no_use_says_so() -> None:
+    rng = np.random.default_rng(0)
+    noise = pd.DataFrame({"model": [f"m{n}" for n in range(12)], "behaviour.a": rng.normal(size=12), "bits": range(12)})
+    proxy = fit_proxy(noise, target="bits", candidate="best_feature")
+    assert not proxy.verdict.useful
+    warning = proxy.verdict.warning
+    assert warning is not None
+    assert warning.removeprefix("the proxy ") in proxy.verdict.sentence
+    assert proxy.predict(noise)["remarks"].str.startswith(warning).all()
+
+
+def test_a_proxy_of_use_has_no_warning() -> None:
+    assert verdict(*validation(0.2, 0.5)).warning is None
