@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 2  # of sweep.json and of records; raised when a key changes its meaning
 UNSEALED = 1  # the schema before: the same without hashes, so that damage is not seen
-RESULT_VERSION = 2  # raised when the same settings would give other numbers, so that earlier results are measured again
+RESULT_VERSION = 3  # raised when the same settings would give other numbers, so that earlier results are measured again
 
 HEADER = "sweep.json"
 MERGED = "emergence.parquet"

@@ -30,13 +30,12 @@ from extraction.corpora.token_windows import Windows
 from extraction.models.head import find_head
 from extraction.models.load import LanguageModel
 from extraction.states.raw import RawStates, token_bytes
+from proxy.measurement.names import DEFAULT_FLOPS, LOGIT
 
 WINDOWS_NEEDED = 100
 EARLIER = 500  # windows read at positions before the last: a curve needs less than the number that is reported
 LEAST = 600  # windows read at the last position, where there are as many, however large the head
-# Work of reading by default, and at most: a 135 M model takes 3 minutes on 2 cores.
-DEFAULT_FLOPS, FULL_FLOPS = 1.2e13, 1e14
-LOGIT = 600  # floating-point operations of a matrix product that take as long as a logit, from the exponential on
+FULL_FLOPS = 1e14  # of reading, at most
 DOUBLE = 1.5  # the same for an operation in float64
 HEAD_BYTES = 2**24  # of float32 logits held at a time; larger tensors are slower on a CPU, see `WIDEST_BYTES`
 HEAD_ROWS = 64  # states that the head reads at once at least: its weights are read anew for each batch

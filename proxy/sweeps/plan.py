@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from extraction.corpora.spec import Workload, resolve_corpus
 from extraction.states.budget import PILOT_WINDOWS, state_bytes
-from proxy.measurement.names import PREDICTIVE_WINDOWS, estimator_names
+from proxy.measurement.names import DEFAULT_FLOPS, LOGIT, PREDICTIVE_WINDOWS, estimator_names
 from proxy.sweeps.cluster import Cluster, this_machine
 from proxy.sweeps.config import SweepConfig
 from proxy.sweeps.jobs import Job, make_jobs, out_of_reach
 from proxy.sweeps.placement import Demand, Node, demand, misfits, place, weights_gb
-from proxy.sweeps.sizes import count_parameters, shape
+from proxy.sweeps.sizes import Shape, count_parameters, shape
 from proxy.sweeps.store.results import Found, ResultsStore
 from proxy.sweeps.store.storage import open_storage
 
@@ -30,6 +30,7 @@ START_SECONDS = 6.0  # of a worker, with the import of torch and transformers
 LOAD_SECONDS = 1.0
 LOAD_GB_PER_SECOND = 0.5
 CORE_FLOPS = 4e10
+VOCABULARY = 50_000  # of a model of which only the size is known
 GPU_FLOPS = 5e13
 CORE_SCORES = 7e8  # of query x reference x resolution per second, with the products behind them
 GPU_SCORES = 1e10
@@ -196,11 +197,24 @@ def job_seconds(job: Job, wanted: Demand) -> float:
         if wanted.gpus
         else (CORE_FLOPS * wanted.cpus, CORE_SCORES * wanted.cpus)
     )
-    run_tokens = len(names) * ((work.windows + min(work.windows, PILOT_WINDOWS)) * work.tokens + work.distinct)
-    run_tokens += 2 * work.windows * work.tokens * ("predictive" in names)  # lenses cost about as much as the model
+    lenses = 0.0
+    if "predictive" in names:
+        lenses = _lens_flops(size, parameters, work)
+        names = [name for name in names if name != "sample-propagation"]  # of the same pass
+    passes = len(names) * work.windows + min(work.windows, PILOT_WINDOWS) * (names != ["predictive"])
+    run_tokens = passes * work.tokens + len(names) * work.distinct
     pairs = size.blocks * work.tokens * work.windows * min(work.windows, job.measurement.queries)
-    once = 2 * parameters * run_tokens / flops + pairs * resolutions / scores
+    once = (2 * parameters * run_tokens + lenses) / flops + pairs * resolutions / scores
     return (3 if job.controls else 1) * once
+
+
+def _lens_flops(size: Shape, parameters: int, work: Workload) -> float:
+    """Estimate what the predictive observer costs beside running the model; its heads read most of it."""
+    vocabulary = min(VOCABULARY, parameters // (2 * size.width))
+    windows = min(work.windows, PREDICTIVE_WINDOWS)
+    rows = windows + 500 * (work.tokens - 1) + 2 * work.distinct
+    sums = 6 * size.width**2 * windows * work.tokens
+    return float(min(DEFAULT_FLOPS, size.blocks * (rows * vocabulary * (2 * size.width + LOGIT) + sums)))
 
 
 def _measured_factor(config: SweepConfig, jobs: Sequence[Job], nodes: Sequence[Node], found: Found) -> float:
