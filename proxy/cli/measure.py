@@ -246,7 +246,8 @@ def measure(
         measure_closed_models(
             models, corpus, given, names=[] if asked == ["predictive"] else asked,
             windows=None if windows == WINDOWS else windows, tokens=tokens,
-            column=column, seed=seed, shuffled=shuffled, controls=controls, out=out, beside=beside, as_json=as_json,
+            column=column, seed=seed, shuffled=shuffled, controls=controls, out=out, beside=beside, plot=plot,
+            as_json=as_json,
         )  # fmt: skip
         return
     options = parse_options(option or [])
@@ -316,9 +317,10 @@ def measure(
         _remark(f"Wrote {sum(map(len, said))} rows to {likelihoods}")
     if readings and not as_json:
         from extraction.tables import read_table
-        from proxy.cli.measure_closed import show_output
+        from proxy.cli.measure_closed import show_output, with_others
 
-        show_output(table[table["layer"] < 0], None if beside is None else read_table(beside, EMERGENCE))
+        others = None if beside is None else read_table(beside, EMERGENCE)
+        show_output(with_others(table[table["layer"] < 0], others))
     if inner and not as_json:
         show_summary(table[table["layer"] >= 0], f"E at the highest block, {estimator}, bits")
     if plot is not None:

@@ -64,6 +64,7 @@ def measure_closed_models(
     controls: bool,
     out: Path | None,
     beside: Path | None,
+    plot: Path | None,
     as_json: bool,
 ) -> None:
     """Measure each model, and print it beside the output rows of the table `beside`.
@@ -154,27 +155,35 @@ def measure_closed_models(
         raise typer.Exit(1)
     table = pd.concat(tables, ignore_index=True)
     if not as_json:
-        show_output(table, others)
+        show_output(with_others(table, others))
+    if plot is not None:
+        from tracking.reports.plot import plot_depth
+
+        plot_depth(with_others(table, others), plot)
+        _say(f"Drew {plot}")
     if out is not None or as_json:
         emit(table, out, as_json=as_json, schema=EMERGENCE)
 
 
-def show_output(table: pd.DataFrame, others: pd.DataFrame | None = None) -> None:
-    """Print output rows, beside those of `others` on the same corpora that were read in the same way."""
+def with_others(table: pd.DataFrame, others: pd.DataFrame | None) -> pd.DataFrame:
+    """Output rows, and below them those of `others` on the same corpora that were read in the same way."""
     import pandas as pd
 
-    from estimators.contracts.controls import FAILED, verdicts
     from estimators.contracts.conventions import SHUFFLED
 
-    rows = table
-    if others is not None and "asked" in others.columns:
-        corpora = set(table["corpus"]) | {f"{corpus}{SHUFFLED}" for corpus in table["corpus"]}
-        same = (
-            others["estimator"].isin(set(table["estimator"])) & others["corpus"].isin(corpora) & (others["layer"] < 0)
-        )
-        if not same.any():
-            _say("The table beside it has no output rows of the same corpus and estimator.")
-        rows = pd.concat([table, others[same]], ignore_index=True)
+    if others is None or "asked" not in others.columns:
+        return table
+    corpora = set(table["corpus"]) | {f"{corpus}{SHUFFLED}" for corpus in table["corpus"]}
+    same = others["estimator"].isin(set(table["estimator"])) & others["corpus"].isin(corpora) & (others["layer"] < 0)
+    if not same.any():
+        _say("The table beside it has no output rows of the same corpus and estimator.")
+    return pd.concat([table, others[same]], ignore_index=True)
+
+
+def show_output(rows: pd.DataFrame) -> None:
+    """Print output rows with what their controls say."""
+    from estimators.contracts.controls import FAILED, verdicts
+
     rows = rows.sort_values(["estimator", "corpus", "model"], ignore_index=True)
     flags = rows["flags"].fillna("").str.split(",").map(lambda each: ", ".join(one for one in each if one != FAILED))
     rows = rows.assign(verdict=verdicts(rows), flags=flags)

@@ -41,10 +41,13 @@ def test_from_the_bill_to_a_table_beside_open_models(command, emergence, tmp_pat
         "measure", "gpt2-30k", "--corpus", "python-docs", "--windows", 40, "--estimator", names, "--out", "open.parquet"
     )
     assert done.code == 0, done.err
-    done = command("--max-cost", 1, "--controls", "--beside", "open.parquet")
+    done = command("--max-cost", 1, "--controls", "--beside", "open.parquet", "--plot", "forest.svg")
     assert done.code == 0, done.err
     assert "has no random-weights twin" in done.err
     assert "gpt2-30k" in done.out  # beside it
+    figure = (tmp_path / "forest.svg").read_text(encoding="utf-8")
+    assert "gpt2-30k" in figure
+    assert "gpt2-90k" in figure
     table = pd.read_parquet("closed.parquet")
     assert list(table["estimator"]) == names.split(",")
     assert (table["asked"] == "completions-logprobs-20").all()

@@ -84,17 +84,17 @@ def test_the_neutral_first_token_is_that_of_the_weights(llama_server, small, tmp
 @pytest.mark.parametrize(
     ("file", "way", "windows", "paired_bits"),
     [
-        ("SmolLM2-135M-Instruct.gguf", "completions-logprobs", 60, 0.3),
-        ("SmolLM2-135M-Instruct.gguf", "chat-logprobs", 30, 0.3),
-        ("SmolLM2-135M-Instruct.gguf", "completions-samples", 40, math.inf),
-        ("gemma-3-270m.gguf", "completions-logprobs", 40, 0.3),
-        ("gemma-3-270m.gguf", "completions-samples", 30, math.inf),
+        ("SmolLM2-135M-Instruct.gguf", "completions-logprobs", 40, 0.3),
+        ("SmolLM2-135M-Instruct.gguf", "chat-logprobs", 24, 0.3),
+        ("SmolLM2-135M-Instruct.gguf", "completions-samples", 24, math.inf),
+        ("gemma-3-270m.gguf", "completions-logprobs", 30, 0.3),
+        ("gemma-3-270m.gguf", "completions-samples", 20, math.inf),
     ],
 )
 def test_a_real_model_through_a_real_server(llama_server, tmp_path, file, way, windows, paired_bits) -> None:
     model = load_model(REAL / file, device="cpu")
     contexts = corpus_contexts("python-docs", model.tokenizer, count=windows)
-    url = llama_server(REAL / file, "--context", 512)
+    url = llama_server(REAL / file, "--context", 256, "--parallel", 8)  # 8 samples a call
     closed = asked(url, model, tmp_path, way)
     through, weights = both(closed, model, contexts)
     print(through[["estimator", "asked", "prefix", *np.ravel(VALUES), "flags"]].to_string())
