@@ -31,22 +31,29 @@ WRITERS = 4  # threads that speak to a server at once; a database file takes one
 RIVALS = 10  # times that another writer may be first with one of a run's datasets
 LONGEST_PARAM, LONGEST_TAG = 6000, 8000  # MLflow's limits, in characters
 
-# The columns that answer the question, in MLflow's own words; `emergence ui` opens the runs by this view.
+# The view that answers the question, in MLflow's own words; `emergence ui` opens the runs by it. A run's name tells
+# model and corpus; few and short columns, so that none lies beyond the edge of a screen.
 VIEW = "emergence"
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 COLUMNS = (
-    "metrics.`emergence_bits`",
-    "metrics.`emergence_bits_std_error`",
-    "metrics.`twin_emergence_bits`",
-    "metrics.`shuffled_emergence_bits`",
+    "metrics.`E`",
+    "metrics.`E_error`",
+    "metrics.`E_twin`",
+    "metrics.`E_shuffled`",
     "tags.`verdict`",
-    "tags.`model`",
-    "tags.`corpus`",
-    "tags.`estimator`",
+    "tags.`sweep`",
 )
+VIEW_STATE = {
+    "selectedColumns": COLUMNS,
+    "orderByKey": "metrics.`E`",
+    "orderByAsc": False,
+    "runsExpanded": {},
+    "runsPinned": [],
+    "runsHidden": [],
+    "viewMaximized": True,
+}
 EXPERIMENT_TAGS = {
-    f"mlflow.sharedViewState.{VIEW}": json.dumps(
-        {"selectedColumns": COLUMNS, "runsExpanded": {}, "runsPinned": [], "runsHidden": [], "viewMaximized": True}
-    ),
+    VIEW_TAG: json.dumps(VIEW_STATE),
     "mlflow.experimentKind": "custom_model_development",  # runs and charts first, not MLflow's pages for chat logs
     "mlflow.note.content": "Information emergence of language models (arXiv 2405.12617), measured with "
     "emergence-proxy. A run per sweep, with a run per model and corpus below it; open a sweep for its summary; its "
@@ -98,8 +105,10 @@ class MlflowTracker:
                 f"The experiment {name} was made through a server, which alone can write its artifacts; give the "
                 "server's address with --tracking-uri, or choose another with --experiment."
             )
-        missing = {name: value for name, value in EXPERIMENT_TAGS.items() if name not in found.tags}
-        for tag, value in missing.items():
+        ours = {name: value for name, value in EXPERIMENT_TAGS.items() if name == VIEW_TAG or name not in found.tags}
+        for tag, value in ours.items():
+            if found.tags.get(tag) == value:
+                continue
             self.client.set_experiment_tag(found.experiment_id, tag, value)
         return str(found.experiment_id)
 

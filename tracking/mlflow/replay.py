@@ -172,6 +172,7 @@ def _track_job(
         summary = summary_table(table)
     points, unfit = finite(job_points(table, summary, record))
     tags = {
+        "sweep": results.name,
         "model": job.model,
         "corpus": job.corpus,
         "family": str(record.get("family") or ""),
@@ -227,10 +228,9 @@ def job_points(table: pd.DataFrame, summary: pd.DataFrame, record: dict[str, obj
         rows = table[table["estimator"] == row["estimator"]]
         if row["block"] >= 0:  # the output is a single point
             yield from (point._replace(key=before + point.key) for point in _curves(rows))
-        yield Point(f"{before}emergence_bits", number(row["E"]))
-        yield Point(f"{before}peak_layer", number(row["block"]))
-        others = {"emergence_bits_std_error": "±", "twin_emergence_bits": "twin", "shuffled_emergence_bits": "shuffled"}
-        for name, column in others.items():
+        yield Point(f"{before}E", number(row["E"]))
+        yield Point(f"{before}peak_block", number(row["block"]))
+        for name, column in {"E_error": "±", "E_twin": "twin", "E_shuffled": "shuffled"}.items():
             if column in row and not pd.isna(row[column]):
                 yield Point(before + name, number(row[column]))
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from estimators.base import EmergenceError, InputError
-from tracking.mlflow.adapter import VIEW
+from tracking.mlflow.adapter import VIEW, VIEW_TAG
 from tracking.mlflow.store import ARTIFACTS, clear_errors, open_store, sqlite_path, store_uri
 
 HOST = "127.0.0.1"  # MLflow's server asks nobody for a password, so it listens to this machine alone
@@ -63,7 +63,7 @@ def user_interface(
         found = client.get_experiment_by_name(experiment)
     where = "/#/experiments"
     if found and found.lifecycle_stage == "active":  # MLflow would open a page for chat logs by itself
-        view = f"&viewStateShareKey={VIEW}" if f"mlflow.sharedViewState.{VIEW}" in found.tags else ""
+        view = f"&viewStateShareKey={VIEW}" if VIEW_TAG in found.tags else ""
         where += f"/{found.experiment_id}/runs?workflowType=machine_learning{view}"
     if uri.startswith("http"):
         yield UserInterface(uri, uri + where, None)

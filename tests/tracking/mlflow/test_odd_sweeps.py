@@ -68,11 +68,11 @@ def test_controls_are_tags_and_metrics_of_the_models_they_belong_to(small, job_r
 
     tags, metrics = run("m")
     assert tags["verdict"] == "learned"
-    assert (metrics["twin_emergence_bits"], metrics["shuffled_emergence_bits"]) == (0.1, -0.02)
+    assert (metrics["E_twin"], metrics["E_shuffled"]) == (0.1, -0.02)
     assert "by_layer/twin_ie_bits" in metrics
     tags, metrics = run("gpt2-30k")
     assert tags["verdict"] == "control failed"  # its twin has the same numbers
-    assert metrics["twin_emergence_bits"] == metrics["emergence_bits"]
+    assert metrics["E_twin"] == metrics["E"]
     tags, _ = run("gpt2-30k~random")
     assert tags["control"] == "random weights"
     sweep = tracker.runs[tracked.run_id].tags
@@ -92,8 +92,8 @@ def test_several_estimators_have_curves_of_their_own(small, job_rows) -> None:
     tracked = replay(read_results(small.folder), tracker)
     points = tracker.runs[tracked.children[small.key("m", "animal")]].points
     values = {(p.key, p.step): p.value for p in points}
-    assert values["emergence_bits", 0] == 3.0
-    assert values["output-20/emergence_bits", 0] == 4.0
+    assert values["E", 0] == 3.0
+    assert values["output-20/E", 0] == 4.0
     assert values["by_layer/ie_bits", 1] == 3.0
     assert values["sample-propagation/by_layer/ie_bits", 1] < 3.0
     assert len(values) == len(points)  # no point has two values

@@ -1,0 +1,155 @@
+"""Make the pictures of MLflow and of the report in docs/images by the real thing.
+
+    python -m docs.screens --work /tmp/screens
+
+Two sweeps of six bundled models that differ in the number of windows, and the demo with its proxy, are run by the very
+commands of the manual, tracked into a real MLflow server, and looked at with headless Chromium. About half an hour on
+two cores; what is done already in the working folder is left alone.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+from tests.browser import Browser
+from tracking.mlflow.server import user_interface
+
+IMAGES = Path(__file__).parent / "images"
+MODELS = ("gpt2-30k", "gpt2-280k", "gpt2-2m", "gemma-30k", "gemma-280k", "gemma-2m")
+WINDOWS = (500, 2000)
+WIDTH = 1280
+SETTLED = 4.0  # seconds after which a page of MLflow has drawn its charts
+NO_ASSISTANT = (
+    "localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');"
+    "[...document.querySelectorAll('button')].filter((b) => /close/i.test(b.ariaLabel || '')).forEach((b) => b.click())"
+)
+
+
+def emergence(work: Path, *arguments: object) -> None:
+    """Run a command as a user does, in the working folder."""
+    command = [str(Path(sys.executable).parent / "emergence"), *map(str, arguments)]
+    print("emergence", *arguments, flush=True)
+    subprocess.run(command, cwd=work, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def measure(work: Path, store: str) -> None:
+    """Run the sweeps and the demo, and track them."""
+    for windows in WINDOWS:
+        name = f"{windows}-windows"
+        config = work / f"{name}.yaml"
+        config.write_text(
+            f"name: {name}\nmodels: [{', '.join(MODELS)}]\n"
+            f"corpora: [{{source: python-docs, windows: {windows}}}]\ncontrols: true\n"
+        )
+        emergence(work, "sweep", config, "--results", f"results/{name}")
+        emergence(work, "track", f"results/{name}", "--tracking-uri", store)
+    emergence(work, "report", f"results/{WINDOWS[-1]}-windows")
+    if not (work / "demo" / "estimate.csv").is_file():
+        emergence(work, "demo", "--results", "demo", "--tracking-uri", store)
+    if not (work / "proxy").is_dir():
+        options = ("--target", "emergence_bits", "--out", "proxy", "--register", "emergence-of-answers", "--anyway")
+        emergence(work, "fit", "demo/references.parquet", *options, "--tracking-uri", store)
+
+
+class Pages:
+    """Looks at MLflow's pages.
+
+    Args:
+        browser: to look with.
+        uri: address of the server.
+    """
+
+    def __init__(self, browser: Browser, uri: str) -> None:
+        self.browser, self.uri, self.client = browser, uri, MlflowClient(uri)
+        self.experiment = self.client.get_experiment_by_name("emergence").experiment_id
+        browser.open(uri, width=WIDTH)
+        browser.wait("document.querySelector('nav, aside, main')")
+        self._settle()
+
+    def run_id(self, condition: str) -> str:
+        """Return the first run that a condition finds."""
+        return str(self.client.search_runs([self.experiment], condition)[0].info.run_id)
+
+    def keep(self, name: str, path: str, *texts: str, script: str = "", height: int = 900) -> None:
+        """Take a picture of the page at `path` once it shows `texts`, after running `script` on it."""
+        self.browser.open(f"{self.uri}/#/{path}", width=WIDTH, height=height)
+        self.browser.wait_for_text(*texts)
+        self._settle()
+        if script:
+            for line in script.split("\n"):
+                self.browser.run(line)
+                time.sleep(SETTLED / 2)
+        self.browser.keep(name)
+        print("kept", name, flush=True)
+
+    def _settle(self) -> None:
+        time.sleep(SETTLED)
+        self.browser.run(NO_ASSISTANT)
+        time.sleep(1)
+
+
+def click(text: str, kind: str = "button, a, span") -> str:
+    """Return the script that clicks what has just this text."""
+    return (
+        f"[...document.querySelectorAll('{kind}')].filter((item) => item.innerText.trim() === '{text}').pop().click()"
+    )
+
+
+def look(work: Path, store: str) -> None:
+    """Take all pictures."""
+    browser = Browser(work, IMAGES)
+    report = (work / "results" / f"{WINDOWS[-1]}-windows" / "report.html").as_uri()
+    browser.open(report, width=1280, height=1400)
+    browser.keep("report-desktop")
+    browser.open(report, width=390, height=1400, dark=True)
+    browser.keep("report-phone-dark")
+    with user_interface(store, port=0) as shown:
+        pages = Pages(browser, shown.uri)
+        runs = f"experiments/{pages.experiment}/runs"
+        view = f"{runs}?workflowType=machine_learning&viewStateShareKey=emergence"
+        last = f"{WINDOWS[-1]}-windows"
+        pages.keep("mlflow-runs", view, "gemma-2m on python-docs", "verdict")
+        sweep = pages.run_id(f"tags.kind = 'sweep' and attributes.run_name = '{last}'")
+        more = click("Show more") + "\n[...document.querySelectorAll('h2, h3, h4, div')]"
+        more += ".filter((item) => item.innerText.trim() === 'Description').pop().scrollIntoView()"
+        pages.keep("mlflow-sweep", f"{runs}/{sweep}", "jobs done", script=more, height=1100)
+        pages.keep("mlflow-table", f"{runs}/{sweep}/artifacts/summary.json", "View as table", "gemma-2m", height=640)
+        job = pages.run_id(f"tags.model = 'gemma-2m' and tags.sweep = '{last}'")
+        pages.keep("mlflow-curves", f"{runs}/{job}/model-metrics", "by_layer", "ie_bits", height=1000)
+        one = "tags.model%20%3D%20%27gemma-2m%27%20and%20tags.sweep%20LIKE%20%27%25windows%27"
+        boxes = "[...document.querySelectorAll('input[type=checkbox]')].slice(1, 3).forEach((box) => box.click())"
+        filtered = f"{runs}?workflowType=machine_learning&searchFilter={one}"
+        pages.keep("mlflow-compare-choose", filtered, "gemma-2m on", "2 matching runs", script=boxes, height=560)
+        both = [pages.run_id(f"tags.model = 'gemma-2m' and tags.sweep = '{windows}-windows'") for windows in WINDOWS]
+        listed = ",".join(f"%22{run}%22" for run in both)
+        compare = f"compare-runs?runs=[{listed}]&experiments=[%22{pages.experiment}%22]"
+        down = (
+            "[...document.querySelectorAll('*')].filter((item) => item.innerText === 'Metrics').pop().scrollIntoView()"
+        )
+        pages.keep("mlflow-compare", compare, "Comparing 2 Runs", "E_error", script=down, height=1000)
+        version = pages.client.get_model_version_by_alias("emergence-of-answers", "candidate").version
+        pages.keep("mlflow-proxy", f"models/emergence-of-answers/versions/{version}", "left out in turn", height=1300)
+    browser.close()
+
+
+def main() -> None:
+    """Measure what is not there yet, then take the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for everything that is measured")
+    parser.add_argument("--only-look", action="store_true", help="measure nothing")
+    given = parser.parse_args()
+    work = given.work.absolute()
+    work.mkdir(parents=True, exist_ok=True)
+    store = f"sqlite:///{work}/mlflow.db"
+    if not given.only_look:
+        measure(work, store)
+    look(work, store)
+
+
+if __name__ == "__main__":
+    main()
