@@ -8,6 +8,7 @@ two cores; what is done already in the working folder is left alone.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from tests.browser import Browser
+from tracking.mlflow.adapter import VIEW_STATE, VIEW_TAG
 from tracking.mlflow.server import user_interface
 
 IMAGES = Path(__file__).parent / "images"
@@ -34,7 +36,7 @@ def emergence(work: Path, *arguments: object) -> None:
     """Run a command as a user does, in the working folder."""
     command = [str(Path(sys.executable).parent / "emergence"), *map(str, arguments)]
     print("emergence", *arguments, flush=True)
-    subprocess.run(command, cwd=work, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    subprocess.run(command, cwd=work, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})  # noqa: S603
 
 
 def measure(work: Path, store: str) -> None:
@@ -75,29 +77,46 @@ class Pages:
         """Return the first run that a condition finds."""
         return str(self.client.search_runs([self.experiment], condition)[0].info.run_id)
 
-    def keep(self, name: str, path: str, *texts: str, script: str = "", height: int = 900) -> None:
-        """Take a picture of the page at `path` once it shows `texts`, after running `script` on it."""
+    def show(self, path: str, *texts: str, height: int = 900) -> None:
+        """Open the page at `path` and wait until it shows `texts`."""
         self.browser.open(f"{self.uri}/#/{path}", width=WIDTH, height=height)
         self.browser.wait_for_text(*texts)
         self._settle()
-        if script:
-            for line in script.split("\n"):
-                self.browser.run(line)
-                time.sleep(SETTLED / 2)
+
+    def keep(self, name: str) -> None:
+        """Take a picture of what is shown."""
         self.browser.keep(name)
         print("kept", name, flush=True)
+
+    def scroll_to(self, text: str) -> None:
+        """Scroll to what has just this text."""
+        self._on(text, "scrollIntoView()")
+
+    def press(self, text: str) -> None:
+        """Click what has just this text."""
+        self._on(text, "click()")
+
+    def tick(self, count: int) -> None:
+        """Tick the boxes of the first rows, with the mouse."""
+        rows = self.browser.run(
+            "[...document.querySelectorAll('input[type=checkbox], [role=checkbox]')].map((box) => "
+            "{ const r = box.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })"
+        )
+        places = {round(y): x for x, y in rows}  # a box and its input lie at one place
+        for y, x in sorted(places.items())[1 : 1 + count]:  # the first is that of all rows
+            for kind in ("mousePressed", "mouseReleased"):
+                self.browser.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+            time.sleep(1)
+
+    def _on(self, text: str, action: str) -> None:
+        found = f"[...document.querySelectorAll('*')].filter((item) => item.innerText?.trim() === '{text}').pop()"
+        self.browser.run(f"{found}?.{action}")
+        time.sleep(SETTLED / 2)
 
     def _settle(self) -> None:
         time.sleep(SETTLED)
         self.browser.run(NO_ASSISTANT)
         time.sleep(1)
-
-
-def click(text: str, kind: str = "button, a, span") -> str:
-    """Return the script that clicks what has just this text."""
-    return (
-        f"[...document.querySelectorAll('{kind}')].filter((item) => item.innerText.trim() === '{text}').pop().click()"
-    )
 
 
 def look(work: Path, store: str) -> None:
@@ -113,27 +132,32 @@ def look(work: Path, store: str) -> None:
         runs = f"experiments/{pages.experiment}/runs"
         view = f"{runs}?workflowType=machine_learning&viewStateShareKey=emergence"
         last = f"{WINDOWS[-1]}-windows"
-        pages.keep("mlflow-runs", view, "gemma-2m on python-docs", "verdict")
+        pages.show(view, "gemma-2m on python-docs", "verdict")
+        pages.keep("mlflow-runs")
         sweep = pages.run_id(f"tags.kind = 'sweep' and attributes.run_name = '{last}'")
-        more = click("Show more") + "\n[...document.querySelectorAll('h2, h3, h4, div')]"
-        more += ".filter((item) => item.innerText.trim() === 'Description').pop().scrollIntoView()"
-        pages.keep("mlflow-sweep", f"{runs}/{sweep}", "jobs done", script=more, height=1100)
-        pages.keep("mlflow-table", f"{runs}/{sweep}/artifacts/summary.json", "View as table", "gemma-2m", height=640)
-        job = pages.run_id(f"tags.model = 'gemma-2m' and tags.sweep = '{last}'")
-        pages.keep("mlflow-curves", f"{runs}/{job}/model-metrics", "by_layer", "ie_bits", height=1000)
-        one = "tags.model%20%3D%20%27gemma-2m%27%20and%20tags.sweep%20LIKE%20%27%25windows%27"
-        boxes = "[...document.querySelectorAll('input[type=checkbox]')].slice(1, 3).forEach((box) => box.click())"
-        filtered = f"{runs}?workflowType=machine_learning&searchFilter={one}"
-        pages.keep("mlflow-compare-choose", filtered, "gemma-2m on", "2 matching runs", script=boxes, height=560)
-        both = [pages.run_id(f"tags.model = 'gemma-2m' and tags.sweep = '{windows}-windows'") for windows in WINDOWS]
-        listed = ",".join(f"%22{run}%22" for run in both)
-        compare = f"compare-runs?runs=[{listed}]&experiments=[%22{pages.experiment}%22]"
-        down = (
-            "[...document.querySelectorAll('*')].filter((item) => item.innerText === 'Metrics').pop().scrollIntoView()"
-        )
-        pages.keep("mlflow-compare", compare, "Comparing 2 Runs", "E_error", script=down, height=1000)
+        pages.show(f"{runs}/{sweep}", "jobs done", height=1100)
+        pages.press("Show more")
+        pages.scroll_to("Description")
+        pages.keep("mlflow-sweep")
+        pages.show(f"{runs}/{sweep}/artifacts/summary.json", "View as table", "gemma-2m", height=640)
+        pages.keep("mlflow-table")
+        jobs = [
+            pages.run_id(f"tags.model = '{MODELS[-1]}' and tags.sweep = '{windows}-windows'") for windows in WINDOWS
+        ]
+        pages.show(f"{runs}/{jobs[-1]}/model-metrics", "by_layer", "ie_bits", height=1000)
+        pages.keep("mlflow-curves")
+        state = VIEW_STATE | {"searchFilter": f"tags.model = '{MODELS[-1]}'"}  # as if typed into the field
+        pages.client.set_experiment_tag(pages.experiment, f"{VIEW_TAG}-model", json.dumps(state))
+        pages.show(f"{view}-model", "gemma-2m on", height=620)
+        pages.tick(2)
+        pages.keep("mlflow-compare-choose")
+        listed = ",".join(f"%22{run}%22" for run in jobs)
+        pages.show(f"compare-runs?runs=[{listed}]&experiments=[%22{pages.experiment}%22]", "E_error", height=560)
+        pages.scroll_to("Metrics")
+        pages.keep("mlflow-compare")
         version = pages.client.get_model_version_by_alias("emergence-of-answers", "candidate").version
-        pages.keep("mlflow-proxy", f"models/emergence-of-answers/versions/{version}", "left out in turn", height=1300)
+        pages.show(f"models/emergence-of-answers/versions/{version}", "left out in turn", height=1300)
+        pages.keep("mlflow-proxy")
     browser.close()
 
 

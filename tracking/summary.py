@@ -53,7 +53,6 @@ SHOWN = (
     "windows",
     "family",
     "parameters",
-    "flags",
 )
 
 

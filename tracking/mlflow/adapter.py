@@ -41,7 +41,6 @@ COLUMNS = (
     "metrics.`E_twin`",
     "metrics.`E_shuffled`",
     "tags.`verdict`",
-    "tags.`sweep`",
 )
 VIEW_STATE = {
     "selectedColumns": COLUMNS,

@@ -121,7 +121,7 @@ def _summary(summary: pd.DataFrame) -> list[str]:
     corpora = max(summary["corpus"].nunique(), 1)
     shown = summary.groupby("corpus", sort=False).head(max(SHOWN // corpora, 1)).head(SHOWN)
     left = len(summary) - len(shown)
-    columns, above = varying(shown.drop(columns=["flags", "family"], errors="ignore"))
+    columns, above = varying(shown.drop(columns=["family"], errors="ignore"))
     more = ["", f"{left} further rows are in summary.csv."] if left else []
     return [*([escaped(alike(above)), ""] if above else []), markdown(columns), *more]
 
