@@ -50,26 +50,27 @@ def at_end(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:
-    """Draw a panel for small models and one for real ones: E in colour, the controls of all as thin lines in two."""
+    """Draw a panel for small models and one for real ones: E with its error in colour, the controls as thin lines."""
     rows = at_end(table)
     small = rows["parameters"] < 10e6
     panels = [(title, rows[kept]) for title, kept in (("bundled models", small), ("real models", ~small)) if kept.any()]
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 4.2), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.4 * len(panels), 4.8), squeeze=False, layout="constrained")
     for axis, (title, part) in zip(axes[0], panels, strict=True):
-        names = list(dict.fromkeys(part["model"]))
-        for number, name in enumerate(names):
-            one = part[part["model"] == name]
-            x, bits, error = (one[column].to_numpy(float) for column in ("depth", "ie_bits", "ie_std_error"))
-            color = plt.get_cmap("viridis")(number / max(len(names) - 1, 1) * 0.85)
-            marker = "o" if name.startswith("gpt2") or name.startswith("SmolLM") else "s"
-            axis.plot(x, bits, color=color, marker=marker, markersize=3.5, linewidth=1.4, label=name)
-            axis.fill_between(x, bits - 2 * error, bits + 2 * error, color=color, alpha=0.12, linewidth=0)
-            for control, line in (("twin", TWIN), ("shuffled", SHUFFLED)):
-                label = {"twin": "random weights", "shuffled": "shuffled windows"}[control] if number == 0 else None
-                axis.plot(x, one[f"{control}_ie_bits"].to_numpy(float), color=line, linewidth=0.9, label=label)
+        for number, (_, group) in enumerate(part.groupby("family", sort=False)):
+            shades = plt.get_cmap(("Blues", "Oranges", "Greens", "Purples")[number % 4])
+            names = list(dict.fromkeys(group["model"]))
+            for place, name in enumerate(names):
+                one = group[group["model"] == name]
+                x, bits, error = (one[column].to_numpy(float) for column in ("depth", "ie_bits", "ie_std_error"))
+                color = shades(0.35 + 0.6 * (place + 1) / len(names))
+                axis.errorbar(x, bits, error, color=color, fmt="o-", markersize=3.5, linewidth=1.4, label=name)
+                for control, line in (("twin", TWIN), ("shuffled", SHUFFLED)):
+                    label = {"twin": "random weights", "shuffled": "shuffled windows"}[control]
+                    shown = label if number == place == 0 else None
+                    axis.plot(x, one[f"{control}_ie_bits"].to_numpy(float), color=line, linewidth=0.9, label=shown)
         axis.axhline(0, color="black", linewidth=0.6)
         axis.set(title=title, xlabel="depth, first block to last")
-        axis.legend(fontsize=7, loc="upper left")
+        axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False)
     axes[0][0].set_ylabel("E, bits about the next token")
     figure.savefig(path, dpi=130, metadata={"Software": None})
     plt.close(figure)

@@ -27,13 +27,13 @@ from proxy.schemas import EMERGENCE, WINDOWS
 # On a narrow screen pandas leaves out columns in the middle: what a reader looks for stands first and last.
 PEAK_COLUMNS = (
     "model",
-    "emergence_bits",  # in front, so that a narrow screen shows it
-    "emergence_bits_std_error",
-    "peak_layer",
     "corpus",
+    "corpus_hash",
     "family",
     "parameters",
-    "corpus_hash",
+    "peak_layer",
+    "emergence_bits_std_error",
+    "emergence_bits",
 )
 QUERIES = 4000  # windows whose information is read; every window is still a reference
 
@@ -336,8 +336,8 @@ def peak_emergence(table: pd.DataFrame, *, resolution: float = DEFAULT_RESOLUTIO
     """Summarise an emergence table: E(l) at its highest block.
 
     Returns:
-        One row per model x corpus, by corpus, family and size: model, emergence_bits,
-        emergence_bits_std_error, peak_layer, corpus, family, parameters, corpus_hash.
+        One row per model x corpus, by corpus, family and size: model, corpus, corpus_hash, family, parameters,
+        peak_layer, emergence_bits_std_error, emergence_bits.
 
     Raises:
         InputError: if the table has no row at `resolution`.
