@@ -164,7 +164,7 @@ def test_a_small_budget_is_told_what_it_buys(bank: Bank, tmp_path: Path) -> None
         to_ask(bank, corpus, closed, calls=10)
     with pytest.raises(InputError, match=r"90 calls buy \d+ of the .* windows .* at least 100 are needed"):
         to_ask(bank, corpus, closed, calls=90)
-    some = to_ask(bank, corpus, closed, calls=350, control=False)
+    some = to_ask(bank, corpus, closed, calls=450, control=False)
     assert len(some.contexts.ids) >= 100
     assert "calls buy" in some.remarks[0]
-    assert len(some.contexts.texts) + len(some.contexts.alone_texts) <= 350
+    assert len(some.contexts.texts) + len(some.contexts.alone_texts) <= 450
