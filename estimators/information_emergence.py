@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from estimators.base import InputError
+from estimators.contracts.variances import mean_variance
 from estimators.entropy import probabilities
 
 
@@ -16,7 +18,8 @@ class Emergence:
 
     Attributes:
         ie_bits: macro_bits - micro_bits, never clipped.
-        std_error: standard error of `ie_bits`, macro and micro paired on each window; None for a single window.
+        std_error: standard error of `ie_bits`, macro and micro paired on each window, over the draw of the windows and
+            the noise; None for a single window.
         sample_std: standard deviation over windows of the pointwise emergence, in bits.
         macro_bits: mean pointwise macro information.
         micro_bits: mean over windows and positions of the pointwise micro information.
@@ -41,11 +44,16 @@ def emergence(
     weights: torch.Tensor | None = None,
     *,
     shared_variance: float = 0.0,
+    clusters: np.ndarray | None = None,
+    sampled_from: float | None = None,
 ) -> Emergence:
     """Information emergence from pointwise values of the same windows (arXiv 2405.12617, definition of IE).
 
     IE_i = macro_i - (1/t) sum_s micro_is for each window i, and IE is its weighted mean. Because macro and micro
     share the window, their errors correlate; the spread of IE_i carries that correlation into `std_error`.
+
+    To first order mutual information moves with one more window by that window's own pointwise value (its influence
+    function), so the spread of IE_i over clusters is also the error over the draw of the windows.
 
     Args:
         macro_pointwise: (q,) information density in bits of each window's macro pair at position t.
@@ -53,6 +61,9 @@ def emergence(
         weights: (q,) how often each window counts; None counts all alike. Their unit does not matter.
         shared_variance: variance, in bits squared, of what moves the mean of many windows together: windows with the
             same token share its micro value and so its Monte-Carlo error, which their spread does not show.
+        clusters: (q,) which windows were drawn together, such as those of one document; None: each by itself.
+        sampled_from: of how many windows these are a sample, drawn with replacement; the draw of those adds its own
+            variance. None: these are all of them.
 
     Raises:
         InputError: if shapes differ or values are not finite.
@@ -80,9 +91,11 @@ def emergence(
         )
     p = probabilities(weights, windows)
     pointwise = macro - micro
-    mean, error, spread = weighted_moments(pointwise, p)
-    if error is not None:
-        error = (error**2 + shared_variance) ** 0.5
+    mean, _, spread = weighted_moments(pointwise, p)
+    error: float | None = None
+    if windows > 1:
+        drawn = mean_variance(pointwise.numpy(), p.numpy(), clusters, sampled_from)
+        error = (drawn + shared_variance) ** 0.5
     return Emergence(
         ie_bits=mean,
         std_error=error,

@@ -42,12 +42,18 @@ class Queries:
     Attributes:
         rows: (q,) int64, rows of the windows.
         share: (q,) float64, what each counts in a mean; they sum to 1.
-        sampled: whether the rows are a sample of the windows, by weight.
+        sampled_from: how many windows the rows are a sample of, by weight (the effective number, 1 / sum p^2); None:
+            they are all of them.
     """
 
     rows: np.ndarray
     share: np.ndarray
-    sampled: bool
+    sampled_from: float | None = None
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the rows are a sample of the windows, by weight."""
+        return self.sampled_from is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +88,9 @@ def choose_queries(weights: np.ndarray, most: int | None, seed: int) -> Queries:
     """
     p = weights / weights.sum()
     if most is None or most >= len(weights):
-        return Queries(np.arange(len(weights)), p, sampled=False)
+        return Queries(np.arange(len(weights)), p)
     rows = np.random.default_rng([seed, 1]).choice(len(weights), size=most, p=p)
-    return Queries(rows, np.full(most, 1 / most), sampled=True)
+    return Queries(rows, np.full(most, 1 / most), sampled_from=float(1 / (p @ p)))
 
 
 def window_emergence(
@@ -97,6 +103,7 @@ def window_emergence(
     scale: float,
     seed: Sequence[int],
     positions: Iterable[int] | None = None,
+    documents: np.ndarray | None = None,
 ) -> Iterator[list[WindowEmergence]]:
     """Yield the information emergence at one position after another, one value per resolution.
 
@@ -114,6 +121,7 @@ def window_emergence(
         scale: RMS norm that all variables are read against; see `sample_propagation`.
         seed: non-negative integers that, with position and variable, seed the noise.
         positions: those to yield; None for every one.
+        documents: (n,) which document each window is from: errors are then taken over documents; None: over windows.
 
     Raises:
         InputError: if the states cannot be used; see `sample_propagation`.
@@ -174,7 +182,14 @@ def window_emergence(
         micro_each = torch.stack(micro_bits, dim=2)  # (r, q, t)
         found = []
         for index, one in enumerate(whole):
-            value = emergence(macro_bits[index], micro_each[index], over, shared_variance=float(shared[index]))
+            value = emergence(
+                macro_bits[index],
+                micro_each[index],
+                over,
+                shared_variance=float(shared[index]),
+                clusters=None if documents is None else documents[queries.rows],
+                sampled_from=queries.sampled_from,
+            )
             found.append(
                 WindowEmergence(
                     position=position,

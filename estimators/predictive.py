@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from estimators.base import InputError
+from estimators.contracts.variances import mean_variance
 from estimators.shown import unigram_of
 
 POWERS = (12, 10, 8, 7, 6, 5, 4, 3, 2, 1)  # of exp(logits / 6): one exponential serves all temperatures
@@ -304,7 +305,4 @@ def clustered_error(values: np.ndarray, share: np.ndarray, clusters: np.ndarray 
         share: (q,) weights that sum to 1.
         clusters: (q,) which cluster each row belongs to.
     """
-    residual = share * (values - share @ values)
-    _, unit = np.unique(np.arange(len(values)) if clusters is None else clusters, return_inverse=True)
-    sums = np.bincount(unit, weights=residual)
-    return float(np.sqrt((sums**2).sum() * len(sums) / (len(sums) - 1))) if len(sums) > 1 else math.nan
+    return math.sqrt(mean_variance(values, share, clusters))

@@ -1,9 +1,13 @@
-"""The standard error of a difference between two models that were read on the same windows."""
+"""The standard error of a difference of emergence: by single windows where both sides read the same ones."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
+
+from estimators.contracts.variances import mean_variance
 
 SAME_RESOLUTION = 1e-9  # what a file may round off
 
@@ -11,44 +15,84 @@ SAME_RESOLUTION = 1e-9  # what a file may round off
 def paired_error(base: pd.DataFrame, base_error: float, other: pd.DataFrame, other_error: float) -> float | None:
     """Return the standard error in bits of the difference of two means over the same windows, None for other windows.
 
-    With d_i the difference of window i and p_i its share, the windows give n/(n-1) sum p_i^2 (d_i - mean)^2, which
-    holds what both sides have in common. Each side's own noise, which windows of one token share and their spread
-    does not show, is what its `error` has above the spread of its windows; it is independent and adds.
+    The spread of the differences over windows, or documents, holds what both sides have in common. Each side's own
+    noise, which windows of one token share and their spread does not show, is what its `error` has above the spread of
+    its windows; it is independent and adds.
 
     Args:
-        base: columns window, share and ie_bits, a row per window that was read, in sampling order.
+        base: a row per window that was read, in sampling order (`proxy.schemas.WINDOWS`).
         base_error: standard error of its mean.
         other: likewise.
         other_error: likewise.
     """
-    if len(base) < 2 or len(base) != len(other):
+    if not same_windows([base, other]):
         return None
-    if any(not np.array_equal(base[name], other[name]) for name in ("window", "share")):
-        return None
-    share = base["share"].to_numpy(dtype=float)
-    left, right = (side["ie_bits"].to_numpy(dtype=float) for side in (base, other))
-    noise = sum(
-        max(error**2 - _variance(values, share), 0.0) for values, error in ((left, base_error), (right, other_error))
+    noise = sum(own_noise(rows, error) for rows, error in ((base, base_error), (other, other_error)))
+    return float(np.sqrt(_variance(difference(base, other)) + noise))
+
+
+def mean_error(sides: Sequence[pd.DataFrame], errors: Sequence[float]) -> float:
+    """Return the standard error in bits of the mean of several models, over the draw of windows that they share.
+
+    Models that read the same windows move together with their draw, so that their mean is no surer than its own values
+    at single windows; where they read other ones, they count as moving together, which it is at most.
+
+    Args:
+        sides: of each model a row per window; or of the differences of each model.
+        errors: standard error of each model.
+    """
+    if not same_windows(sides):
+        return float(np.mean(errors))
+    values = np.mean([rows["ie_bits"].to_numpy(dtype=float) for rows in sides], axis=0)
+    noise = sum(own_noise(rows, error) for rows, error in zip(sides, errors, strict=True)) / len(sides) ** 2
+    return float(np.sqrt(_variance(sides[0].assign(ie_bits=values)) + noise))
+
+
+def same_windows(sides: Sequence[pd.DataFrame]) -> bool:
+    """Whether all sides are values of the same windows in the same order, two at least."""
+    first = sides[0]
+    return len(first) > 1 and all(
+        len(rows) == len(first) and all(np.array_equal(rows[name], first[name]) for name in ("window", "share"))
+        for rows in sides
     )
-    return float(np.sqrt(_variance(right - left, share) + noise))
 
 
-def windows_at(windows: pd.DataFrame, layer: int, resolution: float) -> pd.DataFrame:
+def difference(base: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """Return the differences at single windows, `other` less `base`."""
+    return other.assign(ie_bits=other["ie_bits"].to_numpy(dtype=float) - base["ie_bits"].to_numpy(dtype=float))
+
+
+def own_noise(rows: pd.DataFrame, error: float) -> float:
+    """Return the variance that an error has above the draw of its windows."""
+    return max(float(error) ** 2 - _variance(rows), 0.0)
+
+
+def windows_at(windows: pd.DataFrame, layer: int, resolution: float | None) -> pd.DataFrame:
     """Keep the windows that were read in one block at one resolution.
 
     Args:
-        windows: of one model on one corpus: layer, resolution, window, share, ie_bits; or empty.
+        windows: of one model on one corpus (`proxy.schemas.WINDOWS`); or empty.
         layer: the block.
-        resolution: the noise level.
+        resolution: the noise level; None for an estimator without one.
     """
     if windows.empty:
         return windows
-    near = (windows["resolution"].astype(float) - resolution).abs() <= SAME_RESOLUTION
-    found: pd.DataFrame = windows[(windows["layer"] == layer) & near]
+    levels = windows["resolution"].astype("Float64")
+    if resolution is None:
+        near = levels.isna()
+    else:
+        near = ((levels - resolution).abs() <= SAME_RESOLUTION).fillna(False)
+    found: pd.DataFrame = windows[(windows["layer"] == layer) & near.astype(bool)]
     return found
 
 
-def _variance(values: np.ndarray, share: np.ndarray) -> float:
-    """Return the variance of the weighted mean of `values` (n,), as `weighted_moments` of estimators has it."""
-    count = len(values)
-    return float(share**2 @ (values - share @ values) ** 2 * count / (count - 1))
+def _variance(rows: pd.DataFrame) -> float:
+    """Return the variance of the weighted mean of some windows over their draw, documents drawn as a whole."""
+    documents = rows["document"] if "document" in rows and rows["document"].notna().all() else None
+    behind = rows["sampled_from"].iloc[0] if "sampled_from" in rows else None
+    return mean_variance(
+        rows["ie_bits"].to_numpy(dtype=float),
+        rows["share"].to_numpy(dtype=float),
+        None if documents is None else documents.to_numpy(dtype=np.int64),
+        None if behind is None or pd.isna(behind) else float(behind),
+    )

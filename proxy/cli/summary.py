@@ -71,7 +71,8 @@ MEANING = {
     "learned": "Learned: above the random twin and the shuffled windows by four joint errors.",
     "not shown": "Not shown: not above its controls by four joint errors, though they are about 0.",
     "control failed": "Control failed: E is not above a control, and that is above 0 itself.",
-    "no controls": "No controls were run; --controls shows what a random network and shuffled windows give.",
+    "no controls": "No controls were run; --controls (controls: true in a sweep) shows what a random network and "
+    "shuffled windows give.",
 }
 
 

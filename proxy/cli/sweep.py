@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from proxy.cli.console import emit, screen, show
-from proxy.cli.summaries import show_summary
+from proxy.cli.summary import show_summary
 
 if TYPE_CHECKING:
     from proxy.sweeps.config import SweepConfig
@@ -68,11 +68,12 @@ def sweep(
 
 def _run(settings: SweepConfig, where: str, address: str | None, as_json: bool) -> None:
     from estimators import DEFAULT_RESOLUTION, DEFAULT_RESOLUTIONS
+    from estimators.contracts.controls import summary
     from proxy.cli.stopping import kept, this_command
     from proxy.cli.watching import Watch
     from proxy.sweeps.cluster import Cluster
     from proxy.sweeps.run import sweep as run_sweep
-    from proxy.sweeps.store.summary import summary
+    from proxy.sweeps.store.summary import end_rows
 
     _announce_tracking(settings, where)
     with (
@@ -89,11 +90,11 @@ def _run(settings: SweepConfig, where: str, address: str | None, as_json: bool) 
     if outcome.rows:
         known = settings.measurement.resolutions or DEFAULT_RESOLUTIONS
         nearest = min(known, key=lambda resolution: abs(resolution - DEFAULT_RESOLUTION))
-        found = summary(outcome.results, resolution=nearest)
+        rows = end_rows(outcome.results, resolution=nearest)
         if as_json:
-            emit(found.rename(columns=JSON_NAMES), None, as_json=True)
+            emit(summary(rows).rename(columns=JSON_NAMES), None, as_json=True)
         else:
-            show_summary(found, how="controls: true in the config")
+            show_summary(rows, "E at the highest block, bits")
     screen.print(
         f"{len(outcome.done)} jobs done, {len(outcome.failed)} failed, {outcome.rows} rows; results in {where}",
         highlight=False,

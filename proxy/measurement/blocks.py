@@ -12,6 +12,7 @@ import torch
 
 from estimators import MIEstimate, estimate_many, plug_in_entropy
 from estimators.positions import Queries, Symbols, WindowEmergence, choose_queries, window_emergence
+from estimators.predictive import DOCUMENTS_NEEDED
 from extraction import States, Windows
 from extraction.states.budget import StateBudget
 
@@ -51,6 +52,7 @@ def emergence_of_block(
         scale=states.scale(block),
         seed=(seed, block),
         positions=positions,
+        documents=_clusters(windows),
     )
 
 
@@ -72,10 +74,18 @@ def propagated_block(
     started = time.perf_counter()
     for values in emergence_of_block(states, windows, block, chosen, resolutions=resolutions, seed=seed, device=device):
         seconds = time.perf_counter() - started
+        documents = _clusters(windows)
         if values[0].position == states.positions and last is not None:
-            last(pd.concat([_of_windows(block, one, chosen) for one in values], ignore_index=True))
-        yield pd.DataFrame([_row(block, one, seconds) for one in values])
+            last(pd.concat([_of_windows(block, one, chosen, documents) for one in values], ignore_index=True))
+        rows = pd.DataFrame([_row(block, one, seconds) for one in values])
+        yield rows.assign(documents=pd.NA if documents is None else len(np.unique(documents)))
         started = time.perf_counter()
+
+
+def _clusters(windows: Windows) -> np.ndarray | None:
+    """Return the document of each window (N,), where there are enough for errors over them; None: over windows."""
+    documents = windows.documents
+    return None if documents is None or len(np.unique(documents)) < DOCUMENTS_NEEDED else documents
 
 
 def _row(block: int, one: WindowEmergence, seconds: float) -> dict[str, Any]:
@@ -95,7 +105,7 @@ def _row(block: int, one: WindowEmergence, seconds: float) -> dict[str, Any]:
     }
 
 
-def _of_windows(block: int, one: WindowEmergence, chosen: Queries) -> pd.DataFrame:
+def _of_windows(block: int, one: WindowEmergence, chosen: Queries, documents: np.ndarray | None) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "layer": block,
@@ -103,6 +113,8 @@ def _of_windows(block: int, one: WindowEmergence, chosen: Queries) -> pd.DataFra
             "window": chosen.rows,
             "share": chosen.share,
             "ie_bits": one.value.pointwise_bits.numpy().astype(np.float32),
+            "document": pd.NA if documents is None else documents[chosen.rows],
+            "sampled_from": chosen.sampled_from,
         }
     )
 

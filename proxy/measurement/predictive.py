@@ -303,5 +303,6 @@ class PredictiveReader:
                 "window": self._rows[: self.windows],
                 "share": self._weights[: self.windows] / self._weights[: self.windows].sum(),
                 "ie_bits": values.astype(np.float32),
+                "document": pd.NA if self._clusters is None else self._clusters[: self.windows],
             }
         )

@@ -95,3 +95,56 @@ def test_queries_are_drawn_by_weight():
     assert sampled.sampled
     assert (sampled.rows >= 50).mean() == pytest.approx(0.9, abs=4 * np.sqrt(0.09 / 90))  # four binomial deviations
     assert not choose_queries(weights, 2, seed=0).sampled
+
+
+def _drawn(rows, documents=None, queries=None, seed=0, resolution=0.5):
+    """IE at the second of two tokens, of windows `rows` (n, 2) of eight tokens; states are fixed random points."""
+    points = torch.from_numpy(np.random.default_rng(5).normal(size=(72, 3)))
+    pairs, of_window = np.unique(rows @ [8, 1], return_inverse=True)
+    tokens = [np.unique(column, return_inverse=True) for column in rows.T]
+    (found,) = window_emergence(
+        [Symbols(points[ids], place) for ids, place in tokens],
+        lambda t: Symbols(points[8 + pairs], of_window),
+        np.ones(len(rows)),
+        choose_queries(np.ones(len(rows)), queries, seed),
+        resolutions=[resolution],
+        scale=float(points.norm(dim=1).mean()),
+        seed=[seed],
+        positions=[2],
+        documents=documents,
+    )
+    return found[0].value
+
+
+def _documents(count, each, rng):
+    """(count * each, 2) windows; most of a document repeat its own one, so that they are alike."""
+    own = np.repeat(rng.integers(8, size=(count, 2)), each, axis=0)
+    other = rng.integers(8, size=own.shape)
+    return np.where(rng.random((len(own), 1)) < 0.7, own, other), np.repeat(np.arange(count), each)
+
+
+def test_the_error_is_that_of_a_bootstrap_over_documents():
+    rng = np.random.default_rng(0)
+    rows, documents = _documents(60, 10, rng)
+    found = []
+    for seed in range(100):
+        drawn = rng.integers(60, size=60)
+        again = np.concatenate([rows[documents == document] for document in drawn])
+        found.append(_drawn(again, seed=seed + 1).ie_bits)
+    over_documents, over_windows = _drawn(rows, documents).std_error, _drawn(rows).std_error
+    # The spread of 100 has a relative error of 1 / sqrt(200) = 7 %: three of them, and 10 % for what is of second order
+    # in one over the number of documents.
+    assert np.std(found, ddof=1) == pytest.approx(over_documents, rel=0.3)
+    assert over_windows < 0.75 * over_documents  # windows of one document are alike
+
+
+@pytest.mark.parametrize("queries", [None, 150])
+def test_nine_of_ten_differences_between_draws_of_windows_lie_within_their_errors(queries):
+    """Every draw is of other documents; where a sample of the windows is read, the draw behind it counts too."""
+    rng = np.random.default_rng(1)
+    values = [_drawn(*_documents(40, 10, rng), queries=queries, seed=seed) for seed in range(80)]
+    bits, errors = (np.array([getattr(one, name) for one in values]) for name in ("ie_bits", "std_error"))
+    within = np.abs(bits[::2] - bits[1::2]) <= 1.645 * np.hypot(errors[::2], errors[1::2])
+    # Of 40 pairs 36 +- 1.9: three deviations below; all may be within, where errors are a little too large.
+    assert within.sum() >= 30
+    assert np.std(bits, ddof=1) == pytest.approx(np.sqrt(np.mean(errors**2)), rel=0.25)  # three times 1 / sqrt(160)

@@ -28,11 +28,11 @@ BATCH = 50_000  # rows in memory at a time, beside those that are kept
 SHOWN = 7  # characters of a revision or hash
 
 
-def summary(results: ResultsStore, *, resolution: float) -> pd.DataFrame:
-    """Return `estimators.contracts.controls.summary` of all done jobs, by corpus, family and size of the model.
+def end_rows(results: ResultsStore, *, resolution: float) -> pd.DataFrame:
+    """Return the rows that a summary reads of all done jobs, by corpus, family and size of the model.
 
-    Only what it reads of the table is kept.
-    Where one model or corpus name stands for several, its revision or hash is added to it.
+    They are those of the last positions at `resolution`, or without one. Where one model or corpus name stands for
+    several, its revision or hash is added to it.
     """
     kept = []
     with retry(lambda: results.storage.open(MERGED)) as stream:
@@ -45,10 +45,7 @@ def summary(results: ResultsStore, *, resolution: float) -> pd.DataFrame:
                 last = frame.groupby(IDENTITY, dropna=False)["position"].transform("max")
                 kept.append(frame[frame["position"] == last])
     table = _with_versions(pd.concat(kept, ignore_index=True))
-    found = controls.summary(table, resolution)
-    about = table.drop_duplicates("model")[["model", "family", "parameters"]]
-    ordered = found.merge(about, on="model").sort_values(["corpus", "family", "parameters", "model"], ignore_index=True)
-    return ordered[list(found.columns)]
+    return table.sort_values(["corpus", "family", "parameters", "model"], kind="stable", ignore_index=True)
 
 
 def _with_versions(table: pd.DataFrame) -> pd.DataFrame:

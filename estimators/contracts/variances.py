@@ -1,0 +1,37 @@
+"""How sure a mean over windows is: its variance over the draw of the windows, those of one document drawn together."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def mean_variance(
+    values: np.ndarray, share: np.ndarray, clusters: np.ndarray | None = None, sampled_from: float | None = None
+) -> float:
+    """Return the variance of the weighted mean of `values` over the draw of the windows they are of.
+
+    With clusters c of windows drawn together and C their number, C/(C-1) sum_c (sum_{i in c} p_i (v_i - mean))^2; a
+    sample of n windows adds the draw of those, sum p_i (v_i - mean)^2 / n.
+
+    Args:
+        values: (q,) float64.
+        share: (q,) weights p_i that sum to 1.
+        clusters: (q,) which cluster each row belongs to; None: each row is its own.
+        sampled_from: n, where the rows are a sample of n windows; None: they are all of them.
+
+    Returns:
+        The variance, in the square of the unit of `values`; NaN for a single cluster.
+
+    >>> values, share = np.array([1.0, 2.0, 3.0, 4.0]), np.full(4, 0.25)
+    >>> round(mean_variance(values, share), 4)  # s^2 / 4
+    0.4167
+    >>> round(mean_variance(values, share, clusters=np.array([0, 0, 1, 1])), 4)  # of the means 1.5 and 3.5
+    1.0
+    """
+    residual = values - share @ values
+    _, unit = np.unique(np.arange(len(values)) if clusters is None else clusters, return_inverse=True)
+    sums = np.bincount(unit, weights=share * residual)
+    if len(sums) < 2:
+        return float("nan")
+    behind = float(share @ residual**2) / sampled_from if sampled_from else 0.0
+    return float((sums**2).sum() * len(sums) / (len(sums) - 1)) + behind
