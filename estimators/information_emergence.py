@@ -45,7 +45,6 @@ def emergence(
     *,
     shared_variance: float = 0.0,
     clusters: np.ndarray | None = None,
-    sampled_from: float | None = None,
 ) -> Emergence:
     """Information emergence from pointwise values of the same windows (arXiv 2405.12617, definition of IE).
 
@@ -61,9 +60,7 @@ def emergence(
         weights: (q,) how often each window counts; None counts all alike. Their unit does not matter.
         shared_variance: variance, in bits squared, of what moves the mean of many windows together: windows with the
             same token share its micro value and so its Monte-Carlo error, which their spread does not show.
-        clusters: (q,) which windows were drawn together, such as those of one document; None: each by itself.
-        sampled_from: of how many windows these are a sample, drawn with replacement; the draw of those adds its own
-            variance. None: these are all of them.
+        clusters: (q,) which rows were drawn together: those of one document, or of one window; None: each by itself.
 
     Raises:
         InputError: if shapes differ or values are not finite.
@@ -94,7 +91,7 @@ def emergence(
     mean, _, spread = weighted_moments(pointwise, p)
     error: float | None = None
     if windows > 1:
-        drawn = mean_variance(pointwise.numpy(), p.numpy(), clusters, sampled_from)
+        drawn = mean_variance(pointwise.numpy(), p.numpy(), clusters)
         error = (drawn + shared_variance) ** 0.5
     return Emergence(
         ie_bits=mean,

@@ -42,18 +42,12 @@ class Queries:
     Attributes:
         rows: (q,) int64, rows of the windows.
         share: (q,) float64, what each counts in a mean; they sum to 1.
-        sampled_from: how many windows the rows are a sample of, by weight (the effective number, 1 / sum p^2); None:
-            they are all of them.
+        sampled: whether the rows are a sample of the windows, by weight.
     """
 
     rows: np.ndarray
     share: np.ndarray
-    sampled_from: float | None = None
-
-    @property
-    def sampled(self) -> bool:
-        """Whether the rows are a sample of the windows, by weight."""
-        return self.sampled_from is not None
+    sampled: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +82,9 @@ def choose_queries(weights: np.ndarray, most: int | None, seed: int) -> Queries:
     """
     p = weights / weights.sum()
     if most is None or most >= len(weights):
-        return Queries(np.arange(len(weights)), p)
+        return Queries(np.arange(len(weights)), p, sampled=False)
     rows = np.random.default_rng([seed, 1]).choice(len(weights), size=most, p=p)
-    return Queries(rows, np.full(most, 1 / most), sampled_from=float(1 / (p @ p)))
+    return Queries(rows, np.full(most, 1 / most), sampled=True)
 
 
 def window_emergence(
@@ -137,12 +131,12 @@ def window_emergence(
     [0.0, 0.5]
     """
     wanted = None if positions is None else set(positions)
+    drawn_together = queries.rows if documents is None else documents[queries.rows]  # (q,)
     micro_bits: list[torch.Tensor] = []  # per position: (r, q)
     ceilings: list[float] = []  # per position, bits
     shifts: list[float] = []  # per position, bits
-    variances: list[np.ndarray] = []  # per position: (r,) Monte-Carlo variance of the mean over queries
+    variances: list[np.ndarray] = []  # per position: (r,) Monte-Carlo variance that the spread over queries lacks
     for position, tokens in enumerate(micro, start=1):
-        own = _rows(tokens, queries)  # (V,) share of the queries that show each token
         alone = sample_propagation(
             tokens.states,  # (V, k)
             _total(tokens, weights),  # (V,)
@@ -151,7 +145,7 @@ def window_emergence(
             draws=_draws(len(queries.rows), len(tokens.states)),
             seed=_stream(seed, position, 0),
         )
-        variances.append(_variance(alone, own))  # (r,)
+        variances.append(_variance(alone, tokens.of_window[queries.rows], queries.share))  # (r,)
         micro_bits.append(_pointwise(alone, tokens.of_window[queries.rows]))  # (r, q)
         ceilings.append(plug_in_entropy(_total(tokens, weights)))
         shifts.append(_entropy_beyond_sample(tokens, weights, queries))
@@ -174,8 +168,7 @@ def window_emergence(
                 seed=_stream(seed, position, 1),
             )
             macro_bits = _pointwise(whole, place)  # (r, q)
-            own = np.bincount(place, queries.share)  # (a,)
-            shared = _variance(whole, own) + np.array(variances).sum(axis=0) / position**2  # (r,)
+            shared = _variance(whole, place, queries.share) + np.array(variances).sum(axis=0) / position**2  # (r,)
         macro_shift = _entropy_beyond_sample(beginnings, weights, queries)
         micro_shift = float(np.mean(shifts))
         over = None if queries.sampled else torch.from_numpy(weights)
@@ -187,8 +180,7 @@ def window_emergence(
                 micro_each[index],
                 over,
                 shared_variance=float(shared[index]),
-                clusters=None if documents is None else documents[queries.rows],
-                sampled_from=queries.sampled_from,
+                clusters=drawn_together,
             )
             found.append(
                 WindowEmergence(
@@ -214,11 +206,6 @@ def _total(symbols: Symbols, weights: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.bincount(symbols.of_window, weights=weights))
 
 
-def _rows(symbols: Symbols, queries: Queries) -> np.ndarray:
-    """Return the share of the queries that show each symbol, (u,)."""
-    return np.bincount(symbols.of_window[queries.rows], queries.share, len(symbols.states))
-
-
 def _draws(windows: int, rows: int) -> int:
     """Return how often to draw the noise of each of `rows` that so many windows share.
 
@@ -233,11 +220,23 @@ def _stream(seed: Sequence[int], position: int, variable: int) -> int:
     return int(np.random.SeedSequence([*seed, position, variable]).generate_state(1)[0])
 
 
-def _variance(estimates: Sequence[MIEstimate], share: np.ndarray) -> np.ndarray:
-    """Return (r,) the Monte-Carlo variance of the mean of pointwise bits whose rows have these shares (u,)."""
-    squares = torch.from_numpy(share**2)
+def _variance(estimates: Sequence[MIEstimate], row: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Return (r,) the Monte-Carlo variance of a mean beyond what the spread of its values shows.
+
+    Queries of one row share its error: their mean has (sum p_i)^2 times its variance, their spread only sum p_i^2.
+
+    Args:
+        estimates: one per resolution, with the variance of each row.
+        row: (q,) the row that each query shows.
+        share: (q,) p_i of each query.
+    """
+    together = np.bincount(row, share) ** 2 - np.bincount(row, share**2)  # (u,) up to the last row shown
+    factor = torch.from_numpy(together)
     return np.array(
-        [0.0 if one.pointwise_variance is None else float(squares @ one.pointwise_variance) for one in estimates]
+        [
+            0.0 if one.pointwise_variance is None else float(factor @ one.pointwise_variance[: len(factor)])
+            for one in estimates
+        ]
     )
 
 

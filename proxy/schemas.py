@@ -57,7 +57,6 @@ WINDOWS = Schema(
         "share": "Float64",  # what it counts; they sum to 1 at each resolution
         "ie_bits": "Float32",
         "document": "Int64",  # that the window is from, where the error is taken over documents; null: over windows
-        "sampled_from": "Float64",  # how many windows these are a sample of; null where they are all that can be read
     },
     required=("layer", "resolution", "window", "share", "ie_bits"),
 )

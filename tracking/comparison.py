@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import tempfile
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -16,16 +17,20 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from estimators.base import InputError
+from estimators.contracts.controls import controls_as_columns, summary
 from estimators.contracts.conventions import DEFAULT_RESOLUTION
 from estimators.contracts.peaks import MEASURED, peaks
+from estimators.contracts.results_folder import decode_table
+from tracking.changes import changed, distinct, settings_of
 from tracking.mlflow.store import clear_errors, open_store, store_uri
-from tracking.pairing import SAME_RESOLUTION, paired_error, windows_at
+from tracking.pairing import SAME_RESOLUTION, difference, mean_error, paired_error, windows_at
 from tracking.reports.figures import differences
-from tracking.results import WINDOWS_FILE, flatten, read_results
+from tracking.results import WINDOWS_FILE, read_results
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 SAME = "same"  # both runs saw the same tokens
-SETTINGS = ("config", "seed", "versions", "git_revision", "hardware")
+SHOWN = 8  # differences that a sentence names
+LEVEL = 0.05  # at which differences stand out, all of them together
 
 
 @dataclass(frozen=True)
@@ -51,15 +56,18 @@ class Comparison:
 
     Attributes:
         table: per model and corpus (and as mean over models per corpus): emergence of both, difference, `std_error`
-            and whether `errors` are paired, resolution, and whether the `text` was the same token for token (else
-            the hashes of both).
+            and whether `errors` are paired, `p_value` and `p_corrected` (Holm, for how many rows were looked at), the
+            verdict on the controls of both, resolution, and whether the `text` was the same token for token (else the
+            hashes of both).
         settings: the settings that differ, one column per run.
         figure: the differences.
+        words: how many differences stand out, in a sentence.
     """
 
     table: pd.DataFrame
     settings: pd.DataFrame
     figure: Figure
+    words: str
 
 
 def compare(runs: list[str], *, tracking_uri: str | None = None, resolution: float = DEFAULT_RESOLUTION) -> Comparison:
@@ -67,10 +75,11 @@ def compare(runs: list[str], *, tracking_uri: str | None = None, resolution: flo
 
     Rows are matched by model and corpus; where each run holds a single model (corpus) and these differ, by the
     rest alone, so that two models can be compared on one corpus. Where both read the same windows, the standard error
-    is paired: it comes from the differences of single windows. Else (another text, other windows sampled, a trained
-    estimator, results of an earlier version) it is unpaired: both sides count as independent. The mean over models is
-    paired: its error comes from the spread of their differences. It is taken apart for models that saw the same text
-    in both runs and for those that did not.
+    is paired: it comes from the differences of single windows. Else (another seed or text, other windows sampled, a
+    trained estimator, results of an earlier version) it is unpaired: both sides count as independent, each with the
+    error of its own draw of windows. The error of a mean over models is that over the windows which they share, or that
+    over the models where it is larger. Means are taken apart for models that saw the same text in both runs and for
+    those that did not. Controls are columns, never models or corpora.
 
     Args:
         runs: two or more results folders, or ids of MLflow runs (a sweep's, or one job's).
@@ -89,7 +98,7 @@ def compare(runs: list[str], *, tracking_uri: str | None = None, resolution: flo
     if len(runs) < 2:
         raise InputError("A comparison needs two runs or more: results folders, or ids of MLflow runs.")
     found = [_load(run, tracking_uri) for run in runs]
-    names = _distinct([run.name for run in found])
+    names = distinct([run.name for run in found])
     found = [replace(run, name=name) for name, run in zip(names, found, strict=True)]
     parts = [_against(found[0], other, resolution) for other in found[1:]]
     table = pd.concat(parts, ignore_index=True)
@@ -98,11 +107,9 @@ def compare(runs: list[str], *, tracking_uri: str | None = None, resolution: flo
             f"{', '.join(names)} have no model and corpus in common, so nothing can be compared; measure the same "
             "models, or compare single jobs by the ids of their runs."
         )
-    return Comparison(table, _changed(found), differences(table))
-
-
-def _distinct(names: list[str]) -> list[str]:
-    return [name if names.count(name) == 1 else f"{name} ({index})" for index, name in enumerate(names, 1)]
+    table = _corrected(table)
+    settings = changed({run.name: run.settings for run in found})
+    return Comparison(table, settings, differences(table), _in_words(table))
 
 
 def _against(base: Run, other: Run, resolution: float) -> pd.DataFrame:
@@ -117,65 +124,138 @@ def _against(base: Run, other: Run, resolution: float) -> pd.DataFrame:
     if both.empty:
         return pd.DataFrame()
     _check_resolutions(base.name, other.name, both)
-    texts = [_text(*hashes) for hashes in zip(both["hash_base"], both["hash_other"], strict=True)]
-    errors = [
-        both[f"emergence_bits_std_error_{side}"].to_numpy(dtype=float, na_value=np.nan) for side in ("base", "other")
-    ]
-    paired = [
-        paired_error(_windows(base, row, "base"), left_error, _windows(other, row, "other"), right_error)
-        if text == SAME
-        else None
-        for text, row, left_error, right_error in zip(texts, both.to_dict("records"), *errors, strict=True)
-    ]
-    unpaired = np.hypot(*errors)
+    pairs = [_pair(base, other, row) for row in both.to_dict("records")]
     frame = pd.DataFrame(
         {
             "run": other.name,
             "against": base.name,
-            "model": both["model"],
-            "corpus": both["corpus"],
+            **{name: both[name] for name in MEASURED},
             "emergence_bits": both["emergence_bits_other"].astype(float),
             "against_bits": both["emergence_bits_base"].astype(float),
             "difference": (both["emergence_bits_other"] - both["emergence_bits_base"]).astype(float),
-            "std_error": [one if one is not None else two for one, two in zip(paired, unpaired, strict=True)],
-            "errors": ["unpaired" if one is None else "paired" for one in paired],
+            "std_error": [pair.error for pair in pairs],
+            "errors": ["paired" if pair.paired else "unpaired" for pair in pairs],
+            "verdict": both["verdict_other"],
+            "against_verdict": both["verdict_base"],
             "resolution": both["resolution_other"],
-            "text": texts,
+            "text": [pair.text for pair in pairs],
             "block": both["peak_layer_other"],
             "against_block": both["peak_layer_base"],
         }
     )
-    means = []
-    for (corpus, same), rows in frame.groupby(["corpus", frame["text"] == SAME]):
-        if len(rows) < 2:
-            continue
-        means.append(
-            {
-                "run": other.name,
-                "against": base.name,
-                "model": f"mean of {len(rows)} models",
-                "corpus": corpus,
-                "emergence_bits": rows["emergence_bits"].mean(),
-                "against_bits": rows["against_bits"].mean(),
-                "difference": rows["difference"].mean(),
-                "std_error": rows["difference"].std(ddof=1) / np.sqrt(len(rows)),
-                "errors": "paired",
-                "resolution": rows["resolution"].iloc[0],
-                "text": SAME if same else "differs",
-            }
-        )
+    means = [
+        _mean(frame.loc[rows], [pairs[place] for place in rows])
+        for rows in frame.groupby(["corpus", "estimator", frame["text"] == SAME]).groups.values()
+        if len(rows) > 1
+    ]
     if not means:
         return frame
     whole = pd.concat([frame, pd.DataFrame(means)], ignore_index=True)
     return whole.astype({"block": "Int64", "against_block": "Int64"})
 
 
+@dataclass(frozen=True)
+class _Pair:
+    """One model on one corpus in two runs.
+
+    Attributes:
+        text: whether it was the same, or both hashes.
+        error: standard error of the difference.
+        paired: whether it is that over windows which both read.
+        sides: windows read, and standard error, of each side; where paired, of their differences alone.
+    """
+
+    text: str
+    error: float
+    paired: bool
+    sides: tuple[tuple[pd.DataFrame, float], ...]
+
+
+def _pair(base: Run, other: Run, row: Mapping[Hashable, Any]) -> _Pair:
+    text = _text(row["hash_base"], row["hash_other"])
+    sides = [
+        (_windows(run, row, side), float(pd.to_numeric(row[f"emergence_bits_std_error_{side}"], errors="coerce")))
+        for run, side in ((base, "base"), (other, "other"))
+    ]
+    (left, left_error), (right, right_error) = sides
+    paired = paired_error(left, left_error, right, right_error) if text == SAME else None
+    if paired is None:
+        return _Pair(text, float(np.hypot(left_error, right_error)), False, tuple(sides))
+    return _Pair(text, paired, True, ((difference(left, right), paired),))
+
+
+def _mean(rows: pd.DataFrame, pairs: Sequence[_Pair]) -> dict[str, Any]:
+    """Return the mean over the models of a corpus, whose windows they share."""
+    differences = rows["difference"].astype(float)
+    if all(pair.paired for pair in pairs) or not any(pair.paired for pair in pairs):
+        sides = zip(*(pair.sides for pair in pairs), strict=True)
+        over_windows = math.hypot(*(mean_error(*map(list, zip(*side, strict=True))) for side in sides))
+    else:
+        over_windows = float(np.mean([pair.error for pair in pairs]))  # at most: as if all moved together
+    over_models = float(differences.std(ddof=1) / np.sqrt(len(rows)))
+    first = rows.iloc[0]
+    return {
+        **{name: first[name] for name in ("run", "against", "corpus", "estimator", "resolution")},
+        "model": f"mean of {len(rows)} models",
+        "emergence_bits": rows["emergence_bits"].mean(),
+        "against_bits": rows["against_bits"].mean(),
+        "difference": differences.mean(),
+        "std_error": max(over_windows, over_models),
+        "errors": "paired" if all(pair.paired for pair in pairs) else "unpaired",
+        "text": SAME if pairs[0].text == SAME else "differs",
+    }
+
+
+def _corrected(table: pd.DataFrame) -> pd.DataFrame:
+    """Add how often chance alone would give such a difference, and the same for the largest of all looked at (Holm)."""
+    size = table["difference"].abs().to_numpy(dtype=float)
+    error = table["std_error"].to_numpy(dtype=float, na_value=np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.where(size == 0, 0.0, size / error)
+    p = np.array([math.erfc(value / math.sqrt(2)) for value in z])  # two-sided, NaN where the error is not known
+    return table.assign(p_value=p, p_corrected=holm(p))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Return p-values corrected for their number: each is the chance that any of all would look so by luck (Holm 1979).
+
+    Args:
+        p: (n,) p-values; NaN where there is none.
+
+    >>> holm(np.array([0.01, 0.04, 0.03, np.nan])).round(2).tolist()
+    [0.03, 0.06, 0.06, nan]
+    """
+    found = np.full(len(p), np.nan)
+    known = np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    found[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1.0)
+    return found
+
+
+def _in_words(table: pd.DataFrame) -> str:
+    """Say how many differences stand out once it is counted how many were looked at."""
+    known = table[table["p_corrected"].notna()]
+    if known.empty:
+        return "No difference has a known error, so none can be told from chance."
+    out = known[known["p_corrected"] < LEVEL]
+    names = "; ".join(f"{row.model} on {row.corpus}" for row in out.head(SHOWN).itertuples())
+    more = f" and {len(out) - SHOWN} more" if len(out) > SHOWN else ""
+    if len(known) == 1:
+        return f"The difference {'is more than' if len(out) else 'may be'} chance (p = {known['p_value'].iloc[0]:.2g})."
+    return (
+        f"{len(known)} differences were looked at, and chance alone makes one in twenty look real. Corrected for that "
+        f"(Holm, {LEVEL:.0%} for all together), "
+        + (f"{len(out)} stand out: {names}{more}." if len(out) else "none stands out.")
+    )
+
+
 def _windows(run: Run, row: Mapping[Hashable, Any], side: str) -> pd.DataFrame:
-    """Read the windows behind one `side` of a compared row; a trained estimator, without a resolution, kept none."""
-    if pd.isna(row[f"resolution_{side}"]):
-        return pd.DataFrame()
+    """Read the windows behind one `side` of a compared row; a trained estimator kept none."""
     windows = run.windows(row[f"own_model_{side}"], row[f"own_corpus_{side}"])
-    return windows_at(windows, row[f"peak_layer_{side}"], float(row[f"resolution_{side}"]))
+    level = row[f"resolution_{side}"]
+    return windows_at(
+        windows, str(row["estimator"]), row[f"peak_layer_{side}"], None if pd.isna(level) else float(level)
+    )
 
 
 def _peaks_with_text(table: pd.DataFrame, resolution: float) -> pd.DataFrame:
@@ -183,7 +263,8 @@ def _peaks_with_text(table: pd.DataFrame, resolution: float) -> pd.DataFrame:
 
     `own_model` and `own_corpus` stay what they are in this run, whatever the other run's are called.
     """
-    found = peaks(table, resolution)
+    table = controls_as_columns(table)
+    found = peaks(table, resolution).merge(summary(table, resolution)[[*MEASURED, "verdict"]], on=MEASURED)
     hashes = found["corpus_hash"].fillna("").astype(str)
     return found.assign(own_model=found["model"], own_corpus=found["corpus"], hash=hashes)
 
@@ -217,22 +298,12 @@ def _check_resolutions(base: str, other: str, both: pd.DataFrame) -> None:
         )
 
 
-def _changed(runs: list[Run]) -> pd.DataFrame:
-    """List the settings in which the runs differ."""
-    every = sorted({name for run in runs for name in run.settings})
-    differ = [name for name in every if len({run.settings.get(name) for run in runs}) > 1]
-    return pd.DataFrame(
-        {"setting": differ, **{run.name: [run.settings.get(name, "") for name in differ] for run in runs}}
-    )
-
-
 def _load(run: str, tracking_uri: str | None) -> Run:
     if Path(run).is_dir():
         found = read_results(Path(run))
-        settings = flatten({name: found.record.get(name) for name in SETTINGS})
         if found.table.empty:
             raise InputError(f"{run} holds no finished job yet, so there is nothing to compare.")
-        return Run(found.name, found.table, settings, found.windows)
+        return Run(found.name, found.table, settings_of(found.record), found.windows)
     if not RUN_ID.fullmatch(run):
         raise InputError(f"{run} is neither a results folder nor the id of an MLflow run (32 digits and letters a-f).")
     return _from_mlflow(run, tracking_uri)
@@ -249,7 +320,7 @@ def _from_mlflow(run_id: str, tracking_uri: str | None) -> Run:
                 f"The run {run_id} ({run.info.run_name}) holds no emergence table: compare sweeps or their jobs."
             )
         with tempfile.TemporaryDirectory() as folder:
-            table = pd.read_parquet(client.download_artifacts(run_id, "emergence.parquet", folder))
+            table = _artifact(client, run_id, "emergence.parquet", folder)
             record = "sweep.json" if "sweep.json" in names else "job.json"
             text = Path(client.download_artifacts(run_id, record, folder)).read_text(encoding="utf-8")
     settings = json.loads(text)
@@ -264,9 +335,15 @@ def _from_mlflow(run_id: str, tracking_uri: str | None) -> Run:
             if job is None or WINDOWS_FILE not in {item.path for item in client.list_artifacts(job)}:
                 return pd.DataFrame()
             with tempfile.TemporaryDirectory() as folder:
-                return pd.read_parquet(client.download_artifacts(job, WINDOWS_FILE, folder))
+                return _artifact(client, job, WINDOWS_FILE, folder)
 
-    return Run(str(run.info.run_name), table, flatten({name: settings.get(name) for name in SETTINGS}), windows)
+    return Run(str(run.info.run_name), table, settings_of(settings), windows)
+
+
+def _artifact(client: Any, run_id: str, name: str, folder: str) -> pd.DataFrame:
+    """Read a table among the artifacts of a run."""
+    content = Path(client.download_artifacts(run_id, name, folder)).read_bytes()
+    return decode_table(content, f"{name} of the run {run_id}")
 
 
 def _jobs_below(client: Any, sweep: Any) -> dict[tuple[str, str], str]:

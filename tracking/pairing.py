@@ -67,32 +67,27 @@ def own_noise(rows: pd.DataFrame, error: float) -> float:
     return max(float(error) ** 2 - _variance(rows), 0.0)
 
 
-def windows_at(windows: pd.DataFrame, layer: int, resolution: float | None) -> pd.DataFrame:
+def windows_at(windows: pd.DataFrame, estimator: str, layer: int, resolution: float | None) -> pd.DataFrame:
     """Keep the windows that were read in one block at one resolution.
 
     Args:
         windows: of one model on one corpus (`proxy.schemas.WINDOWS`); or empty.
+        estimator: the one that read them.
         layer: the block.
         resolution: the noise level; None for an estimator without one.
     """
     if windows.empty:
         return windows
     levels = windows["resolution"].astype("Float64")
-    if resolution is None:
-        near = levels.isna()
-    else:
-        near = ((levels - resolution).abs() <= SAME_RESOLUTION).fillna(False)
+    near = levels.isna() if resolution is None else ((levels - resolution).abs() <= SAME_RESOLUTION).fillna(False)
+    if "estimator" in windows:  # earlier tables hold one estimator alone
+        near &= windows["estimator"].fillna(estimator) == estimator
     found: pd.DataFrame = windows[(windows["layer"] == layer) & near.astype(bool)]
     return found
 
 
 def _variance(rows: pd.DataFrame) -> float:
     """Return the variance of the weighted mean of some windows over their draw, documents drawn as a whole."""
-    documents = rows["document"] if "document" in rows and rows["document"].notna().all() else None
-    behind = rows["sampled_from"].iloc[0] if "sampled_from" in rows else None
-    return mean_variance(
-        rows["ie_bits"].to_numpy(dtype=float),
-        rows["share"].to_numpy(dtype=float),
-        None if documents is None else documents.to_numpy(dtype=np.int64),
-        None if behind is None or pd.isna(behind) else float(behind),
-    )
+    together = "document" if "document" in rows and rows["document"].notna().all() else "window"
+    values, share = (rows[name].to_numpy(dtype=float) for name in ("ie_bits", "share"))
+    return mean_variance(values, share, rows[together].to_numpy(dtype=np.int64))

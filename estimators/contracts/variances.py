@@ -5,19 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 
-def mean_variance(
-    values: np.ndarray, share: np.ndarray, clusters: np.ndarray | None = None, sampled_from: float | None = None
-) -> float:
+def mean_variance(values: np.ndarray, share: np.ndarray, clusters: np.ndarray | None = None) -> float:
     """Return the variance of the weighted mean of `values` over the draw of the windows they are of.
 
-    With clusters c of windows drawn together and C their number, C/(C-1) sum_c (sum_{i in c} p_i (v_i - mean))^2; a
-    sample of n windows adds the draw of those, sum p_i (v_i - mean)^2 / n.
+    With clusters c of windows drawn together and C their number, C/(C-1) sum_c (sum_{i in c} p_i (v_i - mean))^2. Where
+    the rows are themselves a sample with replacement of n windows, those that show one window are a cluster, at least:
+    they then add the draw of the n windows.
 
     Args:
         values: (q,) float64.
         share: (q,) weights p_i that sum to 1.
         clusters: (q,) which cluster each row belongs to; None: each row is its own.
-        sampled_from: n, where the rows are a sample of n windows; None: they are all of them.
 
     Returns:
         The variance, in the square of the unit of `values`; NaN for a single cluster.
@@ -33,5 +31,4 @@ def mean_variance(
     sums = np.bincount(unit, weights=share * residual)
     if len(sums) < 2:
         return float("nan")
-    behind = float(share @ residual**2) / sampled_from if sampled_from else 0.0
-    return float((sums**2).sum() * len(sums) / (len(sums) - 1)) + behind
+    return float((sums**2).sum() * len(sums) / (len(sums) - 1))

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from proxy.cli.console import emit, screen, show
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = {
+    "difference": "difference",
+    "std_error": "±",
+    "p_corrected": "p",
+    "emergence_bits": "E",
+    "against_bits": "E before",
+}
+SHARED = ("run", "against", "corpus", "estimator", "resolution", "text", "errors", "verdict", "against_verdict")
+SPARE = ("against_verdict", "text", "resolution", "E before", "errors", "E")  # left out first where a screen is narrow
 
 
 def compare(
@@ -26,8 +39,8 @@ def compare(
     """Compare runs with the first one: differences of E(l) at its peak with errors, and what changed in the settings.
 
     Where both sides read the same windows the error of a difference is paired: that of its values at single windows.
-    Else it takes both sides as independent. The mean over models is paired. Runs of different observers (estimator,
-    resolution) are refused.
+    Else (another seed or text) both sides are independent, each with the error of its own draw of windows. p is
+    corrected for how many differences are looked at. Runs of different observers (estimator, resolution) are refused.
 
     Example: `emergence compare results/before results/after --figure change.png`
     """
@@ -44,7 +57,11 @@ def compare(
         raise InputError(f"A figure ends in .png and its folder exists; {figure} cannot be written.")
     chosen = DEFAULT_RESOLUTION if resolution is None else number(resolution, "--resolution", above=0)
     found = side_by_side(runs, tracking_uri=tracking_uri, resolution=chosen)
-    emit(found.table, out, as_json=as_json)
+    if out is not None or as_json:
+        emit(found.table, out, as_json=as_json)
+    else:
+        _show(found.table)
+    screen.print(found.words, highlight=False, markup=False, soft_wrap=True)
     if figure is not None:
         figure.write_bytes(png(found.figure))
         screen.print(f"Wrote {figure}", highlight=False, soft_wrap=True)
@@ -52,3 +69,13 @@ def compare(
         show(found.settings, title="What changed", to=screen)
     else:
         screen.print("The settings are the same.", highlight=False)
+
+
+def _show(table: pd.DataFrame) -> None:
+    """Print the differences; what is the same for all of them stands above."""
+    same = [name for name in SHARED if len(table[name].drop_duplicates()) == 1]
+    known = [name for name in same if table[name].notna().all()]
+    told = "; ".join(f"{name.replace('_', ' ')} {table[name].iloc[0]}" for name in known)
+    screen.print(f"All: {told}." if told else "", highlight=False, markup=False, soft_wrap=True)
+    names = [name for name in ("model", "corpus", *COLUMNS, *SHARED) if name not in same]
+    show(table[list(dict.fromkeys(names))].rename(columns=COLUMNS), spare=SPARE)

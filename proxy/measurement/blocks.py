@@ -12,9 +12,10 @@ import torch
 
 from estimators import MIEstimate, estimate_many, plug_in_entropy
 from estimators.positions import Queries, Symbols, WindowEmergence, choose_queries, window_emergence
-from estimators.predictive import DOCUMENTS_NEEDED
 from extraction import States, Windows
 from extraction.states.budget import StateBudget
+
+DOCUMENTS_NEEDED = 20  # for an error over them; fewer say too little of how they differ
 
 
 def emergence_of_block(
@@ -77,8 +78,7 @@ def propagated_block(
         documents = _clusters(windows)
         if values[0].position == states.positions and last is not None:
             last(pd.concat([_of_windows(block, one, chosen, documents) for one in values], ignore_index=True))
-        rows = pd.DataFrame([_row(block, one, seconds) for one in values])
-        yield rows.assign(documents=pd.NA if documents is None else len(np.unique(documents)))
+        yield pd.DataFrame([_row(block, one, seconds, documents) for one in values])
         started = time.perf_counter()
 
 
@@ -88,7 +88,7 @@ def _clusters(windows: Windows) -> np.ndarray | None:
     return None if documents is None or len(np.unique(documents)) < DOCUMENTS_NEEDED else documents
 
 
-def _row(block: int, one: WindowEmergence, seconds: float) -> dict[str, Any]:
+def _row(block: int, one: WindowEmergence, seconds: float, documents: np.ndarray | None) -> dict[str, Any]:
     return {
         "layer": block,
         "position": one.position,
@@ -102,6 +102,7 @@ def _row(block: int, one: WindowEmergence, seconds: float) -> dict[str, Any]:
         "micro_ceiling_bits": one.micro_ceiling_bits,
         "flags": ",".join(one.flags),
         "seconds": seconds,
+        "documents": pd.NA if documents is None else len(np.unique(documents)),
     }
 
 
@@ -114,7 +115,6 @@ def _of_windows(block: int, one: WindowEmergence, chosen: Queries, documents: np
             "share": chosen.share,
             "ie_bits": one.value.pointwise_bits.numpy().astype(np.float32),
             "document": pd.NA if documents is None else documents[chosen.rows],
-            "sampled_from": chosen.sampled_from,
         }
     )
 

@@ -37,13 +37,65 @@ def test_differences_errors_and_settings(results, changed) -> None:
     assert set(single["errors"]) == {"unpaired"}
     assert set(single["text"]) == {"same"}
     mean = table[table["model"].str.startswith("mean of 3")].iloc[0]
-    assert mean["errors"] == "paired"
+    assert mean["errors"] == "unpaired"
     assert mean["difference"] == pytest.approx(0.3)
-    assert mean["std_error"] == pytest.approx(0.0, abs=1e-12)  # paired: every model moved alike
+    # No windows were kept, so the models count as moving together: no surer than one of them, though all moved alike.
+    assert mean["std_error"] == pytest.approx(np.hypot(0.05, 0.05))
     settings = found.settings.set_index("setting")
     assert settings.loc["config.measurement.queries"].tolist() == ["1000", "4000"]
     labels = [label.get_text() for label in found.figure.axes[0].get_yticklabels()]
     assert labels[::-1][:3] == single["model"].tolist()
+
+
+def test_models_that_one_run_lacks_are_named_and_nothing_else_changed(results, tmp_path: Path, job_rows) -> None:
+    models = [{"id": name, "dtype": "auto"} for name in ("gemma-30k", "gpt2-30k", "gpt2-2m")]
+    folders = []
+    for name, listed in (("all", models), ("fewer", models[1:])):
+        made = type(results)(tmp_path / name, "same")
+        made.done("gpt2-2m", "animal", job_rows("gpt2-2m", "animal", parameters=2_000_000, blocks=2))
+        path = made.folder / "sweep.json"
+        record = json.loads(path.read_text())
+        record["config"]["models"] = listed
+        path.write_text(json.dumps(record))
+        folders.append(str(made.folder))
+    changed = compare(folders).settings
+    assert changed.to_numpy().tolist() == [["config.models", "only gemma-30k", ""]]
+
+
+def test_controls_are_columns_and_never_models(results, tmp_path: Path, job_rows) -> None:
+    folders = []
+    for name in ("one", "two"):
+        made = type(results)(tmp_path / name, name)
+        for model in ("gpt2-30k", "gpt2-2m"):
+            rows = job_rows(model, "animal", parameters=30_000, blocks=2)
+            made.done(model, "animal", rows)
+            made.done(f"{model}~random", "animal", rows.assign(model=f"{model}~random", ie_bits=0.0))
+            made.done(model, "animal, shuffled", rows.assign(corpus="animal, shuffled", ie_bits=0.0))
+        folders.append(str(made.folder))
+    table = compare(folders).table
+    assert table["model"].tolist() == ["gpt2-2m", "gpt2-30k", "mean of 2 models"]
+    assert table["corpus"].unique().tolist() == ["animal"]
+    assert table["verdict"].tolist()[:2] == table["against_verdict"].tolist()[:2] == ["learned", "learned"]
+
+
+def test_differences_are_corrected_for_how_many_are_looked_at(results, tmp_path: Path, job_rows, emergence) -> None:
+    """One of five models moves by 4 errors, the others by 2, which of five is nothing much."""
+    folders = []
+    for moved in (0, 1):
+        made = type(results)(tmp_path / str(moved), "same")
+        for place, model in enumerate("abcde"):
+            rows = job_rows(model, "animal", parameters=30_000, blocks=2)
+            rows["ie_bits"] += moved * np.hypot(0.05, 0.05) * (4 if place == 2 else 2)
+            made.done(model, "animal", rows)
+        folders.append(str(made.folder))
+    found = compare(folders)
+    single = found.table[found.table["block"].notna()].set_index("model")
+    assert single["p_value"]["a"] == pytest.approx(0.0455, abs=1e-4)  # two-sided, of 2 standard errors
+    assert single["p_corrected"]["c"] == pytest.approx(6 * 6.33e-5, rel=0.01)  # six with the mean
+    assert (single["p_corrected"].drop("c") > 0.05).all()
+    assert "6 differences were looked at" in found.words
+    assert "1 stand out: c on animal." in found.words
+    assert found.words in emergence("compare", *folders).err.replace("\n", " ")
 
 
 def test_other_observers_are_refused(results, tmp_path: Path, job_rows, emergence) -> None:

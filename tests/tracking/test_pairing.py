@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from estimators.contracts.variances import mean_variance
 from tracking import track
 from tracking.comparison import compare
-from tracking.pairing import paired_error
+from tracking.pairing import mean_error, paired_error
 
 
 def windows(values: np.ndarray, share: np.ndarray | None = None) -> pd.DataFrame:
@@ -61,6 +62,23 @@ def test_the_error_is_the_spread_over_draws_of_windows() -> None:
     assert np.std(differences) / np.mean(errors) == pytest.approx(1, abs=0.15)  # four times 1/sqrt(2 * 400)
 
 
+def test_the_mean_of_models_is_no_surer_than_the_windows_they_share() -> None:
+    """Three models whose values share half of their variance, over 400 draws of 200 windows in 40 documents."""
+    rng = np.random.default_rng(3)
+    documents = np.repeat(np.arange(40), 5)
+    means, errors, separate = [], [], []
+    for _ in range(400):
+        common = rng.normal(size=40)[documents] + rng.normal(size=200)
+        sides = [windows(common + rng.normal(size=200)).assign(document=documents) for _ in range(3)]
+        alone = [np.sqrt(mean_variance(side["ie_bits"].to_numpy(), np.full(200, 1 / 200), documents)) for side in sides]
+        means.append(np.mean([side["ie_bits"].mean() for side in sides]))
+        errors.append(mean_error(sides, alone))
+        separate.append(np.hypot(np.hypot(alone[0], alone[1]), alone[2]) / 3)
+    assert np.std(means) / np.mean(errors) == pytest.approx(1, abs=0.15)  # four times 1/sqrt(2 * 400)
+    assert np.mean(separate) < 0.8 * np.mean(errors)  # what independent models would have
+    assert mean_error([sides[0], sides[1].iloc[:100]], [0.1, 0.3]) == 0.2  # other windows: as if moving together
+
+
 def test_other_windows_do_not_pair() -> None:
     values = np.arange(4.0)
     moved = windows(values).assign(window=[1, 2, 3, 4])
@@ -109,3 +127,27 @@ def test_other_text_is_not_paired(read_alike) -> None:
     path = next((read_alike[1].folder / "jobs").glob("*.parquet"))
     pd.read_parquet(path).assign(corpus_hash="f" * 16).to_parquet(path)
     assert compare([str(sweep.folder) for sweep in read_alike]).table["errors"].tolist() == ["unpaired"]
+
+
+@pytest.mark.parametrize("estimator", ["predictive", "sample-propagation"])
+def test_each_estimator_pairs_by_its_own_windows(small, tmp_path: Path, job_rows, estimator: str) -> None:
+    """The predictive observer has no resolution; both were measured in one job."""
+    values = np.random.default_rng(6).normal(2, 1, 100)
+    folders = []
+    for name, more in (("first", 0.0), ("second", 0.3)):
+        made = type(small)(tmp_path / name, name)
+        rows = job_rows("gpt2-30k", "animal", parameters=30_000, blocks=3, resolutions=(0.18,))
+        rows = rows.assign(ie_std_error=own_error(values), ie_bits=rows["ie_bits"] + more)
+        both = [rows, rows.assign(estimator="predictive", resolution=np.nan)]
+        made.done("gpt2-30k", "animal", pd.concat(both, ignore_index=True))
+        read = windows(values + more).assign(layer=2)
+        of_both = [
+            read.assign(estimator="predictive", resolution=np.nan),
+            read.assign(estimator="sample-propagation", resolution=0.18, ie_bits=read["ie_bits"] * 2),
+        ]
+        made.windows("gpt2-30k", "animal", pd.concat(of_both, ignore_index=True))
+        folders.append(str(made.folder))
+    row = compare(folders).table.set_index("estimator").loc[estimator]
+    assert row["errors"] == "paired"
+    assert row["difference"] == pytest.approx(0.3)
+    assert row["std_error"] == pytest.approx(0, abs=1e-6)
