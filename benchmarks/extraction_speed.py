@@ -32,9 +32,9 @@ import numpy as np
 import torch
 
 from extraction.corpora.token_windows import Windows
+from extraction.models.batches import batch_tokens
 from extraction.models.blocks import find_blocks, run_decoder
 from extraction.models.load import LanguageModel
-from extraction.states.batches import batch_tokens
 from extraction.states.budget import StateBudget
 from extraction.states.extracting import extract, spilled_bytes
 

@@ -18,6 +18,7 @@ from estimators.base import InputError, Progress
 from extraction.answers.conversations import messages_of, prompt_text
 from extraction.answers.prompt_sets import check_prompts
 from extraction.answers.sampling import Sampling
+from extraction.models.batches import rows_in_memory
 from extraction.models.load import LanguageModel
 from extraction.tables import RESPONSES
 
@@ -88,6 +89,7 @@ def generate_answers(
     by_length = sorted(jobs, key=lambda job: (len(ids[job[0]]), job))  # little padding
     rows: list[dict[str, Any]] = []
     lengths = [len(ids[index]) for index, _ in by_length]
+    batch = min(batch, rows_in_memory(model, max(map(len, ids), default=1)))
     edges = {*range(0, len(jobs), batch), len(jobs)}
     together = _together(model) if batch > 1 and len(jobs) > 1 else "padded"
     if together != "padded":

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from estimators.base import EmergenceError
+from extraction.models.batches import GROWTH
 from extraction.models.blocks import check_beginnings, run_decoder, watch
 from extraction.models.load import LanguageModel
-from extraction.states.batches import GROWTH
 from extraction.states.likelihoods import Likelihoods
 
 Reduce = Callable[[int, Tensor], Tensor | None]

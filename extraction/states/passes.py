@@ -10,8 +10,8 @@ from torch import Tensor
 
 from estimators.base import Progress
 from extraction.corpora.token_windows import Windows
+from extraction.models.batches import rows_at_once
 from extraction.models.load import LanguageModel
-from extraction.states.batches import rows_at_once
 from extraction.states.budget import PILOT_WINDOWS
 from extraction.states.forward import Batch, Reduce, run_batches, to_host
 from extraction.states.likelihoods import Likelihoods

@@ -13,6 +13,7 @@ from estimators.base import InputError
 from estimators.positions import WindowEmergence, choose_queries
 from extraction import LanguageModel, Projection, Statistics, Windows, extract
 from extraction.answers.prompt_texts import OPENINGS, QUESTIONS
+from extraction.models.batches import rows_in_memory
 from proxy.measurement.blocks import emergence_of_block
 
 TOKENS = 8  # per window, as the paper's natural text
@@ -82,6 +83,11 @@ class Reader:
             )
         return values
 
+    def _most(self, length: int, batch_tokens: int) -> int:
+        """Texts of `length` tokens that are read at once: what memory takes is measured at few lengths."""
+        near = min(2 ** (length - 1).bit_length(), self.model.context)
+        return min(batch_tokens // length, rows_in_memory(self.model, near, head=True))
+
     def nll_bits(
         self,
         texts: Sequence[Sequence[str]],
@@ -99,7 +105,7 @@ class Reader:
         start = 0
         while start < len(rows):
             end = start + 1
-            while end < len(rows) and (end - start + 1) * len(rows[end][1]) <= batch_tokens:
+            while end < len(rows) and end - start < self._most(len(rows[end][1]), batch_tokens):
                 end += 1
             part = rows[start:end]
             width = max(len(ids) for _, ids in part)

@@ -25,7 +25,7 @@ from estimators.shown import ABSENT, Shown, entropy_interval, shown_probabilitie
 from extraction import LanguageModel
 from extraction.corpora.loading import windows as make_windows
 from extraction.corpora.spec import CorpusOptions
-from extraction.states.batches import rows_at_once
+from extraction.models.batches import rows_at_once
 from proxy.schemas import EMERGENCE
 
 OUTPUT_LAYER = -1

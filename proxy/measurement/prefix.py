@@ -32,7 +32,7 @@ from estimators.predictive import (
 from extraction import LanguageModel, Windows
 from extraction import windows as make_windows
 from extraction.corpora.spec import PYTHON_DOCS
-from extraction.states.batches import rows_at_once
+from extraction.models.batches import rows_at_once
 
 AUTO, NONE = "auto", "none"
 CACHE = "EMERGENCE_CACHE"  # environment variable: folder of what is kept from run to run

@@ -170,7 +170,7 @@ STARVED = """
 import resource
 import numpy as np
 from extraction import StateBudget, extract, load_model, windows
-from extraction.states import batches
+from extraction.models import batches
 model = load_model("gpt2-90k", device="cpu")
 found = windows("animal", model.tokenizer, count=20_000)
 with extract(model, found.select(np.arange(50))):

@@ -20,7 +20,7 @@ WIDEST_BYTES = 2**24
 CPU_BYTES = 2**30  # that a batch may take in main memory, besides the model and what is kept of its states
 GPU_SHARE = 0.5  # of the memory free on a GPU
 MARGIN = 1.25  # on what one sequence took, for what does not grow evenly
-GROWTH = 4  # the first batch is one sequence; each is at most so many times the one before
+GROWTH = 4  # sequences of the first batch, and how many times as many a batch holds as the one before
 
 _MEASURED: WeakKeyDictionary[nn.Module, dict[tuple[int, bool], int]] = WeakKeyDictionary()
 
@@ -37,8 +37,13 @@ def rows_at_once(model: LanguageModel, length: int, *, head: bool = False, held:
         head: whether logits are made too.
         held: bytes of each that are kept besides while the batch runs.
     """
+    return max(1, min(batch_tokens(model) // length, rows_in_memory(model, length, head=head, held=held)))
+
+
+def rows_in_memory(model: LanguageModel, length: int, *, head: bool = False, held: int = 0) -> int:
+    """Return how many sequences of `length` tokens memory holds at once, at least 1; see `rows_at_once`."""
     each = MARGIN * (sequence_bytes(model, length, head=head) + held)
-    return max(1, min(batch_tokens(model) // length, int(_room(model.device) / max(each, 1))))
+    return max(1, int(_room(model.device) / max(each, 1)))
 
 
 def batch_tokens(model: LanguageModel) -> int:

@@ -12,9 +12,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from extraction import LanguageModel, StateBudget, extract, load_model, windows
+from extraction.models import batches
+from extraction.models.batches import batch_tokens, rows_at_once, sequence_bytes
 from extraction.models.blocks import find_blocks
-from extraction.states import batches
-from extraction.states.batches import batch_tokens, rows_at_once, sequence_bytes
 from extraction.states.forward import run_batches
 
 SHAPE = {"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 1024, "intermediate_size": 128,
