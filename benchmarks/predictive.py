@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 
 from extraction import LanguageModel, Windows, load_model, windows
+from extraction.models.batches import rows_at_once
 from extraction.models.blocks import run_decoder
-from extraction.states.batches import rows_at_once
 from proxy import Propagation, measure
 from proxy.measurement.prefix import with_prefix
 
