@@ -325,27 +325,43 @@ def emergence_by_block(table: pd.DataFrame, *, resolution: float = DEFAULT_RESOL
         InputError: if the table has no row at `resolution`.
     """
     table = complete(table).reset_index(drop=True)  # tables that were put together may repeat their labels
-    chosen = table[table["resolution"].isna() | np.isclose(table["resolution"].astype(float), resolution)]
+    resolutions = table["resolution"].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
+    chosen = table[np.isnan(resolutions) | np.isclose(resolutions, resolution)]
     if chosen.empty:
         known = ", ".join(f"{value:g}" for value in sorted(table["resolution"].dropna().unique()))
         raise InputError(f"The emergence table has no resolution {resolution:g}; it holds {known or 'no rows'}.")
     return at_end(chosen)
 
 
-def peak_emergence(table: pd.DataFrame, *, resolution: float = DEFAULT_RESOLUTION) -> pd.DataFrame:
+def peak_emergence(
+    table: pd.DataFrame, *, resolution: float = DEFAULT_RESOLUTION, estimator: str | None = None
+) -> pd.DataFrame:
     """Summarise an emergence table: E(l) at its highest block.
+
+    Args:
+        table: an emergence table of any number of models and corpora.
+        resolution: the one to read, of estimators that have one.
+        estimator: whose rows; None: the only one's, or of several `predictive`.
 
     Returns:
         One row per model x corpus, by corpus, family and size: model, corpus, corpus_hash, family, parameters,
         peak_layer, emergence_bits_std_error, emergence_bits.
 
     Raises:
-        InputError: if the table has no row at `resolution`.
+        InputError: if the table has no row at `resolution`, or several estimators and none was named.
 
     >>> table = pd.DataFrame({"model": "m", "corpus": "c", "layer": [0, 1], "position": 8, "resolution": 0.18,
     ...                       "ie_bits": [0.2, 0.5]})
     >>> peak_emergence(EMERGENCE.conform(table))[["model", "peak_layer", "emergence_bits"]].values.tolist()
     [['m', 1, 0.5]]
     """
+    known = sorted(complete(table)["estimator"].dropna().unique())
+    chosen = estimator or (known[0] if len(known) == 1 else DEFAULT_ESTIMATOR)
+    if known and chosen not in known:
+        raise InputError(
+            f"The emergence table holds {', '.join(known)}, not {chosen}; name one of them by `estimator`."
+        )
+    if len(known) > 1:
+        table = table[table["estimator"] == chosen]
     found = peaks(emergence_by_block(table, resolution=resolution), resolution)
     return found[list(PEAK_COLUMNS)].sort_values(["corpus", "family", "parameters", "model"], ignore_index=True)

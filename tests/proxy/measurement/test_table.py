@@ -330,6 +330,16 @@ def test_single_windows_give_the_peak_and_its_error(
     assert trained == []
 
 
+def test_peaks_are_of_one_estimator(table: pd.DataFrame) -> None:
+    both = pd.concat([table, table.assign(estimator="predictive", resolution=pd.NA, ie_bits=table["ie_bits"] + 1)])
+    found = peak_emergence(both, resolution=0.25)
+    assert found["emergence_bits"].tolist() == [table.loc[table["position"] == 10, "ie_bits"].max() + 1]
+    states = peak_emergence(both, resolution=0.25, estimator="sample-propagation")
+    pd.testing.assert_frame_equal(states, peak_emergence(table, resolution=0.25))
+    with pytest.raises(InputError, match="holds mine, sample-propagation, not predictive; name one"):
+        peak_emergence(pd.concat([table, table.assign(estimator="mine")]), resolution=0.25)
+
+
 def test_the_peak_is_on_a_screen_of_80_columns(table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     long = peak_emergence(table.assign(model="EleutherAI/pythia-410m-deduped", corpus="long.txt"), resolution=0.25)
