@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Self
 
@@ -46,7 +47,7 @@ class Statistics:
     entering: bool
     windows: int
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | PathLike[str]) -> None:
         """Write to `path` as safetensors."""
         from safetensors.torch import save_file
 
@@ -55,12 +56,13 @@ class Statistics:
         save_file(tensors, path, metadata={"format": FORMAT, "rest": json.dumps(rest)})
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: str | PathLike[str]) -> Self:
         """Read what `save` wrote.
 
         Raises:
             InputError: if `path` does not hold statistics.
         """
+        path = Path(path)
         from safetensors import SafetensorError, safe_open
 
         try:

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import zipfile
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ TRUSTED = [
 ]
 
 
-def load_proxy(folder: Path) -> Proxy:
+def load_proxy(folder: str | PathLike[str]) -> Proxy:
     """Read a proxy that `save_proxy` wrote, checking schema, versions, and that its files belong together.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +129,7 @@ class Proxy(ProxyRecord):
         order = np.lexsort((-tall["contribution"].abs().to_numpy(), pd.factorize(tall["model"])[0]))
         return tall.iloc[order].reset_index(drop=True)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | PathLike[str]) -> None:
         """Write the proxy into a new folder; see `proxy.regression.save`.
 
         Raises:
@@ -138,7 +139,7 @@ class Proxy(ProxyRecord):
         >>> sorted(file.name for file in (scratch / "saved").iterdir())
         ['card.md', 'figures', 'model.skops', 'proxy.json', 'references.parquet', 'validation.parquet']
         """
-        save_proxy(self, folder)
+        save_proxy(self, Path(folder))
 
     def _names(self, features: pd.DataFrame) -> pd.Series:
         names = features["model"] if "model" in features.columns else pd.Series(features.index, index=features.index)

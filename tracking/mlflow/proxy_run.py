@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,9 @@ class TrackedProxy:
 
 
 def track_proxy(
-    folder: Path,
+    folder: str | PathLike[str],
     *,
-    model_code: Path,
+    model_code: str | PathLike[str],
     input_example: pd.DataFrame,
     tracking_uri: str | None = None,
     experiment: str = "emergence",
@@ -81,6 +82,7 @@ def track_proxy(
     >>> track_proxy(scratch / "tracked", **how) == first  # the same proxy is logged once
     True
     """
+    folder, model_code = Path(folder), Path(model_code)
     record, validation = _read_proxy(folder)
     if alias == CHAMPION:
         raise InputError(f"The alias {CHAMPION} is given by `emergence promote` alone; register as {CANDIDATE}.")

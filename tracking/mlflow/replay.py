@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ class TrackedSweep:
 
 
 def track(
-    results: Path,
+    results: str | PathLike[str],
     *,
     tracking_uri: str | None = None,
     experiment: str = "emergence",
@@ -76,7 +77,7 @@ def track(
     >>> track(results, tracking_uri=store).new
     0
     """
-    found = read_results(results, display_name)
+    found = read_results(Path(results), display_name)
     from tracking.mlflow.adapter import MlflowTracker
 
     return replay(found, MlflowTracker(tracking_uri, experiment), progress=progress)

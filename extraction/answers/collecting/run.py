@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def collect(
     model: str,
     prompts: pd.DataFrame,
     *,
-    out: Path,
+    out: str | PathLike[str],
     server: Server | None = None,
     sampling: Sampling | None = None,
     samples: int = 1,
@@ -83,6 +84,7 @@ def collect(
         >>> done.rows, done.missing, done.table()["text"].tolist()
         (1, 0, ['The Elbe.'])
     """
+    out = Path(out)
     check_table_path(out)
     prompts = check_prompts(prompts)
     server, sampling, limits = server or Server(), sampling or Sampling(), limits or Limits()
