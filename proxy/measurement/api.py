@@ -400,7 +400,8 @@ def _read_replies(
     said_any = list(replies.said.values())
     if any(said.echoed for said in said_any):
         flags.append("echoed")
-    flags += _length_flags(closed, contexts, replies)
+    otherwise, counts = _cut_otherwise(closed, contexts, replies)
+    flags += counts
     symbols = Symbols(len(closed.tokenizer), trimmed=trimmed)
     parts, usable = [], []
     for texts in (contexts.texts, contexts.alone_texts):
@@ -411,6 +412,7 @@ def _read_replies(
             flags += more
         parts.append(shown)
         usable.append(fine)
+    usable[0] &= np.array([text not in otherwise for text in contexts.texts])
     keep = usable[0][contexts.of_window] & usable[1][contexts.token_of].all(axis=1)
     return symbols, parts, keep, flags
 
@@ -454,16 +456,20 @@ def _trims_spaces(contexts: Contexts, replies: Replies) -> bool:
     return bool(shown and np.mean(expected) > 0.2 and np.mean([text.startswith(" ") for text in shown]) < 0.01)
 
 
-def _length_flags(closed: Closed, contexts: Contexts, replies: Replies) -> list[str]:
-    """Whether the server makes as many tokens of the texts as the tokenizer."""
+def _cut_otherwise(closed: Closed, contexts: Contexts, replies: Replies) -> tuple[set[str], list[str]]:
+    """Windows that the server cuts into another number of tokens than the tokenizer, and flags.
+
+    What it adds to every text is the most frequent difference. Where nearly all windows agree the others are left out,
+    for they are no windows of T tokens; where many do not, the tokenizer is not the model's, and only a flag says so.
+    In a chat the instruction before a text may share a token with it.
+    """
     if not closed.own_tokenizer:
-        return []
-    extra: Counter[int] = Counter()
-    count = dict(zip(contexts.alone_texts, [1] * len(contexts.alone_texts), strict=True))
-    count |= {contexts.texts[place]: contexts.positions for place in contexts.of_window}
-    for text, said in replies.said.items():
-        if said.prompt_tokens is not None and text in count:
-            extra[said.prompt_tokens - count[text]] += 1
-    if not extra:
-        return ["tokens-uncounted"]
-    return [] if extra.most_common(1)[0][1] >= SAME_COUNT * extra.total() else ["retokenised"]
+        return set(), []
+    counted = {text: replies.said[text].prompt_tokens for text in contexts.texts if text in replies.said}
+    known = {text: tokens - contexts.positions for text, tokens in counted.items() if tokens is not None}
+    if not known:
+        return set(), ["tokens-uncounted"]
+    usual, times = Counter(known.values()).most_common(1)[0]
+    if times < SAME_COUNT * len(known):
+        return set(), ["retokenised"]
+    return set() if closed.asking.chat else {text for text, more in known.items() if more != usual}, []

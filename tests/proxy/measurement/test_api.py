@@ -12,7 +12,7 @@ from estimators.base import InputError
 from extraction import Limits, Server, load_model
 from extraction.answers.collecting.endpoints import Capabilities
 from extraction.answers.collecting.next_tokens import Asking
-from proxy.measurement.api import affordable, bill, measure_closed, open_api
+from proxy.measurement.api import affordable, bill, gathered, measure_closed, open_api
 from proxy.measurement.api_scored import POSITIONS
 from proxy.measurement.output import corpus_contexts, measure_output, open_output, output_rows
 
@@ -221,6 +221,23 @@ def test_a_bos_of_the_servers_own_is_told(model, contexts, tmp_path):
     table = measure_closed(api, contexts)
     assert set(table["prefix"]) == {"1 of the server's own"}
     assert not table["flags"].str.contains("no-first-token").any()
+
+
+def test_windows_that_the_server_cuts_otherwise_are_left_out(model, contexts, tmp_path):
+    odd = contexts.texts[3]
+    api = closed(model, tmp_path)
+    replies = api.ask([*contexts.texts, *contexts.alone_texts])
+    for text in contexts.texts:  # those that this tokenizer itself reads otherwise than it cut them
+        replies.said[text].prompt_tokens = contexts.positions
+    replies.said[odd].prompt_tokens += 1
+    data = gathered(api, contexts, replies)
+    assert np.flatnonzero(~data.keep).tolist() == np.flatnonzero(contexts.of_window == 3).tolist()
+    assert "incomplete" in data.flags
+    for text in contexts.texts[::2]:
+        replies.said[text].prompt_tokens += 1
+    data = gathered(api, contexts, replies)
+    assert data.keep.all()
+    assert "retokenised" in data.flags
 
 
 def test_windows_are_cut_down_to_the_calls(contexts):

@@ -21,6 +21,7 @@ REAL = Path(os.environ.get("EMERGENCE_REAL_MODELS", "."))
 real = pytest.mark.skipif(
     not os.environ.get("EMERGENCE_REAL_MODELS"), reason="EMERGENCE_REAL_MODELS names no folder of real models"
 )
+EDGE = 16.0  # log2 of one over the unigram probability of a token that was never seen in a few hundred
 VALUES = (("macro_bits", "macro_std_error"), ("micro_bits", "micro_std_error"), ("ie_bits", "ie_std_error"))
 
 
@@ -45,14 +46,20 @@ def both(closed: Closed, model: LanguageModel, contexts: Contexts) -> tuple[pd.D
     return through, output_rows(replace(data, keep=kept), contexts, list(through["estimator"]))
 
 
-def check_agreement(through: pd.DataFrame, weights: pd.DataFrame, paired_bits: float) -> None:
-    """Within three joint errors, and within `paired_bits`: both read the same windows, so their errors are shared."""
+def check_agreement(through: pd.DataFrame, weights: pd.DataFrame) -> None:
+    """Within three joint errors, and closer where both read the same windows, so that their errors are shared.
+
+    J moves by what 16-bit keys, values and quantised products move the probabilities. A true token at the edge of those
+    shown may be seen on one side only, which costs its window up to `EDGE` bits: two such windows are allowed for.
+    """
     for (_, api), (_, own) in zip(through.iterrows(), weights.iterrows(), strict=True):
+        name = api["estimator"]
+        edge = 2 * EDGE / api["windows"] if name.startswith("predictive") else 0.0
         for bits, error in VALUES:
             off = abs(api[bits] - own[bits])
-            assert off < 3 * math.hypot(api[error], own[error]), (api["estimator"], bits)
-            if api["estimator"] != "output-2":  # whose samples have an error of their own
-                assert off < paired_bits, (api["estimator"], bits)
+            assert off < 3 * math.hypot(api[error], own[error]), (name, bits)
+            if name != "output-2":  # whose samples have an error of their own
+                assert off < 0.05 + edge, (name, bits)
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +72,7 @@ def small() -> tuple[LanguageModel, Contexts]:
 def test_a_bundled_model_through_a_real_server(llama_server, small, tmp_path, way) -> None:
     closed = asked(llama_server("gpt2-280k"), small[0], tmp_path, way)
     through, weights = both(closed, *small)
-    # llama.cpp keeps attention's keys and values in 16 bits: logprobs differ by about .001, and some windows are cut
-    # into other tokens when they are read as text.
-    check_agreement(through, weights, 0.1)
+    check_agreement(through, weights)
     assert set(through["asked"]) == {closed.asking.name}
 
 
@@ -82,16 +87,16 @@ def test_the_neutral_first_token_is_that_of_the_weights(llama_server, small, tmp
 @real
 @pytest.mark.real
 @pytest.mark.parametrize(
-    ("file", "way", "windows", "paired_bits"),
+    ("file", "way", "windows"),
     [
-        ("SmolLM2-135M-Instruct.gguf", "completions-logprobs", 40, 0.3),
-        ("SmolLM2-135M-Instruct.gguf", "chat-logprobs", 24, 0.3),
-        ("SmolLM2-135M-Instruct.gguf", "completions-samples", 24, math.inf),
-        ("gemma-3-270m.gguf", "completions-logprobs", 30, 0.3),
-        ("gemma-3-270m.gguf", "completions-samples", 20, math.inf),
+        ("SmolLM2-135M-Instruct.gguf", "completions-logprobs", 40),
+        ("SmolLM2-135M-Instruct.gguf", "chat-logprobs", 24),
+        ("SmolLM2-135M-Instruct.gguf", "completions-samples", 24),
+        ("gemma-3-270m.gguf", "completions-logprobs", 30),
+        ("gemma-3-270m.gguf", "completions-samples", 20),
     ],
 )
-def test_a_real_model_through_a_real_server(llama_server, tmp_path, file, way, windows, paired_bits) -> None:
+def test_a_real_model_through_a_real_server(llama_server, tmp_path, file, way, windows) -> None:
     model = load_model(REAL / file, device="cpu")
     contexts = corpus_contexts("python-docs", model.tokenizer, count=windows)
     url = llama_server(REAL / file, "--context", 256, "--parallel", 8)  # 8 samples a call
@@ -99,4 +104,4 @@ def test_a_real_model_through_a_real_server(llama_server, tmp_path, file, way, w
     through, weights = both(closed, model, contexts)
     print(through[["estimator", "asked", "prefix", *np.ravel(VALUES), "flags"]].to_string())
     print(weights[["estimator", "asked", "prefix", *np.ravel(VALUES)]].to_string())
-    check_agreement(through, weights, paired_bits)
+    check_agreement(through, weights)
