@@ -39,7 +39,7 @@ class LanguageModel:
         name: what tables call it: the bundled name, the folder's own name, or the id on the hub.
         revision: commit or branch on the hub, sha256 of a GGUF file; None for bundled models and folders.
         family: name of the bundled family, else the model type of the configuration.
-        parameters: number of weights, tied ones once; of a model for images and text, those that text passes.
+        parameters: number of weights, tied ones once; of a model for images or sound and text, those that text passes.
         blocks: the blocks l = 0 ... L-1 that the residual stream passes.
         width: features of the residual stream.
         vocabulary: token ids the model knows.
@@ -205,20 +205,20 @@ def added_prefix(tokenizer: Any) -> tuple[int, ...]:
 def loader(config: Any) -> Any:
     """Return the class of transformers that loads a model of this configuration with its head."""
     # Late: takes about two seconds and is not needed to read this module's names.
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM
 
-    return AutoModelForImageTextToText if _of_images(config) else AutoModelForCausalLM
+    return AutoModelForMultimodalLM if _wraps_text(config) else AutoModelForCausalLM
 
 
-def _of_images(config: Any) -> bool:
-    """Whether this is a model for images and text that has no class for text alone."""
+def _wraps_text(config: Any) -> bool:
+    """Whether this is a model for images or sound and text that has no class for text alone."""
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+        MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
     )
 
     kind = config.model_type
-    return kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return kind in MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 
 def _parameters(model: Any) -> int:
@@ -249,7 +249,7 @@ def _config(name: str, where: str, options: dict[str, Any]) -> Any:
         kind = "an encoder-decoder"
     elif both_ways and getattr(text, "is_decoder", None) is False:
         kind = "an encoder"
-    elif not (known or remote or _of_images(config)):
+    elif not (known or remote or _wraps_text(config)):
         kind = "no model that continues text, by what transformers knows of it"
     else:
         _check_size(name, config)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from extraction import LanguageModel, StateBudget, extract, load_model, windows
+from extraction import LanguageModel, Projection, StateBudget, extract, load_model, windows
 from extraction.models import batches
 from extraction.models.batches import batch_tokens, rows_at_once, sequence_bytes
 from extraction.models.blocks import find_blocks
@@ -129,7 +129,7 @@ def test_real_memory_stays_within_the_bound(made: LanguageModel) -> None:
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")
     before = _resident("VmRSS")
-    with extract(made, found, project=None, likelihoods=False, budget=StateBudget(states_gb=0.5)):
+    with extract(made, found, projection=Projection(None), likelihoods=False, budget=StateBudget(states_gb=0.5)):
         pass
     assert _resident("VmHWM") - before < 2e9
 

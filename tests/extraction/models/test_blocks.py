@@ -156,6 +156,21 @@ FAMILIES: dict[str, tuple[dict[str, Any], str]] = {
         "model.language_model.layers",
     ),
     "qwen2_5_vl": ({"text_config": SECTIONS, "vision_config": TOWER}, "model.language_model.layers"),
+    "qwen2_audio": (
+        {
+            "text_config": {**GROUPED, "model_type": "qwen2"},
+            "audio_token_index": 98,
+            "audio_config": {
+                "d_model": 16,
+                "encoder_layers": 1,
+                "encoder_attention_heads": 2,
+                "encoder_ffn_dim": 16,
+                "num_mel_bins": 8,
+                "max_source_positions": 16,
+            },
+        },
+        "model.language_model.layers",
+    ),
     "qwen3_vl": ({"text_config": SECTIONS, "vision_config": TOWER}, "model.language_model.layers"),
 }
 CPU = torch.device("cpu")

@@ -19,7 +19,7 @@ from extraction.models.devices import QUANTIZATIONS
 from extraction.models.head import find_head
 from extraction.models.load import NO_LIMIT, LanguageModel, load_model
 from extraction.models.twin import random_twin
-from extraction.states.extracting import extract
+from extraction.states.extracting import Projection, extract
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 
@@ -156,10 +156,9 @@ def test_a_model_for_images_and_text_is_its_text_model(tokenizer: Any, tmp_path:
     assert model.parameters == inner.num_parameters() < whole.num_parameters()  # the head is tied
     assert (model.family, model.width, model.context, len(model.blocks)) == ("mistral3", 16, 64, 2)
     found = windows("animal", model.tokenizer, tokens=6, count=20)
-    with extract(model, found, project=None, likelihoods=True) as states, torch.inference_mode():
+    with extract(model, found, projection=Projection(None), likelihoods=True) as states, torch.inference_mode():
         hidden = inner(torch.from_numpy(found.tokens), output_hidden_states=True).hidden_states
         logits = whole(input_ids=torch.from_numpy(found.tokens)).logits
-        # Rows of states are of distinct beginnings; the first block's raw states are what transformers calls number 1.
         assert states.blocks == 2
         entropy = torch.special.entr(torch.softmax(logits, -1)).sum(-1) / torch.log(torch.tensor(2.0))
         assert states.likelihoods is not None
