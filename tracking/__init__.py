@@ -6,7 +6,7 @@ what runs mean.
 """
 
 from tracking.comparison import compare
-from tracking.mlflow.estimates import track_estimates, track_features
+from tracking.mlflow.estimates import track_emergence, track_estimates, track_features
 from tracking.mlflow.models import download_proxy
 from tracking.mlflow.promotion import promote
 from tracking.mlflow.proxy_run import TrackedProxy, track_proxy
@@ -26,6 +26,7 @@ __all__ = [
     "replay",
     "report",
     "track",
+    "track_emergence",
     "track_estimates",
     "track_features",
     "track_proxy",

@@ -12,7 +12,10 @@ from proxy.cli.console import progress, screen
 
 def track(
     results: Annotated[
-        str, typer.Argument(help="Results folder or URL of `emergence sweep`, or a table of `features` or `estimate`.")
+        str,
+        typer.Argument(
+            help="Results folder or URL of `emergence sweep`, or a table of `measure`, `features` or `estimate`."
+        ),
     ],
     tracking_uri: Annotated[
         str | None,
@@ -24,7 +27,7 @@ def track(
     """Log a sweep to MLflow: one run for the sweep, one below it per model and corpus.
 
     What is tracked already is left alone: repeat it after the sweep was resumed or the server was down. A table of
-    features or estimates becomes one run with its figures.
+    emergence, features or estimates becomes one run with its figures.
 
     Example: `emergence track results/demo --tracking-uri http://127.0.0.1:5000`
     """
@@ -34,11 +37,11 @@ def track(
     from extraction.tables import read_table
     from proxy.cli.fetching import local_results
     from tracking import track as replay
-    from tracking import track_estimates, track_features
+    from tracking import track_emergence, track_estimates, track_features
 
     if (table := Path(results)).is_file():
         frame = read_table(table)
-        log = track_estimates if "estimate" in frame else track_features
+        log = track_emergence if "ie_bits" in frame else track_estimates if "estimate" in frame else track_features
         run_id = log(frame, tracking_uri=tracking_uri, experiment=experiment)
         if as_json:
             sys.stdout.write(json.dumps({"run_id": run_id}) + "\n")

@@ -144,3 +144,21 @@ def test_columns_from_elsewhere_are_enough(small) -> None:
     tracked = replay(read_results(small.folder), tracker)
     points = {(p.key, p.step, p.value) for p in tracker.runs[tracked.children[small.key("m", "animal")]].points}
     assert {("by_layer/ie_bits", 0, 0.1), ("by_layer/ie_bits", 1, 0.2)} <= points
+
+
+def test_a_table_of_closed_and_open_models_is_one_run_with_a_figure(job_rows, tmp_path: Path, emergence) -> None:
+    rows = job_rows("open", "animal", parameters=1000, blocks=1, positions=1, resolutions=(0.18,))
+    rows = rows.assign(layer=-1, resolution=pd.NA, estimator="predictive-20", asked="weights", shuffled_ie_bits=0.0)
+    rows = pd.concat([rows, rows.assign(model="gpt-4o-mini", parameters=pd.NA, asked="chat")], ignore_index=True)
+    rows.assign(shuffled_ie_std_error=0.01).to_parquet(tmp_path / "closed.parquet")
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    for _ in range(2):  # the same table is logged once
+        done = emergence("track", tmp_path / "closed.parquet", "--tracking-uri", store)
+        assert done.code == 0, done.err
+    client = MlflowClient(store)
+    (run,) = client.search_runs([client.get_experiment_by_name("emergence").experiment_id])
+    assert run.data.metrics["gpt-4o-mini/animal/E"] == rows["ie_bits"].iloc[0]
+    assert run.data.metrics["gpt-4o-mini/animal/E_shuffled"] == 0.0
+    figure = "figures/emergence_of_the_output.png"
+    assert figure in {item.path for item in client.list_artifacts(run.info.run_id, "figures")}
+    assert "emergence_of_the_output.png" in run.data.tags["mlflow.note.content"]
