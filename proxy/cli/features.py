@@ -51,30 +51,21 @@ def features(
     """
     import pandas as pd
 
-    from estimators.base import InputError
     from extraction import load_model
     from extraction.answers.responses import read_responses
     from extraction.models.names import distinct_models
     from extraction.tables import check_table_path, read_table
     from proxy.features.kept import Kept
     from proxy.features.scores import join_scores
-    from proxy.features.table import compute_features, join_target
+    from proxy.features.table import compute_features, join_target, measured_target
     from proxy.measurement.prefix import with_prefix
-    from proxy.measurement.table import peak_emergence
     from proxy.schemas import EMERGENCE, REFERENCES
 
     if out is not None:
         check_table_path(out)
     scores = None if targets is None else read_table(targets)
     answers = pd.concat([read_responses(source) for source in responses], ignore_index=True)
-    peaks = None
-    if emergence is not None:
-        peaks = peak_emergence(read_table(emergence, EMERGENCE))
-        if corpus is not None:
-            known = sorted(peaks["corpus"].unique())
-            if corpus not in known:
-                raise InputError(f"{emergence} holds no corpus {corpus}; it has {', '.join(known)}.")
-            peaks = peaks[peaks["corpus"] == corpus]
+    measured = None if emergence is None else measured_target(read_table(emergence, EMERGENCE), corpus)
     models = [
         replace(with_prefix(load_model(name)), name=display_name)
         for name, display_name in distinct_models(readers or ["gpt2-2m"]).items()
@@ -87,8 +78,8 @@ def features(
             answers, models, seed=seed, samples=samples, characters=characters, kept=kept, progress=tell
         )
     remarks = frame.attrs["remarks"]
-    if peaks is not None:
-        frame = join_target(frame, peaks)
+    if measured is not None:
+        frame = join_target(frame, measured)
     proposed: dict[str, list[str]] = {}
     if scores is not None:
         frame = join_scores(frame, scores)
@@ -98,7 +89,7 @@ def features(
         shown = frame[[name for name in frame.columns if not name.startswith(("words.", "provenance"))]]
         hidden = len(frame.columns) - len(shown.columns)
         screen.print(f"Not shown: {hidden} of words.* and provenance; --out keeps them.", markup=False)
-    emit(shown, out, as_json=as_json, schema=None if peaks is None and scores is None else REFERENCES)
+    emit(shown, out, as_json=as_json, schema=None if measured is None and scores is None else REFERENCES)
     kept.clear()
     if proposed:
         screen.print("Families proposed from names; correct the column family where they are wrong:", highlight=False)

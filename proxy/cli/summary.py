@@ -27,6 +27,7 @@ def show_summary(table: pd.DataFrame, title: str, *, to: Console | None = None) 
         title: heading.
         to: console, for tests.
     """
+    from estimators.contracts.comparable import unlike
     from estimators.contracts.controls import summary, varying
 
     found = summary(table)
@@ -38,6 +39,9 @@ def show_summary(table: pd.DataFrame, title: str, *, to: Console | None = None) 
     told = "; ".join(f"{name} {value if str(value) else 'none'}" for name, value in above.items())
     if told:
         screen.print(f"All: {told}.", highlight=False, markup=False, soft_wrap=True)
+    for (corpus, _), rows in table.groupby(["corpus", "estimator"], sort=False):
+        for phrase in unlike(rows.drop_duplicates("model")):
+            screen.print(f"Not measured alike on {corpus}: {phrase}.", highlight=False, markup=False, soft_wrap=True)
     verdicts = set(found["verdict"])
     said = [text for verdict, text in MEANING.items() if verdict in verdicts]
     screen.print(" ".join([*said, *sink_words(table)]), highlight=False, markup=False, soft_wrap=True)

@@ -9,6 +9,9 @@ import numpy as np
 import pandas as pd
 
 from estimators.base import InputError, Progress
+from estimators.contracts.comparable import ABOUT
+from estimators.contracts.controls import controls_as_columns, summary
+from estimators.contracts.peaks import peaks
 from extraction.models.names import same_model
 from extraction.tables import RESPONSES
 from proxy.features.behaviour import accuracy_by_shots, behaviour_features
@@ -16,6 +19,7 @@ from proxy.features.kept import Kept, key_of
 from proxy.features.provenance import COLUMN, as_read, fingerprint, provenance_of
 from proxy.features.readers import RESOLUTIONS, Reader, read_features
 from proxy.features.words import word_features
+from proxy.measurement.names import DEFAULT_ESTIMATOR
 from proxy.schemas import REFERENCES
 
 if TYPE_CHECKING:
@@ -149,29 +153,63 @@ def _too_few(usable: pd.DataFrame, models: Sequence[str]) -> dict[str, str]:
     }
 
 
-def join_target(frame: pd.DataFrame, peaks: pd.DataFrame) -> pd.DataFrame:
+def measured_target(table: pd.DataFrame, corpus: str | None = None) -> pd.DataFrame:
+    """Return what references of an emergence table have as their target: E at its peak, and how it was measured.
+
+    Args:
+        table: emergence table; of several estimators `predictive` is taken.
+        corpus: the corpus to take; may be left out where the table holds one.
+
+    Returns:
+        One row per model: model, corpus, family, parameters, emergence_bits, its standard error, and
+        emergence_bits_verdict (on its controls), _estimator, _corpus_hash, _windows and _prefix.
+
+    Raises:
+        InputError: if the measurements are of several corpora, or of several estimators without `predictive`.
+    """
+    table = controls_as_columns(table)
+    corpora = sorted(table["corpus"].unique())
+    if corpus is not None and corpus not in corpora:
+        raise InputError(f"The emergence table holds no corpus {corpus}; it has {', '.join(corpora)}.")
+    if corpus is None and len(corpora) != 1:
+        raise InputError(f"The emergence table holds the corpora {', '.join(corpora)}; name one by --corpus.")
+    table = table if corpus is None else table[table["corpus"] == corpus]
+    estimators = sorted(table["estimator"].unique())
+    if len(estimators) > 1 and DEFAULT_ESTIMATOR not in estimators:
+        raise InputError(
+            f"The emergence table holds the estimators {', '.join(estimators)}, whose bits do not compare; give a "
+            "table of one of them."
+        )
+    table = table if len(estimators) == 1 else table[table["estimator"] == DEFAULT_ESTIMATOR]
+    about = summary(table)[["model", "verdict", "windows", "prefix"]]
+    found = peaks(table).merge(about, on="model", validate="one_to_one")
+    return found.rename(columns={name: f"emergence_bits_{name}" for name in ("verdict", *ABOUT)})
+
+
+def join_target(frame: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     """Put the measured emergence beside the features of models whose weights are open.
 
     Args:
         frame: features, one row per model.
-        peaks: from `proxy.peak_emergence`, one corpus.
+        measured: from `measured_target`, or from `proxy.peak_emergence` of one corpus.
 
     Returns:
-        `frame` with family, meta.log_parameters (decimal logarithm), corpus, emergence_bits and its standard error.
+        `frame` with family, meta.log_parameters (decimal logarithm), corpus, and all that starts with emergence_bits.
 
     Raises:
         InputError: if the measurements are of several corpora, or lack a model.
     """
-    corpora = sorted(peaks["corpus"].unique())
+    corpora = sorted(measured["corpus"].unique())
     if len(corpora) != 1:
         raise InputError(f"The emergence table holds the corpora {', '.join(corpora)}; name one by --corpus.")
-    measured_as = {name: found_as(name, peaks["model"].tolist()) for name in frame["model"]}
+    measured_as = {name: found_as(name, measured["model"].tolist()) for name in frame["model"]}
     missing = sorted(name for name, found in measured_as.items() if found is None)
     if missing:
         raise InputError(f"No emergence was measured for {', '.join(missing)}; measure them first (emergence sweep).")
     frame = frame.assign(model=frame["model"].map(measured_as).astype("string"))
-    measured = peaks.assign(**{"meta.log_parameters": np.log10(peaks["parameters"].astype("Float64"))})
-    columns = ["model", "family", "meta.log_parameters", "corpus", "emergence_bits", "emergence_bits_std_error"]
+    measured = measured.assign(**{"meta.log_parameters": np.log10(measured["parameters"].astype("Float64"))})
+    targets = [name for name in measured if str(name).startswith("emergence_bits")]
+    columns = ["model", "family", "meta.log_parameters", "corpus", *targets]
     joined = frame.merge(measured[columns], on="model", how="left", validate="one_to_one")
     return REFERENCES.conform(joined)
 

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from estimators.base import InputError
+from estimators.contracts.comparable import ABOUT, unlike
 from extraction.reading import check_columns
 from proxy.features.provenance import COLUMN, Provenance, differences, read_provenance
 from proxy.schemas import REFERENCES
@@ -22,6 +23,7 @@ SIZE = "meta.log_parameters"
 LARGEST = 1e100  # of a feature or target: sums of squares stay finite
 WORDS = "words."
 ACCURACY = "accuracy."  # on a benchmark: all of them shares, or all of them percentages
+MOST_FAILED = 0.1  # share of references whose target may fail its controls without a word
 MODELS_FOR_WORDS = 20  # of 2,400 words fewer models only learn noise
 MOST_FEATURES = 5000  # twice the words of `proxy.features.words`; a fit ends in minutes
 
@@ -130,6 +132,7 @@ def read_references(references: pd.DataFrame, *, target: str, groups: str | None
     repeated = int(frame["model"].duplicated().sum())
     if repeated:
         remarks.append(f"{repeated} rows repeat a model; rows of one model were always left out together")
+    remarks += _check_measurement(frame, target)
     sizes = _sizes(frame)
     if sizes is None:
         remarks.append("parameters are not known for all references: no baseline log_parameters")
@@ -221,6 +224,25 @@ def _check_accuracies(X: pd.DataFrame) -> None:
             f"Accuracies are shares up to 1 or percentages up to 100, all of them the same; {shares[0]} reaches "
             f"{largest[shares[0]]:.3g} and {percent[0]} {largest[percent[0]]:.3g}: bring them to one unit."
         )
+
+
+def _check_measurement(frame: pd.DataFrame, target: str) -> list[str]:
+    """Say where a measured target failed its controls, had none, or was not measured alike for all models."""
+    remarks = []
+    verdict = f"{target}_verdict"
+    if verdict in frame.columns:
+        failed = frame["model"][frame[verdict].isin(["control failed", "not shown"])].tolist()
+        if len(failed) > MOST_FAILED * len(frame):
+            remarks.append(
+                f"{target} is not above its controls for {len(failed)} of {len(frame)} references, so that estimates "
+                f"may be of what any network shows: {listed(failed)}"
+            )
+        if (frame[verdict] == "no controls").any():
+            without = int((frame[verdict] == "no controls").sum())
+            remarks.append(f"no controls were run of {target} for {without} of {len(frame)} references")
+    about = frame.rename(columns={f"{target}_{name}": name for name in ABOUT})
+    remarks += [f"{target} was not measured alike for all references: {phrase}" for phrase in unlike(about)]
+    return remarks
 
 
 def _check_target(frame: pd.DataFrame, target: str, y: Array) -> None:

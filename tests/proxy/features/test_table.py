@@ -13,8 +13,9 @@ from extraction.answers.prompt_texts import OPENINGS, QUESTIONS
 from extraction.answers.responses import read_responses
 from extraction.tables import write_table
 from proxy.features.readers import Reader, answer_windows
-from proxy.features.table import compute_features, join_target
+from proxy.features.table import compute_features, join_target, measured_target
 from proxy.regression.references import read_references
+from proxy.schemas import EMERGENCE
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +153,24 @@ def test_targets_are_joined_by_model():
         join_target(pd.DataFrame({"model": ["c"]}), peaks)
     with pytest.raises(InputError, match="name one by --corpus"):
         join_target(pd.DataFrame({"model": ["a"]}), pd.concat([peaks, peaks.assign(corpus="color")]))
+
+
+def test_a_target_says_how_it_was_measured():
+    """Controls are no models; of several estimators the predictive one is taken."""
+    rows = pd.DataFrame({"model": ["a", "a~random", "b"], "ie_bits": [2.0, 0.1, 1.0], "windows": [600, 600, 400]})
+    rows = rows.assign(corpus="animal", layer=0, position=8, resolution=pd.NA, ie_std_error=0.1, estimator="predictive")
+    table = EMERGENCE.conform(
+        pd.concat([rows, rows.assign(estimator="sample-propagation", resolution=0.18, ie_bits=9.0)])
+    )
+    found = measured_target(table).set_index("model")
+    assert found["emergence_bits"].to_dict() == {"a": 2.0, "b": 1.0}
+    assert found["emergence_bits_verdict"].to_dict() == {"a": "learned", "b": "no controls"}
+    joined = join_target(pd.DataFrame({"model": ["b", "a"]}), measured_target(table, "animal"))
+    assert joined["emergence_bits_windows"].tolist() == [400, 600]
+    with pytest.raises(InputError, match=r"holds no corpus color; it has animal\."):
+        measured_target(table, "color")
+    with pytest.raises(InputError, match="holds the estimators mine, nwj, whose bits do not compare"):
+        measured_target(pd.concat([rows.assign(estimator=name) for name in ("mine", "nwj")]))
 
 
 def test_answers_that_exist_already(tmp_path):
