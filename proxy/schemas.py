@@ -33,6 +33,7 @@ EMERGENCE = Schema(
         "seconds": "Float64",
         "asked": "string",  # how the model was asked: "weights" of open models, else through which API
         "prefix": "string",  # text of what stood before every window and lone token, empty for nothing
+        "windows_read": "Int64",  # distinct windows that the number is a mean over; null where that is not known
         "documents": "Int64",  # over which the standard error is taken; null: over windows
         "bytes_per_token": "Float64",  # of the predicted token, UTF-8; null where nothing is predicted
         "ie_bits_per_byte": "Float64",

@@ -291,6 +291,7 @@ class PredictiveReader:
             "micro_ceiling_bits": ceilings.mean(),
             "bytes_per_token": size,
             "ie_bits_per_byte": value.ie_bits / size,
+            "windows_read": len(macro),
             "documents": pd.NA if clusters is None else len(np.unique(clusters)),
             "flags": self._flags,
         }

@@ -234,6 +234,7 @@ def test_large_models_are_read_at_fewer_positions_and_windows(
     monkeypatch.setattr(predictive, "DEFAULT_FLOPS", 0.9 * cost)
     some = measure(model, text)
     assert sorted(set(some["position"])) == [1, 4, 8]
+    assert some.groupby("position")["windows_read"].unique().map(list).tolist() == [[500], [500], [len(text)]]
     every = table[table["position"].isin([1, 4, 8])].reset_index(drop=True)
     pd.testing.assert_frame_equal(some.drop(columns="seconds"), every.drop(columns="seconds"))
     pd.testing.assert_frame_equal(
