@@ -31,8 +31,7 @@ Unless another is named, numbers are by sample propagation at resolution {resolu
 {command}
 
 These are small models, and an observer that tells windows apart. The same questions put to the observer that asks what
-comes *next*, on these models and on real ones of 135 and 270 million parameters, are in
-[By what comes next](study-predictive.md): there both controls stay at 0.
+comes *next* are in [By what comes next](study-predictive.md): there both controls stay at 0.
 A claim that holds here is no proof for large models, and one that fails here may hold for them:
 `emergence sweep paper` measures the paper's own four models on its corpora, both controls included, and
 `python benchmarks/paper.py --sweep results/paper --out paper-study` puts the same questions to them (both need the
@@ -40,7 +39,7 @@ hub, the first a GPU too).
 
 """
 
-PREDICTIVE = """# The same claims by what comes next, up to real models
+PREDICTIVE = """# The same claims by what comes next
 
 *This page is written by `benchmarks/paper.py --tables` from the tables of `benchmarks/depth.py`; do not edit it. The
 words are fixed, numbers and verdicts are computed.*

@@ -99,14 +99,6 @@ def test_public_names_are_listed_in_one_place_and_say_what_they_are(package: str
             assert value.__doc__, f"{package}.{name} says nothing"
 
 
-@pytest.mark.parametrize("package", ["estimators", "extraction"])
-def test_every_public_function_has_an_example(package: str) -> None:
-    module = importlib.import_module(package)
-    functions = [name for name in module.__all__ if isinstance(getattr(module, name), types.FunctionType)]
-    assert functions
-    assert not [name for name in functions if ">>>" not in (getattr(module, name).__doc__ or "")]
-
-
 def test_estimators_need_only_torch_and_numpy_and_contracts_only_tables() -> None:
     bad = []
     for path, module in _imports("estimators"):
