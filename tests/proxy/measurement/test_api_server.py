@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from extraction import LanguageModel, Limits, Server, load_model
+from extraction import LanguageModel, Limits, Server, load_model, reference_models
 from extraction.answers.collecting.next_tokens import INSTRUCTION
+from extraction.answers.serving import serve
 from proxy.measurement.api import Closed, find_first, gathered, measure_closed, open_api
 from proxy.measurement.output import Contexts, corpus_contexts, open_output, output_rows
 from proxy.measurement.prefix import neutral_prefix
@@ -82,6 +83,21 @@ def test_the_neutral_first_token_is_that_of_the_weights(llama_server, small, tmp
     bits = find_first(closed)
     print(bits, neutral_prefix(small[0]))
     assert closed.first == max(bits, key=bits.__getitem__) == neutral_prefix(small[0]).text
+
+
+@pytest.mark.slow
+def test_transformers_serve_gives_samples(tmp_path) -> None:
+    """It ignores logprobs and n with HTTP 200, and applies chat templates."""
+    model = load_model("gpt2-30k", device="cpu")
+    contexts = corpus_contexts("python-docs", model.tokenizer, count=12)
+    with serve(reference_models.path("gpt2-30k")) as url:
+        closed = asked(url, model, tmp_path, "auto", samples=2)
+        assert closed.asking.name == f"{closed.asking.capabilities.endpoint}-samples-2"
+        assert not closed.asking.capabilities.several
+        row = measure_closed(closed, contexts).iloc[0]
+    assert row["estimator"] == "output-2"
+    assert np.isfinite([row["macro_bits"], row["micro_bits"], row["ie_std_error"]]).all()
+    assert "samples-all-alike" not in row["flags"]  # it samples, by a field of its own
 
 
 @real
