@@ -14,7 +14,7 @@ import pytest
 from extraction import LanguageModel, Limits, Server, load_model, reference_models
 from extraction.answers.collecting.next_tokens import INSTRUCTION
 from extraction.answers.serving import serve
-from proxy.measurement.api import Closed, find_first, gathered, measure_closed, open_api
+from proxy.measurement.api import Closed, find_first, gathered, measure_closed, open_api, readings
 from proxy.measurement.output import Contexts, corpus_contexts, open_output, output_rows
 from proxy.measurement.prefix import neutral_prefix
 
@@ -91,13 +91,15 @@ def test_transformers_serve_gives_samples(tmp_path) -> None:
     model = load_model("gpt2-30k", device="cpu")
     contexts = corpus_contexts("python-docs", model.tokenizer, count=12)
     with serve(reference_models.path("gpt2-30k")) as url:
-        closed = asked(url, model, tmp_path, "auto", samples=2)
-        assert closed.asking.name == f"{closed.asking.capabilities.endpoint}-samples-2"
+        closed = asked(url, model, tmp_path, "auto", samples=4)
+        assert closed.asking.name == f"{closed.asking.capabilities.endpoint}-samples-4"
         assert not closed.asking.capabilities.several
-        row = measure_closed(closed, contexts).iloc[0]
-    assert row["estimator"] == "output-2"
-    assert np.isfinite([row["macro_bits"], row["micro_bits"], row["ie_std_error"]]).all()
-    assert "samples-all-alike" not in row["flags"]  # it samples, by a field of its own
+        replies = closed.ask(contexts.texts)
+    assert not replies.reasons
+    drawn = [said.texts for said in replies.said.values()]
+    assert {len(texts) for texts in drawn} == {4}
+    assert any(len(set(texts)) > 1 for texts in drawn)  # it samples, by a field of its own
+    assert readings(closed.asking) == ("output-2",)
 
 
 @real
