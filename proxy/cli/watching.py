@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from proxy.cli.console import screen
 if TYPE_CHECKING:
     from proxy.sweeps.slots import Event
 
+SHOWN = 4  # running jobs that a line names
+QUIET = 5.0  # seconds without a word, at most
 SPEED_OVER = 7 * 86_400.0  # seconds: Rich forgets after 30 by default, before a second job is over
 
 
@@ -26,6 +29,12 @@ class Watch:
         self._began = time.monotonic()
         self._jobs: dict[str, TaskID] = {}
         self._bars: Progress | None = None
+        self._said = self._opened = time.monotonic()
+        self._running: dict[str, str] = {}  # by key of a job, how far it is
+        self._shares: dict[str, float] = {}  # of running jobs that are done
+        self._measuring = False
+        self._stopped = threading.Event()
+        self._beat = threading.Thread(target=self._keep_talking, daemon=True)
 
     def __enter__(self) -> Watch:
         """Start drawing, on a terminal."""
@@ -41,12 +50,16 @@ class Watch:
             )
             self._bars.start()
             self._overall = self._bars.add_task(self.name, total=None, note="starting")
+        else:
+            self._say(f"{self.name}: looking up models and corpora, then starting workers")
+            self._beat.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop drawing."""
+        self._stopped.set()
         if self._bars is not None:
             for task in self._jobs.values():
                 self._bars.remove_task(task)
@@ -91,8 +104,25 @@ class Watch:
             self._say(f"{count} {job.label}: {event.seconds:.1f} s{self._left()}")
         if event.kind == "done" and event.detail:
             self._say(f"Note: {job.label}: {event.detail}")
+        if event.kind == "start":
+            self._running[job.key] = f"{job.label}: loading"
+            if not self._measuring:  # what workers took to start says nothing of how long jobs take
+                self._measuring, self._began = True, time.monotonic()
+        elif event.kind == "steps" and event.steps[1] and job.key in self._running:
+            self._shares[job.key] = event.steps[0] / event.steps[1]
+            self._running[job.key] = f"{job.label}: {self._shares[job.key]:.0%}"
+        elif event.kind in ("done", "retry", "fail"):
+            self._running.pop(job.key, None)
+            self._shares.pop(job.key, None)
         if self._bars is not None:
             self._draw(self._bars, event)
+
+    def _keep_talking(self) -> None:
+        """Say what goes on whenever nothing was said for a while; without a terminal, which has bars."""
+        while not self._stopped.wait(QUIET / 5):
+            if time.monotonic() - self._said >= QUIET - QUIET / 5:
+                now = "; ".join([*self._running.values()][:SHOWN]) or "starting workers"
+                self._say(f"{self.over} jobs over after {duration(time.monotonic() - self._opened)}; {now}")
 
     def _draw(self, bars: Progress, event: Event) -> None:
         key = event.job.key
@@ -104,12 +134,14 @@ class Watch:
             bars.remove_task(self._jobs.pop(key))
 
     def _say(self, line: str) -> None:
+        self._said = time.monotonic()
         screen.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _rate(self) -> float:
-        """Return jobs per minute since the start."""
+        """Return jobs per minute since the first began, with the shares that are done of running ones."""
         minutes = (time.monotonic() - self._began) / 60
-        return (self._over - (self._first or 0)) / minutes if minutes > 0 else 0.0
+        done = self._over - (self._first or 0)
+        return (done + sum(self._shares.values())) / minutes if done and minutes > 0 else 0.0
 
     def _note(self) -> str:
         rate = self._rate()
@@ -119,8 +151,8 @@ class Watch:
     def _left(self) -> str:
         """Return the rate and the time left in words, once a job has shown it."""
         rate = self._rate()
-        left = self._total - self._over - 1
-        return f"; {rate:.1f} jobs/min, about {duration(60 * left / rate)} left" if rate and left else ""
+        left = self._total - self._over - 1 - sum(self._shares.values())
+        return f"; {rate:.1f} jobs/min, about {duration(60 * left / rate)} left" if rate and left > 0 else ""
 
 
 def duration(seconds: float) -> str:
