@@ -90,7 +90,7 @@ def read_references(references: pd.DataFrame, *, target: str, groups: str | None
     frame = frame.assign(family=families.astype("string"))
     without = frame["model"][frame[target].isna()].tolist()
     if 0 < len(without) < len(frame):
-        remarks.append(f"{len(without)} models without {target} are no references: {listed(without)}")
+        remarks.append(f"without {target}, so no references: {listed(without)}")
         frame = frame[frame[target].notna()]
     frame = frame.sort_values(["family", "model"], kind="stable").reset_index(drop=True)
     remarks += _check_provenance(frame)

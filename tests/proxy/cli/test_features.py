@@ -62,7 +62,7 @@ def test_two_commands_from_answers_to_an_estimate(emergence: Run, tmp_path: Path
     fitted = emergence("fit", references, "--target", "win_rate", "--out", tmp_path / "proxy")
     assert fitted.code == 0, fitted.err
     assert "win_rate is taken for a percentage: bounds 0,100" in fitted.err
-    assert "1 models without win_rate are no references: bloom-7b" in fitted.err
+    assert "without win_rate, so no references: bloom-7b" in fitted.err
     assert "win_rate of left-out references, by family" in fitted.out
     assert "bloom-7b" in fitted.out
     description = json.loads((tmp_path / "proxy" / "proxy.json").read_text())
