@@ -379,6 +379,7 @@ CANDIDATES: dict[str, type[Candidate]] = {
 AVERAGED = ("pls", "ridge", "principal_components", "family_pooled", "gaussian_process")
 OUTPUT = "output."  # of the features that output_line and size_surrogate are made for
 OUTPUT_LINE = ("output.nll", "output.j2_e")
+LINES = ("mean", "log_parameters", "best_feature", "output_line", "size_surrogate")  # what few models can tell apart
 BY_COLUMN = ("mean", "log_parameters", "best_feature")  # the others learn from inner products of rows alone
 
 

@@ -21,6 +21,7 @@ from proxy.regression.candidates import (
     CANDIDATES,
     LAW,
     LAW_COMPONENTS,
+    LINES,
     OUTPUT,
     OUTPUT_LINE,
     Rows,
@@ -31,6 +32,7 @@ from proxy.regression.closed_forms import thin_svd
 from proxy.regression.folds import fold_of
 from proxy.regression.links import Bounds, Link
 
+GROUPS_TO_BEND = 20  # fewer groups with output features choose among `LINES`: more freedom only fits their errors
 ROWS_TO_CHOOSE = 15  # fewer rows than that tell kinds of features apart by chance alone: all are used
 
 # What chance alone does to a feature of a kind, in its unit, where that is more than nothing: the log odds of a word in
@@ -51,6 +53,9 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     all but one, or all, by the loss of ridge regression. A kind is what stands before the first dot of a name, such as
     ``behaviour``; names without a dot are of one kind. Then the candidate, on those kinds.
     Everything that sees a target is refitted for each group left out.
+
+    With ``output.*`` features and fewer than 20 groups the choice is among the forms that were named beforehand
+    (`proxy.regression.candidates.LINES`).
 
     Args:
         candidate: a name of `proxy.regression.candidates.CANDIDATES`, or ``"auto"``.
@@ -236,6 +241,8 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             return LAW
         folds = fold_of(rows.groups)
         names = self.candidates()
+        if "output_line" in names and len(np.unique(rows.groups)) < GROUPS_TO_BEND:
+            names = [name for name in names if name in LINES]
         etas = {name: np.empty(len(rows.y)) for name in names}
         parts = {name: self._part(name, rows)[0] for name in names}
         for fold in np.unique(folds):
