@@ -3,10 +3,10 @@
     python benchmarks/reference_bank.py --stages DIR --book sherlock_holmes.txt --tables DIR --out proxy/banks/shipped
 
 `--stages` holds the checkpoints that `benchmarks/train_reference_models.py --keep-checkpoints` wrote for the three
-smallest models of both architectures: 18 models of six of the ten runs. `--book` is an English book in the public
+smallest models of both architectures; the bank that ships has 15 of these 18. `--book` is an English book in the public
 domain. Every model is measured on three corpora: blocks by the predictive observer and by sample propagation, the
-output by all readings; on the first corpus with shuffled windows as a control of the predictive observer. A table that
-is in `--tables` already is not measured again. One model and corpus takes about 25 s of one core.
+output by all readings. A table that is in `--tables` already is not measured again. One model and corpus takes about
+15 s of one core.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from estimators.contracts.controls import with_controls
+from estimators import DEFAULT_RESOLUTION
 from extraction import LanguageModel, load_model, reference_models, windows
 from proxy import measure
 from proxy.banks.bank import load_bank
 from proxy.banks.building import build_bank
 from proxy.features.output import SAMPLES, needed_readings
 from proxy.measurement.output import corpus_contexts, measure_output
+from proxy.measurement.table import Propagation
 
 WINDOWS = 2000
-CORPUS = "python-docs"  # the bank's default, where controls are run, too
+CORPUS = "python-docs"  # the bank's default
 READINGS = [name for shown in (20, SAMPLES) for name in needed_readings(shown)]
 LICENCE = "tables: that of this package; python-docs: PSF-2.0; the book: public domain"
 
@@ -66,15 +67,12 @@ def main() -> None:
 
 
 def measured(model: LanguageModel, corpus: str) -> pd.DataFrame:
-    """Blocks and output of one model on one corpus, last position, controls beside the predictive rows."""
+    """Blocks and output of one model on one corpus, last position."""
     drawn = windows(corpus, model.tokenizer, count=WINDOWS, prefix=model.prefix)
-    blocks = measure(model, drawn, estimator="predictive")
-    control = measure(model, drawn.shuffled(0), estimator="predictive") if corpus == CORPUS else None
-    states = measure(model, drawn, estimator="sample-propagation", resolutions=(0.18,), queries=1000)
+    how = Propagation(resolutions=(DEFAULT_RESOLUTION,), queries=1000)
+    blocks = measure(model, drawn, estimator="predictive,sample-propagation", propagation=how)
     output = measure_output(model, corpus_contexts(corpus, model.tokenizer, count=WINDOWS), READINGS)
-    table = pd.concat([with_controls(blocks, shuffled=control), states], ignore_index=True)
-    last = table[table["position"] == table["position"].max()]
-    return pd.concat([last, output], ignore_index=True)
+    return pd.concat([blocks[blocks["position"] == blocks["position"].max()], output], ignore_index=True)
 
 
 if __name__ == "__main__":
