@@ -177,7 +177,7 @@ def test_every_figure_of_a_page_is_there_and_every_figure_is_on_a_page():
         for page in PAGES
         for name in re.findall(r"!\[[^\]]*\]\(([^)]+\.(?:png|svg))\)", (ROOT / page).read_text(encoding="utf-8"))
     }
-    assert shown == {path.resolve() for path in (ROOT / "docs/images").iterdir()}
+    assert shown == {path.resolve() for path in (ROOT / "docs/images").rglob("*") if path.is_file()}
 
 
 def test_help_in_the_manual_is_made_from_the_command_line(monkeypatch):
