@@ -17,7 +17,7 @@ def test_what_a_sweep_wrote_is_read(tmp_path: Path) -> None:
             "name": "small",
             "models": ["gpt2-30k"],
             "corpora": [{"source": "animal", "windows": 20}, {"source": "color", "windows": 20}],
-            "measurement": {"resolutions": [0.18], "queries": 10},
+            "measurement": {"estimator": "sample-propagation", "resolutions": [0.18], "queries": 10},
         }
     )
     worker = Worker()
