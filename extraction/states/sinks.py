@@ -24,7 +24,7 @@ class Sinks:
     >>> norms = torch.tensor([[[90.0, 110.0], [1.0, 3.0], [2.0, 2.0]]])  # of a block: 3 positions, 2 windows
     >>> sinks = sinks_of(norms, torch.tensor([[150.0]]))
     >>> sinks.positions.tolist(), sinks.alone.tolist()
-    ([[90.0, 1.0, 2.0]], [150.0])
+    ([[45.0, 0.5, 1.0]], [75.0])
     >>> sinks.at(0, 1), sinks.at(0, 2)  # a row at any position holds tokens run alone
     (True, True)
     """

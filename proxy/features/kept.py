@@ -25,7 +25,7 @@ class Kept:
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "features.parquet.partial"
-        >>> Kept(path).put("a", {"nll": 0.1 + 0.2})
+        >>> kept = Kept(path).put("a", {"nll": 0.1 + 0.2})
         >>> Kept(path).get("a"), Kept(path).get("b")
         ({'nll': 0.30000000000000004}, None)
     """
