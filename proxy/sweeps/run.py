@@ -77,7 +77,7 @@ def sweep(
         EmergenceError: if storage or cluster fail for longer than retries last; what is done is kept.
 
     >>> from proxy.sweeps.config import parse_config
-    >>> text = {"name": "small", "models": ["gpt2-30k"], "corpora": [{"source": "animal", "windows": 50}]}
+    >>> text = {"name": "small", "models": ["gpt2-30k"], "corpora": [{"source": "animal", "windows": 200}]}
     >>> found = sweep(parse_config(text, "small"), scratch / "small")  # starts Ray on this machine, and ends it
     >>> len(found.done), found.failed, len(found.table) == found.rows
     (1, (), True)

@@ -42,7 +42,7 @@ def test_messages_name_the_url_and_not_the_copy(
     assert done.code == 1
     assert f"`emergence track {url}` again" in done.err
     shutil.rmtree(small.folder / "jobs")
-    assert f"No job of {url} has ended" in emergence("track", url).err
+    assert f"No job of {url} has finished" in emergence("track", url).err
     shutil.rmtree(small.folder)
     assert f"{url} holds no sweep.json" in emergence("track", url).err
     assert "nonsense://bucket/x is no URL that fsspec knows" in emergence("track", "nonsense://bucket/x").err
