@@ -130,11 +130,14 @@ def measure(
     check_options(names, options or {})
     work = _Work(model, windows, propagation, full, seed, budget, listeners)
     parts: dict[str, list[pd.DataFrame]] = {}
-    if "predictive" in names:
-        parts = work.shared(names)
-    for number, name in enumerate(names):
-        if name not in parts:
-            parts[name] = work.extracted(name, options or {}, number, len(names))
+    shared = ["predictive", "sample-propagation"] if len(windows) <= PREDICTIVE_WINDOWS else ["predictive"]
+    shared = [name for name in shared if name in names] if "predictive" in names else []
+    passes: list[list[str]] = [*([shared] if shared else []), *([name] for name in names if name not in shared)]
+    for number, together in enumerate(passes):
+        if together is shared:
+            parts |= work.shared(together, len(passes))
+        else:
+            parts[together[0]] = work.extracted(together[0], options or {}, number, len(passes))
     if listeners.windows is not None and work.of_windows:
         listeners.windows(WINDOWS.conform(pd.concat(work.of_windows, ignore_index=True)))
     tables = [_table(model, windows, name, seed, parts[name]) for name in names]
@@ -165,11 +168,11 @@ class _Work:
     listeners: Listeners
     of_windows: list[pd.DataFrame] = field(default_factory=list)
 
-    def shared(self, names: Sequence[str]) -> dict[str, list[pd.DataFrame]]:
+    def shared(self, names: Sequence[str], passes: int) -> dict[str, list[pd.DataFrame]]:
         """Read the predictive observer, and sample propagation if it is asked for too, from one pass."""
         model, windows = self.model, self.windows
         if len(windows) > PREDICTIVE_WINDOWS:  # they are in random order
-            windows, names = windows.select(np.arange(PREDICTIVE_WINDOWS)), ["predictive"]
+            windows = windows.select(np.arange(PREDICTIVE_WINDOWS))
         whole = windows is self.windows
         reader = PredictiveReader(model, windows, seed=self.seed, full=self.full)  # refuses what cannot be read
         size = raw_bytes(model, windows)
@@ -183,7 +186,7 @@ class _Work:
         forward = 2.0 * (model.parameters or 1) * (len(windows) * (front + length) + alone * (front + 1))
         reading = max(1, round(reader.flops / forward * sequences))
         again = len(model.blocks) * length if "sample-propagation" in names else 0
-        total = (sequences + reading + again) * len(names)  # as if each other observer took as long
+        total = (sequences + reading + again) * passes  # as if each other pass took as long
 
         def step(offset: int, size: int) -> Progress | None:
             progress = self.listeners.progress
