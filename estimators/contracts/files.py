@@ -1,13 +1,16 @@
-"""Writing a file so that a reader sees the old one or the whole new one, never a part."""
+"""Writing a file or a folder so that a reader sees the old one or the whole new one, never a part."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from estimators.base import InputError
 
 PART = ".part"  # ends the name of a temporary file
 
@@ -41,6 +44,54 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
+
+
+@contextmanager
+def new_folder(folder: Path, what: str) -> Iterator[Path]:
+    """A temporary folder to write to, which becomes `folder` at the end: it appears whole or not at all.
+
+    Args:
+        folder: must not exist yet, or be empty.
+        what: it is for, in messages.
+
+    Raises:
+        InputError: as `check_new_folder`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as parent:
+    ...     with new_folder(Path(parent) / "proxy", "proxy") as made:
+    ...         _ = (made / "a.txt").write_text("whole")
+    ...     (Path(parent) / "proxy" / "a.txt").read_text()
+    'whole'
+    """
+    folder = folder.absolute()
+    check_new_folder(folder, what)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        made = Path(temporary) / what
+        made.mkdir()
+        yield made
+        if folder.exists():
+            folder.rmdir()
+        os.replace(made, folder)
+
+
+def check_new_folder(folder: Path, what: str) -> None:
+    """Refuse a folder that nothing new could be written to, before any work is done.
+
+    Args:
+        folder: to be made.
+        what: it is for, in messages.
+
+    Raises:
+        InputError: if it holds something, or its parent is missing or cannot be written.
+    """
+    folder = folder.absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} holds something already; give a new folder for the {what}.")
+    if not folder.parent.is_dir():
+        raise InputError(f"The folder {folder.parent} for {folder.name} does not exist; create it first.")
+    if not os.access(folder.parent, os.W_OK):
+        raise InputError(f"The folder {folder.parent} cannot be written; choose another for {folder.name}.")
 
 
 @contextmanager

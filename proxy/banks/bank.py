@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from estimators.base import InputError
+from estimators.contracts.files import new_folder
 from estimators.contracts.seals import content_hash, is_whole, sealed
 from extraction.tables import Schema, read_table, write_table
 from proxy.features.output import shown_in
@@ -126,11 +125,8 @@ def save_bank(bank: Bank, folder: Path, texts: Mapping[str, list[str]]) -> None:
     Raises:
         InputError: if the folder holds something or cannot be made.
     """
-    folder = folder.absolute()
-    check_new(folder)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-        made = Path(temporary) / "bank"
-        (made / "corpora").mkdir(parents=True)
+    with new_folder(folder, "bank") as made:
+        (made / "corpora").mkdir()
         write_table(bank.emergence, made / TABLES[0], EMERGENCE)
         write_table(bank.models, made / TABLES[1], MODELS)
         for name, documents in texts.items():
@@ -149,21 +145,6 @@ def save_bank(bank: Bank, folder: Path, texts: Mapping[str, list[str]]) -> None:
         (made / DESCRIPTION).write_text(json.dumps(sealed(description), indent=1) + "\n", encoding="utf-8")
         if not texts:
             (made / "corpora").rmdir()
-        if folder.exists():
-            folder.rmdir()
-        os.replace(made, folder)
-
-
-def check_new(folder: Path) -> None:
-    """Refuse a folder that a bank could not be written to.
-
-    Raises:
-        InputError: if it holds something, or its parent is missing.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} holds something already; give a new folder for the bank.")
-    if not folder.absolute().parent.is_dir():
-        raise InputError(f"The folder {folder.absolute().parent} for {folder.name} does not exist; create it first.")
 
 
 def load_bank(folder: Path = SHIPPED) -> Bank:

@@ -9,13 +9,14 @@ import pandas as pd
 
 from estimators.base import InputError
 from estimators.contracts.controls import controls_as_columns
+from estimators.contracts.files import check_new_folder
 from estimators.contracts.peaks import at_end, at_resolution, measured
 from extraction.corpora.spec import BUILT_IN as BUILT_IN_CORPORA
 from extraction.corpora.spec import PYTHON_DOCS, resolve_corpus
 from extraction.corpora.text import documents
 from extraction.tables import read_table
 from extraction.versions import text_hash
-from proxy.banks.bank import BUILT_IN, BUNDLED, FETCHED, MODELS, Bank, Corpus, check_new, load_bank, save_bank
+from proxy.banks.bank import BUILT_IN, BUNDLED, FETCHED, MODELS, Bank, Corpus, load_bank, save_bank
 from proxy.measurement.output import OUTPUT_LAYER
 from proxy.schemas import EMERGENCE
 
@@ -49,7 +50,7 @@ def build_bank(
     Raises:
         InputError: if a table cannot be used, corpora or ways of asking differ, or something needed is missing.
     """
-    check_new(folder)
+    check_new_folder(folder, "bank")
     table = measured(pd.concat([_read(source) for source in sources], ignore_index=True))
     table = controls_as_columns(table)
     parts = [table[table["layer"] == OUTPUT_LAYER], at_end(at_resolution(table[table["layer"] != OUTPUT_LAYER]))]
@@ -89,7 +90,7 @@ def merge_banks(folders: Sequence[Path], folder: Path, *, name: str) -> Bank:
     Raises:
         InputError: if they share no corpus, a corpus differs in content or windows, or a model is in two of them.
     """
-    check_new(folder)
+    check_new_folder(folder, "bank")
     banks = [load_bank(each) for each in folders]
     first, *others = banks
     for other in others:

@@ -49,11 +49,11 @@ def fit(
 
     Example: `emergence fit references.parquet --target emergence_bits --out proxy`
     """
+    from estimators.contracts.files import check_new_folder
     from extraction.tables import read_table
     from proxy.regression.proxy import fit_proxy
-    from proxy.regression.save import check_new_folder
 
-    check_new_folder(out)
+    check_new_folder(out, "proxy")
     if register is not None:
         from tracking.mlflow.proxy_run import check_registration
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import numpy as np
 import pandas as pd
 import skops.io
 
-from estimators.base import InputError
+from estimators.contracts.files import new_folder
 from estimators.contracts.seals import sealed
 from extraction.tables import write_table
 from proxy.regression.card import write_card
@@ -33,11 +31,7 @@ def save_proxy(proxy: ProxyRecord, folder: Path) -> None:
     Raises:
         InputError: if the folder holds something or cannot be made.
     """
-    folder = folder.absolute()
-    check_new_folder(folder)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-        made = Path(temporary) / "proxy"
-        made.mkdir()
+    with new_folder(folder, "proxy") as made:
         model = {
             "regressor": proxy.intervals.regressor,
             "without": list(proxy.intervals.without),
@@ -68,24 +62,6 @@ def save_proxy(proxy: ProxyRecord, folder: Path) -> None:
             "sha256": {name: hashlib.sha256((made / name).read_bytes()).hexdigest() for name in FILES},
         }
         (made / "proxy.json").write_text(json.dumps(sealed(description), indent=1) + "\n", encoding="utf-8")
-        if folder.exists():
-            folder.rmdir()
-        os.replace(made, folder)
-
-
-def check_new_folder(folder: Path) -> None:
-    """Refuse a folder a proxy could not be written to, before any work is done.
-
-    Raises:
-        InputError: if it holds something, or its parent is missing or cannot be written.
-    """
-    folder = folder.absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} holds something already; give a new folder for the proxy.")
-    if not folder.parent.is_dir():
-        raise InputError(f"The folder {folder.parent} for {folder.name} does not exist; create it first.")
-    if not os.access(folder.parent, os.W_OK):
-        raise InputError(f"The folder {folder.parent} cannot be written; choose another for {folder.name}.")
 
 
 def table_hash(frame: pd.DataFrame) -> str:
