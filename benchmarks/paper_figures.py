@@ -12,7 +12,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from paper_rules import CASES, RANDOM, SHUFFLED, TRAINED, only
+from paper_rules import CASES, LARGE, RANDOM, SHUFFLED, TRAINED, blocks, only
 
 LINES = {TRAINED: "o-", RANDOM: "s--", SHUFFLED: "x:"}
 plt.rcParams.update(
@@ -220,3 +220,28 @@ def agreement(matrix: pd.DataFrame, images: Path) -> str:
             )
     axis.set_title("Spearman over models")
     return _save(figure, images, "study_agreement.png")
+
+
+def beside_controls(table: pd.DataFrame, images: Path) -> str:
+    """E by depth with its error, a panel for small models and one for large ones; controls as thin lines."""
+    rows = blocks(table)
+    rows = rows.assign(depth=rows["layer"] / rows.groupby("of")["layer"].transform("max"))
+    small = rows["parameters"] < LARGE
+    panels = [(title, rows[kept]) for title, kept in (("bundled models", small), ("real models", ~small)) if kept.any()]
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.4 * len(panels), 4.8), squeeze=False)
+    for axis, (title, part) in zip(axes[0], panels, strict=True):
+        colors = _colors(part)
+        for of, one in part.groupby("of", sort=False):
+            for case, color in ((RANDOM, "#767676"), (SHUFFLED, "#b8860b"), (TRAINED, colors[of])):
+                shown = only(one, case)
+                error = shown["ie_std_error"].astype(float) if case == TRAINED else None
+                label = of if case == TRAINED else case if of == part["of"].iloc[0] else None
+                axis.errorbar(
+                    shown["depth"].astype(float), shown["ie_bits"].astype(float), error, color=color, label=label,
+                    linewidth=1.4 if case == TRAINED else 0.9, fmt="o-" if case == TRAINED else "-", markersize=3.5,
+                )  # fmt: skip
+        axis.axhline(0, color="black", linewidth=0.6)
+        axis.set(title=title, xlabel="depth, first block to last")
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False)
+    axes[0][0].set_ylabel("E, bits about the next token")
+    return _save(figure, images, "depth.png")

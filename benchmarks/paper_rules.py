@@ -26,6 +26,7 @@ IN_CONTROL = "holds, but the control shows it too"
 ERRORS = 4.0  # standard errors that an effect must pass
 SHARE = 0.5  # share of an effect that makes a control show it too
 DRAWS = 1000  # of an interval
+LARGE = 10e6  # parameters from which a model counts as large, and is read on fewer windows
 
 
 @dataclass
@@ -33,16 +34,26 @@ class Study:
     """The measurements; an empty table where something was not measured.
 
     Attributes:
-        main: emergence table of all models and their controls on text and on lists.
+        main: emergence table by sample propagation of all models and their controls on text and on lists.
+        next: the same on text by the predictive observer.
         shots: emergence table of long lists, for several numbers of windows.
         trained: one row per model, or random twin, and trained estimator.
         preset: one row per model, or random twin, kind of pairs and seed, by the paper's MINE.
     """
 
-    main: pd.DataFrame
+    main: pd.DataFrame = field(default_factory=pd.DataFrame)
+    next: pd.DataFrame = field(default_factory=pd.DataFrame)
     shots: pd.DataFrame = field(default_factory=pd.DataFrame)
     trained: pd.DataFrame = field(default_factory=pd.DataFrame)
     preset: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+
+def by_scale(study: Study, *, large: bool) -> Study:
+    """The part of the study that speaks of models of more than `LARGE` parameters, or of the others."""
+    named = pd.concat([study.main, study.next])
+    names = set(named.loc[(named["parameters"] >= LARGE) == large, "model"])
+    parts = {name: getattr(study, name) for name in ("main", "next", "shots", "trained", "preset")}
+    return Study(**{name: table if table.empty else table[table["model"].isin(names)] for name, table in parts.items()})
 
 
 @dataclass(frozen=True)

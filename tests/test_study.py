@@ -22,9 +22,14 @@ def study(monkeypatch):
     import paper_list_claims
     import paper_observer_claims
     import paper_rules
+    import paper_text
 
     return SimpleNamespace(
-        rules=paper_rules, claims=paper_claims, lists=paper_list_claims, observers=paper_observer_claims
+        rules=paper_rules,
+        claims=paper_claims,
+        lists=paper_list_claims,
+        observers=paper_observer_claims,
+        text=paper_text,
     )
 
 
@@ -72,6 +77,47 @@ def test_growth_with_size_holds_fails_or_is_shared_by_the_control(study, tmp_pat
     assert size_of(study, table(lambda n, layer, t: -n), tmp_path) == study.rules.FAILS
     assert size_of(study, table(lambda n, layer, t: [0, 2, 1][n]), tmp_path) == study.rules.UNKNOWN
     assert (tmp_path / "study_size.png").exists()
+
+
+def at_two_scales(study, in_real_twins):
+    """Three bundled models, and as many of a real family whose twins show `in_real_twins` bits, by both observers."""
+    made = table(lambda n, layer, t: n + t)
+    real = table(lambda n, layer, t: 20 + n + t, twins=lambda n, layer, t: in_real_twins + n / 1000)
+    real = real.assign(
+        model=real["model"].str.replace("gpt2", "real"), family="real", parameters=real["parameters"] * 1e3
+    )
+    both = pd.concat([made, real], ignore_index=True).assign(flags="", estimator="sample-propagation")
+    following = both.assign(resolution=np.nan, estimator="predictive")
+    return study.rules.Study(main=both, next=following)
+
+
+def test_what_large_models_change_is_said_from_the_numbers(study, tmp_path):
+    for twins, learned, so in (
+        (0.0, "3 of 3 real models", "So larger models make more of a context"),
+        (40.0, "0 of 3 real models", "So what this observer says of the bundled models cannot be carried over"),
+    ):
+        found = at_two_scales(study, twins)
+        said = study.text.scales(found, study.claims.judge_all(found, tmp_path))
+        assert learned in said
+        assert so in said
+        assert "from 0 million to 280 million parameters" in said
+        assert "10.00 (gpt2-280k)" in said  # the largest of its family: 2 + 8
+        assert "28.00 (real-30k), 29.00 (real-90k), 30.00 (real-280k)" in said
+        assert "| Emergence rises with the size of the model | holds | holds | holds | holds |" in said
+
+
+def test_models_of_one_scale_say_nothing_of_another(study, tmp_path):
+    made = table(lambda n, layer, t: n + t).assign(flags="", estimator="sample-propagation")
+    found = study.rules.Study(main=made, next=made.assign(resolution=np.nan, estimator="predictive"))
+    assert study.text.scales(found, study.claims.judge_all(found, tmp_path)) == ""
+
+
+def test_a_model_read_at_its_last_token_alone_says_nothing_of_tokens(study, tmp_path):
+    rising = table(lambda n, layer, t: t)
+    last = rising[rising["position"] == 8].assign(model=lambda rows: "lone-" + rows["model"])
+    found = study.claims.by_token(pd.concat([rising, last]), tmp_path)
+    assert found.verdict == study.rules.HOLDS
+    assert not found.numbers["model"].str.startswith("lone").any()
 
 
 def test_architectures_of_one_size_say_nothing_of_size(study, tmp_path):
@@ -207,12 +253,13 @@ def test_the_study_runs_and_repeats_itself(tmp_path):
             tmp_path / f"{run}-out",
         ]
         command += ["--models", "gpt2-30k", "gpt2-90k", "gemma-30k", "gemma-90k", "--windows", "120"]
-        command += ["--queries", "60", "--samples", "60", "--epochs", "2"]
+        command += ["--next-windows", "150", "--queries", "60", "--samples", "60", "--epochs", "2"]
         subprocess.run(list(map(str, command)), check=True, capture_output=True)
-        pages.append((tmp_path / f"{run}-out" / "study.md").read_text(encoding="utf-8"))
+        names = ("study.md", "study-predictive.md")
+        pages.append([(tmp_path / f"{run}-out" / name).read_text(encoding="utf-8") for name in names])
     assert pages[0] == pages[1]
-    figures = sorted(path.name for path in (tmp_path / "one-out" / "images").iterdir())
-    assert figures == [f"study_{name}.png" for name in FIGURES]
+    figures = sorted(path.name for path in (tmp_path / "one-out" / "images").glob("*.png"))
+    assert figures == ["depth.png", *(f"study_{name}.png" for name in FIGURES)]
     for figure in figures:
         assert (tmp_path / "one-out/images" / figure).read_bytes() == (
             tmp_path / "two-out/images" / figure
