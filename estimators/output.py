@@ -17,7 +17,7 @@ positions, as in information emergence (arXiv 2405.12617, eq. 4 and 5).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -254,7 +254,7 @@ def output_emergence(
     Args:
         macro: N windows, or C different ones.
         alone: V lone tokens.
-        token_of: (N, t) lone token of each position.
+        token_of: (N, t) lone token of each position, or of a sample of them, over which micro is then the mean.
         weights: (N,) how often each window counts.
         order: 1 for J (Shannon), 2 for J2 (collisions).
         of_window: (N,) row of `macro` of each window; None: one each.
@@ -307,6 +307,7 @@ def predictive_emergence(
     *,
     of_window: np.ndarray | None = None,
     clusters: np.ndarray | None = None,
+    asked: Sequence[int] | None = None,
 ) -> OutputEmergence:
     """Bits that the shown probabilities save on the unigram distribution: macro at the last position, micro at all.
 
@@ -317,13 +318,14 @@ def predictive_emergence(
     Args:
         macro: N windows, or C different ones, probabilities.
         alone: V lone tokens, probabilities.
-        token_of: (N, t) lone token of each position.
+        token_of: (N, t) lone token of each position, or of those in `asked`.
         true: (N, t) symbol that followed each position; the last column follows the window.
         vocabulary: number of symbols.
         fold: (N,) fold of each window, from `estimators.folds.deal_folds`.
         weights: (N,) how often each window counts.
         of_window: (N,) row of `macro` of each window; None: one each.
         clusters: (N,) document of each window, over which errors are clustered; None: windows are their own.
+        asked: positions, from 0, over which micro is the mean; None: all.
 
     Raises:
         InputError: if there are fewer than 2 folds, or it is given samples.
@@ -331,11 +333,15 @@ def predictive_emergence(
     if macro.samples is not None or alone.samples is not None:
         raise InputError("The predictive reading needs probabilities; from samples take order two (output-2).")
     rows = np.arange(len(true)) if of_window is None else of_window
+    columns = list(range(true.shape[1])) if asked is None else list(asked)
 
     def scored(u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         p_macro = shown_probability(macro, u, rows, true[:, -1])  # (N,)
-        p_micro = shown_probability(alone, u, token_of.ravel(), true.ravel())
-        return p_macro, p_micro.reshape(true.shape)
+        p_micro = np.full(true.shape, np.nan)
+        p_micro[:, columns] = shown_probability(alone, u, token_of.ravel(), true[:, columns].ravel()).reshape(
+            len(true), -1
+        )
+        return p_macro, p_micro
 
     return _cross_fitted(scored, true, vocabulary, fold, weights, clusters)
 

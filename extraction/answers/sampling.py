@@ -24,6 +24,7 @@ class Sampling:
         stop: texts at which the answer ends.
         logprobs: alternatives per token to ask for, where the server gives any.
         whole: sample from the whole distribution: top_p 1, and where the server knows them top_k and min_p of 0.
+        echo: have the prompt's tokens scored too, with as many alternatives as `logprobs`; completions alone do it.
 
     Raises:
         InputError: if a number is out of range.
@@ -40,6 +41,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     logprobs: int = 5
     whole: bool = False
+    echo: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers that no server takes."""

@@ -168,7 +168,7 @@ def to_ask(
     if calls is not None:
         whole = len(contexts.ids)
         try:
-            contexts = affordable(contexts, closed.asking, calls, seed=bank.seed)
+            contexts = affordable(contexts, closed.asking, calls, seed=bank.seed, sampled=False)
         except InputError as error:
             raise InputError(
                 f"{calls} calls buy fewer than 8 of the {whole} windows that {bank.name} needs."

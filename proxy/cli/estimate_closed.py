@@ -146,6 +146,7 @@ def asked_rows(
         tokenizer,
         log=log,
         own_tokenizer=own,
+        way="next",
         prefix="auto" if bank.neutral else "none",
         limits=Limits(given.concurrency),
         budget=budget,

@@ -92,7 +92,7 @@ def measure_closed_models(
         open_api,
         trial_calls,
     )
-    from proxy.measurement.output import check_names, corpus_contexts
+    from proxy.measurement.output import SCORED, check_names, corpus_contexts
     from proxy.schemas import EMERGENCE
 
     check_names(names)
@@ -101,11 +101,12 @@ def measure_closed_models(
     waiting = False
     for model in models:
         tokenizer, own, called = tokenizer_of_closed(model, given.tokenizer)
+        way = "next" if given.ask == "auto" and names and SCORED not in names else given.ask
         input_price, output_price = (None, None) if given.prices is None else read_prices(given.prices, model)
         budget = Budget(input_price, output_price, given.max_cost)
         log = given.log or log_of(model, given.base_url, out)
         closed = open_api(
-            model, Server(given.base_url, given.key_env), tokenizer, log=log, own_tokenizer=own, way=given.ask,
+            model, Server(given.base_url, given.key_env), tokenizer, log=log, own_tokenizer=own, way=way,
             samples=given.samples, prefix=given.prefix, limits=Limits(given.concurrency), budget=budget,
         )  # fmt: skip
         check_asked(closed.asking, names)
@@ -128,6 +129,11 @@ def measure_closed_models(
                 _say(f"{contexts.dropped} windows cannot be cut at whole characters and are left out")
             if len(contexts.ids) < all_windows:
                 _say(f"{len(contexts.ids)} of {all_windows} windows are asked for, to keep to {given.max_calls} calls")
+            if len(contexts.asked) < contexts.positions:
+                _say(
+                    f"Lone tokens are asked for at {len(contexts.asked)} of {contexts.positions} positions, drawn by "
+                    "chance"
+                )
             laid_out.append(contexts)
         if given.dry_run:
             for place, contexts in enumerate(laid_out):

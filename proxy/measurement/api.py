@@ -122,9 +122,9 @@ def open_api(
             raise InputError("A chat takes no first token; leave --prefix out.")
         closed.server_adds = _added_to_chat(closed)
         return closed
+    if asking.scored and not own_tokenizer:  # the symbols it shows are not those that the reference cuts
+        closed.asking = replace(asking, shown=0)
     plain = closed.ask([SENTENCE]).said.get(SENTENCE)
-    if asking.scored and (plain is None or not "".join(token for token, _ in plain.scores).endswith(SENTENCE)):
-        raise InputError("The server scores no text (it ignores echo with logprobs); ask by completions-logprobs.")
     if plain is not None and plain.prompt_tokens is not None and own_tokenizer:
         closed.server_adds = plain.prompt_tokens - _count(tokenizer, SENTENCE)
     if prefix not in (AUTO, NONE):
@@ -187,8 +187,7 @@ def _trial(closed: Closed) -> Closed:
     able = closed.asking.capabilities
     if not closed.asking.scored:
         return closed
-    plain = {name: value for name, value in able.extra.items() if name != "echo"}
-    return replace(closed, asking=Asking(replace(able, extra=plain), shown=CAPPED))
+    return replace(closed, asking=Asking(able, shown=closed.asking.shown or CAPPED))
 
 
 def trial_calls(closed: Closed) -> int:
@@ -215,29 +214,52 @@ def _count(tokenizer: Any, text: str) -> int:
 def asked_texts(asking: Asking, contexts: Contexts) -> list[str]:
     """Distinct texts that measuring asks for, without a first token."""
     if not asking.scored:
-        return list(dict.fromkeys((*contexts.texts, *contexts.alone_texts)))
+        return list(dict.fromkeys((*contexts.texts, *contexts.asked_texts)))
     windows, pairs = scored_texts(contexts)
     return list(dict.fromkeys((*windows, *(text for row in pairs for text in row))))
 
 
-def affordable(contexts: Contexts, asking: Asking, calls: int, *, seed: int = 0) -> Contexts:
-    """As many windows as can be asked, with their lone tokens, in `calls` calls.
+def affordable(contexts: Contexts, asking: Asking, calls: int, *, seed: int = 0, sampled: bool = True) -> Contexts:
+    """As many windows as can be asked in `calls` calls, with lone tokens at as many positions.
+
+    Where not all lone tokens can be asked for, positions are left out before windows are, down to `POSITIONS`: on text
+    micro is the same at every position, while fewer windows make every error larger. Of scored text each pair of a
+    token and the next one is a call, so there no more is asked for than as many pairs as `POSITIONS` a window.
+
+    Args:
+        contexts: windows.
+        asking: how the model is asked.
+        calls: at most.
+        seed: of the folds of fewer windows.
+        sampled: whether positions may be left out; otherwise only windows are.
 
     Raises:
         InputError: if that is fewer than 10 windows.
     """
-    each = _calls_each(asking)
-    t = contexts.positions
-    count = min(len(contexts.ids), calls // (1 + POSITIONS)) if asking.scored else len(contexts.ids)
-    while not asking.scored and (
-        count and each * (len(np.unique(contexts.of_window[:count])) + len(np.unique(contexts.ids[:count, :t]))) > calls
-    ):
-        count -= 1
-    if count < LEAST_WINDOWS:
+    least = min(POSITIONS, contexts.positions) if sampled else contexts.positions
+    most = min(calls, (1 + POSITIONS) * len(contexts.ids)) if asking.scored and sampled else calls
+    for positions in range(contexts.positions, least - 1, -1):
+        some = contexts if positions == contexts.positions else contexts.at_positions(positions)
+        if _calls(asking, some) <= (calls if positions == least else most):
+            return some
+    few, many = 0, len(contexts.ids)  # fewer windows never take more calls
+    while few < many:
+        middle = (few + many + 1) // 2
+        few, many = (middle, many) if _calls(asking, some, middle) <= calls else (few, middle - 1)
+    if few < LEAST_WINDOWS:
         raise InputError(
             f"{max(calls, 0)} calls are too few for {LEAST_WINDOWS} windows and their lone tokens; raise --max-calls."
         )
-    return contexts if count == len(contexts.ids) else contexts.first(count, seed)
+    return some.first(few, seed)
+
+
+def _calls(asking: Asking, contexts: Contexts, windows: int | None = None) -> int:
+    """Calls for the first windows and their lone tokens."""
+    if asking.scored:
+        texts, pairs = scored_texts(contexts)
+        return len({*texts[:windows], *(text for row in pairs[:windows] for text in row)})
+    some = contexts.token_of[:windows][:, contexts.asked]
+    return _calls_each(asking) * (len(np.unique(contexts.of_window[:windows])) + len(np.unique(some)))
 
 
 def bill(closed: Closed, contexts: Contexts, counted: Collection[Contexts] = ()) -> dict[str, float | None]:
@@ -283,10 +305,13 @@ def readings(asking: Asking) -> tuple[str, ...]:
     >>> from extraction.answers.collecting.endpoints import Capabilities
     >>> readings(Asking(Capabilities("chat"), shown=20)), readings(Asking(Capabilities("chat"), samples=8))
     (('predictive-20', 'output-20'), ('output-2',))
+    >>> readings(Asking(Capabilities("completions"), shown=5, scored=True))
+    ('predictive', 'predictive-5', 'output-5')
     """
-    if asking.scored:
-        return (SCORED,)
-    return (f"predictive-{asking.shown}", f"output-{asking.shown}") if asking.shown else ("output-2",)
+    whole = (SCORED,) if asking.scored else ()
+    if asking.shown:
+        return *whole, f"predictive-{asking.shown}", f"output-{asking.shown}"
+    return whole or ("output-2",)
 
 
 def check_asked(asking: Asking, names: Sequence[str]) -> None:
@@ -300,14 +325,16 @@ def check_asked(asking: Asking, names: Sequence[str]) -> None:
     """
     check_names(names)
     for name in names:
-        if (name == SCORED) != asking.scored:
-            how = "scores text" if asking.scored else "does not score text (--ask completions-echo, where it can)"
-            raise InputError(f"The server {how}, so {name} cannot be had; it gives {_listed(asking)}.")
+        if name == SCORED and not asking.scored:
+            raise InputError(
+                f"The server is not asked to score text, so {name} cannot be had; it gives {_listed(asking)}."
+            )
         if name == SCORED:
             continue
         k = int(name.rpartition("-")[2])
-        if name != "output-2" and k > asking.shown:
-            shown = f"{asking.shown} tokens" if asking.shown else "no probabilities, samples alone"
+        if k > asking.shown and (name != "output-2" or asking.scored):
+            instead = "the text's own tokens alone" if asking.scored else "no probabilities, samples alone"
+            shown = f"{asking.shown} tokens" if asking.shown else instead
             raise InputError(f"{name} needs {k} tokens shown; the server shows {shown}. It gives {_listed(asking)}.")
 
 
@@ -356,14 +383,12 @@ def gathered(closed: Closed, contexts: Contexts, replies: Replies) -> NextTokenD
     Raises:
         InputError: if too little was answered, or it cannot be what was asked for.
     """
-    flags: list[str] = []
     if closed.asking.scored:
-        symbols = Symbols(len(closed.tokenizer))
-        macro, micro, keep = scores(contexts, replies)
-        parts, scored = [Shown(np.empty((0, 0), np.int64), np.empty((0, 0)))] * 2, (macro, micro)
+        symbols, parts, keep, more, scored = _read_scores(closed, contexts, replies)
     else:
         symbols, parts, keep, more = _read_replies(closed, contexts, replies)
-        flags, scored = [*more], None
+        scored = None
+    flags = [*more]
     share = float(contexts.weights[keep].sum() / contexts.weights.sum())
     if share < LEAST_KEPT or keep.sum() < LEAST_WINDOWS:
         why = "; ".join(f"{count} times: {reason}" for reason, count in replies.reasons.most_common(3))
@@ -387,6 +412,29 @@ def gathered(closed: Closed, contexts: Contexts, replies: Replies) -> NextTokenD
         parts[0], parts[1], true, symbols.count, symbols.bytes_of(true[:, -1]), closed.asking.name, prefix,
         tuple(dict.fromkeys(flags)), keep, scored,
     )  # fmt: skip
+
+
+def _read_scores(
+    closed: Closed, contexts: Contexts, replies: Replies
+) -> tuple[Symbols, list[Shown], np.ndarray, list[str], tuple[np.ndarray, np.ndarray]]:
+    """As `_read_replies`, and probabilities of what followed, of text that was scored."""
+    symbols, found = Symbols(len(closed.tokenizer)), scores(contexts, replies)
+    flags: list[str] = []
+    parts, keep = [], found.keep.copy()
+    for tops, places in (
+        (found.after_windows, contexts.of_window[:, None]),
+        (found.after_alone, contexts.token_of[:, contexts.asked]),
+    ):
+        rows = [[(symbols[token], value) for token, value in top.items()] for top in tops]
+        shown = shown_probabilities(rows, closed.asking.shown)
+        parts.append(shown)
+        known = np.unique(places[found.keep])
+        if closed.asking.shown and len(known):
+            fine = np.zeros(len(rows), bool)
+            fine[known], more = mass_flags(shown.take(known))
+            flags += more
+            keep &= fine[places].all(axis=1)
+    return symbols, parts, keep, flags, (found.macro, found.micro)
 
 
 def _read_replies(
@@ -413,7 +461,7 @@ def _read_replies(
         parts.append(shown)
         usable.append(fine)
     usable[0] &= np.array([text not in otherwise for text in contexts.texts])
-    keep = usable[0][contexts.of_window] & usable[1][contexts.token_of].all(axis=1)
+    keep = usable[0][contexts.of_window] & usable[1][contexts.token_of[:, contexts.asked]].all(axis=1)
     return symbols, parts, keep, flags
 
 

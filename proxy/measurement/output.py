@@ -56,6 +56,7 @@ class Contexts:
         fold: (N,) fold of each window: it is read with what is fitted on the others.
         clusters: (N,) document of each window, whole in a fold; None where windows are dealt by themselves.
         dropped: windows left out because their text cannot be cut at whole characters.
+        asked: positions, from 0, whose lone tokens are read: all T, or a sample of them.
     """
 
     corpus: str
@@ -72,15 +73,32 @@ class Contexts:
     fold: np.ndarray
     clusters: np.ndarray | None = None
     dropped: int = 0
+    asked: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Read all positions unless told which."""
+        if not self.asked:
+            object.__setattr__(self, "asked", tuple(range(self.positions)))
 
     @property
     def positions(self) -> int:
         """T."""
         return int(self.token_of.shape[1])
 
+    @property
+    def asked_texts(self) -> list[str]:
+        """Texts of the distinct lone tokens at the positions asked."""
+        return [self.alone_texts[place] for place in np.unique(self.token_of[:, self.asked])]
+
+    def at_positions(self, count: int) -> Contexts:
+        """Return the same windows with lone tokens at `count` positions, a draw that the windows fix."""
+        rng = np.random.default_rng(int(self.corpus_hash, 16))
+        return replace(self, asked=tuple(sorted(rng.permutation(self.positions)[:count].tolist())))
+
     def first(self, count: int, seed: int) -> Contexts:
         """Return the first `count` windows."""
-        return _contexts(self.corpus, self.ids[:count], self.weights[:count], None, None, self, seed)
+        part = _contexts(self.corpus, self.ids[:count], self.weights[:count], None, None, self, seed)
+        return replace(part, asked=self.asked)
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,7 +288,8 @@ def output_rows(data: NextTokenData, contexts: Contexts, names: Sequence[str], *
     rows = []
     for name in names:
         started = time.perf_counter()
-        of_window, token_of, weights = contexts.of_window[keep], contexts.token_of[keep], contexts.weights[keep]
+        of_window, weights = contexts.of_window[keep], contexts.weights[keep]
+        token_of = contexts.token_of[keep][:, contexts.asked]
         clusters = None if contexts.clusters is None else contexts.clusters[keep]
         macro, alone = data.macro, data.alone
         if name == SCORED:
@@ -287,7 +306,7 @@ def output_rows(data: NextTokenData, contexts: Contexts, names: Sequence[str], *
         if kind == "predictive":
             found = predictive_emergence(
                 macro, alone, token_of, data.true[keep], data.vocabulary, contexts.fold[keep], weights,
-                of_window=of_window, clusters=clusters,
+                of_window=of_window, clusters=clusters, asked=contexts.asked,
             )  # fmt: skip
         else:
             order = 2 if k == 2 else 1
@@ -305,6 +324,8 @@ def _scored(
     if data.scored is None:
         raise InputError(f"{SCORED} needs a server that scores text; ask by completions-echo, or take predictive-20.")
     macro, micro = (part[keep] for part in data.scored)
+    unasked = [s for s in range(contexts.positions) if s not in contexts.asked]
+    micro[:, unasked] = np.nan
     fold = contexts.fold[keep]
     return scored_emergence(macro, micro, data.true[keep], data.vocabulary, fold, weights, clusters=clusters)
 
@@ -312,7 +333,10 @@ def _scored(
 def _row(
     name: str, found: OutputEmergence, data: NextTokenData, contexts: Contexts, keep: np.ndarray, macro: Shown, s: float
 ) -> dict[str, Any]:
-    flags = [*data.flags, *ceiling_flags(found.macro_bits, found.macro_ceiling_bits, found.macro_std_error)]
+    flags = [*data.flags]
+    if len(contexts.asked) < contexts.positions:
+        flags.append(f"lone-tokens-at-{len(contexts.asked)}-of-{contexts.positions}-positions")
+    flags += ceiling_flags(found.macro_bits, found.macro_ceiling_bits, found.macro_std_error)
     per_token = float(np.average(data.symbol_bytes[keep], weights=contexts.weights[keep]))
     row = {
         "layer": OUTPUT_LAYER,

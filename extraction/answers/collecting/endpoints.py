@@ -16,6 +16,8 @@ PATHS: Mapping[Endpoint, str] = {
     "completions": "/completions",
     "responses": "/responses",
 }
+PROMPT_LOGPROBS = "prompt_logprobs"  # a field of vLLM's own
+SCORING = ("echo", PROMPT_LOGPROBS)  # fields with which completions score their prompt, in the order they are tried
 WHOLE: Mapping[str, float] = {"top_p": 1.0, "top_k": 0, "min_p": 0.0}  # no token is left out of the sampling
 
 
@@ -35,6 +37,8 @@ class Capabilities:
         rejected: request fields that the server refuses, such as ``temperature`` of reasoning models.
         extra: further request fields without which the server would not sample.
         path: of the base URL at which it answers, such as ``/v1``, where that is not the one given; else None.
+        scores: request field, of `SCORING`, with which it scores the prompt token by token; None: it does not, or this
+            was not tried.
     """
 
     endpoint: Endpoint
@@ -47,6 +51,7 @@ class Capabilities:
     rejected: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
     path: str | None = None
+    scores: str | None = None
 
 
 def request(
@@ -83,6 +88,8 @@ def request(
             body["prompt"] = prompt_text(prompt)
             if asked:
                 body["logprobs"] = sampling.logprobs
+            if asked and sampling.echo and capabilities.scores:
+                body[capabilities.scores] = sampling.logprobs if capabilities.scores == PROMPT_LOGPROBS else True
     if sampling.whole:
         body |= WHOLE
     body |= capabilities.extra

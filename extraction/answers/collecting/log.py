@@ -34,8 +34,9 @@ def answer_key(model: str, endpoint: Endpoint, prompt: str, sample: int, samplin
     """
     digest = hashlib.sha256(prompt.encode()).hexdigest()
     how = asdict(sampling)
-    if not how["whole"]:
-        del how["whole"]  # so that answers of earlier versions keep their names
+    for later in ("whole", "echo"):
+        if not how[later]:
+            del how[later]  # so that answers of earlier versions keep their names
     what = [VERSION, model, endpoint, digest, sample, how]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
 

@@ -1,7 +1,8 @@
 """What a model behind an API says next: the distribution after a text, as shown logprobs or as samples.
 
-Asked through the machinery of `collect`: one durable log, every reply paid for once, resumed, within a budget. Three
-ways: completions with logprobs, chat with logprobs and a fixed instruction, and samples of either.
+Asked through the machinery of `collect`: one durable log, every reply paid for once, resumed, within a budget. Four
+ways: completions that score the text they are given, completions with logprobs, chat with logprobs and a fixed
+instruction, and samples of either.
 """
 
 from __future__ import annotations
@@ -29,7 +30,15 @@ from extraction.answers.sampling import Sampling
 INSTRUCTION = (
     "Continue the text between the lines exactly where it stops. Write only what comes next, nothing before it.\n---\n"
 )
-WAYS = ("auto", "completions-echo", "completions-logprobs", "chat-logprobs", "completions-samples", "chat-samples")
+WAYS = (
+    "auto",
+    "next",
+    "completions-echo",
+    "completions-logprobs",
+    "chat-logprobs",
+    "completions-samples",
+    "chat-samples",
+)
 SHOWN = 20  # logprobs that are asked for
 CAPPED = 5  # what servers with a cap on completions take
 SAMPLES = 8
@@ -42,7 +51,7 @@ class Asking:
 
     Attributes:
         capabilities: of the server at the endpoint that is asked.
-        shown: tokens shown with their logprob; 0: answers are sampled.
+        shown: tokens shown with their logprob; 0: answers are sampled, or text is scored and nothing beside it shown.
         samples: answers per text; 1 with logprobs.
         scored: whether the server scores the text it is given, token by token (`echo` with logprobs).
 
@@ -72,7 +81,8 @@ class Asking:
     @property
     def sampling(self) -> Sampling:
         """One token, at temperature 1, from the whole distribution."""
-        return Sampling(max_tokens=1, temperature=1.0, logprobs=self.shown or int(self.scored), whole=True)
+        logprobs = self.shown or int(self.scored)
+        return Sampling(max_tokens=1, temperature=1.0, logprobs=logprobs, whole=True, echo=self.scored)
 
     def prompt(self, text: str) -> str:
         """What is sent for `text`."""
@@ -86,7 +96,8 @@ class Said:
     Attributes:
         top: natural logprob by token text, where logprobs are shown.
         texts: one per sample otherwise.
-        scores: token texts and natural logprobs of the text itself, where it is scored; None for what is not known.
+        scores: of the text itself, where it is scored: each token's text, its natural logprob (None: not known), and
+            natural logprob by text of those likeliest in its place.
         prompt_tokens: that the server counted.
         lengths: answer tokens that the server counted, of each sample.
         ends: why each sample ended.
@@ -95,7 +106,7 @@ class Said:
 
     top: dict[str, float] = field(default_factory=dict)
     texts: list[str] = field(default_factory=list)
-    scores: list[tuple[str, float | None]] = field(default_factory=list)
+    scores: list[tuple[str, float | None, dict[str, float]]] = field(default_factory=list)
     prompt_tokens: int | None = None
     lengths: list[int | None] = field(default_factory=list)
     ends: list[str | None] = field(default_factory=list)
@@ -125,13 +136,14 @@ def find_asking(
     limits: Limits | None = None,
     budget: Budget | None = None,
 ) -> Asking:
-    """Find out how a server can be asked for next tokens: logprobs before samples, completions before chat.
+    """Find out how a server can be asked: scored text before logprobs before samples, completions before chat.
 
     Args:
         model: its name at the server.
         log: where the questions are kept, so that they are asked once.
         server: where the model answers.
-        way: one of `WAYS`; ``auto`` takes the first that the server does.
+        way: one of `WAYS`; ``auto`` takes the first that the server does, ``next`` the first that shows or samples what
+            comes next.
         samples: answers per text where there are no logprobs.
         limits: of the calls.
         budget: pays the questions.
@@ -144,12 +156,22 @@ def find_asking(
     if samples < 2:
         raise InputError(f"Samples are compared with each other, so at least 2 per text are needed; got {samples}.")
     endpoint, _, what = way.partition("-")
+    known = limits or Limits(), budget or Budget()
+    if way in ("auto", "completions-echo"):
+        scoring = _scoring(model, log, server, *known)
+        if scoring is not None:
+            return scoring
+        if way != "auto":
+            raise InputError(
+                f"The server scores no text for {model} (it ignores or refuses echo with logprobs); ask for "
+                "completions-logprobs."
+            )
     endpoints: list[Endpoint] = [endpoint] if endpoint in ("completions", "chat") else ["completions", "chat"]  # type: ignore[list-item]
     found: list[Asking] = []
     refusals: list[InputError] = []
     for each in endpoints:
         try:
-            asking = _probed(model, each, what, samples, log, server, limits or Limits(), budget or Budget())
+            asking = _probed(model, each, what, samples, log, server, *known)
         except InputError as error:
             refusals.append(error)
             continue
@@ -165,6 +187,21 @@ def find_asking(
     return found[0]
 
 
+def _scoring(model: str, log: Path, server: Server, limits: Limits, budget: Budget) -> Asking | None:
+    """How completions can be had to score text; None where they cannot, or do not answer."""
+    for shown in (SHOWN, CAPPED):
+        sampling = Asking(Capabilities("completions"), shown=shown, scored=True).sampling
+        try:
+            found = _capabilities(model, "completions", sampling, 1, log, server, limits, budget)
+        except InputError:
+            return None
+        if found.endpoint == "completions" and found.scores is not None:
+            return Asking(found, shown=min(shown, found.logprobs) if found.logprobs > 1 else 0, scored=True)
+        if "logprobs" not in found.rejected:
+            break
+    return None
+
+
 def _probed(
     model: str,
     endpoint: Endpoint,
@@ -176,11 +213,6 @@ def _probed(
     budget: Budget,
 ) -> Asking:
     """How one endpoint can be asked."""
-    if what == "echo":
-        able = _capabilities(
-            model, endpoint, Asking(Capabilities(endpoint), scored=True).sampling, 1, log, server, limits, budget
-        )
-        return Asking(replace(able, extra={**able.extra, "echo": True}), scored=True)
     for shown in () if what == "samples" else (SHOWN, CAPPED):
         sampling = Asking(Capabilities(endpoint), shown=shown).sampling
         found = _capabilities(model, endpoint, sampling, 1, log, server, limits, budget)
@@ -318,7 +350,7 @@ def _gathered(log: AnswerLog, model: str, asking: Asking, texts: Sequence[str]) 
         echoed = echoes and all(str(record["text"]).startswith(text) for record in records)
         said = Said(prompt_tokens=records[0].get("prompt_tokens"), echoed=echoed)
         if asking.scored:
-            entries = [(str(each["token"]), each["logprob"]) for each in records[0].get("logprobs") or []]
+            entries = [(str(each["token"]), each["logprob"], each["top"]) for each in records[0].get("logprobs") or []]
             # What the model said next stands behind the text; a server that counts no answer token said nothing.
             said.scores = entries if records[0].get("completion_tokens") == 0 else entries[:-1]
         elif asking.shown:
@@ -336,21 +368,23 @@ def _gathered(log: AnswerLog, model: str, asking: Asking, texts: Sequence[str]) 
     return replies
 
 
-def tail_logprob(said: Said, tail: str) -> float | None:
-    """Natural logprob of the end of a scored text; None where no token begins where it does, or one is not scored.
+def tail_scored(said: Said, tail: str) -> tuple[float, dict[str, float]] | None:
+    """Natural logprob of the end of a scored text, and what else was likely where it begins.
 
-    >>> said = Said(scores=[("The", None), (" end", -2.0), (" is", -1.0)])
-    >>> tail_logprob(said, " end is"), tail_logprob(said, "d is"), tail_logprob(said, "The end is")
-    (-3.0, None, None)
+    None where no token begins where it does, or one is not scored.
+
+    >>> said = Said(scores=[("The", None, {}), (" end", -2.0, {" man": -0.5}), (" is", -1.0, {})])
+    >>> tail_scored(said, " end is"), tail_scored(said, "d is"), tail_scored(said, "The end is")
+    ((-3.0, {' man': -0.5}), None, None)
     """
     end, total = "", 0.0
-    for token, logprob in reversed(said.scores):
+    for token, logprob, top in reversed(said.scores):
         end = token + end
         if logprob is None or not tail.endswith(end):
             return None
         total += logprob
         if end == tail:
-            return total
+            return total, top
     return None
 
 

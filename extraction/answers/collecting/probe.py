@@ -13,13 +13,14 @@ from typing import Any
 from estimators.base import EmergenceError, InputError
 from extraction.answers.collecting.api import Api
 from extraction.answers.collecting.budget import Budget, prompt_tokens_upper
-from extraction.answers.collecting.endpoints import WHOLE, Capabilities, Endpoint, request
+from extraction.answers.collecting.endpoints import SCORING, WHOLE, Capabilities, Endpoint, request
 from extraction.answers.collecting.faults import BrokenError, BusyError, MalformedAnswerError, RefusedError
 from extraction.answers.collecting.pace import delay
 from extraction.answers.collecting.replies import Answer, billed_tokens
 from extraction.answers.sampling import Sampling
 
 PROBE = "It was a dark and stormy night, and"
+HALF = PROBE[len(PROBE) // 2 :]  # of the first token a server that scores may say nothing
 FRIENDLY = "Answer in a friendly manner."
 TOKENS = 16  # of an answer to a question
 QUESTIONS = 9  # at most, where the server rejects nothing
@@ -117,6 +118,8 @@ class _Probe:
             logprobs=max((max(1, len(entry["top"])) for entry in first[0].logprobs or []), default=0),
             seed="seed" not in capabilities.rejected and endpoint != "responses",
         )
+        if sampling.echo:  # what the prompt's tokens score does not depend on the sampling
+            return await self._scoring(small, capabilities) if endpoint == "completions" else capabilities
         capabilities = await self._sampling(small, capabilities, first[0])
         if several and endpoint != "responses":
             capabilities, both, _ = await self._ask(small, replace(capabilities, several=True), n=2)
@@ -131,6 +134,21 @@ class _Probe:
                 capabilities = replace(capabilities, system=more > usage if more and usage else None)
             except (RefusedError, BrokenError, MalformedAnswerError):
                 capabilities = replace(capabilities, system=False)
+        return capabilities
+
+    async def _scoring(self, small: Sampling, capabilities: Capabilities) -> Capabilities:
+        """With which field the server scores the prompt, and how many alternatives it then shows at each place."""
+        for name in SCORING if capabilities.logprobs else ():
+            trial = replace(capabilities, scores=name)
+            try:
+                answers, _ = await self._answers(replace(small, max_tokens=1), trial, 1, 1)
+            except (RefusedError, BrokenError, MalformedAnswerError):
+                continue
+            entries = [entry for entry in answers[0].logprobs or [] if entry["logprob"] is not None]
+            spelled = "".join(entry["token"] for entry in entries)
+            if HALF in spelled:
+                shown = (max(1, len(entry["top"])) for entry in entries[:-1])  # the last token is the answer
+                return replace(trial, logprobs=min(shown, default=1))
         return capabilities
 
     async def _sampling(self, small: Sampling, capabilities: Capabilities, first: Answer) -> Capabilities:

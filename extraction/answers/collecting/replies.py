@@ -91,6 +91,8 @@ def read(endpoint: Endpoint, reply: object) -> list[Answer]:
             failures.append(error)
             continue
         logprobs = read_logprobs(choice.get("logprobs"))
+        if prompt := _prompt_logprobs(choice.get("prompt_logprobs")):
+            logprobs = prompt + (logprobs or [])
         alone = len(choices) == 1
         tokens = completion_tokens if alone else None
         if logprobs is not None and tokens is not None:
@@ -228,6 +230,25 @@ def read_logprobs(raw: object) -> list[dict[str, Any]] | None:
     else:
         return None
     return entries if any(entry["logprob"] is not None for entry in entries) else None
+
+
+def _prompt_logprobs(raw: object) -> list[dict[str, Any]]:
+    """Token logprobs of the prompt as vLLM's own field has them, by token id, the prompt's own token first.
+
+    Nothing is known of the first token, not even its text, so it is left out.
+    """
+    entries = []
+    for place in _list(raw):
+        if isinstance(place, dict) and place:
+            pairs = [
+                (str(pair.get("decoded_token")), _logprob(pair.get("logprob")))
+                for pair in place.values()
+                if isinstance(pair, dict)
+            ]
+            if pairs:
+                token, logprob = pairs[0]
+                entries.append({"token": token, "logprob": logprob, "top": _present(dict(pairs))})
+    return entries
 
 
 def _entry(item: Mapping[str, Any]) -> dict[str, Any]:

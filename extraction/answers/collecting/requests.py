@@ -87,9 +87,10 @@ class Collector:
             samples: answers per prompt; with one, it is not tried whether several can be had at once.
         """
         # A probe at temperature 0, or without logprobs or stops, says nothing of what another one would find.
-        asked = [self.sampling.temperature, self.sampling.logprobs, endpoint or list(first), samples > 1]
+        asked: list[Any] = [self.sampling.temperature, self.sampling.logprobs, endpoint or list(first), samples > 1]
         asked += [bool(self.sampling.stop), bool(self.sampling.system)]
         asked += [True] if self.sampling.whole else []
+        asked += ["echo"] if self.sampling.echo else []
         place = hashlib.sha256(json.dumps([api.base_url, self.model, asked]).encode()).hexdigest()[:16]
         if place in self.log.capabilities:
             known = dict(self.log.capabilities[place])

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import httpx2
 import numpy as np
@@ -12,7 +13,7 @@ from estimators.base import InputError
 from extraction import Limits, Server, load_model
 from extraction.answers.collecting.endpoints import Capabilities
 from extraction.answers.collecting.next_tokens import Asking
-from proxy.measurement.api import affordable, bill, gathered, measure_closed, open_api
+from proxy.measurement.api import affordable, asked_texts, bill, gathered, measure_closed, open_api
 from proxy.measurement.api_scored import POSITIONS
 from proxy.measurement.output import corpus_contexts, measure_output, open_output, output_rows
 
@@ -62,8 +63,8 @@ class Behind:
         with torch.no_grad():
             logits = self.model.model(torch.tensor([ids])).logits[0].double()
         p = torch.softmax(logits[-1], -1)
-        if body.get("echo") and faults.get("scores"):
-            return self.scored(ids, logits, p)
+        if faults.get("scores") and body.get(faults["scores"]) is not None:
+            return self.scored(ids, logits, p, body["logprobs"])
         asked = (body.get("top_logprobs") if chat else body.get("logprobs")) or 0
         shown = torch.topk(p, min(asked, faults.get("most", 20))).indices.tolist() if asked else []
         q = p / p[shown].sum() if faults.get("renormalise") else p * faults.get("scale", 1.0)
@@ -74,13 +75,28 @@ class Behind:
             usage["completion_tokens"] = 3
         return httpx2.Response(200, json={"choices": choices, "usage": usage | {"total_tokens": 9999}})
 
-    def scored(self, ids, logits, p):
-        """Legacy logprobs of the prompt's tokens and of one more, as vLLM and OpenAI's completions give them."""
-        ids = [*ids, int(p.argmax())]
-        scores = torch.log_softmax(logits, -1)[range(len(ids) - 1), ids[1:]].tolist()
+    def scored(self, ids, logits, p, asked):
+        """Legacy logprobs of the prompt's tokens and of one more, or vLLM's `prompt_logprobs`: the text's own first."""
+        ids, logs = [*ids, int(p.argmax())], torch.log_softmax(logits, -1)
         texts = [self.text(one) for one in ids]
-        logprobs = {"tokens": texts, "token_logprobs": [None, *scores], "top_logprobs": None}
-        choice = {"index": 0, "text": "".join(texts), "finish_reason": "length", "logprobs": logprobs}
+        count = 0 if self.faults.get("bare") else min(asked, 20)
+        likely = [list(dict.fromkeys([ids[i + 1], *logs[i].topk(count).indices.tolist()])) for i in range(len(logs))]
+        choice = {"index": 0, "text": texts[-1], "finish_reason": "length"}
+        if self.faults["scores"] == "echo":
+            scores = logs[range(len(ids) - 1), ids[1:]].tolist()
+            tops = [{self.text(one): float(logs[i, one]) for one in row} for i, row in enumerate(likely)]
+            logprobs = {"tokens": texts, "token_logprobs": [None, *scores]}
+            choice |= {
+                "text": "".join(texts),
+                "logprobs": logprobs | {"top_logprobs": [None, *tops] if count else None},
+            }
+        else:
+            places = [
+                {str(one): {"logprob": float(logs[i, one]), "decoded_token": self.text(one)} for one in row}
+                for i, row in enumerate(likely[:-1])
+            ]
+            last = {"tokens": texts[-1:], "token_logprobs": [float(logs[-1, ids[-1]])], "top_logprobs": None}
+            choice |= {"prompt_logprobs": [None, *places], "logprobs": last}
         usage = {"prompt_tokens": len(ids) - 1, "completion_tokens": 1, "total_tokens": len(ids)}
         return httpx2.Response(200, json={"choices": [choice], "usage": usage})
 
@@ -183,26 +199,49 @@ def test_a_context_too_short_for_the_windows(model, tmp_path):
         measure_closed(closed(model, tmp_path, context=50), long)
 
 
-def test_text_that_is_scored_gives_the_whole_predictive_reading(model, contexts, tmp_path):
-    api = closed(model, tmp_path, "completions-echo", scores=True)
-    asked = bill(api, contexts)["calls"]
+@pytest.mark.parametrize("field", ["echo", "prompt_logprobs"])
+def test_a_server_that_scores_text_is_found_out_and_gives_the_whole_predictive_reading(
+    model, contexts, tmp_path, field
+):
+    api = closed(model, tmp_path, "auto", scores=field)
+    assert (api.asking.name, api.asking.capabilities.scores) == ("completions-echo", field)
+    some = affordable(contexts, api.asking, 2500)
+    asked = bill(api, some)["calls"]
     assert asked <= (1 + POSITIONS) * len(contexts.ids)
-    row = measure_closed(api, contexts).iloc[0]
-    assert (row["estimator"], row["asked"]) == ("predictive", "completions-echo")
-    data = open_output(model, contexts)
-    whole = output_rows(data, contexts, ["predictive"]).iloc[0]
-    # What is scored for every window is the same number; two of eight positions are scored, so that micro is a sample.
-    assert row["macro_bits"] == pytest.approx(whole["macro_bits"], abs=0.05)
-    assert abs(row["micro_bits"] - whole["micro_bits"]) < 3 * math.hypot(
-        row["micro_std_error"], whole["micro_std_error"]
+    table = measure_closed(api, some)
+    assert list(table["estimator"]) == ["predictive", "predictive-20", "output-20"]
+    assert set(table["asked"]) == {"completions-echo"}
+    assert table["flags"].str.contains(f"lone-tokens-at-{len(some.asked)}-of-8-positions").all()
+    assert 2 <= len(some.asked) < 8
+    # The same positions from the weights: what differs are texts cut otherwise across the seam to what follows.
+    data = open_output(model, some)
+    whole = output_rows(data, some, list(table["estimator"]))
+    for column in ("macro_bits", "micro_bits", "ie_bits"):
+        assert table[column].to_numpy(float) == pytest.approx(whole[column].to_numpy(float), abs=0.05)
+    # Micro at all positions is what the sample of them estimates.
+    every = output_rows(data, contexts, ["predictive"]).iloc[0]
+    row = table.iloc[0]
+    assert abs(row["micro_bits"] - every["micro_bits"]) < 3 * math.hypot(
+        row["micro_std_error"], every["micro_std_error"]
     )
-    with pytest.raises(InputError, match="The server scores text, so predictive-20 cannot be had; it gives predictive"):
+    assert closed(model, tmp_path, "next", scores=field).asking.name == "completions-logprobs-20"
+
+
+def test_a_server_that_scores_text_and_shows_nothing_beside(model, contexts, tmp_path):
+    api = closed(model, tmp_path, "auto", scores="echo", bare=True)
+    table = measure_closed(api, affordable(contexts, api.asking, 200))
+    assert list(table["estimator"]) == ["predictive"]
+    with pytest.raises(InputError, match="the text's own tokens alone"):
         measure_closed(api, contexts, ["predictive-20"])
 
 
-def test_a_server_that_ignores_echo_is_found_out(model, tmp_path):
+def test_a_server_that_ignores_echo_is_found_out(model, few, tmp_path):
     with pytest.raises(InputError, match="The server scores no text"):
         closed(model, tmp_path, "completions-echo")
+    with pytest.raises(
+        InputError, match="not asked to score text, so predictive cannot be had; it gives predictive-20"
+    ):
+        measure_closed(closed(model, tmp_path), few, ["predictive"])
 
 
 def test_few_logprobs_are_named_and_more_refused_before_anything_is_asked(model, few, tmp_path):
@@ -240,14 +279,39 @@ def test_windows_that_the_server_cuts_otherwise_are_left_out(model, contexts, tm
     assert "retokenised" in data.flags
 
 
-def test_windows_are_cut_down_to_the_calls(contexts):
+def test_positions_and_then_windows_are_left_out_to_keep_to_the_calls(contexts):
     logprobs = Asking(Capabilities("completions"), shown=20)
+    every = len(contexts.texts) + len(contexts.alone_texts)
+    assert affordable(contexts, logprobs, every) is contexts
+    fewer = affordable(contexts, logprobs, every - 1)
+    assert (len(fewer.ids), len(fewer.asked)) == (len(contexts.ids), 7)
     some = affordable(contexts, logprobs, 100)
-    assert len(some.texts) + len(some.alone_texts) <= 100
+    assert len(some.asked) == POSITIONS
+    assert 90 < len(some.texts) + len(some.asked_texts) <= 100
     assert some.texts == contexts.texts[: len(some.texts)]
-    assert len(affordable(contexts, Asking(Capabilities("chat"), samples=8), 900).ids) < len(contexts.ids)
+    whole = affordable(contexts, logprobs, 100, sampled=False)
+    assert len(whole.asked) == 8
+    assert len(whole.ids) < len(some.ids)
+    samples = Asking(Capabilities("chat"), samples=8)
+    assert 8 * len(set(asked_texts(samples, affordable(contexts, samples, 900)))) <= 900
     with pytest.raises(InputError, match="too few for 10 windows"):
         affordable(contexts, logprobs, 10)
+
+
+def test_micro_of_some_positions_is_the_mean_over_them(model, contexts):
+    """By reading each position by itself."""
+    names = ["predictive", "predictive-20", "output-20", "output-2"]
+    data = open_output(model, contexts)
+    two = replace(contexts, asked=(1, 5))
+    both = output_rows(data, two, names)
+    alone = [output_rows(data, replace(contexts, asked=(s,)), names)["micro_bits"].to_numpy(float) for s in (1, 5)]
+    # The readings by order and by Shannon are means of positions; the predictive ones fit one share for both.
+    tolerance = np.array([0.05, 0.05, 1e-9, 1e-9])
+    assert (np.abs(both["micro_bits"].to_numpy(float) - np.mean(alone, axis=0)) < tolerance).all()
+    every = output_rows(data, contexts, names)
+    assert both["macro_bits"].tolist() == every["macro_bits"].tolist()
+    assert both["flags"].str.contains("lone-tokens-at-2-of-8-positions").all()
+    assert not every["flags"].str.contains("lone-tokens").any()
 
 
 def test_the_bill_counts_windows_and_lone_tokens(model, contexts, tmp_path):
