@@ -65,7 +65,7 @@ def demo(
     run(f"bank table --corpus {CORPUS} --without {STAND_IN} --out {here}/references.parquet")
     run(
         f"fit {here}/references.parquet --target emergence_peak --out {here}/proxy "
-        f"--register emergence-demo --anyway{store}"
+        f"--register emergence-demo{store}"
     )
     say.rule(f"[bold]3. Ask {STAND_IN} through an API what it says next, and estimate its blocks", align="left")
     with serve_completions(load_model(str(reference_models.path(STAND_IN)), device="cpu")) as base_url:

@@ -56,5 +56,8 @@ class ProxyRecord:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether it did better on left-out references than the mean, log parameters and the best one feature."""
-        return verdict(self.validation, self.validation[self.unit])
+        """Whether it did better on left-out references than the mean, log parameters and the best one feature.
+
+        If it is one of these itself, than the others.
+        """
+        return verdict(self.validation, self.validation[self.unit], self.chosen)

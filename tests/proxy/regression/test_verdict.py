@@ -47,6 +47,31 @@ def test_a_difference_that_could_be_chance_is_said_so() -> None:
     assert "(the difference could be chance)" in found.sentence
 
 
+def test_a_proxy_that_is_a_baseline_is_judged_against_the_others() -> None:
+    """From itself it cannot differ: the best one feature, .2 off, against the mean, .5 off."""
+    frame, groups = validation(0.2, 0.5)
+    found = verdict(frame.assign(best_feature=frame["estimate"]), groups, "best_feature")
+    assert found.useful
+    assert [one.baseline for one in found.comparisons] == ["mean"]
+    assert found.sentence.startswith("It is the best one feature, and did better than every other baseline: mean")
+    frame = frame.assign(best_feature=frame["truth"] + 0.3, log_parameters=frame["estimate"])
+    size = verdict(frame, groups, "log_parameters")
+    assert size.useful
+    assert size.sentence.startswith("It is log parameters, and did better than every other baseline")
+    worse = verdict(frame.assign(best_feature=frame["truth"] + 0.1), groups, "log_parameters")
+    assert not worse.useful
+    assert worse.sentence.startswith("It is log parameters, and did no better than the best one feature")
+
+
+def test_the_mean_is_of_no_use_whatever_its_error() -> None:
+    frame, groups = validation(0.2, 0.2)
+    found = verdict(frame.assign(best_feature=frame["truth"] + 0.5), groups, "mean")
+    assert not found.useful
+    assert found.sentence.startswith("It is the references' mean, for no feature told more: mean absolute error 0.2")
+    assert found.sentence.endswith("Do not use its estimates.")
+    assert found.warning == "the proxy is the references' mean, whatever the model"
+
+
 def test_groups_are_drawn_whole() -> None:
     """One family makes the whole difference: over families the interval must reach 0, over rows it would not."""
     truth = np.zeros(40)
@@ -80,7 +105,7 @@ def test_what_is_of_no_use_is_not_registered(families, tmp_path, emergence) -> N
     command = ("fit", tmp_path / "references.parquet", "--target", "bits", "--register", "noise", *store)
     refused = emergence(*command, "--out", tmp_path / "refused")
     assert refused.code == 2
-    assert "It did no better than" in refused.err
+    assert "did no better than" in refused.err
     assert "Register it all the same with --anyway." in refused.err
     assert emergence(*command, "--out", tmp_path / "anyway", "--anyway").code == 0
     promoted = emergence("promote", "noise", *store)
