@@ -63,10 +63,7 @@ def demo(
     say.rule(f"[bold]2. The references that ship, without {STAND_IN}, and a proxy learned from them", align="left")
     run("bank show")
     run(f"bank table --corpus {CORPUS} --without {STAND_IN} --out {here}/references.parquet")
-    run(
-        f"fit {here}/references.parquet --target emergence_peak --out {here}/proxy "
-        f"--register emergence-demo{store}"
-    )
+    run(f"fit {here}/references.parquet --target emergence_peak --out {here}/proxy --register emergence-demo{store}")
     say.rule(f"[bold]3. Ask {STAND_IN} through an API what it says next, and estimate its blocks", align="left")
     with serve_completions(load_model(str(reference_models.path(STAND_IN)), device="cpu")) as base_url:
         run(

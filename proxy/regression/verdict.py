@@ -78,12 +78,12 @@ def verdict(validation: pd.DataFrame, groups: pd.Series, chosen: str | None = No
     own = np.abs(validation["estimate"].to_numpy(dtype=np.float64) - truth)  # (n,)
     codes, names = pd.factorize(groups)
     sizes = np.bincount(codes, minlength=len(names))  # (g,) rows of a group
-    chosen = np.random.default_rng(SEED).integers(len(names), size=(REPEATS, len(names)))  # (r, g) groups sampled
+    sampled = np.random.default_rng(SEED).integers(len(names), size=(REPEATS, len(names)))  # (r, g) groups sampled
     comparisons = []
     for name in (name for name in BASELINES if name in validation.columns and name != itself):
         error = np.abs(validation[name].to_numpy(dtype=np.float64) - truth)  # (n,)
         sums = np.bincount(codes, weights=own - error, minlength=len(names))  # (g,)
-        repeated = sums[chosen].sum(axis=1) / sizes[chosen].sum(axis=1)  # (r,)
+        repeated = sums[sampled].sum(axis=1) / sizes[sampled].sum(axis=1)  # (r,)
         lower, upper = np.quantile(repeated, [0.05, 0.95])
         comparisons.append(
             Comparison(name, float(error.mean()), float((own - error).mean()), float(lower), float(upper))
