@@ -216,8 +216,8 @@ def measure(
     from extraction.corpora.token_windows import fewer_windows
     from extraction.models.names import distinct_models
     from extraction.tables import check_table_path, write_table
-    from proxy.measurement.names import check_options, estimator_names
-    from proxy.measurement.output import is_output
+    from proxy.measurement.names import check_options, estimator_names, is_output
+    from proxy.measurement.output import output_windows
     from proxy.measurement.prefix import chosen_prefix
     from proxy.measurement.table import Listeners
     from proxy.measurement.table import measure as measure_model
@@ -251,7 +251,9 @@ def measure(
         )  # fmt: skip
         return
     options = parse_options(option or [])
-    check_options(inner, options)
+    check_options(asked, options)
+    # What is asked in a chat is wrapped in its template: other sequences than those whose states are read.
+    wrapped, read_here = (readings, inner) if ask.startswith("chat") else ([], asked)
     if not states_gb > 0:
         raise InputError(f"--states-gb is a size in GB above 0; got {states_gb:g}.")
     budget = StateBudget(states_gb=states_gb, spill_dir=spill_dir, spill_gb=spill_gb)
@@ -269,10 +271,11 @@ def measure(
             model = replace(model, prefix=front.ids)
             if front.gains and front.ids:
                 _remark(f"{model.name}: {front}")
-            chosen = make_windows(
-                corpus, model.tokenizer, tokens=tokens, count=windows, seed=seed, prefix=model.prefix,
-                options=CorpusOptions(column=column),
-            )  # fmt: skip
+            make = output_windows if readings else make_windows  # that all say what follows
+            how: dict[str, Any] = {
+                "tokens": tokens, "count": windows, "seed": seed, "options": CorpusOptions(column=column)
+            }  # fmt: skip
+            chosen = make(corpus, model.tokenizer, prefix=model.prefix, **how)
             if fewer := fewer_windows(chosen, windows):
                 _remark(f"{model.name}: {fewer}")
             if chosen.dropped:
@@ -280,24 +283,28 @@ def measure(
                     f"{model.name}: {len(chosen.dropped)} entities are not single tokens here and were left out: "
                     f"{', '.join(chosen.dropped)}"
                 )
-            if readings:
-                tables += _of_output(
-                    model, corpus, readings, windows, tokens, column, seed,
-                    twin=twin, shuffled=shuffled, controls=controls,
-                    chat=ask.startswith("chat"),
-                )  # fmt: skip
-            if not inner:
+            if wrapped:
+                tables += _asked_in_chat(
+                    model, corpus, wrapped, seed, how, twin=twin, shuffled=shuffled, controls=controls
+                )
+            if not read_here:
                 continue
             cases = {"": (model, chosen)}
             cases |= {"twin": (random_twin(model, seed=seed), chosen)} if twin or controls else {}
-            cases |= {"shuffled": (model, chosen.shuffled(seed))} if shuffled or controls else {}
+            if shuffled or controls:
+                mixed = (
+                    output_windows(corpus, model.tokenizer, prefix=model.prefix, shuffled=True, **how)
+                    if readings
+                    else chosen.shuffled(seed)
+                )
+                cases["shuffled"] = model, mixed
             found = {}
             for case, (one, read) in cases.items():
                 with progress(f"{one.name} on {read.corpus}") as report:
                     found[case] = measure_model(
                         one,
                         read,
-                        estimator=",".join(inner),
+                        estimator=",".join(read_here),
                         options=options,
                         seed=seed,
                         full=full,
@@ -322,7 +329,7 @@ def measure(
         others = None if beside is None else read_table(beside, EMERGENCE)
         show_output(with_others(table[table["layer"] < 0], others))
     if inner and not as_json:
-        show_summary(table[table["layer"] >= 0], f"E at the highest block, {estimator}, bits")
+        show_summary(table[table["layer"] >= 0], f"E at the highest block, {','.join(inner)}, bits")
     if plot is not None:
         plot_depth(table, plot)
         _remark(f"Drew {plot}")
@@ -360,35 +367,30 @@ def _each_kept(models: list[str], tables: list[pd.DataFrame], out: Path | None) 
             _remark(state())
 
 
-def _of_output(
+def _asked_in_chat(
     model: LanguageModel,
     corpus: str,
     names: list[str],
-    windows: int,
-    tokens: int | None,
-    column: str | None,
     seed: int,
+    how: dict[str, Any],
     *,
     twin: bool,
     shuffled: bool,
     controls: bool,
-    chat: bool,
 ) -> list[pd.DataFrame]:
-    """Output rows of a model and of its controls."""
+    """Rows of the output of a model and of its controls, asked in its chat template."""
     from estimators.contracts.controls import with_controls
-    from extraction import CorpusOptions, random_twin
+    from extraction import random_twin
     from extraction.answers.collecting.next_tokens import INSTRUCTION
     from proxy.measurement.output import corpus_contexts, measure_output
 
-    read = partial(measure_output, names=names, seed=seed, instruction=INSTRUCTION if chat else None)
-    how: dict[str, Any] = {"tokens": tokens, "count": windows, "seed": seed, "options": CorpusOptions(column=column)}
+    read = partial(measure_output, names=names, seed=seed, instruction=INSTRUCTION)
     contexts = corpus_contexts(corpus, model.tokenizer, **how)
     found = {"": read(model, contexts)}
     if twin or controls:
         found["twin"] = read(random_twin(model, seed=seed), contexts)
     if shuffled or controls:
-        mixed = corpus_contexts(corpus, model.tokenizer, shuffled=True, **how)
-        found["shuffled"] = read(model, mixed)
+        found["shuffled"] = read(model, corpus_contexts(corpus, model.tokenizer, shuffled=True, **how))
     if controls:
         found[""] = with_controls(found[""], twin=found["twin"], shuffled=found["shuffled"])
     return [found[case] for case, asked in (("", True), ("twin", twin), ("shuffled", shuffled)) if asked]

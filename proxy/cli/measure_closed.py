@@ -92,7 +92,8 @@ def measure_closed_models(
         open_api,
         trial_calls,
     )
-    from proxy.measurement.output import SCORED, check_names, corpus_contexts
+    from proxy.measurement.names import SCORED, check_names
+    from proxy.measurement.output import corpus_contexts
     from proxy.schemas import EMERGENCE
 
     check_names(names)

@@ -28,7 +28,8 @@ from extraction.answers.collecting.next_tokens import (
 )
 from proxy.measurement.api_prefix import CANDIDATES, LONE, SENTENCE, first_tokens, lone_pairs, told_bits
 from proxy.measurement.api_scored import POSITIONS, scored_texts, scores
-from proxy.measurement.output import SCORED, Contexts, NextTokenData, Symbols, check_names, output_rows
+from proxy.measurement.names import SCORED, check_names
+from proxy.measurement.output import Contexts, NextTokenData, Symbols, output_rows
 from proxy.measurement.prefix import AUTO, NONE
 from proxy.schemas import EMERGENCE
 

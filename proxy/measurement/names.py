@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from estimators.base import InputError
 DEFAULT_ESTIMATOR = "predictive"
 PREDICTIVE_WINDOWS = 20_000  # most that the predictive observer uses: its errors are below .05 bits there
 DEFAULT_FLOPS = 1.2e13  # of its lenses and heads by default: with the model of 135 M parameters 3 minutes on 2 cores
+SCORED = "predictive"  # of the output: the whole probability of what followed, where a server scores any text
+_OUTPUT = re.compile(r"(output|predictive)-(\d+)|output-2-of-(\d+)")
 LOGIT = 600  # floating-point operations of a matrix product that take as long as a logit, from the exponential on
 
 
@@ -38,8 +41,33 @@ def check_options(names: Sequence[str], options: Mapping[str, Any]) -> None:
     """
     from estimators import estimator as known_estimator
 
-    trained = [name for name in names if name not in ("predictive", "sample-propagation")]
+    trained = [name for name in names if name not in ("predictive", "sample-propagation") and not is_output(name)]
     for name in trained:
         known_estimator(name, **options)
     if options and not trained:
         raise InputError(f"Options are for trained estimators, such as mine; {' and '.join(names)} takes none.")
+
+
+def is_output(name: str) -> bool:
+    """Whether an estimator reads the output alone.
+
+    >>> is_output("output-2-of-20"), is_output("mine")
+    (True, False)
+    """
+    return _OUTPUT.fullmatch(name) is not None
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse readings of the output that do not exist.
+
+    Raises:
+        InputError: with those there are.
+
+    >>> check_names(["output-20", "output-2", "predictive-20"])
+    """
+    for name in names:
+        if name != SCORED and not is_output(name):
+            raise InputError(
+                "The output is read by output-2 (collisions), output-2-of-K (among K tokens shown), output-K or "
+                f"predictive-K, such as output-20, and predictive where text is scored; got {name}."
+            )

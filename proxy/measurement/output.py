@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,10 +21,13 @@ from estimators.entropy import ceiling_flags
 from estimators.folds import FOLDS, deal_folds
 from estimators.output import OutputEmergence, output_emergence, predictive_emergence, scored_emergence
 from estimators.shown import ABSENT, Shown, entropy_interval, shown_probabilities
-from extraction import LanguageModel
+from extraction import LanguageModel, Windows
 from extraction.corpora.loading import windows as make_windows
 from extraction.corpora.spec import CorpusOptions
 from extraction.models.batches import rows_at_once
+from extraction.models.head import Head
+from extraction.states.raw import RawStates
+from proxy.measurement.names import SCORED, check_names
 from proxy.schemas import EMERGENCE
 
 OUTPUT_LAYER = -1
@@ -33,8 +35,8 @@ KEPT = (
     1000  # tokens of an open model's distribution that order two is read from; the rest collides with r p_1000 at most
 )
 BATCH = 32
-SCORED = "predictive"  # the whole probability of what followed; of an open model's states it is the last block's
-_NAME = re.compile(r"(output|predictive)-(\d+)|output-2-of-(\d+)")
+Parts = Iterator[tuple[np.ndarray, torch.Tensor]]  # numbers of contexts, ascending, and the logits after them (n, V)
+_NOTHING = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +59,7 @@ class Contexts:
         clusters: (N,) document of each window, whole in a fold; None where windows are dealt by themselves.
         dropped: windows left out because their text cannot be cut at whole characters.
         asked: positions, from 0, whose lone tokens are read: all T, or a sample of them.
+        rows: (N,) row of each in the windows that they were made of.
     """
 
     corpus: str
@@ -73,6 +76,7 @@ class Contexts:
     fold: np.ndarray
     clusters: np.ndarray | None = None
     dropped: int = 0
+    rows: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     asked: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -156,16 +160,69 @@ def corpus_contexts(
     Raises:
         InputError: if the corpus cannot be read, or too few windows are left.
     """
+    made = output_windows(corpus, tokenizer, tokens=tokens, count=count, seed=seed, shuffled=shuffled, options=options)
+    return contexts_of(made, tokenizer, seed=seed)
+
+
+def output_windows(
+    corpus: str,
+    tokenizer: Any,
+    *,
+    tokens: int | None = None,
+    count: int | None = 2000,
+    seed: int = 0,
+    shuffled: bool = False,
+    options: CorpusOptions | None = None,
+    prefix: Sequence[int] | None = None,
+) -> Windows:
+    """Windows of T tokens that all say which token follows: those of `corpus_contexts`, for observers of states too.
+
+    Two of them may hold the same tokens where another one follows.
+
+    Args:
+        corpus: as for `extraction.windows`.
+        tokenizer: as for `corpus_contexts`, as is what is left out here.
+        tokens: T; default the corpus's own.
+        count: how many to sample.
+        seed: of the sample and the shuffling.
+        shuffled: permute every position over the windows, that of the following token too.
+        options: what to read of the corpus.
+        prefix: token ids before every window; default what the tokenizer adds.
+
+    Raises:
+        InputError: if the corpus cannot be read.
+    """
     plain = make_windows(corpus, tokenizer, tokens=tokens, count=2, seed=seed, options=options)
     t = plain.tokens.shape[1]
     more = t + (plain.tokens_per_demonstration or 1)  # lists are cut at whole demonstrations
-    sampled = make_windows(corpus, tokenizer, tokens=more, count=count, seed=seed, options=options)
+    sampled = make_windows(corpus, tokenizer, tokens=more, count=count, seed=seed, prefix=prefix, options=options)
     sampled = replace(sampled, tokens=sampled.tokens[:, : t + 1])
-    documents = sampled.documents
     if shuffled:
-        sampled = sampled.shuffled(seed)
-        documents = None
-    return _contexts(sampled.corpus, sampled.tokens, sampled.weights, documents, tokenizer, None, seed)
+        sampled = replace(sampled.shuffled(seed), documents=None)
+    return replace(sampled, tokens=sampled.tokens[:, :t], next_tokens=sampled.tokens[:, t])
+
+
+def contexts_of(windows: Windows, tokenizer: Any, *, seed: int = 0) -> Contexts:
+    """Lay out windows as contexts of the token that follows them, those that end with their text left out.
+
+    Args:
+        windows: with their `next_tokens`.
+        tokenizer: that cut them.
+        seed: deals them to the parts to fit on and to read.
+
+    Raises:
+        InputError: if the windows do not say what follows, or too few are left.
+    """
+    if windows.next_tokens is None:
+        raise InputError(
+            f"The windows of {windows.corpus} do not say which token follows, which readings of the output compare "
+            "with; make them by `windows` or `text_windows`."
+        )
+    known = np.flatnonzero(windows.next_tokens >= 0)
+    ids = np.column_stack([windows.tokens[known], windows.next_tokens[known]])
+    documents = None if windows.documents is None else windows.documents[known]
+    made = _contexts(windows.corpus, ids, windows.weights[known], documents, tokenizer, None, seed)
+    return replace(made, rows=known[made.rows])
 
 
 def _contexts(
@@ -183,6 +240,7 @@ def _contexts(
     if whole is None:
         texts, kept = _texts(ids, tokenizer)
         dropped = len(ids) - int(kept.sum())
+        rows = np.flatnonzero(kept)
         ids, weights = ids[kept], weights[kept]
         documents = None if documents is None else documents[kept]
         if len(ids) < 2 * FOLDS:
@@ -196,6 +254,7 @@ def _contexts(
         fold, clusters = deal_folds(len(ids), documents, seed)
     else:
         n = len(ids)
+        rows = whole.rows[:n]
         following, rest = whole.following[:n], whole.rest[:n]
         fold, clusters = deal_folds(n, None if whole.clusters is None else whole.clusters[:n], seed)
         cut = [whole.texts[place] for place in whole.of_window[:n]]
@@ -211,6 +270,7 @@ def _contexts(
     return Contexts(
         corpus, _hash(cut, following, weights), ids, weights, distinct, np.array([place[text] for text in cut]),
         alone, alone_texts, token_of.reshape(-1, t), rest, following, fold, clusters, dropped,
+        rows=rows,
     )  # fmt: skip
 
 
@@ -237,31 +297,6 @@ def decoded(tokenizer: Any, ids: list[int]) -> str:
     """Text of token ids as they stand, special tokens included."""
     text: str = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False) if ids else ""
     return text
-
-
-def check_names(names: Sequence[str]) -> None:
-    """Refuse readings of the output that do not exist.
-
-    Raises:
-        InputError: with those there are.
-
-    >>> check_names(["output-20", "output-2", "predictive-20"])
-    """
-    for name in names:
-        if name != SCORED and not _NAME.fullmatch(name):
-            raise InputError(
-                "The output is read by output-2 (collisions), output-2-of-K (among K tokens shown), output-K or "
-                f"predictive-K, such as output-20, and predictive where text is scored; got {name}."
-            )
-
-
-def is_output(name: str) -> bool:
-    """Whether an estimator reads the output alone.
-
-    >>> is_output("output-2-of-20"), is_output("mine")
-    (True, False)
-    """
-    return _NAME.fullmatch(name) is not None
 
 
 def _parsed(name: str) -> tuple[str, int, int]:
@@ -385,34 +420,70 @@ def open_output(
     Raises:
         InputError: if the model has no chat template where one is asked for.
     """
-    front = list(model.prefix if prefix is None else prefix)
     if instruction is None:
-        t = contexts.positions
-        first = np.unique(contexts.of_window, return_index=True)[1]
-        count = len(contexts.ids)
-        macro, p_macro = _run(
-            [front + row for row in contexts.ids[first, :t].tolist()], model, contexts.of_window, contexts.ids[:, t]
-        )
-        alone, p_alone = _run(
-            [[*front, token] for token in contexts.alone.tolist()],
-            model,
-            contexts.token_of.ravel(),
-            contexts.ids[:, 1:].ravel(),
-        )
-        scored = p_macro, p_alone.reshape(count, t)
-        true, vocabulary = contexts.ids[:, 1:], model.vocabulary
-        lengths = np.array([len(row[-1].encode()) for row in contexts.following])
-        asked, shown_prefix = "weights", decoded(model.tokenizer, front)
-    else:
-        scored = None
-        macro, _ = _run([_chat_ids(model, instruction + text) for text in contexts.texts], model)
-        alone, _ = _run([_chat_ids(model, instruction + text) for text in contexts.alone_texts], model)
-        symbols = Symbols(model.vocabulary, trimmed=True)
-        macro, alone = _as_text(macro, model, symbols), _as_text(alone, model, symbols)
-        true = symbols.following(contexts)
-        vocabulary, lengths = symbols.count, symbols.bytes_of(true[:, -1])
-        asked, shown_prefix = "weights-chat", ""
-    return NextTokenData(macro, alone, true, vocabulary, lengths, asked, shown_prefix, scored=scored)
+        front = list(model.prefix if prefix is None else prefix)
+        windows = [front + row for row in contexts.ids[_firsts(contexts), : contexts.positions].tolist()]
+        alone = [[*front, token] for token in contexts.alone.tolist()]
+        return _heard(model, contexts, _runs(windows, model), _runs(alone, model), front)
+    asked, asked_alone = (
+        _as_said(
+            _runs([_chat_ids(model, instruction + text) for text in texts], model),
+            len(texts),
+            model.vocabulary,
+            _NOTHING,
+            _NOTHING,
+        )[0]
+        for texts in (contexts.texts, contexts.alone_texts)
+    )
+    symbols = Symbols(model.vocabulary, trimmed=True)
+    macro, micro = _as_text(asked, model, symbols), _as_text(asked_alone, model, symbols)
+    true = symbols.following(contexts)
+    return NextTokenData(macro, micro, true, symbols.count, symbols.bytes_of(true[:, -1]), "weights-chat")
+
+
+def output_of_states(
+    model: LanguageModel, contexts: Contexts, windows: Windows, states: RawStates, head: Head
+) -> NextTokenData:
+    """Next-token distributions of an open model from states that it has left already: no block is run again.
+
+    Args:
+        model: the model.
+        contexts: of `windows`, from `contexts_of`.
+        windows: that the states are of.
+        states: along them, and of their tokens alone.
+        head: of the model, from `extraction.models.head.find_head`.
+    """
+    last = len(model.blocks) - 1
+    of_windows = states.macro.read(last, contexts.positions - 1)[torch.from_numpy(contexts.rows[_firsts(contexts)])]
+    ids, _ = windows.distinct_tokens()
+    of_alone = states.micro.read(last, 0)[torch.from_numpy(np.searchsorted(ids, contexts.alone))]
+    return _heard(model, contexts, _said(of_windows, head), _said(of_alone, head), list(windows.prefix))
+
+
+def _firsts(contexts: Contexts) -> np.ndarray:
+    """Row that shows each distinct window first."""
+    found: np.ndarray = np.unique(contexts.of_window, return_index=True)[1]
+    return found
+
+
+def _heard(model: LanguageModel, contexts: Contexts, windows: Parts, alone: Parts, front: list[int]) -> NextTokenData:
+    """Gather what the head says after the distinct windows and the lone tokens."""
+    count, t = contexts.token_of.shape
+    macro, p_macro = _as_said(windows, len(contexts.texts), model.vocabulary, contexts.of_window, contexts.ids[:, t])
+    micro, p_micro = _as_said(
+        alone, len(contexts.alone), model.vocabulary, contexts.token_of.ravel(), contexts.ids[:, 1:].ravel()
+    )
+    lengths = np.array([len(row[-1].encode()) for row in contexts.following])
+    return NextTokenData(
+        macro,
+        micro,
+        contexts.ids[:, 1:],
+        model.vocabulary,
+        lengths,
+        "weights",
+        decoded(model.tokenizer, front),
+        scored=(p_macro, p_micro.reshape(count, t)),
+    )
 
 
 def _chat_ids(model: LanguageModel, text: str) -> list[int]:
@@ -426,14 +497,8 @@ def _chat_ids(model: LanguageModel, text: str) -> list[int]:
 
 
 @torch.no_grad()
-def _run(
-    sequences: list[list[int]], model: LanguageModel, row: np.ndarray | None = None, token: np.ndarray | None = None
-) -> tuple[Shown, np.ndarray]:
-    """The most probable tokens after each sequence, and the probability of `token` after sequence `row`, (m,) each."""
-    row, token = (np.empty(0, np.int64) if given is None else given for given in (row, token))
-    probability = np.zeros(len(row))
-    k = min(KEPT, model.vocabulary)
-    symbols, shares = np.full((len(sequences), k), ABSENT, np.int64), np.zeros((len(sequences), k))
+def _runs(sequences: list[list[int]], model: LanguageModel) -> Parts:
+    """Run sequences of ids and yield the logits after some of them at a time."""
     lengths = np.array([len(row) for row in sequences])
     for length in np.unique(lengths):
         rows = np.flatnonzero(lengths == length)
@@ -441,13 +506,30 @@ def _run(
         for start in range(0, len(rows), step):
             some = rows[start : start + step]
             ids = torch.tensor([sequences[row] for row in some], device=model.device)
-            logits = model.model(input_ids=ids, logits_to_keep=1, use_cache=False).logits[:, -1].float()
-            logs = torch.log_softmax(logits[:, : model.vocabulary].double(), -1)
-            mine = np.flatnonzero(np.isin(row, some))
-            places = np.searchsorted(some, row[mine])  # `some` ascends
-            probability[mine] = logs[places, token[mine]].exp().cpu().numpy()
-            best, ids = logs.topk(k)
-            symbols[some], shares[some] = ids.cpu().numpy(), best.exp().cpu().numpy()
+            yield some, model.model(input_ids=ids, logits_to_keep=1, use_cache=False).logits[:, -1]
+
+
+def _said(states: torch.Tensor, head: Head) -> Parts:
+    """Yield the logits of states (n, width) that leave the last block, some at a time."""
+    for start in range(0, len(states), BATCH):
+        with torch.inference_mode():
+            logits = head.logits(states[start : start + BATCH])
+        yield np.arange(start, start + len(logits)), logits
+
+
+@torch.no_grad()
+def _as_said(parts: Parts, count: int, vocabulary: int, row: np.ndarray, token: np.ndarray) -> tuple[Shown, np.ndarray]:
+    """The most probable tokens of `count` contexts, and the probability of `token` after context `row`, (m,) each."""
+    probability = np.zeros(len(row))
+    k = min(KEPT, vocabulary)
+    symbols, shares = np.full((count, k), ABSENT, np.int64), np.zeros((count, k))
+    for some, logits in parts:
+        logs = torch.log_softmax(logits[:, :vocabulary].double(), -1)
+        mine = np.flatnonzero(np.isin(row, some))
+        places = np.searchsorted(some, row[mine])  # `some` ascends
+        probability[mine] = logs[places, token[mine]].exp().cpu().numpy()
+        best, ids = logs.topk(k)
+        symbols[some], shares[some] = ids.cpu().numpy(), best.exp().cpu().numpy()
     return Shown(symbols, shares), probability
 
 

@@ -65,6 +65,8 @@ class PredictiveReader:
         positions: those that are read, from 1, ascending; the last is that of E.
         windows: how many are read at the last position, of which the others are at most 500.
         flops: of lenses and heads, as many as a matrix product has that takes as long.
+        flops_each: of the head on one state.
+        head: of the model.
 
     Raises:
         InputError: if the windows or the model cannot be read so; the sentence says why.
@@ -93,7 +95,7 @@ class PredictiveReader:
                 f"knows {model.vocabulary}; make them with the tokenizer of this model."
             )
         self._model = model
-        self._head = find_head(model)
+        self.head = find_head(model)
         self._tokens = np.column_stack([windows.tokens[known], windows.next_tokens[known]])  # (n, T + 1)
         self._weights = windows.weights[known]  # (n,)
         documents = None if windows.documents is None else windows.documents[known]
@@ -137,7 +139,8 @@ class PredictiveReader:
         fold = self._fold[:read].numpy()
         alone = sum(len(np.unique(self._token_of[:read][fold == k])) for k in range(FOLDS))
         self._head_rows = read + min(EARLIER, read) * (len(positions) - 1) + alone
-        head = self._head_rows * vocabulary * (2.0 * width + LOGIT)
+        self.flops_each = vocabulary * (2.0 * width + LOGIT)
+        head = self._head_rows * self.flops_each
         sums = 4.0 * width**2 * (self._token_of.size + int((self._times > 0).sum()))
         solved = 2 * FOLDS * 40.0 * width**3
         return float(len(self._model.blocks) * (head + DOUBLE * (sums + solved)))
@@ -243,7 +246,7 @@ class PredictiveReader:
         with torch.inference_mode():
             for start in range(0, len(states), step):
                 part = check_finite(states[start : start + step]).to(self._device)
-                logits = self._head.logits(part if lens is None else lens(part))
+                logits = self.head.logits(part if lens is None else lens(part))
                 mine = order[edges[start] : edges[min(start + step, len(states))]]
                 at = logits.device
                 found[:, mine] = token_log_probabilities(

@@ -20,7 +20,14 @@ from extraction.states.extracting import spilling
 from extraction.states.raw import raw_bytes, raw_states
 from extraction.states.sinks import Sinks
 from proxy.measurement.blocks import propagated_block, trained_block
-from proxy.measurement.names import DEFAULT_ESTIMATOR, PREDICTIVE_WINDOWS, check_options, estimator_names
+from proxy.measurement.names import (
+    DEFAULT_ESTIMATOR,
+    PREDICTIVE_WINDOWS,
+    check_options,
+    estimator_names,
+    is_output,
+)
+from proxy.measurement.output import contexts_of, open_output, output_of_states, output_rows
 from proxy.measurement.predictive import PredictiveReader
 from proxy.schemas import EMERGENCE, WINDOWS
 
@@ -100,8 +107,9 @@ def measure(
         model: the language model.
         windows: N distinct windows of T tokens with their counts.
         estimator: `predictive`, what the states tell about the next token; `sample-propagation`, what they tell about
-            the window itself; a trained one (`mine`, `infonce`, ...); or several, separated by commas. The first two
-            are read from one pass.
+            the window itself; a trained one (`mine`, `infonce`, ...); a reading of the output (`predictive-20`,
+            `output-20`, `output-2-of-20`, `output-2`, see `proxy.measurement.output`); or several, separated by commas.
+            With `predictive`, sample propagation and the output are read from its pass.
         options: of a trained estimator, e.g. ``{"preset": "paper", "epochs": 200}``.
         propagation: resolutions, queries and projection of sample propagation.
         full: read the predictive observer at every position of a large model, and on more windows.
@@ -111,7 +119,7 @@ def measure(
 
     Returns:
         The emergence table (`proxy.schemas.EMERGENCE`), one row per estimator x block x position x resolution; only
-        sample propagation has resolutions.
+        sample propagation has resolutions. A reading of the output has one row, of the layer -1.
 
     Raises:
         InputError: if an argument or the windows cannot be used.
@@ -130,16 +138,20 @@ def measure(
     check_options(names, options or {})
     work = _Work(model, windows, propagation, full, seed, budget, listeners)
     parts: dict[str, list[pd.DataFrame]] = {}
-    shared = ["predictive", "sample-propagation"] if len(windows) <= PREDICTIVE_WINDOWS else ["predictive"]
-    shared = [name for name in shared if name in names] if "predictive" in names else []
-    passes: list[list[str]] = [*([shared] if shared else []), *([name] for name in names if name not in shared)]
+    readings = [name for name in names if is_output(name)]
+    shared = ["predictive", *readings] if "predictive" in names else []
+    if shared and "sample-propagation" in names and len(windows) <= PREDICTIVE_WINDOWS:
+        shared.append("sample-propagation")
+    apart = [[name] for name in names if name not in shared and name not in readings]
+    passes = [part for part in (shared, *apart, [] if shared else readings) if part]
     for number, together in enumerate(passes):
         if together is shared:
             parts |= work.shared(together, len(passes))
+        elif together is readings:
+            parts |= work.output(readings)
         else:
             parts[together[0]] = work.extracted(together[0], options or {}, number, len(passes))
-    if listeners.windows is not None and work.of_windows:
-        listeners.windows(WINDOWS.conform(pd.concat(work.of_windows, ignore_index=True)))
+    work.finish()
     tables = [_table(model, windows, name, seed, parts[name]) for name in names]
     return EMERGENCE.conform(pd.concat(tables, ignore_index=True))
 
@@ -157,6 +169,7 @@ class _Work:
 
     Attributes:
         of_windows: the emergence of single windows, in each observer's highest block.
+        told: the likelihoods that were handed on.
     """
 
     model: LanguageModel
@@ -167,14 +180,17 @@ class _Work:
     budget: StateBudget
     listeners: Listeners
     of_windows: list[pd.DataFrame] = field(default_factory=list)
+    told: list[Likelihoods] = field(default_factory=list)
 
     def shared(self, names: Sequence[str], passes: int) -> dict[str, list[pd.DataFrame]]:
-        """Read the predictive observer, and sample propagation if it is asked for too, from one pass."""
+        """Read the predictive observer from one pass, and with it what else of `names` is asked for."""
         model, windows = self.model, self.windows
         if len(windows) > PREDICTIVE_WINDOWS:  # they are in random order
             windows = windows.select(np.arange(PREDICTIVE_WINDOWS))
         whole = windows is self.windows
         reader = PredictiveReader(model, windows, seed=self.seed, full=self.full)  # refuses what cannot be read
+        readings = [name for name in names if is_output(name)]
+        contexts = contexts_of(windows, model.tokenizer, seed=self.seed) if readings else None
         size = raw_bytes(model, windows)
         if self.listeners.notice is not None and self.budget.spilled(size):
             self.listeners.notice(spilling(model, size, self.budget))
@@ -185,8 +201,9 @@ class _Work:
         front = len(windows.prefix)
         forward = 2.0 * (model.parameters or 1) * (len(windows) * (front + length) + alone * (front + 1))
         reading = max(1, round(reader.flops / forward * sequences))
+        saying = max(1, round(sequences * reader.flops_each / forward * sequences)) if readings else 0
         again = len(model.blocks) * length if "sample-propagation" in names else 0
-        total = (sequences + reading + again) * passes  # as if each other pass took as long
+        total = (sequences + reading + saying + again) * passes  # as if each other pass took as long
 
         def step(offset: int, size: int) -> Progress | None:
             progress = self.listeners.progress
@@ -204,13 +221,29 @@ class _Work:
             rows = reader.rows(states, step(sequences, reading), self._listening(highest))
             found = {"predictive": _flagged(list(rows), states.sinks)}
             self._keep("predictive", highest)
+            if contexts is not None:
+                said = output_of_states(model, contexts, windows, states, reader.head)
+                found |= {name: [output_rows(said, contexts, [name], seed=self.seed)] for name in readings}
+                if (tell := step(sequences + reading, saying)) is not None:
+                    tell(1, 1)
             if again:
                 with states.normalised(Projection(self.propagation.project, self.seed)) as normal:
-                    found["sample-propagation"] = self._propagated(normal, step(sequences + reading, again))
-        if self.listeners.likelihoods is not None and not whole:
-            with extract(model, self.windows, projection=Projection(1, self.seed), budget=self.budget) as some:
-                self._tell(some.likelihoods)
+                    found["sample-propagation"] = self._propagated(normal, step(sequences + reading + saying, again))
         return found
+
+    def output(self, names: Sequence[str]) -> dict[str, list[pd.DataFrame]]:
+        """Read the output alone, from a pass of its own, which keeps no states."""
+        contexts = contexts_of(self.windows, self.model.tokenizer, seed=self.seed)
+        said = open_output(self.model, contexts, prefix=self.windows.prefix)
+        return {name: [output_rows(said, contexts, [name], seed=self.seed)] for name in names}
+
+    def finish(self) -> None:
+        """Hand on what listeners wait for still."""
+        if self.listeners.likelihoods is not None and not self.told:
+            with extract(self.model, self.windows, projection=Projection(1, self.seed), budget=self.budget) as some:
+                self._tell(some.likelihoods)
+        if self.listeners.windows is not None and self.of_windows:
+            self.listeners.windows(WINDOWS.conform(pd.concat(self.of_windows, ignore_index=True)))
 
     def extracted(self, name: str, options: Mapping[str, Any], number: int, of: int) -> list[pd.DataFrame]:
         """Read sample propagation or a trained estimator from a pass of its own, which keeps projected states."""
@@ -225,7 +258,7 @@ class _Work:
             self.windows,
             projection=Projection(project, self.seed),
             entering=trained,
-            likelihoods=self.listeners.likelihoods is not None and not number,  # the first observer tells it
+            likelihoods=self.listeners.likelihoods is not None and not self.told,
             budget=self.budget,
         ) as states:
             self._tell(states.likelihoods)
@@ -267,6 +300,7 @@ class _Work:
 
     def _tell(self, likelihoods: Likelihoods | None) -> None:
         if self.listeners.likelihoods is not None and likelihoods is not None:
+            self.told.append(likelihoods)
             self.listeners.likelihoods(likelihoods)
 
 
@@ -284,13 +318,17 @@ def _flagged(parts: list[pd.DataFrame], sinks: Sinks | None) -> list[pd.DataFram
 def _table(
     model: LanguageModel, windows: Windows, estimator: str, seed: int, parts: Sequence[pd.DataFrame]
 ) -> pd.DataFrame:
+    found = pd.concat(parts, ignore_index=True).assign(
+        model=model.name,
+        path=None if model.path is None else str(model.path),
+        revision=model.revision,
+        family=model.family,
+        parameters=model.parameters,
+    )
+    if is_output(estimator):  # says of which windows it is
+        return EMERGENCE.conform(found)
     return EMERGENCE.conform(
-        pd.concat(parts, ignore_index=True).assign(
-            model=model.name,
-            path=None if model.path is None else str(model.path),
-            revision=model.revision,
-            family=model.family,
-            parameters=model.parameters,
+        found.assign(
             corpus=windows.corpus,
             corpus_hash=windows.hash,
             estimator=estimator,

@@ -118,7 +118,8 @@ class Measurement(Strict):
     """How bits are estimated.
 
     Attributes:
-        estimator: `predictive`, `sample-propagation`, a trained one, or several separated by commas.
+        estimator: `predictive`, `sample-propagation`, a trained one, a reading of the output such as `output-20`, or
+            several separated by commas.
         options: of a trained estimator, such as `{preset: paper, epochs: 200}`.
         resolutions: of sample propagation, noise levels relative to the RMS norm of the layer's states; empty: the
             default curve.

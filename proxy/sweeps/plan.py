@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from extraction.corpora.spec import Workload, resolve_corpus
 from extraction.states.budget import PILOT_WINDOWS, state_bytes
-from proxy.measurement.names import DEFAULT_FLOPS, LOGIT, PREDICTIVE_WINDOWS, estimator_names
+from proxy.measurement.names import DEFAULT_FLOPS, LOGIT, PREDICTIVE_WINDOWS, estimator_names, is_output
 from proxy.sweeps.cluster import Cluster, this_machine
 from proxy.sweeps.config import SweepConfig
 from proxy.sweeps.jobs import Job, make_jobs, out_of_reach
@@ -167,8 +167,9 @@ def spilled_gb(job: Job) -> float:
         if name == "predictive"
         else state_bytes(size.blocks + (name != "sample-propagation"), narrow, *work)  # others see what enters block 0
         for name in estimator_names(settings.estimator)
+        if not is_output(name)  # keeps no states
     ]
-    return max(map(job.resources.budget.spilled, sizes)) / 1e9
+    return max(map(job.resources.budget.spilled, sizes), default=0) / 1e9
 
 
 def load_seconds(job: Job, wanted: Demand) -> float:
@@ -200,7 +201,7 @@ def job_seconds(job: Job, wanted: Demand) -> float:
     lenses = 0.0
     if "predictive" in names:
         lenses = _lens_flops(size, parameters, work)
-        names = [name for name in names if name != "sample-propagation"]  # of the same pass
+        names = [name for name in names if name != "sample-propagation" and not is_output(name)]  # of the same pass
     passes = len(names) * work.windows + min(work.windows, PILOT_WINDOWS) * (names != ["predictive"])
     run_tokens = passes * work.tokens + len(names) * work.distinct
     pairs = size.blocks * work.tokens * work.windows * min(work.windows, job.measurement.queries)

@@ -108,13 +108,16 @@ class Worker:
 
         from extraction import CorpusOptions, windows
         from extraction.corpora.token_windows import fewer_windows
+        from proxy.measurement.names import estimator_names, is_output
+        from proxy.measurement.output import output_windows
 
         torch.set_num_threads(self.threads)
         self._steps = (0, 0)
         model = self._load(job)
         record |= {"revision": model.revision, "family": model.family, "parameters": model.parameters}
         record |= {"device": str(model.device), "gpus": accelerators()}
-        chosen = windows(
+        make = output_windows if any(map(is_output, estimator_names(job.measurement.estimator))) else windows
+        chosen = make(
             job.corpus.source,
             model.tokenizer,
             tokens=job.corpus.tokens,

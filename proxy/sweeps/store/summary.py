@@ -49,9 +49,12 @@ def end_rows(results: ResultsStore, *, resolution: float) -> pd.DataFrame:
 
 
 def _with_versions(table: pd.DataFrame) -> pd.DataFrame:
-    """Add to a name what tells it from others of that name; a corpus has another hash for every tokenizer."""
+    """Add to a name what tells it from others of that name; a corpus has another hash for every tokenizer.
+
+    One of text and the token that follows it, which readings of the output have, is no other corpus.
+    """
     for name, version in (("model", "revision"), ("corpus", "corpus_hash")):
-        many = table.groupby(["model", "corpus"])[version].transform("nunique") > 1
+        many = table.groupby(["model", "corpus", "estimator"], dropna=False)[version].transform("nunique") > 1
         if many.any():
             mark = "@" + table[version].fillna("?").str[:SHOWN]
             table = table.assign(**{name: table[name].where(~many, table[name] + mark)})

@@ -1,11 +1,16 @@
 """Output rows of open models from their heads, and windows as contexts of a next token."""
 
+from dataclasses import replace
+
+import numpy as np
 import pandas as pd
 import pytest
 
 from estimators.base import InputError
-from extraction import load_model, random_twin
-from proxy.measurement.output import check_names, corpus_contexts, measure_output, open_output, output_rows
+from extraction import load_model, random_twin, windows
+from proxy.measurement.names import check_names
+from proxy.measurement.output import corpus_contexts, measure_output, open_output, output_rows, output_windows
+from proxy.measurement.table import Listeners, measure
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +52,61 @@ def test_a_script_that_the_tokenizer_cuts_in_pieces(model, tmp_path):
     text.write_text("\u4f60\u597d\u4e16\u754c\u3002" * 400, encoding="utf-8")
     with pytest.raises(InputError, match="whole characters"):
         corpus_contexts(str(text), model.tokenizer, count=50)
+
+
+READINGS = ["output-20", "output-2", "predictive-20"]
+
+
+def test_the_output_is_read_from_the_pass_of_the_states(model):
+    text = output_windows("python-docs", model.tokenizer, count=200, prefix=model.prefix)
+    ran = []
+    hook = model.blocks[0].register_forward_hook(lambda module, args, output: ran.append(args[0].shape[:2].numel()))
+    tokens = {}
+    for names in ("predictive", "predictive", ",".join(["predictive", *READINGS])):  # the first measures memory, once
+        ran.clear()
+        table = measure(model, text, estimator=names)
+        tokens[names] = sum(ran)
+    hook.remove()
+    assert len(set(tokens.values())) == 1
+    assert text.tokens.size <= sum(ran) < text.tokens.size + model.vocabulary + 100  # windows and lone tokens, once
+    found = table[table["layer"] < 0].set_index("estimator")
+    apart = measure_output(model, corpus_contexts("python-docs", model.tokenizer, count=200), READINGS)
+    apart = apart.set_index("estimator")
+    assert found["corpus_hash"].equals(apart["corpus_hash"])  # the windows that a closed model is asked for
+    for column in ("macro_bits", "micro_bits", "ie_bits", "ie_std_error"):
+        # the head reads what it read in the run, in other batches: float32 has seven digits
+        assert found[column].to_numpy(float) == pytest.approx(apart[column].to_numpy(float), abs=1e-4)
+
+
+def test_windows_of_any_making_are_read(model):
+    text = windows("python-docs", model.tokenizer, count=200, prefix=model.prefix)
+    text = replace(text, next_tokens=np.where(np.arange(len(text)) < 20, -1, text.next_tokens))  # their text ends
+    table = measure(model, text, estimator="output-20")
+    assert table["windows"].tolist() == [text.weights[20:].sum()]
+    with pytest.raises(InputError, match="do not say which token follows"):
+        measure(model, replace(text, next_tokens=None), estimator="output-20")
+
+
+def test_likelihoods_come_with_a_reading_of_the_output_alone(model):
+    text = windows("animal", model.tokenizer, count=50, prefix=model.prefix)
+    told = []
+    measure(model, text, estimator="output-2", listeners=Listeners(likelihoods=told.append))
+    assert [one.nll_bits.shape for one in told] == [(50, 10)]
+
+
+def test_the_command_reads_states_and_output_with_their_controls(emergence, tmp_path):
+    out = tmp_path / "both.parquet"
+    done = emergence(
+        "measure", "gpt2-30k", "--corpus", "python-docs", "--windows", 200, "--controls", "--out", out,
+        "--estimator", "predictive,output-20,output-2,predictive-20",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    table = pd.read_parquet(out)
+    assert set(table.loc[table["layer"] < 0, "estimator"]) == set(READINGS)
+    assert set(table.loc[table["layer"] >= 0, "estimator"]) == {"predictive"}
+    assert table[["twin_ie_bits", "shuffled_ie_bits"]].notna().all().all()
+    assert "Emergence of the output" in done.out
+    assert "E at the highest block, predictive, bits" in done.out
 
 
 def test_the_command_line_on_open_models(emergence, tmp_path):

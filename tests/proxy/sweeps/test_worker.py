@@ -62,6 +62,15 @@ def test_what_stands_in_front_is_the_jobs_own(worker: Worker) -> None:
     assert failed.record["error"].startswith("The prefix '<bos>' is no single token of gpt2-30k")
 
 
+def test_readings_of_the_output_come_with_the_states(worker: Worker) -> None:
+    both = {"estimator": "predictive,output-20,predictive-20"}
+    frame = rows(worker.run(job(corpora=["python-docs"], measurement=both, controls=True)))
+    output = frame[frame["layer"] < 0]
+    assert output["estimator"].tolist() == ["output-20", "predictive-20"]
+    assert output[["twin_ie_bits", "shuffled_ie_bits", "ie_std_error"]].notna().all().all()
+    assert set(output["model"]) == {"gpt2-30k"}
+
+
 def test_the_same_job_gives_the_same_bits_whatever_ran_before(worker: Worker) -> None:
     first = rows(worker.run(job())).drop(columns="seconds")
     worker.run(job(models=["gemma-30k"], corpora=["python-docs"]))
