@@ -53,6 +53,7 @@ SHOWN = (
     "windows",
     "family",
     "parameters",
+    "path",
 )
 
 

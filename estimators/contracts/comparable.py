@@ -24,9 +24,22 @@ def unlike(rows: pd.DataFrame) -> list[str]:
             f"observers differ ({', '.join(sorted(map(str, several['estimator'])))}), whose bits do not compare"
         )
     if "windows" in several:
-        found.append(f"numbers of windows differ ({min(several['windows']):,} to {max(several['windows']):,})")
+        fewest, most = int(min(several["windows"])), int(max(several["windows"]))
+        found.append(f"numbers of windows differ ({fewest:,} to {most:,})")
     elif "corpus_hash" in several:
         found.append(f"windows are of {len(several['corpus_hash'])} kinds (other tokenizers, seeds or texts)")
     if "prefix" in several:
         found.append(f"first tokens differ ({', '.join(str(text) or 'none' for text in several['prefix'])})")
     return found
+
+
+def unlike_lines(table: pd.DataFrame) -> list[str]:
+    """Say of each corpus and observer of an emergence table in what its models were not measured alike.
+
+    >>> rows = pd.DataFrame({"model": ["a", "b"], "corpus": "animal", "windows": [600, 2000]})
+    >>> unlike_lines(rows.assign(estimator="predictive"))
+    ['Not measured alike on animal: numbers of windows differ (600 to 2,000).']
+    """
+    groups = table.groupby(["corpus", "estimator"], sort=False)
+    found = [(corpus, phrase) for (corpus, _), rows in groups for phrase in unlike(rows.drop_duplicates("model"))]
+    return list(dict.fromkeys(f"Not measured alike on {corpus}: {phrase}." for corpus, phrase in found))

@@ -158,7 +158,7 @@ def summary(table: pd.DataFrame, resolution: float = DEFAULT_RESOLUTION) -> pd.D
 
     Returns:
         model, corpus, E, its standard error, twin, shuffled (bits), verdict (see `verdicts`), block, windows, prefix,
-        estimator.
+        estimator; path, empty for models that lie in no folder or file of their own.
     """
     table = controls_as_columns(table)
     peak = at_end(at_resolution(at_peak(table, peaks(table, resolution)), resolution)).reset_index(drop=True)
@@ -176,6 +176,7 @@ def summary(table: pd.DataFrame, resolution: float = DEFAULT_RESOLUTION) -> pd.D
             "windows": peak.get("windows", nothing),
             "prefix": peak.get("prefix", nothing).fillna(""),
             "estimator": peak["estimator"],
+            "path": peak.get("path", nothing),
         }
     )
 

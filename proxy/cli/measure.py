@@ -329,7 +329,7 @@ def measure(
         others = None if beside is None else read_table(beside, EMERGENCE)
         show_output(with_others(table[table["layer"] < 0], others))
     if inner and not as_json:
-        show_summary(table[table["layer"] >= 0], f"E at the highest block, {','.join(inner)}, bits")
+        show_summary(table[table["layer"] >= 0])
     if plot is not None:
         plot_depth(table, plot)
         _remark(f"Drew {plot}")

@@ -16,32 +16,32 @@ BARS = "▁▂▃▄▅▆▇█"
 PLAIN = "12345678"  # for terminals without those
 HIDDEN = "·"  # a block that is not above its controls
 LONGEST = 60  # characters of such a line
-SPARE = ("prefix", "windows", "block", "estimator", "shuffled", "twin")  # left out first where a screen is narrow
+SPARE = ("path", "prefix", "windows", "block", "shuffled", "twin")  # left out first where a screen is narrow
 
 
-def show_summary(table: pd.DataFrame, title: str, *, to: Console | None = None) -> None:
-    """Print what an emergence table says, on stdout; what to know of it on stderr.
+def show_summary(table: pd.DataFrame, *, to: Console | None = None) -> None:
+    """Print what an emergence table says, a table per observer, on stdout; what to know of it on stderr.
 
     Args:
         table: emergence table.
-        title: heading.
         to: console, for tests.
     """
-    from estimators.contracts.comparable import unlike
+    from estimators.contracts.comparable import unlike_lines
     from estimators.contracts.controls import summary, varying
 
     found = summary(table)
     shown, above = varying(found)
-    show(shown, title, to=to, spare=SPARE)
+    for estimator, rows in found.groupby("estimator", sort=False):  # bits of different observers do not compare
+        columns = shown.loc[rows.index].drop(columns="estimator", errors="ignore")
+        show(columns, f"E at the highest block, {estimator}, bits", to=to, spare=SPARE)
     lines = depth_lines(table, to or Console())
     if lines:
         (to or Console()).print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
     told = "; ".join(f"{name} {value if str(value) else 'none'}" for name, value in above.items())
     if told:
         screen.print(f"All: {told}.", highlight=False, markup=False, soft_wrap=True)
-    for (corpus, _), rows in table.groupby(["corpus", "estimator"], sort=False):
-        for phrase in unlike(rows.drop_duplicates("model")):
-            screen.print(f"Not measured alike on {corpus}: {phrase}.", highlight=False, markup=False, soft_wrap=True)
+    for line in unlike_lines(table):
+        screen.print(line, highlight=False, markup=False, soft_wrap=True)
     verdicts = set(found["verdict"])
     said = [text for verdict, text in MEANING.items() if verdict in verdicts]
     screen.print(" ".join([*said, *sink_words(table)]), highlight=False, markup=False, soft_wrap=True)

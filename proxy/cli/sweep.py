@@ -94,7 +94,7 @@ def _run(settings: SweepConfig, where: str, address: str | None, as_json: bool) 
         if as_json:
             emit(summary(rows).rename(columns=JSON_NAMES), None, as_json=True)
         else:
-            show_summary(rows, "E at the highest block, bits")
+            show_summary(rows)
     screen.print(
         f"{len(outcome.done)} jobs done, {len(outcome.failed)} failed, {outcome.rows} rows; results in {where}",
         highlight=False,

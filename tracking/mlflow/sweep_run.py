@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from estimators.contracts.cells import escaped, markdown
+from estimators.contracts.comparable import unlike_lines
 from estimators.contracts.controls import is_shuffled, is_twin, varying
 from estimators.contracts.peaks import flags
 from tracking.mlflow.tracker import NOTE, DataSource, Point, Tracker, finite, named, number
@@ -102,6 +103,7 @@ def describe_sweep(results: Results, summary: pd.DataFrame, run_id: str) -> str:
         "",
         *_summary(summary),
         "",
+        *(f"{escaped(line)}\n" for line in unlike_lines(results.figure_rows)),
         *(f"![{f.title}]({artifact_link(run_id, f'figures/{f.name}.png')})" for f in drawn(results.figure_rows)),
         "",
         "Each model and corpus is a run below this one, with curves by layer, position and resolution. "

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
+from estimators.contracts.comparable import unlike
 from estimators.contracts.controls import CONTROLS, is_twin, summary
 from estimators.contracts.peaks import MEASURED, at_end, at_peak, at_resolution, measured, peaks
 from tracking.reports.drawing import (
@@ -33,6 +34,7 @@ from tracking.reports.labels import POINTS, SIZE, label_sizes, legend_below, sho
 
 SHOTS = {"country": 2, "animal": 2, "color": 2}  # tokens of a demonstration in the paper's lists: entity and comma
 HUMAN = "human"  # the "model" of texts written by people
+LAW_ROOM = 260  # points that a line beside the fitted law takes at most
 NAME_ROOM = 170  # points that a model's name beside a panel takes at most
 WEIGHTS = "weights"  # how an open model is asked
 
@@ -116,8 +118,8 @@ def size_law(rows: pd.DataFrame) -> tuple[float, float, float] | None:
 def size_rows(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of `by_size`: peaks with their verdict, of trained models whose size is known."""
     found = peaks(table)
-    verdicts = summary(table)[[*MEASURED, "verdict"]]
-    found = found.merge(verdicts, on=MEASURED, how="left")
+    about = summary(table)[[*MEASURED, "verdict", "windows", "prefix"]]
+    found = found.merge(about, on=MEASURED, how="left")
     return found[found["parameters"].notna() & ~found["model"].map(is_twin).astype(bool)]
 
 
@@ -153,16 +155,16 @@ def _points(axes: Axes, rows: pd.DataFrame, colour: str, marker: str, label: str
 
 
 def _law(axes: Axes, rows: pd.DataFrame) -> None:
-    """Draw the fitted law, and say of how many models and texts it is."""
+    """Draw the fitted law, and say of how many models it is and whether they were measured alike."""
     law = size_law(rows)
     if law is None:
         return
     sizes = numbers(rows, "parameters")
     xs = np.geomspace(sizes.min(), sizes.max(), 50)
     axes.plot(xs, law[0] + law[1] * np.log10(xs), color="#888888", ls=":")
-    texts = rows["corpus_hash"].nunique()
     label = f"E = {law[0]:.2f} {law[1]:+.2f} log10 N\nR² = {law[2]:.2f}, {len(rows)} models"
-    label += f"\nof {texts} sets of windows" if texts > 1 else ""
+    for phrase in (differences := unlike(rows)):
+        label += ("\nnot measured alike:\n" if phrase == differences[0] else "\n") + shortened(phrase, LAW_ROOM, 8)
     axes.annotate(label, (0.03, 0.97), xycoords="axes fraction", va="top", fontsize=8)
 
 

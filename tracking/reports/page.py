@@ -12,6 +12,7 @@ import pandas as pd
 
 from estimators.base import InputError
 from estimators.contracts.cells import cell
+from estimators.contracts.comparable import unlike
 from estimators.contracts.controls import controls_as_columns, is_shuffled, is_twin, summary, varying
 from estimators.contracts.files import replacing
 from estimators.contracts.peaks import MEASURED, measured, peaks
@@ -241,16 +242,8 @@ def _highest(title: str, rows: pd.DataFrame) -> str:
         f"{best['emergence_bits']:.2f}{spread} bits, {where}.",
         f"Of {_count(len(rows), 'model')}: {count_verdicts(rows)}.",
     ]
-    if len(rows) > 1:
-        sets = rows["corpus_hash"].nunique()
-        if sets > 1:
-            said.append(
-                f"They read {sets} different sets of windows (another tokenizer, or other windows sampled), so small "
-                "differences between them are no ranking."
-            )
-        windows = rows["windows"].dropna().astype(int)
-        if len(windows.unique()) > 1:
-            said.append(f"They read from {windows.min():,} to {windows.max():,} windows.")
+    if differences := unlike(rows):
+        said.append(f"They were not measured alike, so this is no ranking: {escape('; '.join(differences))}.")
     return " ".join(said) + "</p>"
 
 

@@ -20,7 +20,7 @@ IDENTITY = ["model", "revision", "corpus", "corpus_hash"]
 BITS = ("ie_bits", "ie_std_error")
 NEEDED = [
     *IDENTITY,
-    *("estimator", "family", "parameters", "layer", "position", "resolution", "flags", "windows", "prefix"),
+    *("estimator", "family", "parameters", "layer", "position", "resolution", "flags", "windows", "prefix", "path"),
     *BITS,
     *(f"{control}_{name}" for control in controls.CONTROLS for name in BITS),
 ]

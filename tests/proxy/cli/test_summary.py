@@ -26,7 +26,7 @@ def table(model: str, *, blocks: int = 30, scale: float = 1.0, corpus: str = "an
 
 def printed(frame: pd.DataFrame, width: int) -> str:
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
-    show_summary(frame, "E at the highest block", to=console)
+    show_summary(frame, to=console)
     return console.file.getvalue()
 
 
@@ -48,6 +48,26 @@ def test_e_its_error_and_its_verdict_are_on_every_screen(width: int) -> None:
         assert "windows" in text
 
 
+@pytest.mark.parametrize("width", [60, 160])
+def test_observers_have_a_table_each_that_names_them(width: int) -> None:
+    both = [table(LONG, estimator=name, scale=scale) for name, scale in (("predictive", 1.0), ("mine", 2.0))]
+    text = printed(pd.concat(both), width)
+    predictive, mine = text.split("E at the highest block, mine, bits")
+    assert "E at the highest block, predictive, bits" in predictive
+    assert "1.000" in predictive
+    assert "2.000" not in predictive
+    assert "2.000" in mine
+
+
+def test_the_path_of_a_model_on_disk_stands_in_a_column_of_its_own() -> None:
+    here, hub = table("tiny", path="/models/tiny"), table("gpt2")
+    assert "/models/tiny" in printed(pd.concat([here, hub]), 160)
+    assert "path" not in printed(hub, 160)
+    narrow = printed(pd.concat([here, table(LONG)]), 60)
+    assert "/models/tiny" not in narrow  # E is worth more there
+    assert "1.000" in narrow
+
+
 def test_deep_models_have_a_line_of_e_by_depth_on_one_scale() -> None:
     low = table("low", scale=0.5)
     low.loc[low["layer"] < 3, "flags"] = FAILED
@@ -63,10 +83,10 @@ def test_deep_models_have_a_line_of_e_by_depth_on_one_scale() -> None:
 
 
 def test_controls_are_called_by_what_they_showed(emergence, capsys: pytest.CaptureFixture[str]) -> None:
-    show_summary(table("m"), "E", to=Console(file=io.StringIO()))
+    show_summary(table("m"), to=Console(file=io.StringIO()))
     assert "No controls were run" in capsys.readouterr().err
     rows = table("m").assign(flags=FAILED, twin_ie_bits=0.0, twin_ie_std_error=0.01)
-    show_summary(EMERGENCE.conform(rows), "E", to=Console(file=io.StringIO()))
+    show_summary(EMERGENCE.conform(rows), to=Console(file=io.StringIO()))
     said = capsys.readouterr().err
     assert "Not shown: not above its controls" in said
     assert "Learned" not in said

@@ -132,6 +132,16 @@ def test_only_what_is_not_below_its_controls_is_in_the_law(table: pd.DataFrame) 
     assert "3 models" in figures.by_size(controls_as_columns(tested)).axes[0].texts[0].get_text()
 
 
+def test_a_law_of_models_that_were_not_measured_alike_says_so(table: pd.DataFrame) -> None:
+    def law(rows: pd.DataFrame) -> str:
+        return "".join(text.get_text() for text in figures.by_size(rows).axes[0].texts)
+
+    alike = table.assign(windows=600, corpus_hash="1", prefix="")
+    assert "not measured alike" not in law(alike)
+    few = alike.assign(windows=alike["windows"].where(alike["model"] != "gpt2-2m", 2000))
+    assert "not measured alike:\nnumbers of windows differ (600 to 2,000)" in law(few)
+
+
 def test_lists_are_marked_by_shots(table: pd.DataFrame) -> None:
     lists, text = figures.by_position(table).axes
     assert lists.get_xlabel() == "position t [tokens], a shot every 2"

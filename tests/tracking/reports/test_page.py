@@ -4,6 +4,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from estimators.base import InputError
@@ -97,6 +98,20 @@ def test_sweep_without_a_number_still_has_a_report(small, tmp_path: Path) -> Non
     said = " ".join(Page(report(folder.folder).read_text()).text)
     assert "No job has given a number yet" in said
     assert "out of memory" in said
+
+
+def test_models_that_were_not_measured_alike_are_not_ranked_in_silence(job_rows, tmp_path: Path) -> None:
+    both = [
+        job_rows(name, "animal", parameters=1000, blocks=2).assign(windows=windows, path=path, corpus_hash="1")
+        for name, windows, path in (("a", 600, "/m/a"), ("b", 900, None))
+    ]
+
+    def said(*tables: pd.DataFrame) -> str:
+        return " ".join(Page(report(pd.concat(tables), tmp_path / "t.html").read_text()).text)
+
+    assert "not measured alike, so this is no ranking: numbers of windows differ (600 to 900)" in said(*both)
+    assert "/m/a" in said(*both)
+    assert "not measured alike" not in said(both[0], both[1].assign(windows=600))
 
 
 def test_bad_paths_are_refused(small, tmp_path: Path, emergence) -> None:
