@@ -244,9 +244,10 @@ def _contexts(
         ids, weights = ids[kept], weights[kept]
         documents = None if documents is None else documents[kept]
         if len(ids) < 2 * FOLDS:
+            others = f" ({dropped} cannot: the tokenizer cuts characters of its script in pieces)" if dropped else ""
             raise InputError(
-                f"{corpus} has {len(ids)} windows whose text can be cut at whole characters ({dropped} cannot): the "
-                "tokenizer cuts characters of its script in pieces. Give another --tokenizer or corpus."
+                f"{corpus} has {len(ids)} windows whose text can be cut at whole characters{others}; what a model says "
+                f"next is read on at least {2 * FOLDS}. Give a longer text, more windows, or another --tokenizer."
             )
         following = [[row[s + 1][len(row[s]) :] for s in range(1, t + 1)] for row in texts]
         rest = [[row[-1][len(row[s]) :] for s in range(1, t + 1)] for row in texts]

@@ -86,8 +86,9 @@ class PredictiveReader:
             )
         if len(known) < WINDOWS_NEEDED:
             raise InputError(
-                f"The predictive observer is fitted on some windows and read on others, at least {WINDOWS_NEEDED} in "
-                f"all; got {len(known)}. Give a longer text or ask for more windows."
+                f"The predictive observer is fitted on some documents and read on others, which takes at least "
+                f"{WINDOWS_NEEDED} different windows that a token follows; {windows.corpus} gave {len(known)}. Ask for "
+                f"more windows, or give at least {WINDOWS_NEEDED / len(known):.1f} times as much text."
             )
         if int(windows.next_tokens.max()) >= model.vocabulary:
             raise InputError(

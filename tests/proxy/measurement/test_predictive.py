@@ -174,7 +174,7 @@ def test_bad_input(model: LanguageModel, text: Windows) -> None:
         measure(model, replace(text, next_tokens=None))
     with pytest.raises(InputError, match="no next token is left to predict"):
         measure(model, replace(text, next_tokens=np.full(len(text), -1)))
-    with pytest.raises(InputError, match="at least 100 in all"):
+    with pytest.raises(InputError, match="takes at least 100 different windows"):
         measure(model, text.select(np.arange(50)))
     with pytest.raises(InputError, match="predictive takes none"):
         measure(model, text, options={"epochs": 3})

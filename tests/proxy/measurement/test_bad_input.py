@@ -1,0 +1,149 @@
+"""What cannot be read by the predictive observer, from the command line: one sentence each, and exit 2."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import extraction
+from extraction import LanguageModel, load_model
+
+WORDS = (
+    "One",
+    "Two",
+    "The",
+    "She",
+    "He",
+    "It",
+    "They",
+    "We",
+    "You",
+    "And",
+    "But",
+    "Then",
+    "Now",
+    "Here",
+    "When",
+    "All",
+)
+
+
+@pytest.fixture
+def refused(emergence: Callable[..., Any]) -> Callable[..., str]:
+    """Run `emergence measure`, which must refuse, and return the sentence that it says."""
+
+    def run(*args: object) -> str:
+        done = emergence("measure", "gpt2-30k", "--prefix", "none", *args)
+        assert done.code == 2, (done.out, done.err)
+        assert done.out == ""
+        last = [line for line in done.err.splitlines() if line.strip()][-1]
+        assert last.startswith("Error: ")
+        return str(last)
+
+    return run
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> Callable[[LanguageModel], None]:
+    """Let the command load this model, whatever it is asked for."""
+
+    def give(model: LanguageModel) -> None:
+        monkeypatch.setattr(extraction, "load_model", lambda name, **options: model, raising=False)
+
+    return give
+
+
+def sentences(count: int) -> str:
+    made = itertools.product(WORDS, WORDS, WORDS)
+    return " ".join(f"{a} was {b.lower()} and {c.lower()} of it all." for a, b, c in itertools.islice(made, count))
+
+
+def test_a_text_too_short_says_how_much_is_needed(refused: Callable[..., str], tmp_path: Path) -> None:
+    short = tmp_path / "short.txt"
+    short.write_text(sentences(40), encoding="utf-8")
+    said = refused("--corpus", short)
+    assert "takes at least 100 different windows that a token follows; short.txt gave 40." in said
+    assert said.endswith("Ask for more windows, or give at least 2.5 times as much text.")
+    assert "takes at least 100" in refused("--corpus", "python-docs", "--windows", 50)
+    few = tmp_path / "few.txt"
+    few.write_text(sentences(8), encoding="utf-8")
+    said = refused("--corpus", few, "--estimator", "output-20")
+    assert "whole characters; what a model says next is read on at least 10" in said
+
+
+def test_a_text_that_is_long_enough_is_read_in_parts_and_says_so(emergence: Callable[..., Any], tmp_path: Path) -> None:
+    enough = tmp_path / "enough.txt"
+    enough.write_text(sentences(130), encoding="utf-8")
+    done = emergence("measure", "gpt2-30k", "--corpus", enough, "--prefix", "none", "--json")
+    assert done.code == 0, done.err
+    rows = json.loads(done.out)
+    assert {row["flags"] for row in rows} == {"few-documents"}
+
+
+def test_windows_that_end_with_their_text(refused: Callable[..., str], tmp_path: Path) -> None:
+    tokenizer = load_model("gpt2-30k", device="cpu").tokenizer
+    lines = [sentence for text in WORDS for sentence in (f"{text} was {word.lower()} of it" for word in WORDS)]
+    ids = [tokenizer(line)["input_ids"] for line in lines]
+    length = max(set(map(len, ids)), key=[len(one) for one in ids].count)
+    texts = tmp_path / "texts.jsonl"
+    kept = [line for line, one in zip(lines, ids, strict=True) if len(one) == length]
+    texts.write_text("".join(json.dumps({"text": line}) + "\n" for line in kept), encoding="utf-8")
+    said = refused("--corpus", texts, "--tokens", length)
+    assert "Every window of texts.jsonl ends with its text, so no next token is left to predict" in said
+
+
+def test_one_next_token(refused: Callable[..., str], tmp_path: Path) -> None:
+    tokenizer = load_model("gpt2-30k", device="cpu").tokenizer
+    following = tokenizer(" the")["input_ids"]
+    lines = [f"{tokenizer.decode([token])} the" for token in range(len(tokenizer))]
+    lines = [line for line in lines if line.isprintable() and tokenizer(line)["input_ids"][1:] == following]
+    assert len(lines) > 100
+    same = tmp_path / "same.jsonl"
+    same.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines), encoding="utf-8")
+    said = refused("--corpus", same, "--tokens", 1)
+    assert said == "Error: Every next token is the same, so nothing can be told about it; give a richer corpus."
+
+
+def test_a_model_without_an_output_head(refused: Callable[..., str], loads: Callable[[LanguageModel], None]) -> None:
+    model = load_model("gpt2-30k", device="cpu")
+    headless = replace(model, model=copy.copy(model.model))
+    headless.model.get_output_embeddings = lambda: None
+    loads(headless)
+    said = refused("--corpus", "python-docs")
+    assert "has no output head, so it predicts no next token; use sample-propagation" in said
+
+
+def test_a_head_that_is_not_linear(refused: Callable[..., str], loads: Callable[[LanguageModel], None]) -> None:
+    bent = load_model("gpt2-30k", device="cpu")
+    forward = bent.model.forward
+
+    def squashed(*args: Any, **options: Any) -> Any:
+        said = forward(*args, **options)
+        said.logits = said.logits.abs().sqrt()
+        return said
+
+    bent.model.forward = squashed
+    loads(bent)
+    said = refused("--corpus", "python-docs")
+    assert "are not those of a norm and a linear output layer, so no lens can read its states" in said
+
+
+def test_states_that_overflow_in_half_precision(
+    refused: Callable[..., str], loads: Callable[[LanguageModel], None], tmp_path: Path
+) -> None:
+    model = load_model("gpt2-30k", device="cpu")
+    with torch.no_grad():
+        model.model.get_decoder().wpe.weight[4:] = 1e5  # of later tokens; float16 ends at 65,504
+    model.model.save_pretrained(tmp_path)
+    model.tokenizer.save_pretrained(tmp_path)
+    loads(load_model(tmp_path, device="cpu", dtype="float16"))
+    said = refused("--corpus", "python-docs")
+    assert "not finite, so no lens can be fitted; load the model as bfloat16 or float32" in said
