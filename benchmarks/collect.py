@@ -76,9 +76,9 @@ async def bare(url: str, texts: list[str]) -> None:
 def ours(url: str, texts: list[str], folder: Path) -> None:
     """Ask for every answer and keep it."""
     prompts = pd.DataFrame({"prompt": texts})
-    server = Server(url, capabilities=Capabilities("chat"))
+    server = Server(url, capabilities=Capabilities("chat"), limits=Limits(concurrency=CONCURRENCY))
     out = folder / f"{time.monotonic_ns()}.parquet"
-    collect("m", prompts, out=out, server=server, limits=Limits(concurrency=CONCURRENCY))
+    collect("m", prompts, out=out, server=server)
 
 
 def throughput(url: str, calls: int, rounds: int, folder: Path) -> None:

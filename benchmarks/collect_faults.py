@@ -113,8 +113,7 @@ def main() -> None:
             "m",
             prompts,
             out=Path(folder) / "a.parquet",
-            server=Server(url, capabilities=Capabilities("chat")),
-            limits=Limits(concurrency=given.concurrency),
+            server=Server(url, capabilities=Capabilities("chat"), limits=Limits(concurrency=given.concurrency)),
         )
         seconds, cpu = time.perf_counter() - began, time.process_time() - used
     twice = sum(count > 1 for count in server.answered.values())

@@ -12,7 +12,6 @@ NAMES = [(package, name) for package in PACKAGES for name in importlib.import_mo
 NO_EXAMPLE: dict[str, str] = {}  # public names without an example, and why
 LONGER = {
     "proxy.measure": "its groups are already objects: propagation, budget and listeners",
-    "extraction.collect": "its groups are already objects: server, sampling, limits and budget",
 }
 
 

@@ -107,14 +107,19 @@ def collect(
     from extraction.answers.prompt_sets import prompts as read_prompts
     from extraction.answers.sampling import Sampling
 
-    server = Server(base_url, key_env, endpoint)  # type: ignore[arg-type]  # checked there
     sampling = Sampling(max_tokens, temperature, seed, system, tuple(stop or ()))
-    limits = Limits(concurrency, max_retries, timeout)
     asked = read_prompts(prompts)
     if Path(prompts).exists() and out.exists() and Path(prompts).samefile(out):
         raise InputError(f"--out {out} is the file of the prompts; give another, or the prompts would be overwritten.")
     price_in, price_out = (None, None) if prices is None else read_prices(prices, model)
     budget = Budget(price_in, price_out, max_cost, max_total_tokens)
+    server = Server(
+        base_url,
+        key_env,
+        endpoint,  # type: ignore[arg-type]  # checked there
+        limits=Limits(concurrency, max_retries, timeout),
+        budget=budget,
+    )
     if dry_run:
         bill = estimate_bill(model, asked, out=out, budget=budget, samples=samples, sampling=sampling)
         _say_bill(bill, as_json=as_json)
@@ -130,8 +135,6 @@ def collect(
                 server=server,
                 sampling=sampling,
                 samples=samples,
-                limits=limits,
-                budget=budget,
                 batch=batch,
                 progress=tell,
             )

@@ -142,14 +142,12 @@ def asked_rows(
     log = folder / "next-tokens.log.jsonl"
     closed = open_api(
         model,
-        Server(given.base_url, given.key_env),
+        Server(given.base_url, given.key_env, limits=Limits(given.concurrency), budget=budget),
         tokenizer,
         log=log,
         own_tokenizer=own,
         way="next",
         prefix="auto" if bank.neutral else "none",
-        limits=Limits(given.concurrency),
-        budget=budget,
     )
     asked = to_ask(bank, corpus, closed, estimator=estimator, calls=given.max_calls, control=given.control)
     total = bills(closed, asked)

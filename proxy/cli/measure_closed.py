@@ -107,8 +107,8 @@ def measure_closed_models(
         budget = Budget(input_price, output_price, given.max_cost)
         log = given.log or log_of(model, given.base_url, out)
         closed = open_api(
-            model, Server(given.base_url, given.key_env), tokenizer, log=log, own_tokenizer=own, way=way,
-            samples=given.samples, prefix=given.prefix, limits=Limits(given.concurrency), budget=budget,
+            model, Server(given.base_url, given.key_env, limits=Limits(given.concurrency), budget=budget), tokenizer,
+            log=log, own_tokenizer=own, way=way, samples=given.samples, prefix=given.prefix,
         )  # fmt: skip
         check_asked(closed.asking, names)
         _say(f"{model} is asked by {closed.asking.name}; windows are cut by {called}; replies are kept in {log}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pandas as pd
 from estimators.base import InputError, Progress
 from estimators.folds import FOLDS
 from estimators.shown import ABSENT, Shown, mass_flags, shown_probabilities, shown_samples
-from extraction import Budget, Limits, Server
+from extraction import Server
 from extraction.answers.collecting.next_tokens import (
     CAPPED,
     SAMPLES,
@@ -52,8 +52,6 @@ class Closed:
         own_tokenizer: whether it is the model's own, rather than a reference.
         asking: how it is asked.
         log: where every reply is kept, for all corpora.
-        limits: of the calls.
-        budget: prices, limits, and the bill.
         first: text of the first token that is sent before completions; empty: none.
         candidates: texts that may become `first`, among them ``""``, when `find_first` tries them.
         server_adds: tokens the server itself puts in front, in a chat beyond its template; None where it does not say.
@@ -65,8 +63,6 @@ class Closed:
     own_tokenizer: bool
     asking: Asking
     log: Path
-    limits: Limits = field(default_factory=Limits)
-    budget: Budget = field(default_factory=Budget)
     first: str = ""
     candidates: tuple[str, ...] = ()
     server_adds: int | None = None
@@ -79,8 +75,7 @@ class Closed:
     def ask_whole(self, texts: Sequence[str], progress: Progress | None = None, *, batch: bool = False) -> Replies:
         """Replies to `texts` as they are."""
         return next_tokens(
-            self.model, texts, self.asking, log=self.log, server=self.server, limits=self.limits, budget=self.budget,
-            batch=batch, progress=progress,
+            self.model, texts, self.asking, log=self.log, server=self.server, batch=batch, progress=progress,
         )  # fmt: skip
 
 
@@ -94,8 +89,6 @@ def open_api(
     way: str = "auto",
     samples: int = SAMPLES,
     prefix: str = "auto",
-    limits: Limits | None = None,
-    budget: Budget | None = None,
 ) -> Closed:
     """Find out how a model behind an API can be asked, and which neutral first tokens it takes.
 
@@ -109,15 +102,12 @@ def open_api(
         samples: per text, where there are no logprobs.
         prefix: text of the first token sent before every completion; ``auto``: none if the server adds one itself,
             else what `find_first` finds; ``none``.
-        limits: of the calls.
-        budget: prices and limits.
 
     Raises:
         InputError: if the server cannot be asked so.
     """
-    limits, budget = limits or Limits(), budget or Budget()
-    asking = find_asking(model, log=log, server=server, way=way, samples=samples, limits=limits, budget=budget)
-    closed = Closed(model, server, tokenizer, own_tokenizer, asking, log, limits, budget)
+    asking = find_asking(model, log=log, server=server, way=way, samples=samples)
+    closed = Closed(model, server, tokenizer, own_tokenizer, asking, log)
     if asking.chat:
         if prefix not in (AUTO, NONE):
             raise InputError("A chat takes no first token; leave --prefix out.")
@@ -280,7 +270,7 @@ def bill(closed: Closed, contexts: Contexts, counted: Collection[Contexts] = ())
         asked = [(texts + more, closed)] if trial is closed else [*asked, (more, trial)]
     total: dict[str, float | None] = {}
     for some, one in asked:
-        for name, value in next_token_bill(one.model, some, one.asking, log=one.log, budget=one.budget).items():
+        for name, value in next_token_bill(one.model, some, one.asking, log=one.log, budget=one.server.budget).items():
             before_it = total.get(name, 0)
             total[name] = None if value is None or before_it is None else before_it + value
     return total

@@ -18,7 +18,7 @@ from extraction.answers.collecting.batch import NotReadyError, ask_in_batches
 from extraction.answers.collecting.budget import Budget
 from extraction.answers.collecting.endpoints import Capabilities, Endpoint
 from extraction.answers.collecting.log import AnswerLog, answer_key
-from extraction.answers.collecting.options import Limits, Server
+from extraction.answers.collecting.options import Server
 from extraction.answers.collecting.pace import Pace
 from extraction.answers.collecting.replies import ALL_REASONING
 from extraction.answers.collecting.requests import Collector
@@ -133,20 +133,16 @@ def find_asking(
     server: Server,
     way: str = "auto",
     samples: int = SAMPLES,
-    limits: Limits | None = None,
-    budget: Budget | None = None,
 ) -> Asking:
     """Find out how a server can be asked: scored text before logprobs before samples, completions before chat.
 
     Args:
         model: its name at the server.
         log: where the questions are kept, so that they are asked once.
-        server: where the model answers.
+        server: where the model answers; its budget pays the questions.
         way: one of `WAYS`; ``auto`` takes the first that the server does, ``next`` the first that shows or samples what
             comes next.
         samples: answers per text where there are no logprobs.
-        limits: of the calls.
-        budget: pays the questions.
 
     Raises:
         InputError: if the server cannot be asked so, or nobody answers.
@@ -156,9 +152,8 @@ def find_asking(
     if samples < 2:
         raise InputError(f"Samples are compared with each other, so at least 2 per text are needed; got {samples}.")
     endpoint, _, what = way.partition("-")
-    known = limits or Limits(), budget or Budget()
     if way in ("auto", "completions-echo"):
-        scoring = _scoring(model, log, server, *known)
+        scoring = _scoring(model, log, server)
         if scoring is not None:
             return scoring
         if way != "auto":
@@ -171,7 +166,7 @@ def find_asking(
     refusals: list[InputError] = []
     for each in endpoints:
         try:
-            asking = _probed(model, each, what, samples, log, server, *known)
+            asking = _probed(model, each, what, samples, log, server)
         except InputError as error:
             refusals.append(error)
             continue
@@ -187,12 +182,12 @@ def find_asking(
     return found[0]
 
 
-def _scoring(model: str, log: Path, server: Server, limits: Limits, budget: Budget) -> Asking | None:
+def _scoring(model: str, log: Path, server: Server) -> Asking | None:
     """How completions can be had to score text; None where they cannot, or do not answer."""
     for shown in (SHOWN, CAPPED):
         sampling = Asking(Capabilities("completions"), shown=shown, scored=True).sampling
         try:
-            found = _capabilities(model, "completions", sampling, 1, log, server, limits, budget)
+            found = _capabilities(model, "completions", sampling, 1, log, server)
         except InputError:
             return None
         if found.endpoint == "completions" and found.scores is not None:
@@ -209,19 +204,17 @@ def _probed(
     samples: int,
     log: Path,
     server: Server,
-    limits: Limits,
-    budget: Budget,
 ) -> Asking:
     """How one endpoint can be asked."""
     for shown in () if what == "samples" else (SHOWN, CAPPED):
         sampling = Asking(Capabilities(endpoint), shown=shown).sampling
-        found = _capabilities(model, endpoint, sampling, 1, log, server, limits, budget)
+        found = _capabilities(model, endpoint, sampling, 1, log, server)
         if found.logprobs > 1:
             return Asking(found, shown=min(shown, found.logprobs))
         if not {"logprobs", "top_logprobs"} & set(found.rejected):
             break  # ignored rather than too many
     sampling = Asking(Capabilities(endpoint)).sampling
-    return Asking(_capabilities(model, endpoint, sampling, samples, log, server, limits, budget), samples=samples)
+    return Asking(_capabilities(model, endpoint, sampling, samples, log, server), samples=samples)
 
 
 def _capabilities(
@@ -231,8 +224,6 @@ def _capabilities(
     samples: int,
     log: Path,
     server: Server,
-    limits: Limits,
-    budget: Budget,
 ) -> Capabilities:
     if server.capabilities is not None:
         return server.capabilities
@@ -241,8 +232,8 @@ def _capabilities(
     with AnswerLog(log, secret=secrets_of(url, key)) as kept:
 
         async def work() -> Capabilities:
-            run = Collector(model, sampling, kept, budget, Pace(limits.concurrency), limits, None)
-            async with Api(url, key, limits, http_client=server.http_client) as api:
+            run = Collector(model, sampling, kept, server.budget, Pace(server.limits.concurrency), server.limits, None)
+            async with Api(url, key, server.limits, http_client=server.http_client) as api:
                 return await run.known_capabilities(api, endpoint, [endpoint], samples)
 
         found: Capabilities = run_async(work)
@@ -256,8 +247,6 @@ def next_tokens(
     *,
     log: Path,
     server: Server,
-    limits: Limits | None = None,
-    budget: Budget | None = None,
     batch: bool = False,
     progress: Progress | None = None,
 ) -> Replies:
@@ -268,9 +257,7 @@ def next_tokens(
         texts: whole characters each, none empty; one that comes twice is asked once.
         asking: how, from `find_asking`.
         log: the durable log, shared by all corpora of one model.
-        server: where it answers.
-        limits: of the calls.
-        budget: prices and limits; carries the bill afterwards.
+        server: where it answers; its budget carries the bill afterwards.
         batch: leave the calls to the server's Batch API: the first call submits them, a later one fetches the answers.
         progress: called with the number of answers.
 
@@ -283,7 +270,7 @@ def next_tokens(
         raise InputError("A text to continue must not be empty; leave it out.")
     url = check_base_url(server.base_url)
     key = api_key(url, server.key_env)
-    limits, budget = limits or Limits(), budget or Budget()
+    limits, budget = server.limits, server.budget
     prompts = [asking.prompt(text) for text in dict.fromkeys(texts)]
     with AnswerLog(log, secret=secrets_of(url, key)) as kept:
 

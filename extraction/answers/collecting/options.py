@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from estimators.base import InputError
 from estimators.contracts.numbers import number
+from extraction.answers.collecting.budget import Budget
 from extraction.answers.collecting.endpoints import ENDPOINTS, Capabilities, Endpoint
 
 if TYPE_CHECKING:
@@ -15,37 +16,6 @@ if TYPE_CHECKING:
 MOST_CONCURRENT = 1000  # calls at once; more open files than most systems allow
 MOST_RETRIES = 1000
 LONGEST_TIMEOUT_S = 24 * 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Where a model answers, and what is known of it.
-
-    Attributes:
-        base_url: e.g. ``http://127.0.0.1:8000/v1``; by default OPENAI_BASE_URL or OpenAI itself.
-        key_env: environment variable that holds the key; servers on this machine need none.
-        endpoint: ``chat``, ``completions``, ``responses``, or ``auto`` for the first that answers.
-        capabilities: of the server, where known; otherwise they are found out by a few short questions.
-        http_client: transport to use instead of a new one.
-
-    Raises:
-        InputError: if there is no such endpoint.
-
-    Example:
-        >>> Server("http://127.0.0.1:8000/v1", endpoint="completions").endpoint
-        'completions'
-    """
-
-    base_url: str | None = None
-    key_env: str = "OPENAI_API_KEY"
-    endpoint: Endpoint | Literal["auto"] = "auto"
-    capabilities: Capabilities | None = None
-    http_client: httpx2.AsyncClient | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse an endpoint that does not exist."""
-        if self.endpoint not in ("auto", *ENDPOINTS):
-            raise InputError(f"Unknown endpoint {self.endpoint}; choose auto, {', '.join(ENDPOINTS)}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +44,38 @@ class Limits:
         number(self.concurrency, "concurrency", least=1, most=MOST_CONCURRENT, whole=True)
         number(self.max_retries, "max_retries", least=0, most=MOST_RETRIES, whole=True)
         number(self.timeout_s, "timeout", above=0, most=LONGEST_TIMEOUT_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where a model answers, what is known of it, and what asking it may take.
+
+    Attributes:
+        base_url: e.g. ``http://127.0.0.1:8000/v1``; by default OPENAI_BASE_URL or OpenAI itself.
+        key_env: environment variable that holds the key; servers on this machine need none.
+        endpoint: ``chat``, ``completions``, ``responses``, or ``auto`` for the first that answers.
+        capabilities: of the server, where known; otherwise they are found out by a few short questions.
+        http_client: transport to use instead of a new one.
+        limits: calls at once, attempts, longest wait.
+        budget: prices and limits, which cover all that a log was billed for a model; carries the bill afterwards.
+
+    Raises:
+        InputError: if there is no such endpoint.
+
+    Example:
+        >>> Server("http://127.0.0.1:8000/v1", endpoint="completions").endpoint
+        'completions'
+    """
+
+    base_url: str | None = None
+    key_env: str = "OPENAI_API_KEY"
+    endpoint: Endpoint | Literal["auto"] = "auto"
+    capabilities: Capabilities | None = None
+    http_client: httpx2.AsyncClient | None = None
+    limits: Limits = field(default_factory=Limits)
+    budget: Budget = field(default_factory=Budget)
+
+    def __post_init__(self) -> None:
+        """Refuse an endpoint that does not exist."""
+        if self.endpoint not in ("auto", *ENDPOINTS):
+            raise InputError(f"Unknown endpoint {self.endpoint}; choose auto, {', '.join(ENDPOINTS)}.")

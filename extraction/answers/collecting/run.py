@@ -20,7 +20,7 @@ from extraction.answers.collecting.budget import Budget
 from extraction.answers.collecting.collected import Collected, response_chunks, write_chunks
 from extraction.answers.collecting.endpoints import ENDPOINTS, Capabilities, Endpoint
 from extraction.answers.collecting.log import AnswerLog, answer_key
-from extraction.answers.collecting.options import Limits, Server
+from extraction.answers.collecting.options import Server
 from extraction.answers.collecting.pace import Pace
 from extraction.answers.collecting.probe import most_tokens
 from extraction.answers.collecting.requests import Collector
@@ -40,8 +40,6 @@ def collect(
     server: Server | None = None,
     sampling: Sampling | None = None,
     samples: int = 1,
-    limits: Limits | None = None,
-    budget: Budget | None = None,
     batch: bool = False,
     progress: Progress | None = None,
 ) -> Collected:
@@ -54,13 +52,10 @@ def collect(
         model: its name at the server.
         prompts: columns ``prompt_id`` and ``prompt``, see `extraction.answers.prompt_sets`.
         out: table to write, ``.parquet``, ``.csv`` or ``.json``.
-        server: where the model answers; by default OpenAI. If all prompts are lists of entities, the endpoint
-            ``completions`` is tried first.
+        server: where the model answers, how hard it is asked and what that may cost; by default OpenAI. If all prompts
+            are lists of entities, the endpoint ``completions`` is tried first.
         sampling: what determines an answer beside its prompt: length, temperature, seed, system prompt, stops.
         samples: answers per prompt.
-        limits: calls at once, attempts, longest wait.
-        budget: prices and limits, which cover all that the log beside `out` was billed for this model, the probe and
-            earlier runs included; carries the bill of this run afterwards.
         batch: leave the calls to the server's Batch API: the first call submits them, a later one fetches the answers.
         progress: called with the number of answers.
 
@@ -87,7 +82,7 @@ def collect(
     out = Path(out)
     check_table_path(out)
     prompts = check_prompts(prompts)
-    server, sampling, limits = server or Server(), sampling or Sampling(), limits or Limits()
+    server, sampling = server or Server(), sampling or Sampling()
     number(samples, "samples", least=1, most=MOST_SAMPLES, whole=True)
     url = check_base_url(server.base_url)
     key = api_key(url, server.key_env)
@@ -95,10 +90,10 @@ def collect(
     texts = prompts["prompt"] if all_distinct(prompts["prompt"]) else prompts["prompt"].drop_duplicates()
     first = LISTS_FIRST if wanted is None and all(listed_entities(text) for text in texts) else ENDPOINTS
     with AnswerLog(log_path(out), secret=secrets_of(url, key)) as log:
-        run = Collector(model, sampling, log, budget or Budget(), Pace(limits.concurrency), limits, progress)
+        run = Collector(model, sampling, log, server.budget, Pace(server.limits.concurrency), server.limits, progress)
 
         async def work() -> Capabilities:
-            async with Api(url, key, limits, http_client=server.http_client) as api:
+            async with Api(url, key, server.limits, http_client=server.http_client) as api:
                 capabilities = server.capabilities or await run.known_capabilities(api, wanted, first, samples)
                 if batch:
                     await ask_in_batches(run, api, capabilities, texts, samples)

@@ -122,12 +122,11 @@ def closed(model, tmp_path, way="completions-logprobs", **faults):
     client = httpx2.AsyncClient(transport=httpx2.MockTransport(Behind(model, **faults)))
     return open_api(
         "m",
-        Server(URL, http_client=client),
+        Server(URL, http_client=client, limits=QUICK),
         model.tokenizer,
         log=tmp_path / "m.jsonl",
         way=way,
         prefix="none",
-        limits=QUICK,
     )
 
 

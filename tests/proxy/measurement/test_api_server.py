@@ -33,7 +33,7 @@ def _no_key(monkeypatch) -> None:
 
 def asked(url: str, model: LanguageModel, folder: Path, way: str, **options) -> Closed:
     return open_api(
-        model.name, Server(url), model.tokenizer, log=folder / f"{way}.jsonl", way=way, limits=Limits(concurrency=4),
+        model.name, Server(url, limits=Limits(concurrency=4)), model.tokenizer, log=folder / f"{way}.jsonl", way=way,
         **options,
     )  # fmt: skip
 

@@ -35,12 +35,11 @@ def prompt_of(request: httpx2.Request) -> str:
 
 def grouped(http_client: httpx2.AsyncClient | None = None, **options) -> dict:
     """Arguments of `collect`, each option in the group it belongs to."""
-    made: dict = {}
-    groups = {"server": Server, "sampling": Sampling, "limits": Limits}
-    for name, group in groups.items():
+    options["http_client"] = http_client
+    for name, group in {"limits": Limits, "sampling": Sampling, "server": Server}.items():
         own = {field.name: options.pop(field.name) for field in fields(group) if field.name in options}
-        made[name] = group(**own, **({"http_client": http_client} if name == "server" else {}))
-    return made | options
+        options[name] = group(**own)
+    return options
 
 
 def ask(out: Path, handler, count: int = 3, **options):

@@ -110,8 +110,8 @@ from extraction import Budget, Limits, Sampling, Server, collect
 from extraction.answers.collecting.endpoints import Capabilities
 collect(
     "m", pd.DataFrame({{"prompt": [f"prompt {{n}}" for n in range(300)]}}), out=Path({out!r}),
-    server=Server({url!r}, capabilities=Capabilities("chat")), limits=Limits(concurrency=16),
-    sampling=Sampling(max_tokens=50), budget=Budget(max_total_tokens={limit}),
+    server=Server({url!r}, capabilities=Capabilities("chat"), limits=Limits(concurrency=16),
+    budget=Budget(max_total_tokens={limit})), sampling=Sampling(max_tokens=50),
 )
 """
 

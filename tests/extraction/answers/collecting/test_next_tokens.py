@@ -83,7 +83,7 @@ class Batching(Played):
 
 def server(played, **options):
     # A client per run: each run has an event loop of its own.
-    return Server(URL, http_client=httpx2.AsyncClient(transport=httpx2.MockTransport(played)), **options)
+    return Server(URL, http_client=httpx2.AsyncClient(transport=httpx2.MockTransport(played)), limits=QUICK, **options)
 
 
 QUICK = Limits(concurrency=2, max_retries=0)
@@ -91,8 +91,8 @@ QUICK = Limits(concurrency=2, max_retries=0)
 
 def asked(played, tmp_path, texts=("one two", "three"), way="auto", **options):
     log = tmp_path / "m.log.jsonl"
-    asking = find_asking("m", log=log, server=server(played), way=way, limits=QUICK, **options)
-    return asking, next_tokens("m", texts, asking, log=log, server=server(played), limits=QUICK)
+    asking = find_asking("m", log=log, server=server(played), way=way, **options)
+    return asking, next_tokens("m", texts, asking, log=log, server=server(played))
 
 
 def test_completions_with_logprobs_come_first(tmp_path):
@@ -123,9 +123,9 @@ def test_every_reply_is_paid_for_once(tmp_path):
 
 def test_a_batch_is_submitted_and_fetched_later(tmp_path):
     played, log = Batching(endpoints=("chat",)), tmp_path / "m.log.jsonl"
-    asking = find_asking("m", log=log, server=server(played), limits=QUICK)
+    asking = find_asking("m", log=log, server=server(played))
     before = len(played.bodies)
-    ask = lambda: next_tokens("m", ["one", "two"], asking, log=log, server=server(played), limits=QUICK, batch=True)  # noqa: E731
+    ask = lambda: next_tokens("m", ["one", "two"], asking, log=log, server=server(played), batch=True)  # noqa: E731
     with pytest.raises(NotReadyError, match=r"Submitted 2 calls as b1.*0 of 2 texts are answered"):
         ask()
     assert len(played.bodies) == before
@@ -152,7 +152,7 @@ def test_one_logprob_alone_is_none_and_samples_are_drawn(tmp_path):
     assert asking.name == "completions-samples-8"
     assert len(replies.said["three"].texts) == 8
     with pytest.raises(InputError, match="shows no logprobs"):
-        find_asking("m", log=tmp_path / "n.jsonl", server=server(Played(k=1)), way="chat-logprobs", limits=QUICK)
+        find_asking("m", log=tmp_path / "n.jsonl", server=server(Played(k=1)), way="chat-logprobs")
 
 
 def test_samples_where_n_is_taken_up_to_a_number(tmp_path):
@@ -172,7 +172,7 @@ def test_an_echoed_prompt_is_left_out(tmp_path):
 
 def test_streams_only_is_said(tmp_path):
     with pytest.raises(InputError, match="streams its replies"):
-        find_asking("m", log=tmp_path / "m.jsonl", server=server(Played(stream_only=True)), limits=QUICK)
+        find_asking("m", log=tmp_path / "m.jsonl", server=server(Played(stream_only=True)))
 
 
 def test_what_is_not_answered_has_a_reason(tmp_path):

@@ -64,8 +64,8 @@ def test_no_message_of_a_server_brings_it_out(tmp_path, capfd, caplog, status, a
     left = ""
     try:
         table = collect(
-            "m", asked, out=tmp_path / "a.csv", limits=Limits(max_retries=1),
-            server=Server("http://api.example/v1", capabilities=able, http_client=client),
+            "m", asked, out=tmp_path / "a.csv",
+            server=Server("http://api.example/v1", capabilities=able, http_client=client, limits=Limits(max_retries=1)),
         ).table()  # fmt: skip
         left += table.to_string()
     except EmergenceError as error:

@@ -210,8 +210,7 @@ def test_faults_on_a_real_wire(tmp_path, monkeypatch):
             "m",
             asked,
             out=tmp_path / "a.csv",
-            server=Server(url, capabilities=Capabilities("chat")),
-            limits=Limits(timeout_s=1.0),
+            server=Server(url, capabilities=Capabilities("chat"), limits=Limits(timeout_s=1.0)),
         ).table()
     finally:
         server.shutdown()
@@ -226,7 +225,7 @@ def test_what_a_server_withholds_is_an_answer_and_an_empty_account_ends_the_run(
     threading.Thread(target=server.serve_forever, daemon=True).start()
     asked = pd.DataFrame({"prompt": ["good 1", "filter 1", "quota 1", *(f"good {n}" for n in range(2, 50))]})
     place = Server(f"http://127.0.0.1:{server.server_port}/v1", capabilities=Capabilities("chat"))
-    options = {"server": place, "limits": Limits(concurrency=1)}
+    options = {"server": place}
     try:
         with pytest.raises(EmergenceError, match=r"quota is spent.*2 of 51 answers are in"):
             collect("m", asked, out=tmp_path / "a.parquet", **options)
@@ -260,8 +259,8 @@ from pathlib import Path
 from extraction import Limits, Server, collect
 from extraction.answers.collecting.endpoints import Capabilities
 prompts = pd.DataFrame({{"prompt": [f"prompt {{n}}" for n in range(60)]}})
-server = Server({url!r}, capabilities=Capabilities("chat"))
-collect("m", prompts, out=Path({out!r}), server=server, limits=Limits(concurrency=3))
+server = Server({url!r}, capabilities=Capabilities("chat"), limits=Limits(concurrency=3))
+collect("m", prompts, out=Path({out!r}), server=server)
 """
 
 
@@ -281,8 +280,8 @@ def test_a_killed_process_loses_only_what_was_in_flight(tmp_path):
         before = len(Slow.asked)
         assert 15 <= before < 60
         asked = pd.DataFrame({"prompt": [f"prompt {n}" for n in range(60)]})
-        place = Server(url, capabilities=Capabilities("chat"))
-        done = collect("m", asked, out=out, server=place, limits=Limits(concurrency=3))
+        place = Server(url, capabilities=Capabilities("chat"), limits=Limits(concurrency=3))
+        done = collect("m", asked, out=out, server=place)
     finally:
         server.shutdown()
         server.server_close()

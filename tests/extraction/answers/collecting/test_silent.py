@@ -27,8 +27,8 @@ def collected(benchmark, tmp_path, count):
     with benchmark.running(server) as url:
         began = time.monotonic()
         limits = Limits(max_retries=20)  # 25 % of the calls fail: 6 in a row of 1 in 4,000 prompts
-        place = Server(url, endpoint="chat")
-        table = collect("m", asked, out=tmp_path / "a.parquet", server=place, limits=limits).table()
+        place = Server(url, endpoint="chat", limits=limits)
+        table = collect("m", asked, out=tmp_path / "a.parquet", server=place).table()
         took = time.monotonic() - began
     assert table["text"].tolist() == [f"said prompt {number}" for number in range(count)]
     assert {server.answered[prompt] for prompt in asked["prompt"]} == {1}

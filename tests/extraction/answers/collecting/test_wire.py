@@ -117,9 +117,9 @@ def server():
 
 
 def ask(url, out, *kinds, **limits):
-    place = Server(url, capabilities=Capabilities("chat"))
+    place = Server(url, capabilities=Capabilities("chat"), limits=Limits(**{"max_retries": 0} | limits))
     asked = pd.DataFrame({"prompt": [f"{kind} {number}" for number, kind in enumerate(kinds)]})
-    return collect("m", asked, out=out, server=place, limits=Limits(**{"max_retries": 0} | limits)).table()
+    return collect("m", asked, out=out, server=place).table()
 
 
 def test_a_dripping_reply_ends_at_the_time_limit(server, tmp_path):
