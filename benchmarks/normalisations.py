@@ -25,10 +25,9 @@ import torch
 from torch import Tensor
 
 from estimators.contracts.cells import markdown
-from estimators.positions import choose_queries
 from extraction import LanguageModel, Projection, States, Windows, extract, load_model, random_twin, reference_models
 from extraction import windows as make_windows
-from proxy.measurement.blocks import emergence_of_block
+from proxy.measurement.blocks import emergence_of_block, queries_of
 from proxy.measurement.prefix import chosen_prefix
 
 SCALES = ("pooled", "own", "next block")
@@ -108,7 +107,7 @@ def measured(names: list[str], corpus: str, count: int, blocks: int, seed: int) 
     for name in names:
         for case, model, chosen in cases(name, corpus, count, seed):
             layer_norm = any(isinstance(part, torch.nn.LayerNorm) for part in model.model.modules())
-            queries = choose_queries(chosen.weights, None, seed)
+            queries = queries_of(chosen, None, seed)
             wide = model.width > KEPT
             layers = sorted({round(b) for b in np.linspace(0, len(model.blocks) - 1, blocks)})
             together = [SCALES] if not wide else [("pooled", "own"), ("next block",)]

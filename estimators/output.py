@@ -296,18 +296,27 @@ def _of_position(
     return read(alone.take(present), place, weights)
 
 
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """What followed each position of N windows, and how the windows are read in turns.
+
+    Attributes:
+        true: (N, t) symbol that followed each position; the last column follows the window.
+        vocabulary: number of symbols.
+        fold: (N,) fold of each window, from `estimators.folds.deal_folds`.
+        weights: (N,) how often each window counts; None: alike.
+        clusters: (N,) document of each window, over which errors are clustered; None: windows are their own.
+    """
+
+    true: np.ndarray
+    vocabulary: int
+    fold: np.ndarray
+    weights: np.ndarray | None = None
+    clusters: np.ndarray | None = None
+
+
 def predictive_emergence(
-    macro: Shown,
-    alone: Shown,
-    token_of: np.ndarray,
-    true: np.ndarray,
-    vocabulary: int,
-    fold: np.ndarray,
-    weights: np.ndarray | None = None,
-    *,
-    of_window: np.ndarray | None = None,
-    clusters: np.ndarray | None = None,
-    asked: Sequence[int] | None = None,
+    macro: Shown, alone: Shown, token_of: np.ndarray, followed: Followed, *, asked: Sequence[int] | None = None
 ) -> OutputEmergence:
     """Bits that the shown probabilities save on the unigram distribution: macro at the last position, micro at all.
 
@@ -316,15 +325,10 @@ def predictive_emergence(
     Each fold is read with u and w fitted on the others, w apart for macro and micro. Values of different k differ.
 
     Args:
-        macro: N windows, or C different ones, probabilities.
+        macro: N windows, probabilities.
         alone: V lone tokens, probabilities.
         token_of: (N, t) lone token of each position, or of those in `asked`.
-        true: (N, t) symbol that followed each position; the last column follows the window.
-        vocabulary: number of symbols.
-        fold: (N,) fold of each window, from `estimators.folds.deal_folds`.
-        weights: (N,) how often each window counts.
-        of_window: (N,) row of `macro` of each window; None: one each.
-        clusters: (N,) document of each window, over which errors are clustered; None: windows are their own.
+        followed: what followed them.
         asked: positions, from 0, over which micro is the mean; None: all.
 
     Raises:
@@ -332,7 +336,8 @@ def predictive_emergence(
     """
     if macro.samples is not None or alone.samples is not None:
         raise InputError("The predictive reading needs probabilities; from samples take order two (output-2).")
-    rows = np.arange(len(true)) if of_window is None else of_window
+    true = followed.true  # (N, t)
+    rows = np.arange(len(true))
     columns = list(range(true.shape[1])) if asked is None else list(asked)
 
     def scored(u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -343,19 +348,10 @@ def predictive_emergence(
         )
         return p_macro, p_micro
 
-    return _cross_fitted(scored, true, vocabulary, fold, weights, clusters)
+    return _cross_fitted(scored, followed)
 
 
-def scored_emergence(
-    macro: np.ndarray,
-    micro: np.ndarray,
-    true: np.ndarray,
-    vocabulary: int,
-    fold: np.ndarray,
-    weights: np.ndarray | None = None,
-    *,
-    clusters: np.ndarray | None = None,
-) -> OutputEmergence:
+def scored_emergence(macro: np.ndarray, micro: np.ndarray, followed: Followed) -> OutputEmergence:
     """Bits that the whole probability of what followed saves, where a server scores any text.
 
     As `predictive_emergence`, with nothing hidden.
@@ -364,30 +360,23 @@ def scored_emergence(
         macro: (N,) probability of the token that followed each window.
         micro: (N, t) of the token that followed each position, after that position's token alone; NaN where it was not
             asked for, then the mean is over the others.
-        true: (N, t) symbols that followed.
-        vocabulary: number of symbols.
-        fold: (N,) fold of each window.
-        weights: (N,) how often each window counts.
-        clusters: (N,) document of each window.
+        followed: what followed them.
 
     Raises:
         InputError: if there are fewer than 2 folds, or a window has no position that was asked for.
     """
     if np.isnan(micro).all(axis=1).any():
         raise InputError("Every window needs at least one position whose token was scored alone.")
-    return _cross_fitted(lambda _: (macro, micro), true, vocabulary, fold, weights, clusters)
+    return _cross_fitted(lambda _: (macro, micro), followed)
 
 
-def _cross_fitted(
-    scored: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
-    true: np.ndarray,
-    vocabulary: int,
-    fold: np.ndarray,
-    weights: np.ndarray | None,
-    clusters: np.ndarray | None,
-) -> OutputEmergence:
-    """Read each fold with the unigram distribution and shares of it fitted on the others."""
-    w = np.ones(len(true)) if weights is None else np.asarray(weights, np.float64)
+def _cross_fitted(scored: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], followed: Followed) -> OutputEmergence:
+    """Read each fold with the unigram distribution and shares of it fitted on the others.
+
+    `scored` gives, by the unigram distribution (V,), the probabilities of what followed: macro (N,) and micro (N, t).
+    """
+    true, fold, clusters = followed.true, followed.fold, followed.clusters
+    w = np.ones(len(true)) if followed.weights is None else np.asarray(followed.weights, np.float64)  # (N,)
     folds = np.unique(fold)
     if len(folds) < 2:
         raise InputError(f"Windows are fitted on and read in turns, so at least 2 folds are needed; got {len(folds)}.")
@@ -396,9 +385,9 @@ def _cross_fitted(
     shares = []
     for number in folds:
         read = fold == number
-        u = unigram_of(true[~read], vocabulary, w[~read])
-        p_macro, p_micro = scored(u)
-        u_macro, u_micro = u[true[:, -1]], np.where(np.isnan(p_micro), np.nan, u[true])
+        u = unigram_of(true[~read], followed.vocabulary, w[~read])  # (V,)
+        p_macro, p_micro = scored(u)  # (N,), (N, t)
+        u_macro, u_micro = u[true[:, -1]], np.where(np.isnan(p_micro), np.nan, u[true])  # (N,), (N, t)
         macro_share = _share(p_macro[~read], u_macro[~read], w[~read])
         micro_share = _share(p_micro[~read], u_micro[~read], w[~read])
         macro_bits[read] = _gain(p_macro[read], u_macro[read], macro_share)
@@ -406,8 +395,8 @@ def _cross_fitted(
         macro_cost[read] = -np.log2(u_macro[read])
         micro_cost[read] = -np.nanmean(np.log2(u_micro[read]), axis=1)
         shares.append((macro_share, micro_share))
-    share = w / w.sum()
-    points = macro_bits - micro_bits
+    share = w / w.sum()  # (N,)
+    points = macro_bits - micro_bits  # (N,)
     return OutputEmergence(
         float(share @ macro_bits),
         float(share @ micro_bits),

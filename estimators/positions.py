@@ -43,11 +43,13 @@ class Queries:
         rows: (q,) int64, rows of the windows.
         share: (q,) float64, what each counts in a mean; they sum to 1.
         sampled: whether the rows are a sample of the windows, by weight.
+        clusters: (q,) over what errors are taken: the document of each, or its window, which a sample may hold twice.
     """
 
     rows: np.ndarray
     share: np.ndarray
     sampled: bool
+    clusters: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +76,21 @@ class WindowEmergence:
     pointwise_macro_bits: torch.Tensor = field(repr=False, compare=False)
 
 
-def choose_queries(weights: np.ndarray, most: int | None, seed: int) -> Queries:
+def choose_queries(weights: np.ndarray, most: int | None, seed: int, documents: np.ndarray | None = None) -> Queries:
     """Choose the windows to evaluate: all of them, or `most` sampled by their weights (n,) with replacement.
+
+    `documents` (n,) says which document each window is from: errors are then taken over documents, else over windows.
 
     >>> choose_queries(np.array([1.0, 3.0]), None, seed=0).share
     array([0.25, 0.75])
     """
     p = weights / weights.sum()
     if most is None or most >= len(weights):
-        return Queries(np.arange(len(weights)), p, sampled=False)
+        rows = np.arange(len(weights))
+        return Queries(rows, p, sampled=False, clusters=rows if documents is None else documents)
     rows = np.random.default_rng([seed, 1]).choice(len(weights), size=most, p=p)
-    return Queries(rows, np.full(most, 1 / most), sampled=True)
+    clusters = rows if documents is None else documents[rows]
+    return Queries(rows, np.full(most, 1 / most), sampled=True, clusters=clusters)
 
 
 def window_emergence(
@@ -97,7 +103,6 @@ def window_emergence(
     scale: float,
     seed: Sequence[int],
     positions: Iterable[int] | None = None,
-    documents: np.ndarray | None = None,
 ) -> Iterator[list[WindowEmergence]]:
     """Yield the information emergence at one position after another, one value per resolution.
 
@@ -115,7 +120,6 @@ def window_emergence(
         scale: RMS norm that all variables are read against; see `sample_propagation`.
         seed: non-negative integers that, with position and variable, seed the noise.
         positions: those to yield; None for every one.
-        documents: (n,) which document each window is from: errors are then taken over documents; None: over windows.
 
     Raises:
         InputError: if the states cannot be used; see `sample_propagation`.
@@ -131,7 +135,6 @@ def window_emergence(
     [0.0, 0.5]
     """
     wanted = None if positions is None else set(positions)
-    drawn_together = queries.rows if documents is None else documents[queries.rows]  # (q,)
     micro_bits: list[torch.Tensor] = []  # per position: (r, q)
     ceilings: list[float] = []  # per position, bits
     shifts: list[float] = []  # per position, bits
@@ -180,7 +183,7 @@ def window_emergence(
                 micro_each[index],
                 over,
                 shared_variance=float(shared[index]),
-                clusters=drawn_together,
+                clusters=queries.clusters,
             )
             found.append(
                 WindowEmergence(

@@ -1,8 +1,10 @@
 """What the four packages export: each shows an example, which the tests run, and takes few arguments."""
 
+import ast
 import doctest
 import importlib
 import inspect
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +40,25 @@ FUNCTIONS = [(package, name) for package, name in CALLABLE if inspect.isfunction
 @pytest.mark.parametrize(("package", "name"), FUNCTIONS)
 def test_public_functions_take_few_parameters(package: str, name: str) -> None:
     assert parameters(public(package, name)) <= MOST or f"{package}.{name}" in LONGER
+
+
+def longer_functions(package: str) -> list[str]:
+    """Functions of more than `MOST` parameters, commands of the command line aside: their options are flat."""
+    found = []
+    for path in Path(__file__).parent.parent.joinpath(package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                given = [one for one in given if one.arg not in ("self", "cls")]
+                command = any("typer." in ast.unparse(one.annotation) for one in given if one.annotation is not None)
+                if len(given) > MOST and not command and f"{package}.{node.name}" not in LONGER:
+                    found.append(f"{path.name}: {node.name}")
+    return found
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_functions_within_take_few_parameters_too(package: str) -> None:
+    assert longer_functions(package) == []
 
 
 def test_exceptions_are_needed() -> None:

@@ -92,7 +92,7 @@ def estimate(
     if features is not None:
         saved_proxy(subject, features, out, tracking_uri, every_level=every_level, as_json=as_json)
         return
-    from proxy.cli.estimate_closed import ClosedModel, estimate_closed
+    from proxy.cli.estimate_closed import ClosedModel, estimate_closed, track_estimate
 
     given = ClosedModel(
         base_url=base_url,
@@ -105,17 +105,9 @@ def estimate(
         concurrency=concurrency,
         yes=yes,
     )
-    estimate_closed(
-        subject,
-        given,
-        bank=bank,
-        corpus=corpus,
-        estimator=estimator,
-        out=out,
-        track=track,
-        tracking_uri=tracking_uri,
-        as_json=as_json,
-    )
+    found = estimate_closed(subject, given, bank=bank, corpus=corpus, estimator=estimator, out=out, as_json=as_json)
+    if track and found is not None:
+        track_estimate(found, tracking_uri)
 
 
 def saved_proxy(

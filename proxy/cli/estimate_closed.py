@@ -40,11 +40,12 @@ def estimate_closed(
     corpus: str | None,
     estimator: str,
     out: Path | None,
-    track: bool,
-    tracking_uri: str | None,
     as_json: bool,
-) -> None:
+) -> Estimate | None:
     """Measure a model's output as the bank's references were, estimate its blocks, print and write both.
+
+    Returns:
+        The estimate; None if the bill was not agreed to.
 
     Raises:
         InputError: if something given cannot be used.
@@ -78,7 +79,7 @@ def estimate_closed(
     else:
         found_rows = asked_rows(subject, given, references, chosen, estimator, folder)
         if found_rows is None:
-            return
+            return None
         measured = found_rows
     with progress("Fitting without each run") as told:
         found = estimate_emergence(references, measured, estimator=estimator, progress=told)
@@ -88,16 +89,20 @@ def estimate_closed(
     else:
         show_estimate(found)
     say(f"Wrote {', '.join(FILES)} into {folder}")
-    if track:
-        from tracking import track_estimates
+    return found
 
-        columns = ["model", "target", "how", "estimate", "lower", "upper", "in_domain", "truth", "mean", "remarks"]
-        run = track_estimates(
-            found.table.assign(model=found.model)[columns],
-            tracking_uri=tracking_uri,
-            name=f"estimate of {found.model} on {found.corpus}",
-        )
-        say(f"Logged to MLflow: run {run}")
+
+def track_estimate(found: Estimate, tracking_uri: str | None) -> None:
+    """Log an estimate to MLflow and say which run it became."""
+    from tracking import track_estimates
+
+    columns = ["model", "target", "how", "estimate", "lower", "upper", "in_domain", "truth", "mean", "remarks"]
+    run = track_estimates(
+        found.table.assign(model=found.model)[columns],
+        tracking_uri=tracking_uri,
+        name=f"estimate of {found.model} on {found.corpus}",
+    )
+    say(f"Logged to MLflow: run {run}")
 
 
 def read_rows(path: Path, bank: Bank, corpus: Corpus) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from extraction import LanguageModel, Likelihoods, Windows
+    from proxy.cli.groups import ControlOptions, WindowOptions
 
 WINDOWS = 2000
+CLOSED_WINDOWS = 500  # of a model behind an API, where 2,000 would be ten thousand calls
 # Panels of --help.
 WHAT = "What is measured"
 CONTROLS = "Controls"
@@ -75,7 +77,14 @@ def measure(
             rich_help_panel=WHAT,
         ),
     ] = False,
-    windows: Annotated[int, typer.Option(min=2, help="Windows of text to measure.", rich_help_panel=WHAT)] = WINDOWS,
+    windows: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help=f"Windows of text to measure; {WINDOWS} unless given, {CLOSED_WINDOWS} behind an API.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
     tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per window.", rich_help_panel=WHAT)] = None,
     column: Annotated[
         str | None, typer.Option(help="Column of the text, where the corpus is a table.", rich_help_panel=WHAT)
@@ -211,11 +220,12 @@ def measure(
 
     from estimators.base import InputError
     from estimators.contracts.controls import with_controls
-    from extraction import CorpusOptions, StateBudget, load_model, random_twin
+    from extraction import StateBudget, load_model, random_twin
     from extraction import windows as make_windows
     from extraction.corpora.token_windows import fewer_windows
     from extraction.models.names import distinct_models
     from extraction.tables import check_table_path, write_table
+    from proxy.cli.groups import ControlOptions, OutputOptions, WindowOptions
     from proxy.measurement.names import check_options, estimator_names, is_output
     from proxy.measurement.output import output_windows
     from proxy.measurement.prefix import chosen_prefix
@@ -233,6 +243,10 @@ def measure(
     asked = estimator_names(estimator)
     readings = [name for name in asked if is_output(name)]
     inner = [name for name in asked if not is_output(name)]  # read from the states
+    if windows is None:
+        windows = WINDOWS if base_url is None else CLOSED_WINDOWS
+    corpus_windows = WindowOptions(corpus=corpus, windows=windows, tokens=tokens, column=column, seed=seed)
+    control = ControlOptions(twin=twin, shuffled=shuffled, controls=controls)
     if base_url is not None:
         from proxy.cli.measure_closed import ClosedOptions, measure_closed_models
 
@@ -243,12 +257,8 @@ def measure(
             prices=prices, max_cost=max_cost, max_calls=max_calls, concurrency=concurrency, batch=batch,
             dry_run=dry_run,
         )  # fmt: skip
-        measure_closed_models(
-            models, corpus, given, names=[] if asked == ["predictive"] else asked,
-            windows=None if windows == WINDOWS else windows, tokens=tokens,
-            column=column, seed=seed, shuffled=shuffled, controls=controls, out=out, beside=beside, plot=plot,
-            as_json=as_json,
-        )  # fmt: skip
+        output = OutputOptions(out=out, beside=beside, plot=plot, as_json=as_json)
+        measure_closed_models(models, given, [] if asked == ["predictive"] else asked, corpus_windows, control, output)
         return
     options = parse_options(option or [])
     check_options(asked, options)
@@ -272,9 +282,7 @@ def measure(
             if front.gains and front.ids:
                 _remark(f"{model.name}: {front}")
             make = output_windows if readings else make_windows  # that all say what follows
-            how: dict[str, Any] = {
-                "tokens": tokens, "count": windows, "seed": seed, "options": CorpusOptions(column=column)
-            }  # fmt: skip
+            how = corpus_windows.arguments()
             chosen = make(corpus, model.tokenizer, prefix=model.prefix, **how)
             if fewer := fewer_windows(chosen, windows):
                 _remark(f"{model.name}: {fewer}")
@@ -284,9 +292,7 @@ def measure(
                     f"{', '.join(chosen.dropped)}"
                 )
             if wrapped:
-                tables += _asked_in_chat(
-                    model, corpus, wrapped, seed, how, twin=twin, shuffled=shuffled, controls=controls
-                )
+                tables += _asked_in_chat(model, wrapped, corpus_windows, control)
             if not read_here:
                 continue
             cases = {"": (model, chosen)}
@@ -368,15 +374,7 @@ def _each_kept(models: list[str], tables: list[pd.DataFrame], out: Path | None) 
 
 
 def _asked_in_chat(
-    model: LanguageModel,
-    corpus: str,
-    names: list[str],
-    seed: int,
-    how: dict[str, Any],
-    *,
-    twin: bool,
-    shuffled: bool,
-    controls: bool,
+    model: LanguageModel, names: list[str], chosen: WindowOptions, control: ControlOptions
 ) -> list[pd.DataFrame]:
     """Rows of the output of a model and of its controls, asked in its chat template."""
     from estimators.contracts.controls import with_controls
@@ -384,16 +382,18 @@ def _asked_in_chat(
     from extraction.answers.collecting.next_tokens import INSTRUCTION
     from proxy.measurement.output import corpus_contexts, measure_output
 
-    read = partial(measure_output, names=names, seed=seed, instruction=INSTRUCTION)
-    contexts = corpus_contexts(corpus, model.tokenizer, **how)
-    found = {"": read(model, contexts)}
-    if twin or controls:
-        found["twin"] = read(random_twin(model, seed=seed), contexts)
-    if shuffled or controls:
-        found["shuffled"] = read(model, corpus_contexts(corpus, model.tokenizer, shuffled=True, **how))
-    if controls:
+    read = partial(measure_output, names=names, seed=chosen.seed, instruction=INSTRUCTION)
+    contexts = partial(corpus_contexts, chosen.corpus, model.tokenizer, **chosen.arguments())
+    plain = contexts()
+    found = {"": read(model, plain)}
+    if control.twin or control.controls:
+        found["twin"] = read(random_twin(model, seed=chosen.seed), plain)
+    if control.shuffled or control.controls:
+        found["shuffled"] = read(model, contexts(shuffled=True))
+    if control.controls:
         found[""] = with_controls(found[""], twin=found["twin"], shuffled=found["shuffled"])
-    return [found[case] for case, asked in (("", True), ("twin", twin), ("shuffled", shuffled)) if asked]
+    shown = (("", True), ("twin", control.twin), ("shuffled", control.shuffled))
+    return [found[case] for case, asked in shown if asked]
 
 
 def _remark(text: str) -> None:

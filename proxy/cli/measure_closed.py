@@ -14,6 +14,8 @@ from proxy.cli.console import emit, progress, screen, show
 if TYPE_CHECKING:
     import pandas as pd
 
+    from proxy.cli.groups import ControlOptions, OutputOptions, WindowOptions
+
 OUTPUT_SHOWN = {
     "model": "model",
     "corpus": "corpus",
@@ -28,7 +30,6 @@ OUTPUT_SHOWN = {
     "verdict": "verdict",
     "flags": "flags",
 }
-MOST_WINDOWS = 500  # by default; 2,000 windows would be ten thousand calls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,22 +53,13 @@ class ClosedOptions:
 
 def measure_closed_models(
     models: list[str],
-    corpus: str,
     given: ClosedOptions,
-    *,
     names: list[str],
-    windows: int | None,
-    tokens: int | None,
-    column: str | None,
-    seed: int,
-    shuffled: bool,
-    controls: bool,
-    out: Path | None,
-    beside: Path | None,
-    plot: Path | None,
-    as_json: bool,
+    read: WindowOptions,
+    control: ControlOptions,
+    output: OutputOptions,
 ) -> None:
-    """Measure each model, and print it beside the output rows of the table `beside`.
+    """Measure each model by the readings `names`, and print it beside the output rows of the table given for that.
 
     Raises:
         InputError: if something given cannot be used.
@@ -77,7 +69,7 @@ def measure_closed_models(
     import typer
 
     from estimators.contracts.controls import with_controls
-    from extraction import Budget, CorpusOptions, Limits, Server
+    from extraction import Budget, Limits, Server
     from extraction.answers.collecting.batch import NotReadyError
     from extraction.answers.collecting.budget import read_prices
     from extraction.models.tokenizers import tokenizer_of_closed
@@ -97,7 +89,7 @@ def measure_closed_models(
     from proxy.schemas import EMERGENCE
 
     check_names(names)
-    others = None if beside is None else read_table(beside, EMERGENCE)
+    others = None if output.beside is None else read_table(output.beside, EMERGENCE)
     tables: list[pd.DataFrame] = []
     waiting = False
     for model in models:
@@ -105,7 +97,7 @@ def measure_closed_models(
         way = "next" if given.ask == "auto" and names and SCORED not in names else given.ask
         input_price, output_price = (None, None) if given.prices is None else read_prices(given.prices, model)
         budget = Budget(input_price, output_price, given.max_cost)
-        log = given.log or log_of(model, given.base_url, out)
+        log = given.log or log_of(model, given.base_url, output.out)
         closed = open_api(
             model, Server(given.base_url, given.key_env, limits=Limits(given.concurrency), budget=budget), tokenizer,
             log=log, own_tokenizer=own, way=way, samples=given.samples, prefix=given.prefix,
@@ -119,13 +111,10 @@ def measure_closed_models(
             bits = ", ".join(f"{text or 'none'} {value:.2f}" for text, value in tried.items())
             _say(f"Neutral first token: {closed.first or 'none'} (bits that lone tokens tell behind each: {bits})")
         laid_out = []
-        for control in (False, True) if shuffled or controls else (False,):
-            contexts = corpus_contexts(
-                corpus, tokenizer, tokens=tokens, count=windows or MOST_WINDOWS, seed=seed, shuffled=control,
-                options=CorpusOptions(column=column),
-            )  # fmt: skip
+        for shuffled in (False, True) if control.shuffled or control.controls else (False,):
+            contexts = corpus_contexts(read.corpus, tokenizer, shuffled=shuffled, **read.arguments())
             all_windows = len(contexts.ids)
-            contexts = affordable(contexts, closed.asking, room, seed=seed)
+            contexts = affordable(contexts, closed.asking, room, seed=read.seed)
             if contexts.dropped:
                 _say(f"{contexts.dropped} windows cannot be cut at whole characters and are left out")
             if len(contexts.ids) < all_windows:
@@ -138,7 +127,7 @@ def measure_closed_models(
             laid_out.append(contexts)
         if given.dry_run:
             for place, contexts in enumerate(laid_out):
-                _say_bill(bill(closed, contexts, laid_out[:place]), contexts.corpus, as_json=as_json)
+                _say_bill(bill(closed, contexts, laid_out[:place]), contexts.corpus, as_json=output.as_json)
             continue
         if given.batch:
             try:
@@ -150,10 +139,10 @@ def measure_closed_models(
         found: list[pd.DataFrame] = []
         for contexts in laid_out:
             with progress(f"Asking {model} on {contexts.corpus}") as report:
-                found.append(measure_closed(closed, contexts, names, seed=seed, progress=report, on_notice=_say))
-        if controls and found:
+                found.append(measure_closed(closed, contexts, names, seed=read.seed, progress=report, on_notice=_say))
+        if control.controls and found:
             found[0] = with_controls(found[0], shuffled=found[1])
-        tables += found if shuffled else found[:1]
+        tables += found if control.shuffled else found[:1]
         cost = "" if budget.spent is None else f", which cost {budget.spent:.4f}"
         _say(f"This run was billed {budget.prompt_tokens} prompt and {budget.completion_tokens} answer tokens{cost}")
     if given.dry_run:
@@ -161,15 +150,15 @@ def measure_closed_models(
     if waiting:
         raise typer.Exit(1)
     table = pd.concat(tables, ignore_index=True)
-    if not as_json:
+    if not output.as_json:
         show_output(with_others(table, others))
-    if plot is not None:
+    if output.plot is not None:
         from tracking.reports.plot import plot_depth
 
-        plot_depth(with_others(table, others), plot)
-        _say(f"Drew {plot}")
-    if out is not None or as_json:
-        emit(table, out, as_json=as_json, schema=EMERGENCE)
+        plot_depth(with_others(table, others), output.plot)
+        _say(f"Drew {output.plot}")
+    if output.out is not None or output.as_json:
+        emit(table, output.out, as_json=output.as_json, schema=EMERGENCE)
 
 
 def with_others(table: pd.DataFrame, others: pd.DataFrame | None) -> pd.DataFrame:

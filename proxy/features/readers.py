@@ -10,11 +10,11 @@ import pandas as pd
 import torch
 
 from estimators.base import InputError
-from estimators.positions import WindowEmergence, choose_queries
+from estimators.positions import WindowEmergence
 from extraction import LanguageModel, Projection, Statistics, Windows, extract
 from extraction.answers.prompt_texts import OPENINGS, QUESTIONS
 from extraction.models.batches import rows_in_memory
-from proxy.measurement.blocks import emergence_of_block
+from proxy.measurement.blocks import emergence_of_block, queries_of
 
 TOKENS = 8  # per window, as the paper's natural text
 WINDOWS = 800
@@ -75,7 +75,7 @@ class Reader:
                 states,
                 windows,
                 states.blocks - 1,
-                choose_queries(windows.weights, None, self.seed),
+                queries_of(windows, None, self.seed),
                 resolutions=resolutions,
                 seed=self.seed,
                 device=self.model.device,

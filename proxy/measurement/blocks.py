@@ -53,7 +53,6 @@ def emergence_of_block(
         scale=states.scale(block),
         seed=(seed, block),
         positions=positions,
-        documents=_clusters(windows),
     )
 
 
@@ -71,15 +70,20 @@ def propagated_block(
 
     `last` is given the emergence of every window read at the last position (`proxy.schemas.WINDOWS`).
     """
-    chosen = choose_queries(windows.weights, queries, seed)
+    documents = _clusters(windows)
+    chosen = queries_of(windows, queries, seed)
     started = time.perf_counter()
     for values in emergence_of_block(states, windows, block, chosen, resolutions=resolutions, seed=seed, device=device):
         seconds = time.perf_counter() - started
-        documents = _clusters(windows)
         if values[0].position == states.positions and last is not None:
             last(pd.concat([_of_windows(block, one, chosen, documents) for one in values], ignore_index=True))
         yield pd.DataFrame([_row(block, one, seconds, documents) for one in values])
         started = time.perf_counter()
+
+
+def queries_of(windows: Windows, most: int | None, seed: int) -> Queries:
+    """Choose at most so many windows to evaluate; errors are taken over documents where there are enough."""
+    return choose_queries(windows.weights, most, seed, _clusters(windows))
 
 
 def _clusters(windows: Windows) -> np.ndarray | None:

@@ -19,7 +19,7 @@ import torch
 from estimators.base import InputError
 from estimators.entropy import ceiling_flags
 from estimators.folds import FOLDS, deal_folds
-from estimators.output import OutputEmergence, output_emergence, predictive_emergence, scored_emergence
+from estimators.output import Followed, OutputEmergence, output_emergence, predictive_emergence, scored_emergence
 from estimators.shown import ABSENT, Shown, entropy_interval, shown_probabilities
 from extraction import LanguageModel, Windows
 from extraction.corpora.loading import windows as make_windows
@@ -340,10 +340,8 @@ def output_rows(data: NextTokenData, contexts: Contexts, names: Sequence[str], *
                 raise InputError(f"{name} needs {of} tokens shown; here are {macro.symbols.shape[1]}.")
             macro, alone = macro.top(of), alone.top(of)
         if kind == "predictive":
-            found = predictive_emergence(
-                macro, alone, token_of, data.true[keep], data.vocabulary, contexts.fold[keep], weights,
-                of_window=of_window, clusters=clusters, asked=contexts.asked,
-            )  # fmt: skip
+            followed = Followed(data.true[keep], data.vocabulary, contexts.fold[keep], weights, clusters)
+            found = predictive_emergence(macro.take(of_window), alone, token_of, followed, asked=contexts.asked)
         else:
             order = 2 if k == 2 else 1
             found = output_emergence(macro, alone, token_of, weights, order=order, of_window=of_window)
@@ -362,8 +360,8 @@ def _scored(
     macro, micro = (part[keep] for part in data.scored)
     unasked = [s for s in range(contexts.positions) if s not in contexts.asked]
     micro[:, unasked] = np.nan
-    fold = contexts.fold[keep]
-    return scored_emergence(macro, micro, data.true[keep], data.vocabulary, fold, weights, clusters=clusters)
+    followed = Followed(data.true[keep], data.vocabulary, contexts.fold[keep], weights, clusters)
+    return scored_emergence(macro, micro, followed)
 
 
 def _row(

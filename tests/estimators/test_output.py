@@ -1,6 +1,7 @@
 """The output's own information against closed forms, over repeated draws, and its rules for masses."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from estimators.base import EmergenceError, InputError
 from estimators.output import (
+    Followed,
     jackknife,
     order_two,
     output_emergence,
@@ -200,7 +202,7 @@ def test_predictive_reading_of_a_known_source():
     true = np.stack([rng.integers(0, 4, n), 2 * kind + rng.integers(0, 2, n)], axis=1)
     p = np.where(kind[:, None] == np.array([[0, 0, 1, 1]]), 0.5, 0.0)
     found = predictive_emergence(
-        whole(p), whole(np.full((3, 4), 0.25)), rng.integers(0, 3, (n, 2)), true, 4, np.arange(n) % 2 == 0
+        whole(p), whole(np.full((3, 4), 0.25)), rng.integers(0, 3, (n, 2)), Followed(true, 4, np.arange(n) % 2 == 0)
     )
     # The unigram of 4,000 tokens is uniform within 1/sqrt(4000): a thousandth of a bit, and its share is at its least,
     # .02: log2((.98 / 2 + .02 / 4) / (1 / 4)).
@@ -219,9 +221,7 @@ def test_a_wrong_model_gains_nothing():
         whole(rng.dirichlet(np.full(v, 0.05), size=n)).top(5),
         whole(rng.dirichlet(np.full(v, 0.05), size=9)).top(5),
         rng.integers(0, 9, (n, 3)),
-        true,
-        v,
-        np.arange(n) % 2 == 0,
+        Followed(true, v, np.arange(n) % 2 == 0),
     )
     assert found.macro_weight > 0.95
     assert abs(found.ie_bits) < 3 * found.std_error + 0.01
@@ -242,18 +242,19 @@ def test_what_is_scored_whole_is_what_is_shown_whole():
     p, lone = rng.dirichlet(np.ones(v), size=n), rng.dirichlet(np.ones(v), size=5)
     token_of, true, weights = rng.integers(0, 5, (n, 3)), rng.integers(0, v, (n, 3)), rng.uniform(1, 2, n)
     fold, documents = np.arange(n) % 5, np.arange(n) // 10
-    shown = predictive_emergence(whole(p), whole(lone), token_of, true, v, fold, weights, clusters=documents)
+    followed = Followed(true, v, fold, weights, documents)
+    shown = predictive_emergence(whole(p), whole(lone), token_of, followed)
     macro, micro = p[np.arange(n), true[:, -1]], lone[token_of, true]
-    scored = scored_emergence(macro, micro, true, v, fold, weights, clusters=documents)
+    scored = scored_emergence(macro, micro, followed)
     assert scored.ie_bits == pytest.approx(shown.ie_bits, abs=1e-9)
     assert scored.std_error == pytest.approx(shown.std_error, abs=1e-9)
     some = np.where(rng.random(micro.shape) < 0.5, micro, np.nan)
     some[:, 0] = micro[:, 0]
-    sampled = scored_emergence(macro, some, true, v, fold, weights, clusters=documents)
+    sampled = scored_emergence(macro, some, followed)
     assert sampled.macro_bits == pytest.approx(scored.macro_bits, abs=1e-9)
     assert abs(sampled.micro_bits - scored.micro_bits) < 4 * sampled.micro_std_error
     with pytest.raises(InputError, match="at least one position"):
-        scored_emergence(macro, np.full_like(micro, np.nan), true, v, fold)
+        scored_emergence(macro, np.full_like(micro, np.nan), followed)
 
 
 def test_errors_are_clustered_over_documents():
@@ -263,9 +264,10 @@ def test_errors_are_clustered_over_documents():
     kind = np.repeat(rng.integers(0, 6, n // 10), 10)
     true = np.stack([rng.integers(0, v, n), kind], axis=1)
     p = np.repeat(rng.dirichlet(np.ones(v), size=n // 10), 10, axis=0)
-    given = whole(p), whole(np.full((1, v), 1 / v)), np.zeros((n, 2), int), true, v, np.arange(n) // 10 % 5
-    alone = predictive_emergence(*given)
-    clustered = predictive_emergence(*given, clusters=np.arange(n) // 10)
+    given = whole(p), whole(np.full((1, v), 1 / v)), np.zeros((n, 2), int)
+    followed = Followed(true, v, np.arange(n) // 10 % 5)
+    alone = predictive_emergence(*given, followed)
+    clustered = predictive_emergence(*given, replace(followed, clusters=np.arange(n) // 10))
     assert clustered.macro_std_error == pytest.approx(math.sqrt(10) * alone.macro_std_error, rel=0.02)
 
 
@@ -314,5 +316,8 @@ def test_what_cannot_be_read_says_so():
         shannon(whole(np.eye(2)), None, np.array([0.0, 1]))
     with pytest.raises(InputError, match="at least 2 folds"):
         predictive_emergence(
-            whole(np.eye(2)), whole(np.eye(2)), np.zeros((2, 1), int), np.zeros((2, 1), int), 2, np.zeros(2, int)
+            whole(np.eye(2)),
+            whole(np.eye(2)),
+            np.zeros((2, 1), int),
+            Followed(np.zeros((2, 1), int), 2, np.zeros(2, int)),
         )

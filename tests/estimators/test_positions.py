@@ -106,12 +106,11 @@ def _drawn(rows, documents=None, queries=None, seed=0, resolution=0.5):
         [Symbols(points[ids], place) for ids, place in tokens],
         lambda t: Symbols(points[8 + pairs], of_window),
         np.ones(len(rows)),
-        choose_queries(np.ones(len(rows)), queries, seed),
+        choose_queries(np.ones(len(rows)), queries, seed, documents),
         resolutions=[resolution],
         scale=float(points.norm(dim=1).mean()),
         seed=[seed],
         positions=[2],
-        documents=documents,
     )
     return found[0].value
 

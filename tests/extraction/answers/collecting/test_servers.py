@@ -224,7 +224,8 @@ def test_what_a_server_withholds_is_an_answer_and_an_empty_account_ends_the_run(
     server = Quiet(("127.0.0.1", 0), Misbehaving)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     asked = pd.DataFrame({"prompt": ["good 1", "filter 1", "quota 1", *(f"good {n}" for n in range(2, 50))]})
-    place = Server(f"http://127.0.0.1:{server.server_port}/v1", capabilities=Capabilities("chat"))
+    limits = Limits(concurrency=1)
+    place = Server(f"http://127.0.0.1:{server.server_port}/v1", capabilities=Capabilities("chat"), limits=limits)
     options = {"server": place}
     try:
         with pytest.raises(EmergenceError, match=r"quota is spent.*2 of 51 answers are in"):
