@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--real", type=Path, help="folder whose .gguf files are measured after them")
     parser.add_argument("--windows", type=int, default=1000)
     parser.add_argument("--next-windows", type=int, default=2000, help="windows given to the predictive observer")
-    parser.add_argument("--large-windows", type=int, default=400, help="windows given to all, over 10 million weights")
+    parser.add_argument("--large-windows", type=int, default=300, help="windows given to all, over 10 million weights")
     parser.add_argument("--queries", type=int, default=500, help="windows whose information is read")
     parser.add_argument("--samples", type=int, default=400, help="windows given to trained estimators")
     parser.add_argument("--epochs", type=int, default=100, help="of the paper's MINE (it used 10,000)")

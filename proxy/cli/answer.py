@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from proxy.cli.console import emit, progress
+from proxy.cli.console import during, emit, progress
 
 
 def answer(
@@ -43,7 +43,8 @@ def answer(
     sampling = Sampling(max_tokens, temperature, seed, logprobs=logprobs)
     tables = []
     for name, display_name in distinct_models(models).items():
-        model = replace(load_model(name, device=device), name=display_name)
+        with during(f"Loading {display_name}"):
+            model = replace(load_model(name, device=device), name=display_name)
         with progress(f"{display_name} answers") as report:
             tables.append(
                 generate_answers(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from proxy.cli.console import emit, screen, show
+from proxy.cli.console import during, emit, screen, show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +56,8 @@ def compare(
     if figure is not None and (figure.suffix != ".png" or not figure.absolute().parent.is_dir()):
         raise InputError(f"A figure ends in .png and its folder exists; {figure} cannot be written.")
     chosen = DEFAULT_RESOLUTION if resolution is None else number(resolution, "--resolution", above=0)
-    found = side_by_side(runs, tracking_uri=tracking_uri, resolution=chosen)
+    with during(f"Comparing {len(runs)} runs"):
+        found = side_by_side(runs, tracking_uri=tracking_uri, resolution=chosen)
     if out is not None or as_json:
         emit(found.table, out, as_json=as_json)
     else:

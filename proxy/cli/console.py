@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from estimators.contracts.secrets import printable
+from proxy.cli.pulse import SILENCE_S, doing, spoken
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 WIDE = 160
 NAME = 14  # characters of a name that stay together on a narrow screen
-QUIET_S = 10.0  # without a terminal, at most one line of progress in so long
-PATIENCE_S = 4.0  # without a terminal, how long work may take before it is named
 TELLING = 0.01  # share of the work that must be done before it tells how long the rest takes
 
 
@@ -36,6 +34,7 @@ class Screen(Console):
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print as Rich does, texts masked and printable."""
+        spoken()
         super().print(*(printable(item) if isinstance(item, str) else item for item in objects), **options)
 
 
@@ -51,46 +50,45 @@ def progress(description: str | Callable[[], str]) -> Iterator[base.Progress]:
     say = description if callable(description) else lambda: description
     if screen.is_terminal:
         columns = (
+            SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
         )
-        with Progress(*columns, console=screen) as bar:
+        with doing(say, drawn=True), Progress(*columns, console=screen) as bar:
             task = bar.add_task(say(), total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total, description=say())
         return
-    said = time.monotonic()
+    said, at = time.monotonic(), ""  # when a line was printed, and how far the work is
     first: tuple[float, int] | None = None  # when steps began to be done, and how many then: loading is no measure
 
     def plain(done: int, total: int) -> None:
-        nonlocal said, first
+        nonlocal said, at, first
         now = time.monotonic()
         if first is None:
             first = now, done
-        if now - said >= QUIET_S and 0 < done < total:
-            said, before = now, done - first[1]
-            seconds = (now - first[0]) * (total - done) / max(1, before)
-            left = f", about {seconds:.0f} s left" if before > TELLING * total else ""
-            screen.print(f"{say()}: {done} of {total}{left}", highlight=False)
+        before = done - first[1]
+        seconds = (now - first[0]) * (total - done) / max(1, before)
+        left = f", about {seconds:.0f} s left" if before > TELLING * total else ""
+        at = f": {done} of {total}{left}"
+        if now - said >= SILENCE_S and 0 < done < total:
+            said = now
+            screen.print(say() + at, highlight=False)
 
-    yield plain
+    with doing(lambda: say() + at):
+        yield plain
 
 
 @contextmanager
 def during(what: str) -> Iterator[None]:
-    """Name the work of the block while it runs: a spinner in a terminal, else a line once it takes seconds."""
-    if screen.is_terminal:
-        with screen.status(what):
+    """Name the work of the block while it runs: a spinner in a terminal, else a line when it takes seconds."""
+    with doing(what, drawn=screen.is_terminal):
+        if screen.is_terminal:
+            with screen.status(what):
+                yield
+        else:
             yield
-        return
-    late = threading.Timer(PATIENCE_S, lambda: screen.print(f"{what} ...", highlight=False))
-    late.daemon = True
-    late.start()
-    try:
-        yield
-    finally:
-        late.cancel()
 
 
 def emit(frame: pd.DataFrame, out: Path | None, *, as_json: bool = False, schema: Schema | None = None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from proxy.cli.console import emit, screen, show
+from proxy.cli.console import during, emit, screen, show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,8 +126,10 @@ def saved_proxy(
         from tracking import download_proxy
 
         folder = download_proxy(f"runs:/{proxy}" if run_id else proxy, tracking_uri)
-    fitted = load_proxy(folder)
-    estimates = fitted.predict(table, every_level=every_level)
+    with during(f"Loading the proxy {proxy}"):
+        fitted = load_proxy(folder)
+    with during(f"Estimating {len(table)} models"):
+        estimates = fitted.predict(table, every_level=every_level)
     if out is not None or as_json:
         emit(estimates, out, as_json=as_json)
     else:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from proxy.cli.console import emit, progress, screen
+from proxy.cli.console import during, emit, progress, screen
 
 
 def features(
@@ -64,12 +64,16 @@ def features(
     if out is not None:
         check_table_path(out)
     scores = None if targets is None else read_table(targets)
-    answers = pd.concat([read_responses(source) for source in responses], ignore_index=True)
+    parts = []
+    for source in responses:
+        with during(f"Opening {source}"):
+            parts.append(read_responses(source))
+    answers = pd.concat(parts, ignore_index=True)
     measured = None if emergence is None else measured_target(read_table(emergence, EMERGENCE), corpus)
-    models = [
-        replace(with_prefix(load_model(name)), name=display_name)
-        for name, display_name in distinct_models(readers or ["gpt2-2m"]).items()
-    ]
+    models = []
+    for name, display_name in distinct_models(readers or ["gpt2-2m"]).items():
+        with during(f"Loading the reader {display_name}"):
+            models.append(replace(with_prefix(load_model(name)), name=display_name))
     kept = Kept(None if out is None else out.with_name(f"{out.name}.partial"))
     if len(kept):
         screen.print(f"Continuing from {kept.path}: {len(kept)} results of an earlier run.", highlight=False)

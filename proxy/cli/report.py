@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from proxy.cli.console import screen
+from proxy.cli.console import during, screen
 
 
 def report(
@@ -35,10 +35,13 @@ def report(
 
     if Path(results).is_file():
         table = read_table(Path(results), EMERGENCE)
-        written = write(table, out, display_name=Path(results).name)
+        with during(f"Drawing the report of {results}"):
+            written = write(table, out, display_name=Path(results).name)
         screen.print(f"Wrote {written}", highlight=False, soft_wrap=True)
         return
     if out is None and "://" in results:
         out = Path("report.html")
     with local_results(results) as folder:
-        screen.print(f"Wrote {write(folder, out, display_name=results)}", highlight=False, soft_wrap=True)
+        with during(f"Drawing the report of {results}"):
+            written = write(folder, out, display_name=results)
+        screen.print(f"Wrote {written}", highlight=False, soft_wrap=True)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import typer
 
 from estimators.contracts.secrets import masked, printable
+from proxy.cli import pulse
 from proxy.cli.console import screen
 
 STOPPED = 130  # exit code, as shells give it for Ctrl-C
@@ -41,7 +42,7 @@ def stoppable(command: Command) -> Command:
     @functools.wraps(command)
     def run(*args: object, **options: object) -> None:
         try:
-            with _handling(signal.SIGTERM, _as_interrupt):
+            with pulse.beating(_line), _handling(signal.SIGINT, _interrupt), _handling(signal.SIGTERM, _as_interrupt):
                 command(*args, **options)
         except _Said:
             raise typer.Exit(STOPPED) from None
@@ -92,6 +93,16 @@ def this_command(*, without: Sequence[str] = ()) -> str:
         if word in words:
             words.remove(word)
     return shlex.join(["emergence", *map(masked, words)])
+
+
+def _line(text: str) -> None:
+    screen.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Say at once that the stop was heard and what is left off; what is kept is known once that has ended."""
+    _write(f"Stopping: {pulse.now()}")
+    raise KeyboardInterrupt
 
 
 def _as_interrupt(number: int, frame: FrameType | None) -> None:

@@ -78,7 +78,7 @@ def _run(settings: SweepConfig, where: str, address: str | None, as_json: bool) 
     _announce_tracking(settings, where)
     with (
         Watch(settings.name) as watch,
-        kept(lambda: f"{watch.over} jobs are done and kept in {where}; go on with: {this_command()}"),
+        kept(lambda: watch.stop(where, this_command())),
     ):
         outcome = run_sweep(
             settings,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from proxy.cli.console import progress, screen
+from proxy.cli.console import during, progress, screen
 
 
 def track(
@@ -42,7 +42,8 @@ def track(
     if (table := Path(results)).is_file():
         frame = read_table(table)
         log = track_emergence if "ie_bits" in frame else track_estimates if "estimate" in frame else track_features
-        run_id = log(frame, tracking_uri=tracking_uri, experiment=experiment)
+        with during(f"Tracking {results}"):
+            run_id = log(frame, tracking_uri=tracking_uri, experiment=experiment)
         if as_json:
             sys.stdout.write(json.dumps({"run_id": run_id}) + "\n")
         else:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 import time
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from proxy.cli.console import screen
+from proxy.cli.pulse import doing
 
 if TYPE_CHECKING:
     from proxy.sweeps.slots import Event
 
 SHOWN = 4  # running jobs that a line names
-QUIET = 5.0  # seconds without a word, at most
 SPEED_OVER = 7 * 86_400.0  # seconds: Rich forgets after 30 by default, before a second job is over
 
 
@@ -29,12 +29,11 @@ class Watch:
         self._began = time.monotonic()
         self._jobs: dict[str, TaskID] = {}
         self._bars: Progress | None = None
-        self._said = self._opened = time.monotonic()
         self._running: dict[str, str] = {}  # by key of a job, how far it is
         self._shares: dict[str, float] = {}  # of running jobs that are done
         self._measuring = False
-        self._stopped = threading.Event()
-        self._beat = threading.Thread(target=self._keep_talking, daemon=True)
+        self._stopping = False
+        self._open = ExitStack()
 
     def __enter__(self) -> Watch:
         """Start drawing, on a terminal."""
@@ -52,23 +51,28 @@ class Watch:
             self._overall = self._bars.add_task(self.name, total=None, note="starting")
         else:
             self._say(f"{self.name}: looking up models and corpora, then starting workers")
-            self._beat.start()
+        self._open.enter_context(doing(self._now, drawn=self._bars is not None))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop drawing."""
-        self._stopped.set()
+        self._open.close()
         if self._bars is not None:
             for task in self._jobs.values():
                 self._bars.remove_task(task)
             self._bars.stop()
 
-    @property
-    def over(self) -> str:
-        """How many jobs are over, of how many: `3 of 12`."""
-        return f"{self._over} of {self._total or 'all'}"
+    def stop(self, where: str, again: str) -> str:
+        """Say what a stop leaves: what is finished, what is left off, and the command that goes on."""
+        self._stopping = True
+        running = ", ".join(list(self._running.values())[:SHOWN])
+        left_off = f" Left off: {running}." if running else ""
+        if not self._total:
+            return f"Nothing is measured yet; start again with: {again}"
+        done = f"{self._over} of {self._total} jobs are over and kept in {where}"
+        return f"{done}.{left_off} Go on with: {again}"
 
     def dashboard(self, address: str) -> None:
         """Show where Ray's dashboard is."""
@@ -117,12 +121,14 @@ class Watch:
         if self._bars is not None:
             self._draw(self._bars, event)
 
-    def _keep_talking(self) -> None:
-        """Say what goes on whenever nothing was said for a while; without a terminal, which has bars."""
-        while not self._stopped.wait(QUIET / 5):
-            if time.monotonic() - self._said >= QUIET - QUIET / 5:
-                now = "; ".join([*self._running.values()][:SHOWN]) or "starting workers"
-                self._say(f"{self.over} jobs over after {duration(time.monotonic() - self._opened)}; {now}")
+    def _now(self) -> str:
+        """Say what goes on."""
+        if self._stopping:
+            return "Stopping the workers"
+        running = "; ".join(list(self._running.values())[:SHOWN])
+        if self._over and self._over == self._total:
+            return f"{self.name}: putting the results together"
+        return f"{self.name}: {self._over} of {self._total or 'all'} jobs over; {running or 'starting workers'}"
 
     def _draw(self, bars: Progress, event: Event) -> None:
         key = event.job.key
@@ -134,7 +140,6 @@ class Watch:
             bars.remove_task(self._jobs.pop(key))
 
     def _say(self, line: str) -> None:
-        self._said = time.monotonic()
         screen.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _rate(self) -> float:

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from proxy.cli import watching
+from proxy.cli import pulse, watching
 from proxy.sweeps.config import parse_config
 from proxy.sweeps.jobs import make_jobs
 from proxy.sweeps.slots import Event
@@ -12,10 +12,10 @@ from proxy.sweeps.slots import Event
 
 def test_a_sweep_is_never_silent_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr(watching, "QUIET", 0.05)
+    monkeypatch.setattr(pulse, "SILENCE_S", 0.05)
     monkeypatch.setattr(watching.screen, "print", lambda line, **_: said.append(line))
     (job,) = make_jobs(parse_config({"name": "t", "models": ["gpt2-30k"], "corpora": ["animal"]}))
-    with watching.Watch("t") as watch:
+    with pulse.beating(said.append), watching.Watch("t") as watch:
         assert said == ["t: looking up models and corpora, then starting workers"]
         for event, expected in (
             (None, "starting workers"),

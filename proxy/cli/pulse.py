@@ -1,0 +1,82 @@
+"""No command is silent for long: after seconds without a word, a line on stderr says what is being done."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+SILENCE_S = 4.0  # without a word, at most
+
+
+@dataclass(frozen=True, eq=False)
+class Doing:
+    """One thing that is being done.
+
+    Attributes:
+        say: returns how far it is, in words.
+        drawn: whether the screen moves by itself meanwhile, as a bar or a spinner does.
+        since: when it began, as `time.monotonic` gives it.
+    """
+
+    say: Callable[[], str]
+    drawn: bool = False
+    since: float = field(default_factory=time.monotonic)
+
+
+_doing: list[Doing] = []  # the innermost last
+_said = time.monotonic()
+
+
+def spoken() -> None:
+    """Note that something was said just now."""
+    global _said
+    _said = time.monotonic()
+
+
+@contextmanager
+def doing(say: str | Callable[[], str], *, drawn: bool = False) -> Iterator[None]:
+    """Name what is done inside, for a line when nothing is said for long, and for Ctrl-C."""
+    one = Doing(say if callable(say) else lambda: say, drawn)
+    _doing.append(one)
+    try:
+        yield
+    finally:
+        _doing.remove(one)
+
+
+def now() -> str:
+    """Return what is being done, in words.
+
+    >>> with doing("Loading gpt2"):
+    ...     now()
+    'Loading gpt2'
+    >>> now()
+    'Working'
+    """
+    return _doing[-1].say() if _doing else "Working"
+
+
+@contextmanager
+def beating(print_line: Callable[[str], None]) -> Iterator[None]:
+    """While inside, print what is being done and for how long whenever nothing was said for `SILENCE_S`."""
+    spoken()
+    began, over = time.monotonic(), threading.Event()
+
+    def beat() -> None:
+        while not over.wait(SILENCE_S / 8):
+            current = _doing[-1] if _doing else Doing(lambda: "Working", since=began)
+            if current.drawn or time.monotonic() - _said < SILENCE_S:
+                continue
+            spoken()
+            print_line(f"{current.say()} ... {time.monotonic() - current.since:.0f} s")
+
+    thread = threading.Thread(target=beat, name="pulse", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
