@@ -9,6 +9,7 @@ wraps an API model (corrects or mixes its answers) is neither open nor API-only:
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,8 @@ from public_cache import table_path
 
 from extraction import load_model
 from extraction.answers.responses import read_responses
-from proxy import Proxy, compute_features, fit_proxy
+from proxy import Proxy, compute_features, fit_proxy, load_proxy
+from proxy.features.families import proposed_family
 from proxy.features.kept import Kept
 from proxy.features.scores import join_scores
 
@@ -32,7 +34,7 @@ CLOSED = (  # of the models that are not in the folder, those behind an API
 )
 BOARD = "src/alpaca_eval/leaderboards/data_AlpacaEval_2/weighted_alpaca_eval_gpt4_turbo_leaderboard.csv"
 LENGTH = ("behaviour.log_characters", "behaviour.log_words", "behaviour.length_spread")
-SINGLE = ("answer length", "best single feature")
+SINGLE = "best single feature"
 DEFAULT = "all kinds, the default"
 
 
@@ -58,10 +60,10 @@ def evaluate(data: Path, readers: Sequence[str], cache: Path, checkout: Path | N
     open_ = ~api & ~table["model"].str.contains(WRAPPERS, regex=True)
     rows, unseen = [], pd.DataFrame()
     for name, columns in _sets(table).items():
-        candidate = "best_feature" if name in SINGLE else "auto"
+        candidate = "best_feature" if name == SINGLE else "auto"
         known = table[["model", "family", TARGET, "provenance", *columns]]
-        proxy = fit_proxy(known, target=TARGET, candidate=candidate)
-        closed = fit_proxy(known[open_], target=TARGET, candidate=candidate).predict(known[api])
+        proxy = _fitted(known, candidate, cache)
+        closed = _fitted(known[open_], candidate, cache).predict(known[api])
         rows.append(
             {
                 "features": name,
@@ -88,6 +90,16 @@ def evaluate(data: Path, readers: Sequence[str], cache: Path, checkout: Path | N
     if len(unseen):
         tables["Models that are not in the folder, by the default proxy of all that are"] = unseen
     return tables
+
+
+def _fitted(references: pd.DataFrame, candidate: str, cache: Path) -> Proxy:
+    """The proxy of these references, fitted once: a set of features takes minutes."""
+    version = importlib.metadata.version("emergence-proxy")
+    rows = hashlib.sha256(pd.util.hash_pandas_object(references).to_numpy().tobytes()).hexdigest()
+    folder = table_path(cache, "alpaca", version, candidate, [*references.columns], rows).with_suffix(".proxy")
+    if not folder.is_dir():
+        fit_proxy(references, target=TARGET, candidate=candidate).save(folder)
+    return load_proxy(folder)
 
 
 def _sets(table: pd.DataFrame) -> dict[str, list[str]]:
@@ -146,7 +158,8 @@ def _unseen(
     found = proxy.predict(features)
     found["truth"] = truth.reindex(found["model"]).to_numpy()
     closed = found["model"].str.contains(CLOSED, regex=True)
-    groups = {"all": closed.notna(), "API-only": closed, "open": ~closed}
+    new = ~found["model"].map(proposed_family).isin({*proxy.references["family"]})
+    groups = {"all": closed | ~closed, "API-only": closed, "open": ~closed, "of families that the folder lacks": new}
     return pd.DataFrame(
         [
             {"models": name, "number": int(rows.sum()), **_compared("", found[rows.to_numpy(dtype=bool)])}

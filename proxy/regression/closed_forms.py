@@ -83,7 +83,7 @@ def pls_path(Z: Array, t: Array, weights: Array, most: int) -> tuple[Array, floa
 
 
 def ridge_path(Z: Array, t: Array, weights: Array, folds: NDArray[np.int64]) -> tuple[Array, Array, Array]:
-    """Return leave-group-out losses (a,), coefficients (p, a) and intercepts (a,) for every penalty.
+    """Return leave-group-out residuals (a, n), coefficients (p, a) and intercepts (a,) for every penalty.
 
     With H the smoother of a quadratically penalised least-squares fit, the residuals of a left-out group g are
     (I - H_gg)^-1 r_g exactly (the unpenalised intercept included), so no refitting is needed.
@@ -100,14 +100,14 @@ def ridge_path(Z: Array, t: Array, weights: Array, folds: NDArray[np.int64]) -> 
     residual = root * tc - (shrink * projected) @ U.T
     labels, sizes = np.unique(folds, return_counts=True)
     if np.all(sizes == 1):
-        losses = np.sum((residual / (1 + 1e-12 - shrink @ (U**2).T - weights / weights.sum())) ** 2, axis=1)
+        left_out = residual / (1 + 1e-12 - shrink @ (U**2).T - weights / weights.sum())
     else:
-        losses = np.zeros(len(PENALTIES))
+        left_out = np.empty_like(residual)
         for label in labels:
             rows = np.flatnonzero(folds == label)
             between = (U[rows] * shrink[:, None, :]) @ U[rows].T
             own = between + np.outer(root[rows], root[rows]) / weights.sum()
             left = np.linalg.solve((1 + 1e-12) * np.eye(len(rows)) - own, residual[:, rows, None])
-            losses += np.sum(left[:, :, 0] ** 2, axis=1)
+            left_out[:, rows] = left[:, :, 0]
     coef = Vt.T @ (singular / (singular**2 + penalties) * projected).T
-    return losses, coef, mean - centre @ coef
+    return left_out / root, coef, mean - centre @ coef

@@ -39,6 +39,7 @@ TRUSTED = [
     "proxy.regression.candidates.Ridge",
     "proxy.regression.candidates.ScalingLaw",
     "proxy.regression.candidates.SizeSurrogate",
+    "proxy.regression.candidates.StretchedRidge",
     "proxy.regression.links.Link",
     "proxy.regression.regressor.CommonScaler",
     "proxy.regression.regressor.GapFiller",

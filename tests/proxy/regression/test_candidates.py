@@ -37,18 +37,30 @@ def rows(Z: np.ndarray, y: np.ndarray, link: Link | None = None, families: np.nd
 def test_closed_form_left_out_errors_equal_refitting(seed: int, size: int) -> None:
     Z, t, weights = problem(12, 5, seed)
     folds = np.arange(12) // size
-    losses, coef, intercept = ridge_path(Z, t, weights, folds)
+    residuals, coef, intercept = ridge_path(Z, t, weights, folds)
     centre = np.average(Z, axis=0, weights=weights)
     penalties = PENALTIES * np.sum(weights[:, None] * (Z - centre) ** 2)
     for at in (0, 6, 12):
         whole = Ridge(penalties[at]).fit(Z, t, sample_weight=weights)
         np.testing.assert_allclose(whole.predict(Z), intercept[at] + Z @ coef[:, at], rtol=1e-6, atol=1e-8)
-        loss = 0.0
         for fold in np.unique(folds):
             kept = folds != fold
             left = Ridge(penalties[at]).fit(Z[kept], t[kept], sample_weight=weights[kept])
-            loss += weights[~kept] @ (t[~kept] - left.predict(Z[~kept])) ** 2
-        assert losses[at] == pytest.approx(loss, rel=1e-5)  # 1e-12 on the diagonal keeps the solve regular
+            # 1e-12 on the diagonal keeps the solve regular
+            np.testing.assert_allclose(residuals[at][~kept], t[~kept] - left.predict(Z[~kept]), rtol=1e-5, atol=1e-8)
+
+
+def test_a_stretched_ridge_undoes_what_the_penalty_draws_to_the_mean() -> None:
+    # 24 noisy readings of one quantity for 12 models: the penalty that errs least draws new ones towards the mean
+    slopes = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        level = rng.normal(size=200)
+        Z = level[:, None] + 3 * rng.normal(size=(200, 24))
+        plain, stretched = (CANDIDATES[name]().fit(rows(Z[:12], level[:12])) for name in ("ridge", "stretched_ridge"))
+        assert np.ptp(stretched.coef_ * plain.coef_.sum() - plain.coef_ * stretched.coef_.sum()) < 1e-9
+        slopes.append(stretched.coef_.sum() / plain.coef_.sum())
+    assert np.median(slopes) > 1
 
 
 @pytest.mark.parametrize("shape", [(20, 5), (5, 20), (6, 6)])
