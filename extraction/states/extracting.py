@@ -164,10 +164,9 @@ def extract(
 
     A state is z-scored per feature, by mean and standard deviation pooled over the layer: all positions of the
     windows (by their weights) and the tokens run alone (by how often they occur) have half the weight each, so that
-    macro and micro share one scale. If the model is wider than
-    `projection.features`, a seeded orthogonal projection follows, the
-    same for all blocks. With at most 1,024 windows the statistics come from all of them, with more from the first
-    1,024 (windows are in random order); of the tokens always from all. `Statistics.windows` records it.
+    macro and micro share one scale. If the model is wider than `projection.features`, a seeded orthogonal projection
+    follows, the same for all blocks. With at most 1,024 windows the statistics come from all of them, with more from
+    the first 1,024 (windows are in random order); of the tokens always from all. `Statistics.windows` records it.
 
     Args:
         model: from `load_model`.

@@ -12,7 +12,9 @@ from proxy.cli.console import during, emit, progress
 
 
 def answer(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Bundled name, folder or hub id.")],
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="Bundled name, folder, .gguf file or hub id.")
+    ],
     prompts: Annotated[str, typer.Option(help="demo, lists, questions, or a .txt, .jsonl, .csv or .parquet file.")],
     out: Annotated[Path | None, typer.Option(help="Responses table to write: .parquet, .csv or .json.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Answers per prompt.")] = 1,

@@ -19,7 +19,7 @@ def features(
     readers: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="MODEL", help="Reader, repeatable: bundled name, folder or hub id. By default `gpt2-2m` alone."
+            metavar="MODEL", help="Reader, repeatable: bundled name, folder, .gguf file or hub id. By default gpt2-2m."
         ),
     ] = None,
     targets: Annotated[

@@ -131,3 +131,28 @@ def test_nothing_is_drawn_while_it_loads(file: Path, capfd: pytest.CaptureFixtur
 def test_a_gguf_file_is_not_quantised_again(file: Path) -> None:
     with pytest.raises(InputError, match="leave out torchao-int8"):
         load_model(file, device="cpu", quantization="torchao-int8")
+
+
+def test_every_command_that_takes_a_model_takes_it(file: Path, tmp_path: Path, emergence: Any) -> None:
+    import pandas as pd
+
+    from proxy.sweeps.config import parse_config
+    from proxy.sweeps.jobs import make_jobs
+    from proxy.sweeps.worker import Worker
+
+    bits, answers, features = (tmp_path / f"{name}.parquet" for name in ("bits", "answers", "features"))
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("Tell me of a dog.\nWhat is a cat?\n", encoding="utf-8")
+    for command in (
+        ("measure", file, "--corpus", "python-docs", "--windows", 120, "--out", bits),
+        ("answer", file, "--prompts", prompts, "--max-tokens", 8, "--samples", 8, "--out", answers),
+        ("features", answers, "--readers", file, "--out", features),
+    ):
+        done = emergence(*command)
+        assert done.code == 0, (command[0], done.err)
+    assert set(pd.read_parquet(bits)["revision"]) == {hashlib.sha256(file.read_bytes()).hexdigest()}
+    assert set(pd.read_parquet(answers)["model"]) == {"tiny"}
+    assert any(name.startswith("small.tiny.") for name in pd.read_parquet(features))
+    config = {"name": "t", "models": [str(file)], "corpora": [{"source": "python-docs", "windows": 120}]}
+    outcome = Worker().run(make_jobs(parse_config(config))[0])
+    assert outcome.table is not None, outcome.record["traceback"]

@@ -90,6 +90,12 @@ def test_at_the_last_block_it_is_the_difference_of_the_models_own_calibrated_lik
     # float32 logits, summed in another order: five digits
     assert found["macro_bits"] == pytest.approx(np.average(macro, weights=weights), abs=1e-3)
     assert found["micro_bits"] == pytest.approx(np.average(micro, weights=weights), abs=1e-3)
+    costs = -log_u[fold[:, None], tokens[:, 1:]].numpy() / np.log(2)  # (n, T) of the unigram distribution
+    assert found["macro_ceiling_bits"] == pytest.approx(np.average(costs[:, -1], weights=weights), abs=1e-6)
+    assert found["micro_ceiling_bits"] == pytest.approx(np.average(costs.mean(1), weights=weights), abs=1e-6)
+    size = [len(model.tokenizer.decode([token]).encode()) for token in tokens[:, -1].tolist()]
+    # one or two tokens are parts of a character, which is decoded as a mark of three bytes
+    assert found["bytes_per_token"] == pytest.approx(np.average(size, weights=weights), abs=0.002)
 
 
 def test_trained_models_stand_above_their_controls(table: pd.DataFrame, model: LanguageModel, text: Windows) -> None:
@@ -107,6 +113,21 @@ def test_trained_models_stand_above_their_controls(table: pd.DataFrame, model: L
     assert itself["flags"].str.contains(FAILED).all()
     assert summary(itself)["verdict"].tolist() == ["not shown"]
     assert summary(table)["verdict"].tolist() == ["no controls"]
+
+
+def test_logits_are_held_for_few_states_at_a_time(
+    model: LanguageModel, text: Windows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from proxy.measurement import predictive
+
+    monkeypatch.setattr(predictive, "HEAD_BYTES", 1)
+    read: list[int] = []
+    output = model.model.get_output_embeddings()
+    hook = output.register_forward_hook(lambda module, args, result: read.append(args[0].shape[0]))
+    measure(model, text.select(np.arange(300)))
+    hook.remove()
+    assert max(read) == predictive.HEAD_ROWS
+    assert sum(read) > 300 * len(model.blocks)
 
 
 def test_same_seed_same_numbers(model: LanguageModel, text: Windows, table: pd.DataFrame) -> None:
