@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import re
 
-TAGS = "think|thinking|thought|reasoning"
+WORD = r"(?:seed:)?(?:think|thinking|thought|thoughts|reason|reasoning)"
+# Where reasoning begins and ends, as families of models write it when their server does not part it from the answer,
+# and whether an end without its beginning means that all before it is reasoning.
+TAGS = (
+    (rf"<{WORD}\s*>", rf"</{WORD}\s*>", True),
+    (r"\[THINK\]", r"\[/THINK\]", True),  # Mistral
+    (r"◁think▷", r"◁/think▷", True),  # Kimi
+    (r"<\|(?:begin_of_thought|START_THINKING)\|>", r"<\|(?:end_of_thought|END_THINKING)\|>", True),  # Sky-T1, Cohere
+    (r"<\|channel\|>(?:analysis|commentary)<\|message\|>", r"<\|end\|>", False),  # gpt-oss: it ends every message so
+)
+# What then stands around the answer itself.
+AROUND = (
+    r"(?:<\|start\|>assistant)?<\|channel\|>final<\|message\|>"
+    r"|<\|(?:begin_of_solution|end_of_solution|START_RESPONSE|END_RESPONSE|return)\|>"
+)
 
 
 def without_tags(text: str) -> tuple[str, str | None]:
-    """Answer and reasoning of a text in which the reasoning stands in ``<think>`` tags.
+    """Answer and reasoning of a text in which the reasoning stands in tags such as ``<think>``.
 
     A tag that is not closed was cut off at the length limit: all behind it is reasoning. An end without a beginning
     comes from chat templates that write the beginning into the prompt: all before it is reasoning.
@@ -19,6 +33,8 @@ def without_tags(text: str) -> tuple[str, str | None]:
     Example:
         >>> without_tags("<think>The Elbe is one.</think> The Elbe.")
         ('The Elbe.', 'The Elbe is one.')
+        >>> without_tags("[THINK]The Elbe is one.[/THINK]The Elbe.")
+        ('The Elbe.', 'The Elbe is one.')
         >>> without_tags("<think>They ask for"), without_tags("Two < three.")
         (('', 'They ask for'), ('Two < three.', None))
     """
@@ -28,9 +44,12 @@ def without_tags(text: str) -> tuple[str, str | None]:
         parts.append(found["inside"])
         return ""
 
-    rest = re.sub(rf"<(?P<tag>{TAGS})>(?P<inside>.*?)</(?P=tag)>", keep, text, flags=re.DOTALL | re.IGNORECASE)
-    rest = re.sub(rf"\A(?P<inside>.*)</({TAGS})>", keep, rest, flags=re.DOTALL | re.IGNORECASE)
-    rest = re.sub(rf"<({TAGS})>(?P<inside>.*)\Z", keep, rest, flags=re.DOTALL | re.IGNORECASE)
+    rest = text
+    for begin, end, alone in TAGS:
+        rest = re.sub(rf"{begin}(?P<inside>.*?){end}", keep, rest, flags=re.DOTALL | re.IGNORECASE)
+        if alone:
+            rest = re.sub(rf"\A(?P<inside>.*){end}", keep, rest, flags=re.DOTALL | re.IGNORECASE)
+        rest = re.sub(rf"{begin}(?P<inside>.*)\Z", keep, rest, flags=re.DOTALL | re.IGNORECASE)
     if not parts:
         return text, None
-    return rest.strip(), "\n".join(part.strip() for part in parts).strip()
+    return re.sub(AROUND, "", rest).strip(), "\n".join(part.strip() for part in parts).strip()

@@ -16,7 +16,14 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 from estimators.base import EmergenceError, InputError
 from estimators.contracts.secrets import masked
 from extraction.answers.collecting.endpoints import PATHS, Endpoint
-from extraction.answers.collecting.faults import BrokenError, BusyError, MalformedAnswerError, RefusedError, reason_of
+from extraction.answers.collecting.faults import (
+    BrokenError,
+    BusyError,
+    ForbiddenError,
+    MalformedAnswerError,
+    RefusedError,
+    reason_of,
+)
 from extraction.answers.collecting.options import Limits
 from extraction.answers.collecting.redaction import one_line
 from extraction.answers.collecting.replies import Answer, read
@@ -256,12 +263,14 @@ class Api:
         named = _named(error.response.text)
         if status == 402 or named.get("code") in QUOTA_CODES or named.get("type") in QUOTA_CODES:
             return EmergenceError(f"The account's quota is spent, so nothing more was asked ({text}).")
-        if status in (401, 403):
-            return InputError(f"{self.shown} rejected the API key or its rights ({reason}); check the key.")
+        if status == 401:
+            return InputError(f"{self.shown} rejected the API key ({reason}); check the key.")
+        if status == 403:
+            return ForbiddenError(f"{self.shown} does not allow this ({reason}); check the rights of the key.", status)
         if status in (429, 503):
             return BusyError(reason, seconds_to_wait(error.response.headers))
         if status in (408, 409, 425) or (status >= 500 and status != 501):
-            return BrokenError(reason, reached=True)
+            return BrokenError(reason, reached=True, failed=status == 500)
         return RefusedError(reason, status, named.get("param"))
 
     def clean(self, what: object) -> str:

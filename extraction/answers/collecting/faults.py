@@ -6,12 +6,15 @@ import html
 import json
 import re
 
-from estimators.base import EmergenceError
+from estimators.base import EmergenceError, InputError
 
-# Where servers put their reason, the most telling first.
-REASONS = ("message", "error", "errors", "detail", "details", "msg", "reason", "error_message", "error_description")
+# Where servers put their reason, the most telling first; names are compared without case and separators.
+REASONS = (
+    "message", "error", "errors", "detail", "details", "msg", "reason", "errormessage", "errordescription",
+    "fault", "faultstring", "problem", "info", "innererror", "fieldviolations", "response", "body", "data",
+)  # fmt: skip
 KINDS = ("title", "description", "type", "code", "status")  # say little, but more than nothing
-DEEPEST = 6
+DEEPEST = 10
 
 
 class RefusedError(EmergenceError):
@@ -26,6 +29,10 @@ class RefusedError(EmergenceError):
         super().__init__(reason)
         self.status = status
         self.param = param
+
+
+class ForbiddenError(RefusedError, InputError):
+    """The key may not ask this: the model, this one prompt, or a field of the request, which can be left out."""
 
 
 class BusyError(EmergenceError):
@@ -43,13 +50,17 @@ class BrokenError(EmergenceError):
         reached: whether there was any reply.
         maybe_billed: whether the server may have made an answer all the same.
         late: whether the time limit ended the call.
+        failed: whether the server says that it failed (HTTP 500): some do so at a field that they do not know.
     """
 
-    def __init__(self, reason: str, *, reached: bool, maybe_billed: bool = False, late: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, reached: bool, maybe_billed: bool = False, late: bool = False, failed: bool = False
+    ) -> None:
         super().__init__(reason)
         self.reached = reached
         self.maybe_billed = maybe_billed
         self.late = late
+        self.failed = failed
 
 
 class MalformedAnswerError(EmergenceError):
@@ -82,13 +93,16 @@ def reason_of(body: object, depth: int = 0) -> str:
 
 
 def _reason_in_text(text: str, depth: int) -> str:
+    events = re.findall(r"^data:(.*)$", text, re.MULTILINE)  # of a stream of events
+    if events and re.match(r"(data|event|id|retry):", text):
+        return "; ".join(dict.fromkeys(filter(None, (reason_of(event, depth + 1) for event in events[:3]))))
     if text[:1] in ("{", "[", '"'):
         try:
             return reason_of(json.loads(text), depth + 1) or text
         except (ValueError, RecursionError):
             return text
-    if text[:1] == "<" and re.match(r"<(!doctype|html|head|body|title|h1|\?xml)", text, re.IGNORECASE):
-        for tag in ("title", "h1", "message"):
+    if re.match(r"<[!?a-z]", text, re.IGNORECASE) and text.endswith(">"):  # a page, or XML
+        for tag in ("title", "h1", "message", "faultstring"):
             found = re.search(rf"<{tag}[^>]*>(.*?)</{tag}>", text, re.IGNORECASE | re.DOTALL)
             if found and (inside := _without_tags(found[1])):
                 return inside
@@ -101,9 +115,10 @@ def _without_tags(text: str) -> str:
 
 
 def _reason_in_object(body: dict[object, object], depth: int) -> str:
-    reason = next((found for name in REASONS if (found := reason_of(body.get(name), depth + 1))), "")
+    named = {re.sub(r"[\W_]", "", str(name)).lower(): value for name, value in body.items()}
+    reason = next((found for name in REASONS if (found := reason_of(named.get(name), depth + 1))), "")
     if not reason:
-        return next((found for name in KINDS if (found := reason_of(body.get(name), depth + 1))), "")
+        return next((found for name in KINDS if (found := reason_of(named.get(name), depth + 1))), "")
     where = body.get("loc")  # as FastAPI names the field
     if isinstance(where, list):
         reason = f"{'.'.join(map(str, where))}: {reason}"

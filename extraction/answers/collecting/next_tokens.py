@@ -295,7 +295,7 @@ def next_tokens(
             run_async(work)
         except EmergenceError as error:
             held = sum(_complete(kept, model, asking, prompt) for prompt in prompts)
-            kind = type(error) if isinstance(error, InputError | NotReadyError) else EmergenceError
+            kind = next((kind for kind in (NotReadyError, InputError) if isinstance(error, kind)), EmergenceError)
             raise kind(
                 f"{str(error).rstrip('.')}. {held} of {len(prompts)} texts are answered in {log}; the same command "
                 "asks for the rest."

@@ -72,7 +72,7 @@ async def probe(
                 reason = str(error)
             except BusyError as error:
                 raise EmergenceError(f"{api.shown} takes no requests now ({error}); try again later.") from None
-            except InputError as error:
+            except InputError as error:  # the key, or what it may ask
                 if path == given:
                     raise
                 reason = str(error)
@@ -184,14 +184,20 @@ class _Probe:
         """One call; where it is refused, again without the optional fields that the server refuses."""
         try:
             return capabilities, *await self._answers(sampling, capabilities, seed, n)
-        except RefusedError as error:
-            if error.status == 404:
+        except (RefusedError, BrokenError) as error:
+            if not _about_a_field(error):
                 raise
             new = "n" if n > 1 else "stop" if sampling.stop else None  # the rest was answered before
             return await self._ask_with_less(sampling, capabilities, seed, n, error, new)
 
     async def _ask_with_less(
-        self, sampling: Sampling, capabilities: Capabilities, seed: int, n: int, refusal: RefusedError, new: str | None
+        self,
+        sampling: Sampling,
+        capabilities: Capabilities,
+        seed: int,
+        n: int,
+        refusal: RefusedError | BrokenError,
+        new: str | None,
     ) -> tuple[Capabilities, list[Answer], int | None]:
         """Find out which optional fields are refused, by what is answered: messages repeat requests or list all fields.
 
@@ -204,19 +210,19 @@ class _Probe:
             trial = _without(capabilities, blamed)
             try:
                 return trial, *await self._answers(sampling, trial, seed, n)
-            except RefusedError:
+            except (RefusedError, BrokenError):
                 pass
         droppable = [name for name in optional if name != "max_tokens"]
         trial = _without(capabilities, *droppable)
         try:
             answers = await self._answers(sampling, trial, seed, n)
-        except RefusedError as error:
+        except (RefusedError, BrokenError) as error:
             if "max_tokens" not in optional:
                 raise refusal from None
             trial = _without(trial, "max_tokens")
             try:
                 answers = await self._answers(sampling, trial, seed, n)
-            except RefusedError:
+            except (RefusedError, BrokenError):
                 raise (refusal if not droppable else error) from None
         for name in droppable:
             more = replace(
@@ -228,7 +234,7 @@ class _Probe:
                 continue
             try:
                 answers = await self._answers(sampling, more, seed, n)
-            except RefusedError:
+            except (RefusedError, BrokenError):
                 continue
             trial = more
         if "logprobs" in trial.rejected or "include" in trial.rejected:
@@ -292,13 +298,18 @@ class _Probe:
         return FIRST_WAIT_S if self.slowest_s is None else max(NEXT_WAIT_S, 10 * self.slowest_s)
 
 
+def _about_a_field(error: RefusedError | BrokenError) -> bool:
+    """Whether the same request without an optional field may well be answered."""
+    return error.failed if isinstance(error, BrokenError) else error.status != 404
+
+
 def _without(capabilities: Capabilities, *names: str) -> Capabilities:
     return replace(capabilities, rejected=(*capabilities.rejected, *names))
 
 
-def _blamed(error: RefusedError, optional: Sequence[str]) -> str | None:
+def _blamed(error: RefusedError | BrokenError, optional: Sequence[str]) -> str | None:
     """The one optional field that the refusal names; None if it names none, or several."""
-    if error.param in optional:
+    if isinstance(error, RefusedError) and error.param in optional:
         return error.param
     named = [name for name in optional if re.search(rf"(?<![\w-]){name}(?![\w-])", str(error))]
     return named[0] if len(named) == 1 else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -13,8 +14,13 @@ from extraction.answers.reasoning import without_tags
 from extraction.answers.sampling import MOST_TOKENS
 
 ABSENT_LOGPROB = -9999.0  # what the API writes for a token outside its top list
-# Ends that no answer has: the server, its provider or its scheduler gave up half way.
-FAILED = ("error", "abort", "aborted", "cancelled", "canceled", "failed", "failure", "timeout", "server_error")
+# Within ends that no answer has: the server, its provider or its scheduler gave up half way. Each has words of its own:
+# "error", "abort", "insufficient_system_resource", "MALFORMED_FUNCTION_CALL", ...
+FAILED = re.compile(
+    r"error|abort|cancel|fail|timed?_?out|insufficient|interrupt|overload|unavailable|malformed|network",
+    re.IGNORECASE,
+)
+WHOLE_STATUS = ("completed", "incomplete")  # of a response; queued or in progress, it is no answer yet
 REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
 REASONING_PARTS = ("thinking", "reasoning", "reasoning_content", "summary")  # of content sent in parts
 TEXT_PARTS = ("text", "output_text", None)
@@ -138,11 +144,12 @@ def _choice(endpoint: Endpoint, choice: object) -> tuple[str, str | None, str | 
     if not isinstance(choice, dict):
         raise MalformedAnswerError("a choice of the reply is no object")
     end = choice.get("finish_reason")
+    end = end.get("type", end) if isinstance(end, dict) else end  # as SGLang's own endpoint says it
     end = str(end) if end else None
     message = choice.get("message") if endpoint == "chat" else choice
     inner = message.get("error") if isinstance(message, dict) else None
     error = next((each for each in (choice.get("error"), inner) if is_failure(each)), None)
-    if error is not None or (end or "").lower() in FAILED:
+    if error is not None or FAILED.search(end or ""):
         reason = reason_of(error) or f"its finish_reason is {end}"
         raise MalformedAnswerError(f"the answer failed half way: {reason}")
     if not isinstance(message, dict):
@@ -281,7 +288,7 @@ def _present(top: Mapping[str, float | None]) -> dict[str, float]:
 
 def _read_response(reply: Mapping[str, Any]) -> Answer:
     status = str(reply.get("status") or "completed")
-    if status.lower() in FAILED:
+    if status.lower() not in WHOLE_STATUS:
         raise MalformedAnswerError(f"the answer failed half way: its status is {status}")
     output = reply.get("output")
     if not isinstance(output, list) or not output:

@@ -16,7 +16,13 @@ from estimators.base import EmergenceError, InputError, Progress
 from extraction.answers.collecting.api import Api
 from extraction.answers.collecting.budget import Budget, BudgetSpentError, prompt_tokens_upper
 from extraction.answers.collecting.endpoints import Capabilities, Endpoint, request
-from extraction.answers.collecting.faults import BrokenError, BusyError, MalformedAnswerError, RefusedError
+from extraction.answers.collecting.faults import (
+    BrokenError,
+    BusyError,
+    ForbiddenError,
+    MalformedAnswerError,
+    RefusedError,
+)
 from extraction.answers.collecting.log import SYNC_EVERY_S, AnswerLog, answer_key
 from extraction.answers.collecting.options import Limits
 from extraction.answers.collecting.pace import Pace, delay
@@ -25,6 +31,7 @@ from extraction.answers.collecting.replies import ALL_REASONING, Answer, billed_
 from extraction.answers.sampling import Sampling
 
 GIVE_UP_AFTER = 20  # calls in a row, beyond those in flight, without any reply
+FORBIDDEN_IN_A_ROW = 3  # one may be about its prompt alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +71,7 @@ class Collector:
         self.capabilities: Capabilities | None = None
         self._stopped: EmergenceError | None = None
         self._reached = False
-        self._done = self._total = self._unreached = 0
+        self._done = self._total = self._unreached = self._forbidden = 0
         self._settled = asyncio.Condition()
         log.settle_interrupted()
         self._billed_before = log.billed.get(model, (0, 0))
@@ -204,6 +211,9 @@ class Collector:
                     try:
                         answers = await self._call(api, capabilities, call, attempt, late, bill)
                     except RefusedError as error:
+                        self._forbidden += isinstance(error, ForbiddenError)
+                        if isinstance(error, ForbiddenError) and self._forbidden >= FORBIDDEN_IN_A_ROW:
+                            raise
                         reason = str(error)
                         break
                     except (BusyError, BrokenError, MalformedAnswerError) as error:
@@ -264,7 +274,7 @@ class Collector:
                 self._settled.notify_all()
         took_s = time.monotonic() - began
         self.pace.answered(headers, sum(held), took_s)
-        self._reached, self._unreached = True, 0
+        self._reached, self._unreached, self._forbidden = True, 0, 0
         return [(answer, took_s) for answer in answers]
 
     def most_tokens(self, call: Call) -> tuple[int, int]:

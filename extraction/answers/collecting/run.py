@@ -124,7 +124,7 @@ def collect(
                 f"kept in {log.path}; make room, and the same command goes on without asking for them again."
             ) from None
     if stopped is not None:
-        kind = type(stopped) if isinstance(stopped, InputError | NotReadyError) else EmergenceError
+        kind = next((kind for kind in (NotReadyError, InputError) if isinstance(stopped, kind)), EmergenceError)
         raise kind(
             f"{str(stopped).rstrip('.')}. {done.rows - done.missing} of {done.rows} answers are in {out}; "
             "the same command asks for the rest."

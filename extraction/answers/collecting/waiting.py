@@ -6,24 +6,24 @@ import email.utils
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 RETRY_AFTER = (("retry-after-ms", 1e-3), ("x-ms-retry-after-ms", 1e-3), ("retry-after", 1.0))
-# Of allowances: OpenAI's, Anthropic's, and what others send without saying of what.
-ALLOWANCES = (
-    ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
-    ("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
-    ("anthropic-ratelimit-requests-remaining", "anthropic-ratelimit-requests-reset"),
-    ("anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-tokens-reset"),
-    ("x-ratelimit-remaining", "x-ratelimit-reset"),
-    ("x-rate-limit-remaining", "x-rate-limit-reset"),
-    ("ratelimit-remaining", "ratelimit-reset"),
-    ("x-ratelimit-remaining", "x-ratelimit-reset-after"),
-)
+# Of allowances, whatever they are of: x-ratelimit-reset-requests, anthropic-ratelimit-tokens-reset, ratelimit-reset,
+# x-ratelimit-reset-tokens-minute, x-rate-limit-reset-after, ratelimitbysize-reset, ...
+RESET = re.compile(r"(?=.*rate-?limit).*\breset\b", re.IGNORECASE)
+# ``RateLimit: limit=10, remaining=0, reset=2`` and ``RateLimit: "default";r=0;t=2``, as the IETF's drafts have it
+DRAFT = re.compile(r"\b(remaining|reset|r|t)=(\d+)")
 # A number this large is a moment since 1970, not a pause: a billion seconds are 32 years.
 MOMENTS = ((1e18, 1e-9), (1e15, 1e-6), (1e12, 1e-3), (1e9, 1.0))
-UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+UNITS = {
+    **dict.fromkeys(("d", "day", "days"), 86400.0),
+    **dict.fromkeys(("h", "hour", "hours"), 3600.0),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), 60.0),
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1.0),
+    **{"ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9},
+}
 
 
 def seconds_to_wait(headers: Mapping[str, str]) -> float | None:
@@ -41,7 +41,7 @@ def seconds_to_wait(headers: Mapping[str, str]) -> float | None:
         if wait is not None:
             return wait
     # Without it, the allowance that is used up says when it is back.
-    resets = [(number(headers.get(left)), seconds(headers.get(reset, ""), now)) for left, reset in ALLOWANCES]
+    resets = [(left, wait) for _, left, wait in _resets(headers, now)]
     empty = [wait for left, wait in resets if left == 0 and wait is not None]
     return max(empty or [wait for _, wait in resets if wait is not None], default=None)
 
@@ -49,18 +49,32 @@ def seconds_to_wait(headers: Mapping[str, str]) -> float | None:
 def allowances(headers: Mapping[str, str]) -> dict[str, tuple[float | None, float | None]]:
     """What is left of the server's allowances of requests and of tokens, and the seconds until they are back.
 
+    Of several of a kind, such as those of a minute and of a day, the one of which least is left.
+
     Example:
         >>> allowances({"x-ratelimit-remaining-requests": "3", "x-ratelimit-reset-requests": "2s"})["requests"]
         (3.0, 2.0)
     """
     now = _clock(headers)
     found: dict[str, tuple[float | None, float | None]] = {"requests": (None, None), "tokens": (None, None)}
-    for remaining, reset in ALLOWANCES:
-        kind = "tokens" if "tokens" in remaining else "requests"
-        left, wait = number(headers.get(remaining)), seconds(headers.get(reset, ""), now)
-        if left is not None and wait is not None and found[kind][0] is None:
+    for name, left, wait in _resets(headers, now):
+        kind = "tokens" if "token" in name else "requests"
+        known = found[kind][0]
+        if left is not None and wait is not None and (known is None or left < known):
             found[kind] = left, wait
     return found
+
+
+def _resets(headers: Mapping[str, str], now: float) -> Iterator[tuple[str, float | None, float | None]]:
+    """The header of each allowance that says when it is back, what is left of it, and in how many seconds that is."""
+    for name, text in headers.items():
+        if RESET.match(name):
+            left = re.sub(r"reset(-after)?", "remaining", name, flags=re.IGNORECASE)
+            yield name.lower(), number(headers.get(left)), seconds(text, now)
+        elif name.lower() == "ratelimit":
+            said: dict[str, str] = dict(DRAFT.findall(text))
+            remaining, reset = said.get("remaining") or said.get("r"), said.get("reset") or said.get("t") or ""
+            yield name.lower(), number(remaining), seconds(reset, now)
 
 
 def seconds(text: str, now: float | None = None, unit: float = 1.0) -> float | None:
@@ -90,7 +104,10 @@ def seconds(text: str, now: float | None = None, unit: float = 1.0) -> float | N
     if value is not None:
         scale = next((scale for least, scale in MOMENTS if value >= least), None)
         return max(0.0, value * unit if scale is None else value * scale - now)
-    found = re.findall(r"([0-9]*\.?[0-9]+)\s*(ms|us|µs|ns|d|h|m|s)", text)
+    if clock := re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", text):
+        return float(clock[1]) * 3600 + float(clock[2]) * 60 + float(clock[3])
+    text = re.sub(r"\APT(?=[0-9])", "", text).lower() if text.startswith("PT") else text  # ISO 8601's durations
+    found = re.findall(rf"([0-9]*\.?[0-9]+)\s*({'|'.join(sorted(UNITS, key=len, reverse=True))})", text)
     if found and "".join(amount + name for amount, name in found) == re.sub(r"\s", "", text):
         return sum(float(amount) * UNITS[name] for amount, name in found)
     try:

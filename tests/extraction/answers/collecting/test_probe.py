@@ -196,6 +196,8 @@ WORDINGS = {
     "is a page": lambda body: (400, "<html><title>Bad Request</title></html>"),
     "is a list": lambda body: (422, json.dumps({"detail": [{"loc": ["body", "seed"], "msg": "extra"}]})),
     "not implemented": as_error(lambda body: "not implemented", 501),
+    "forbidden": as_error(lambda body: "You are not allowed to request this", 403),
+    "failed": as_error(lambda body: "KeyError: 'seed'", 500),
 }
 
 
@@ -235,6 +237,10 @@ def test_several_choices_are_left_out_alone_where_they_are_refused():
     assert not able.several
     assert able.logprobs == 5
     assert able.rejected == ("n",)
+    for status in (403, 500):
+        one = as_error(lambda body: "only one completion choice is allowed", status)
+        able = found(Picky(lambda name, body: name == "n" and body["n"] > 1, one, logprobs=5), several=True)
+        assert (able.several, able.rejected, able.logprobs) == (False, ("n",), 5)
     never = found(Picky(lambda name, body: name == "n", WORDINGS["says nothing"], logprobs=5), several=True)
     assert (never.several, never.logprobs, never.seed, never.rejected) == (False, 5, True, ("n",))
 

@@ -32,6 +32,11 @@ FAILURES = {
     "error at the top": {"error": LOST, "choices": [choice()]},
     "error at the top as a text": {"error": "connection to the provider was lost", "choices": [choice()]},
     "aborted by the scheduler": {"choices": [choice(finish_reason="abort")]},
+    "aborted, as an object": {"choices": [choice(finish_reason={"type": "abort", "message": "out of memory"})]},
+    "out of resources": {"choices": [choice(finish_reason="insufficient_system_resource")]},
+    "an end in capitals": {"choices": [choice(finish_reason="MALFORMED_FUNCTION_CALL")]},
+    "a lost network": {"choices": [choice(finish_reason="network_error")]},
+    "timed out": {"choices": [choice(finish_reason="timed_out")]},
     "only a message": {"object": "error", "message": "connection to the provider was lost"},
     "content that is a number": {"choices": [choice(message={"content": 5})]},
     "content that is an object": {"choices": [choice(message={"content": {"text": "x"}})]},
@@ -58,8 +63,8 @@ def test_a_failure_inside_http_200_is_asked_again_and_never_kept(tmp_path, kind)
         read("chat", FAILURES[kind])
 
 
-@pytest.mark.parametrize("status", ["failed", "cancelled"])
-def test_a_failed_response_is_none(status):
+@pytest.mark.parametrize("status", ["failed", "cancelled", "queued", "in_progress"])
+def test_a_failed_or_unfinished_response_is_none(status):
     part = {"type": "output_text", "text": "half"}
     whole = {"status": status, "error": None, "output": [{"type": "message", "content": [part]}]}
     with pytest.raises(MalformedAnswerError, match=status):
@@ -135,6 +140,24 @@ def test_reasoning_that_the_server_only_counts_is_reasoning():
         ("<think>One.</think>Two.<think>Three.</think>Four.", "Two.Four.", "One.\nThree."),
         ("<think>cut off", "", "cut off"),
         ("<think></think>Four.", "Four.", ""),
+        ("<thoughts >A sum.</thoughts >Four.", "Four.", "A sum."),
+        ("<seed:think>A sum.</seed:think>Four.", "Four.", "A sum."),
+        ("[THINK]A sum.[/THINK]Four.", "Four.", "A sum."),
+        ("[THINK]cut off", "", "cut off"),
+        ("◁think▷A sum.◁/think▷Four.", "Four.", "A sum."),
+        (
+            "<|begin_of_thought|>A sum.<|end_of_thought|><|begin_of_solution|>Four.<|end_of_solution|>",
+            "Four.",
+            "A sum.",
+        ),
+        ("<|START_THINKING|>A sum.<|END_THINKING|><|START_RESPONSE|>Four.<|END_RESPONSE|>", "Four.", "A sum."),
+        (
+            "<|channel|>analysis<|message|>A sum.<|end|><|start|>assistant<|channel|>final<|message|>Four.<|return|>",
+            "Four.",
+            "A sum.",
+        ),
+        ("<|channel|>analysis<|message|>cut off", "", "cut off"),
+        ("Four.<|end|>", "Four.<|end|>", None),
         ("Four < five.", "Four < five.", None),
         ("  kept as it is ", "  kept as it is ", None),
     ],
@@ -208,6 +231,16 @@ def test_the_command_says_of_how_many_answers_there_is_reasoning_alone(tmp_path,
         ("<html><body><h1>Not &lt;here&gt;</h1><p>nginx</p></body></html>", "Not <here>"),
         ("<?xml version='1.0'?><Error><Code>Denied</Code><Message>no such field</Message></Error>", "no such field"),
         ("\ufeff{\"error\": \"no such field\"}", "no such field"),
+        ('{"Message": "no such field"}', "no such field"),
+        ('{"errorMessage": "no such field"}', "no such field"),
+        ('{"fault": {"faultstring": "no such field"}}', "no such field"),
+        ('{"response": {"error": {"message": "no such field"}}}', "no such field"),
+        ('{"error": true, "info": "no such field"}', "no such field"),
+        ('{"error": {"code": 400, "message": "", "details": [{"@type": "x", "fieldViolations": [{"description": '
+         '"no such field"}]}]}}', "no such field"),
+        ('data: {"error": {"message": "no such field"}}\n\n', "no such field"),
+        ('event: error\ndata: {"message": "no such field"}\n\n', "no such field"),
+        ("<Error><Code>Denied</Code><Message>no such field</Message></Error>", "no such field"),
     ],
 )  # fmt: skip
 def test_the_reason_is_read_from_a_body_of_any_shape(tmp_path, body, reason):

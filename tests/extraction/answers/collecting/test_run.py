@@ -14,6 +14,7 @@ import pytest
 from estimators.base import EmergenceError, InputError
 from extraction.answers.collecting.endpoints import Capabilities
 from extraction.answers.collecting.log import AnswerLog
+from extraction.answers.collecting.requests import FORBIDDEN_IN_A_ROW
 from extraction.answers.collecting.run import log_path
 from extraction.answers.responses import COLLECTED
 from tests.extraction.answers.collecting.played import CHAT, KEY, ask, good, prompt_of, reply
@@ -189,7 +190,6 @@ def test_a_fault_is_recorded_with_its_reason_and_asked_again_alone(tmp_path, fau
         (429, {"error": {"message": "pay", "code": "insufficient_quota"}}, EmergenceError, "quota is spent"),
         (402, {"error": {"message": "Insufficient Balance"}}, EmergenceError, "quota is spent"),
         (401, {"error": {"message": f"Incorrect API key provided: {KEY}"}}, InputError, "rejected the API key"),
-        (403, {"error": {"message": "no rights"}}, InputError, "rejected the API key"),
     ],
 )
 def test_what_no_repetition_can_help_stops_the_run_at_once(tmp_path, status, body, error, match):
@@ -207,6 +207,28 @@ def test_what_no_repetition_can_help_stops_the_run_at_once(tmp_path, status, bod
     assert len(calls) <= 10 + 4  # those in flight
     assert pd.read_parquet(out)["text"].notna().sum() == 10
     assert isinstance(caught.value, InputError) == (error is InputError)
+
+
+def test_one_forbidden_prompt_is_a_failure_and_a_row_of_them_stops_the_run(tmp_path):
+    """Some servers refuse a single prompt so, as their moderation does; a key without rights is refused every time."""
+
+    def flags(request):
+        flagged = prompt_of(request) == "Say 1"
+        return httpx2.Response(403, json={"error": {"message": "flagged"}}) if flagged else good(request)
+
+    table = ask(tmp_path / "a.parquet", flags, 20)
+    assert table["error"].notna().sum() == 1
+    assert "HTTP 403: flagged" in table["error"][1]
+
+    calls = []
+
+    def no_rights(request):
+        calls.append(1)
+        return httpx2.Response(403, json={"error": {"message": "no rights"}}) if len(calls) > 10 else good(request)
+
+    with pytest.raises(InputError, match=r"no rights.*check the rights of the key.*10 of 500 answers are in"):
+        ask(tmp_path / "b.parquet", no_rights, 500)
+    assert len(calls) <= 10 + FORBIDDEN_IN_A_ROW + 4  # those in flight
 
 
 def test_a_pause_of_an_hour_is_told_not_slept_through(tmp_path):

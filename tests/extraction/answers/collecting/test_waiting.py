@@ -49,6 +49,9 @@ LATER = {
     "epoch in s with a fraction": "1800000002.0",
     "epoch in ms": "1800000002000",
     "epoch in ns": "1800000002000000000",
+    "words": "2 seconds",
+    "a duration of ISO 8601": "PT2S",
+    "a clock": "00:00:02",
     "HTTP date": email.utils.format_datetime(datetime.fromtimestamp(NOW + 2, UTC), usegmt=True),
     "ISO date": datetime.fromtimestamp(NOW + 2, UTC).isoformat().replace("+00:00", "Z"),
     "ISO date with zone": datetime.fromtimestamp(NOW + 2, UTC).isoformat(),
@@ -72,6 +75,9 @@ def test_a_reset_is_read_in_every_form(form):
         "x-ratelimit-reset-after",
         "anthropic-ratelimit-requests-reset",
         "anthropic-ratelimit-tokens-reset",
+        "anthropic-ratelimit-input-tokens-reset",
+        "x-ratelimit-reset-tokens-minute",
+        "ratelimitbysize-reset",
     ],
 )
 @pytest.mark.parametrize("form", LATER)
@@ -134,3 +140,15 @@ def test_a_moment_far_off_ends_the_run_with_the_pause_in_it(tmp_path):
     with pytest.raises(EmergenceError, match=r"pause of 7(199|200) s"):
         ask(tmp_path / "a.parquet", lambda _: httpx2.Response(429, headers=moment, json={}), 1)
     assert pace.LONGEST_WAIT_S == 120.0
+
+
+@pytest.mark.parametrize("said", ["limit=10, remaining=0, reset=2", '"default";r=0;t=2', '"burst";q=10;r=0;t=2'])
+def test_the_header_of_the_ietf_drafts(said):
+    assert seconds_to_wait({"ratelimit": said}) == 2.0
+    assert allowances({"ratelimit": said})["requests"] == (0.0, 2.0)
+
+
+def test_of_several_allowances_the_one_that_is_nearly_used_up_counts():
+    headers = {"x-ratelimit-remaining-requests-day": "900", "x-ratelimit-reset-requests-day": "6h"}
+    headers |= {"x-ratelimit-remaining-requests-minute": "3", "x-ratelimit-reset-requests-minute": "20s"}
+    assert allowances(headers)["requests"] == (3.0, 20.0)
