@@ -145,7 +145,7 @@ def show(
     table, left_out = Table(), []
     for gone in (None, *(name for name in spare if name in frame.columns)):
         left_out += [] if gone is None else [gone]
-        table = Table(title=title, title_justify="left")
+        table = Table()
         kept = frame.drop(columns=left_out)
         for name in kept.columns:
             numeric = pd.api.types.is_numeric_dtype(kept[name])
@@ -157,6 +157,8 @@ def show(
             table.add_row(*(cell(value) for value in row))
         if table.__rich_measure__(console, console.options).minimum <= console.width:
             break
+    if title:  # above the table, which would break it at its own width
+        console.print(title, style="italic", highlight=False, markup=False, soft_wrap=True)
     console.print(table, markup=False)
     if left_out:
         screen.print(f"Left out on so narrow a screen: {', '.join(left_out)}.", highlight=False, soft_wrap=True)

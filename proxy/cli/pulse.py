@@ -27,7 +27,7 @@ class Doing:
 
 
 _doing: list[Doing] = []  # the innermost last
-_said = time.monotonic()
+_said = _ended = time.monotonic()  # when something was said, and when the last thing that was named ended
 
 
 def spoken() -> None:
@@ -39,12 +39,14 @@ def spoken() -> None:
 @contextmanager
 def doing(say: str | Callable[[], str], *, drawn: bool = False) -> Iterator[None]:
     """Name what is done inside, for a line when nothing is said for long, and for Ctrl-C."""
+    global _ended
     one = Doing(say if callable(say) else lambda: say, drawn)
     _doing.append(one)
     try:
         yield
     finally:
         _doing.remove(one)
+        _ended = time.monotonic()
 
 
 def now() -> str:
@@ -67,11 +69,11 @@ def beating(print_line: Callable[[str], None]) -> Iterator[None]:
 
     def beat() -> None:
         while not over.wait(SILENCE_S / 8):
-            current = _doing[-1] if _doing else Doing(lambda: "Working", since=began)
+            current = _doing[-1] if _doing else Doing(now, since=max(began, _ended))
             if current.drawn or time.monotonic() - _said < SILENCE_S:
                 continue
             spoken()
-            print_line(f"{current.say()} ... {time.monotonic() - current.since:.0f} s")
+            print_line(f"{current.say()} ({time.monotonic() - current.since:.0f} s so far)")
 
     thread = threading.Thread(target=beat, name="pulse", daemon=True)
     thread.start()

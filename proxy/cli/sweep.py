@@ -87,6 +87,7 @@ def _run(settings: SweepConfig, where: str, address: str | None, as_json: bool) 
             progress=watch.progress,
             on_event=watch.event,
         )
+    done = len(outcome.done)
     if outcome.rows:
         known = settings.measurement.resolutions or DEFAULT_RESOLUTIONS
         nearest = min(known, key=lambda resolution: abs(resolution - DEFAULT_RESOLUTION))
@@ -96,7 +97,8 @@ def _run(settings: SweepConfig, where: str, address: str | None, as_json: bool) 
         else:
             show_summary(rows)
     screen.print(
-        f"{len(outcome.done)} jobs done, {len(outcome.failed)} failed, {outcome.rows} rows; results in {where}",
+        f"{done} {'job' if done == 1 else 'jobs'} done, {len(outcome.failed)} failed, {outcome.rows} rows; "
+        f"results in {where}",
         highlight=False,
         soft_wrap=True,
     )

@@ -15,7 +15,7 @@ from estimators.contracts.comparable import unlike_lines
 from estimators.contracts.controls import is_shuffled, is_twin, varying
 from estimators.contracts.peaks import flags
 from tracking.mlflow.tracker import NOTE, DataSource, Point, Tracker, finite, named, number
-from tracking.reports.page import models_and_corpora, page
+from tracking.reports.page import counted, models_and_corpora, page
 from tracking.reports.rendering import png
 from tracking.reports.sweep_figures import SWEEP_FIGURES, SweepFigure
 from tracking.results import JobResult, Results, flatten
@@ -98,8 +98,8 @@ def describe_sweep(results: Results, summary: pd.DataFrame, run_id: str) -> str:
     """Say in markdown what a sweep is and what came out, with its figures, for someone who opens the UI."""
     done = len(results.jobs) - len(results.failures)
     lines = [
-        f"{models_and_corpora(results)}: {done} jobs done, {len(results.failures)} failed. E(l) = IE(l, T) in bits "
-        "(arXiv 2405.12617) at its highest block:",
+        f"{models_and_corpora(results)}: {counted(done, 'job')} done, {len(results.failures)} failed. E(l) = IE(l, T) "
+        "in bits (arXiv 2405.12617) at its highest block:",
         "",
         *_summary(summary),
         "",

@@ -118,7 +118,7 @@ def page(results: Results) -> str:
     sections["citing"] = ("How to cite", _citing(results.record))
     lead = (
         f"{models_and_corpora(results)}, "
-        f"{_count(len(results.jobs) - len(results.failures), 'job')} done, {len(results.failures)} failed; "
+        f"{counted(len(results.jobs) - len(results.failures), 'job')} done, {len(results.failures)} failed; "
         f"{results.record.get('created') or 'date unknown'}"
     )
     return _framed(results.name, lead, sections)
@@ -175,10 +175,15 @@ def models_and_corpora(results: Results) -> str:
 
 
 def _counts(models: int, corpora: int) -> str:
-    return f"{_count(models, 'model')} on {_count(corpora, 'corpus', 'corpora')}"
+    return f"{counted(models, 'model')} on {counted(corpora, 'corpus', 'corpora')}"
 
 
-def _count(number: int, one: str, many: str | None = None) -> str:
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """Return a number with its noun.
+
+    >>> counted(1, "job"), counted(2, "job"), counted(0, "corpus", "corpora")
+    ('1 job', '2 jobs', '0 corpora')
+    """
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
@@ -240,7 +245,7 @@ def _highest(title: str, rows: pd.DataFrame) -> str:
     said = [
         f"<p>On <b>{escape(title)}</b>, {escape(str(best['model']))} has the highest E(l){among}: "
         f"{best['emergence_bits']:.2f}{spread} bits, {where}.",
-        f"Of {_count(len(rows), 'model')}: {count_verdicts(rows)}.",
+        f"Of {counted(len(rows), 'model')}: {count_verdicts(rows)}.",
     ]
     if differences := unlike(rows):
         said.append(f"They were not measured alike, so this is no ranking: {escape('; '.join(differences))}.")
@@ -277,7 +282,7 @@ def _flags(table: pd.DataFrame) -> str:
 
 
 def _failures(results: Results) -> str:
-    parts = [f"<p>{_count(results.missing, 'job')} of this sweep not ended yet.</p>"] if results.missing else []
+    parts = [f"<p>{counted(results.missing, 'job')} of this sweep not ended yet.</p>"] if results.missing else []
     parts += [f"<h3>{escape(job.name)}</h3><p>Done, but {escape(job.reason)}.</p>" for job in results.empty]
     if not parts and not results.failures:
         return "<p>Every job that ended gave its numbers.</p>"

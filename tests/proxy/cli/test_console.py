@@ -34,5 +34,5 @@ def test_work_that_takes_seconds_is_named(monkeypatch: pytest.MonkeyPatch, capsy
             report(1, 10)
             time.sleep(0.5)
     assert capsys.readouterr().err == ""
-    assert {line.rpartition(" ... ")[0] for line in said} == {"Loading gpt2", "gpt2 on animal: 1 of 10"}
+    assert {line.rpartition(" (")[0] for line in said} == {"Loading gpt2", "gpt2 on animal: 1 of 10"}
     assert len(said) >= 4  # again and again

@@ -135,7 +135,7 @@ def test_a_failing_job_is_listed_and_its_log_can_be_read(
     place = ("--results", tmp_path / "results")
     outcome = emergence("sweep", config, *place, "--address", ray_cluster.address)
     assert outcome.code == 1
-    assert "1 jobs done, 1 failed" in outcome.err
+    assert "1 job done, 1 failed" in outcome.err
     assert "Failed: gpt2-30k on animal: InputError" in outcome.err
     key = outcome.err.split("--log ")[1].split(")")[0]
     log = emergence("sweep", config, *place, "--log", key)

@@ -67,5 +67,5 @@ def test_server_down_is_said_before_the_sweep_which_runs_all_the_same(
     assert done.code == 1
     assert len(ran) == 1
     before, after = done.err.index("The sweep runs all the same"), done.err.index("Not tracked")
-    assert before < done.err.index("1 jobs done") < done.err.index("Failed: m on c: E: broke") < after
+    assert before < done.err.index("1 job done") < done.err.index("Failed: m on c: E: broke") < after
     assert done.err.count("http://127.0.0.1:9 did not answer") == 2
