@@ -225,6 +225,7 @@ class OutputEmergence:
         micro_weight: the same for micro.
         macro_std_error: of macro_bits.
         micro_std_error: of micro_bits.
+        cost_bits: (N,) what the token after each window costs under the calibrated probabilities; predictive reading only.
     """
 
     macro_bits: float
@@ -238,6 +239,7 @@ class OutputEmergence:
     pointwise_bits: np.ndarray | None = None
     macro_weight: float | None = None
     micro_weight: float | None = None
+    cost_bits: np.ndarray | None = None
 
 
 def output_emergence(
@@ -409,6 +411,7 @@ def _cross_fitted(scored: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
         pointwise_bits=points,
         macro_weight=float(np.mean([one for one, _ in shares])),
         micro_weight=float(np.mean([one for _, one in shares])),
+        cost_bits=macro_cost - macro_bits,
     )
 
 

@@ -41,8 +41,29 @@ EMERGENCE = Schema(
         "twin_ie_std_error": "Float64",
         "shuffled_ie_bits": "Float64",  # on shuffled windows; null where that control was not run
         "shuffled_ie_std_error": "Float64",
+        "accuracy": "Float64",  # of the output: how often it says the token that follows a window; null for blocks
+        "accuracy_std_error": "Float64",
+        "log_rank": "Float64",  # mean log2 of that token's rank among those shown, one beyond where it is not shown
+        "log_rank_std_error": "Float64",
     },
     required=("model", "corpus", "layer", "position", "resolution", "ie_bits"),
+)
+
+# One row per window that an output was read after, and reading that says something of single windows.
+CONTINUATIONS = Schema(
+    name="continuations",
+    version=1,
+    columns={
+        "model": "string",
+        "corpus": "string",
+        "asked": "string",  # as in the emergence table
+        "estimator": "string",
+        "window": "string",  # 16 hexadecimal digits of its text and of what follows: the same for every tokenizer
+        "right": "Float32",  # whether the likeliest token is the one that follows; of samples, their share
+        "rank": "Int16",  # of that token among those shown, from 1; null where it is not shown, or nothing is ranked
+        "cost_bits": "Float32",  # of that token; null where no probabilities are shown
+    },
+    required=("model", "corpus", "estimator", "window", "right"),
 )
 
 # One row per window that was read, at every resolution: its own emergence at the last position, in the block where E(l)

@@ -29,7 +29,7 @@ from extraction.answers.collecting.next_tokens import (
 from proxy.measurement.api_prefix import CANDIDATES, LONE, SENTENCE, first_tokens, lone_pairs, told_bits
 from proxy.measurement.api_scored import POSITIONS, scored_texts, scores
 from proxy.measurement.names import SCORED, check_names
-from proxy.measurement.output import Contexts, NextTokenData, Symbols, output_rows
+from proxy.measurement.output import Contexts, NextTokenData, OnWindows, Symbols, naming, output_rows
 from proxy.measurement.prefix import AUTO, NONE
 from proxy.schemas import EMERGENCE
 
@@ -341,6 +341,7 @@ def measure_closed(
     seed: int = 0,
     progress: Progress | None = None,
     on_notice: Callable[[str], None] | None = None,
+    on_windows: OnWindows | None = None,
 ) -> pd.DataFrame:
     """Rows of the emergence table of a model behind an API.
 
@@ -351,6 +352,7 @@ def measure_closed(
         seed: recorded.
         progress: called with the number of answers.
         on_notice: given what was left out, and why.
+        on_windows: told how single windows were continued.
 
     Raises:
         InputError: if too many windows are not answered, or masses cannot be what was asked for.
@@ -364,7 +366,7 @@ def measure_closed(
     if on_notice is not None:
         for reason, count in replies.reasons.most_common(5):
             on_notice(f"{count} texts were not answered: {reason}")
-    table = output_rows(data, contexts, names, seed=seed)
+    table = output_rows(data, contexts, names, seed=seed, on_windows=naming(on_windows, closed.model))
     return EMERGENCE.conform(table.assign(model=closed.model))
 
 

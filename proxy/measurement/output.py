@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from extraction.corpora.spec import CorpusOptions
 from extraction.models.batches import rows_at_once
 from extraction.models.head import Head
 from extraction.states.raw import RawStates
+from proxy.measurement.continuations import continuation_table, continued, means, of_model, window_keys
 from proxy.measurement.names import SCORED, check_names
 from proxy.schemas import EMERGENCE
 
@@ -35,6 +36,7 @@ KEPT = (
     1000  # tokens of an open model's distribution that order two is read from; the rest collides with r p_1000 at most
 )
 BATCH = 32
+OnWindows = Callable[[pd.DataFrame], None]  # told how single windows were continued, schema CONTINUATIONS
 Parts = Iterator[tuple[np.ndarray, torch.Tensor]]  # numbers of contexts, ascending, and the logits after them (n, V)
 _NOTHING = np.empty(0, np.int64)
 
@@ -307,7 +309,14 @@ def _parsed(name: str) -> tuple[str, int, int]:
     return kind, int(k), int(of or (0 if name == "output-2" else k))
 
 
-def output_rows(data: NextTokenData, contexts: Contexts, names: Sequence[str], *, seed: int = 0) -> pd.DataFrame:
+def output_rows(
+    data: NextTokenData,
+    contexts: Contexts,
+    names: Sequence[str],
+    *,
+    seed: int = 0,
+    on_windows: OnWindows | None = None,
+) -> pd.DataFrame:
     """Rows of the emergence table, one per reading, at the last position.
 
     Args:
@@ -315,6 +324,7 @@ def output_rows(data: NextTokenData, contexts: Contexts, names: Sequence[str], *
         contexts: after what.
         names: ``output-2``, ``output-2-of-K``, ``output-K``, ``predictive-K``, and ``predictive`` of scored text.
         seed: recorded.
+        on_windows: told how single windows were continued, by ``output-2`` and ``predictive-K``, without the model.
 
     Raises:
         InputError, EmergenceError: if a reading cannot be had from this data.
@@ -345,7 +355,14 @@ def output_rows(data: NextTokenData, contexts: Contexts, names: Sequence[str], *
         else:
             order = 2 if k == 2 else 1
             found = output_emergence(macro, alone, token_of, weights, order=order, of_window=of_window)
-        rows.append(_row(name, found, data, contexts, keep, macro, time.perf_counter() - started))
+        how = continued(macro, of_window, data.true[keep][:, -1], ranked=name != "output-2")
+        row = _row(name, found, data, contexts, keep, macro, time.perf_counter() - started)
+        rows.append(row | means(how, weights, clusters))
+        if on_windows is not None and (kind == "predictive" or name == "output-2"):
+            follows = [each[-1] for each, kept in zip(contexts.following, keep, strict=True) if kept]
+            keys = window_keys([contexts.texts[place] for place in of_window], follows)
+            about = {"corpus": contexts.corpus, "asked": data.asked, "estimator": name}
+            on_windows(continuation_table(keys, how, found.cost_bits, **about))
     table = pd.DataFrame(rows).assign(
         corpus=contexts.corpus, corpus_hash=contexts.corpus_hash, windows=int(contexts.weights[keep].sum()), seed=seed
     )
@@ -607,6 +624,7 @@ def measure_output(
     seed: int = 0,
     prefix: Sequence[int] | None = None,
     instruction: str | None = None,
+    on_windows: OnWindows | None = None,
 ) -> pd.DataFrame:
     """Rows of the emergence table of an open model's output.
 
@@ -617,13 +635,18 @@ def measure_output(
         seed: recorded.
         prefix: ids before every window; default the model's.
         instruction: ask in the model's chat template behind this instruction, as a closed chat model is asked.
+        on_windows: told how single windows were continued.
 
     Raises:
         InputError: if a reading does not exist, or the model has no chat template where one is asked for.
     """
-    table = output_rows(
-        open_output(model, contexts, prefix=prefix, instruction=instruction), contexts, names, seed=seed
-    )
+    data = open_output(model, contexts, prefix=prefix, instruction=instruction)
+    table = output_rows(data, contexts, names, seed=seed, on_windows=naming(on_windows, model.name))
     return EMERGENCE.conform(
         table.assign(model=model.name, revision=model.revision, family=model.family, parameters=model.parameters)
     )
+
+
+def naming(on_windows: OnWindows | None, model: str) -> OnWindows | None:
+    """Put the model's name into what `on_windows` is told."""
+    return None if on_windows is None else lambda table: on_windows(of_model(table, model))
