@@ -3,10 +3,11 @@
     python benchmarks/reference_bank.py --stages DIR --book sherlock_holmes.txt --tables DIR --out proxy/banks/shipped
 
 `--stages` holds the checkpoints that `benchmarks/train_reference_models.py --keep-checkpoints` wrote for the three
-smallest models of both architectures; the bank that ships has 15 of these 18. `--book` is an English book in the public
-domain. Every model is measured on three corpora: blocks by the predictive observer and by sample propagation, the
-output by all readings. A table that is in `--tables` already is not measured again. One model and corpus takes about
-15 s of one core.
+smallest models of both architectures. `--book` is an English book in the public domain. Every model is measured on
+three corpora, with a random twin and shuffled windows as controls: blocks by the predictive observer and by sample
+propagation, the output by all readings, window by window, and on the first corpus in its chat template too. A table
+that is in `--tables` already is not measured again. `--real` is a folder of GGUF files, such as
+`benchmarks/real_models.py` fetches; they come into the bank as any others.
 """
 
 from __future__ import annotations
@@ -18,16 +19,21 @@ from pathlib import Path
 import pandas as pd
 
 from estimators import DEFAULT_RESOLUTION
-from extraction import LanguageModel, load_model, reference_models, windows
-from proxy import measure
+from estimators.contracts.controls import with_controls
+from extraction import LanguageModel, Windows, load_model, random_twin, reference_models
+from extraction.answers.collecting.next_tokens import INSTRUCTION
+from proxy import Listeners, Propagation, measure
 from proxy.banks.bank import load_bank
 from proxy.banks.building import build_bank
 from proxy.features.output import SAMPLES, needed_readings
-from proxy.measurement.output import corpus_contexts, measure_output
-from proxy.measurement.table import Propagation
+from proxy.measurement.continuations import table_beside
+from proxy.measurement.output import OnWindows, contexts_of, measure_output, output_windows
+from proxy.measurement.prefix import with_prefix
+from proxy.schemas import CONTINUATIONS
 
 WINDOWS = 2000
 CORPUS = "python-docs"  # the bank's default
+CHAT_CORPUS = CORPUS  # a chat puts some sixty tokens before each window, so it is asked on one corpus alone
 READINGS = [name for shown in (20, SAMPLES) for name in needed_readings(shown)]
 LICENCE = "tables: that of this package; python-docs: PSF-2.0; the book: public domain"
 
@@ -36,6 +42,7 @@ def main() -> None:
     """Measure what is not measured yet, and build the bank."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stages", type=Path, help="folder of training stages, NAME@SHARE")
+    parser.add_argument("--real", type=Path, help="folder of GGUF files")
     parser.add_argument("--book", type=Path, required=True, help="text of a book in the public domain")
     parser.add_argument("--tables", type=Path, required=True, help="folder of the measurements")
     parser.add_argument("--out", type=Path, required=True, help="new folder for the bank")
@@ -44,13 +51,14 @@ def main() -> None:
     folders = {name: reference_models.path(name) for name in reference_models.names()}
     if given.stages is not None:
         folders |= {path.name: path for path in sorted(given.stages.iterdir()) if (path / "training.json").is_file()}
+    real = {} if given.real is None else {path.stem: path for path in sorted(given.real.glob("*.gguf"))}
     tables = []
     for corpus in (CORPUS, str(given.book), "animal"):
-        for name, folder in folders.items():
+        for name, place in (folders | real).items():
             saved = given.tables / f"{name}.{Path(corpus).name}.parquet"
             if not saved.is_file():
-                rows = measured(load_model(str(folder)), corpus)
-                rows.assign(model=name, family=name.split("-")[0], path=None).to_parquet(saved)
+                family = None if name in real else name.split("-")[0]
+                save(name, with_prefix(load_model(str(place))), family, corpus, saved)
                 sys.stderr.write(f"measured {name} on {Path(corpus).name}\n")
             tables.append(saved)
     build_bank(
@@ -59,20 +67,43 @@ def main() -> None:
         name="bundled",
         licence=LICENCE,
         provenance="benchmarks/reference_bank.py: the ten bundled models and the stages of their training, none with "
-        "more than 2 million parameters",
+        f"more than 2 million parameters{''.join(f', {one}' for one in real)}",
         corpora=[CORPUS, str(given.book)],
         windows=WINDOWS,
     )
     sys.stderr.write(f"{len(load_bank(given.out).models)} models in {given.out}\n")
 
 
-def measured(model: LanguageModel, corpus: str) -> pd.DataFrame:
-    """Blocks and output of one model on one corpus, last position."""
-    drawn = windows(corpus, model.tokenizer, count=WINDOWS, prefix=model.prefix)
+def save(name: str, model: LanguageModel, family: str | None, corpus: str, saved: Path) -> None:
+    """Measure a model on a corpus, and keep both its tables under its name in the bank."""
+    told: list[pd.DataFrame] = []
+    rows = measured(model, corpus, told.append)
+    rows = rows.assign(model=name, family=rows["family"] if family is None else family, path=None)
+    windows = pd.concat(told, ignore_index=True).assign(model=name)
+    CONTINUATIONS.conform(windows).to_parquet(table_beside(saved))
+    rows.to_parquet(saved)
+
+
+def measured(model: LanguageModel, corpus: str, on_windows: OnWindows) -> pd.DataFrame:
+    """Blocks and output of one model on one corpus, last position, its controls beside them."""
+    make = {"count": WINDOWS, "prefix": model.prefix}
+    own = output_windows(corpus, model.tokenizer, **make)
+    mixed = output_windows(corpus, model.tokenizer, shuffled=True, **make)
+    rows = with_controls(
+        _rows(model, own, on_windows), twin=_rows(random_twin(model), own), shuffled=_rows(model, mixed)
+    )
+    if corpus == CHAT_CORPUS and model.tokenizer.chat_template:
+        contexts = contexts_of(own, model.tokenizer)
+        said = measure_output(model, contexts, READINGS, instruction=INSTRUCTION, on_windows=on_windows)
+        rows = pd.concat([rows, said], ignore_index=True)
+    return rows
+
+
+def _rows(model: LanguageModel, windows: Windows, on_windows: OnWindows | None = None) -> pd.DataFrame:
     how = Propagation(resolutions=(DEFAULT_RESOLUTION,), queries=1000)
-    blocks = measure(model, drawn, estimator="predictive,sample-propagation", propagation=how)
-    output = measure_output(model, corpus_contexts(corpus, model.tokenizer, count=WINDOWS), READINGS)
-    return pd.concat([blocks[blocks["position"] == blocks["position"].max()], output], ignore_index=True)
+    names = ",".join(["predictive", "sample-propagation", *READINGS])
+    found = measure(model, windows, estimator=names, propagation=how, listeners=Listeners(continuations=on_windows))
+    return found[found["position"] == found["position"].max()].reset_index(drop=True)
 
 
 if __name__ == "__main__":

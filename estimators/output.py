@@ -225,7 +225,7 @@ class OutputEmergence:
         micro_weight: the same for micro.
         macro_std_error: of macro_bits.
         micro_std_error: of micro_bits.
-        cost_bits: (N,) what the token after each window costs under the calibrated probabilities; predictive reading only.
+        cost_bits: (N,) of the token after each window, under the calibrated probabilities; predictive reading only.
     """
 
     macro_bits: float

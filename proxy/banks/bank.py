@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from estimators.base import InputError
 from estimators.contracts.files import new_folder
@@ -17,13 +18,15 @@ from estimators.contracts.seals import content_hash, is_whole, sealed
 from extraction.tables import Schema, read_table, write_table
 from proxy.features.output import shown_in
 from proxy.measurement.output import OUTPUT_LAYER
-from proxy.schemas import EMERGENCE
+from proxy.schemas import CONTINUATIONS, EMERGENCE
 
 SCHEMA = 1
 KIND = "emergence-bank"
 DESCRIPTION = "bank.json"
 SHIPPED = Path(__file__).parent / "shipped"  # the bundled models and their training stages
 TABLES = ("emergence.parquet", "models.parquet")
+SINGLE_WINDOWS = "continuations.parquet"  # of banks that have them
+WEIGHTS, CHAT = "weights", "weights-chat"  # how references were asked: to continue a text, or as a chat
 BUNDLED, BUILT_IN, FETCHED = "bundled", "built-in", "fetched"
 
 # One row per model of a bank. Checkpoints of one training run share its name, and count as one.
@@ -74,6 +77,7 @@ class Bank:
         models: schema MODELS.
         emergence: schema EMERGENCE, last position: blocks, and the output as layer -1.
         folder: where it lies.
+        continuations: schema CONTINUATIONS; without rows where single windows were not kept.
     """
 
     name: str
@@ -85,6 +89,9 @@ class Bank:
     models: pd.DataFrame
     emergence: pd.DataFrame
     folder: Path = field(default=SHIPPED)
+    continuations: pd.DataFrame = field(
+        default_factory=lambda: CONTINUATIONS.conform(pd.DataFrame(columns=list(CONTINUATIONS.columns)))
+    )
 
     def corpus(self, name: str | None = None) -> Corpus:
         """Return a corpus by name, by default the first.
@@ -100,13 +107,30 @@ class Bank:
         return known[name]
 
     @property
+    def run_of(self) -> dict[str, str]:
+        """Training run of each model."""
+        return dict(zip(self.models["model"], self.models["run"], strict=True))
+
+    @property
     def runs(self) -> int:
         """Independent training runs."""
         return int(self.models["run"].nunique())
 
-    def shown(self, corpus: str) -> list[int]:
+    def output(self, corpus: str, *, chat: bool = False) -> pd.DataFrame:
+        """Rows of the references' output on a corpus, by one way of asking."""
+        rows = self.emergence
+        asked = rows["asked"].fillna(WEIGHTS) == (CHAT if chat else WEIGHTS)
+        return rows[(rows["corpus"] == corpus) & (rows["layer"] == OUTPUT_LAYER) & asked]
+
+    def shown(self, corpus: str, *, chat: bool = False) -> list[int]:
         """Numbers of shown tokens for which references were read, the most first; 0: samples alone."""
-        return shown_in(self.emergence[self.emergence["corpus"] == corpus])
+        return shown_in(self.output(corpus, chat=chat))
+
+    def windows(self, corpus: str, reading: str, *, chat: bool = False) -> pd.DataFrame:
+        """How single windows of a corpus were continued, by one reading and one way of asking."""
+        rows = self.continuations
+        asked = rows["asked"].fillna(WEIGHTS) == (CHAT if chat else WEIGHTS)
+        return rows[(rows["corpus"] == corpus) & (rows["estimator"] == reading) & asked]
 
     def estimators(self, corpus: str) -> list[str]:
         """Estimators by which blocks were measured."""
@@ -129,6 +153,11 @@ def save_bank(bank: Bank, folder: Path, texts: Mapping[str, list[str]]) -> None:
         (made / "corpora").mkdir()
         write_table(bank.emergence, made / TABLES[0], EMERGENCE)
         write_table(bank.models, made / TABLES[1], MODELS)
+        tables = [*TABLES]
+        if len(bank.continuations):
+            packed = CONTINUATIONS.arrow(CONTINUATIONS.conform(bank.continuations))
+            pq.write_table(packed, made / SINGLE_WINDOWS, compression="zstd", compression_level=19)
+            tables.append(SINGLE_WINDOWS)
         for name, documents in texts.items():
             pd.DataFrame({"text": documents}).to_parquet(made / name, compression="zstd", compression_level=19)
         description = {
@@ -140,7 +169,7 @@ def save_bank(bank: Bank, folder: Path, texts: Mapping[str, list[str]]) -> None:
             "seed": bank.seed,
             "neutral": bank.neutral,
             "corpora": [asdict(corpus) for corpus in bank.corpora],
-            "sha256": {name: content_hash((made / name).read_bytes()) for name in (*TABLES, *texts)},
+            "sha256": {name: content_hash((made / name).read_bytes()) for name in (*tables, *texts)},
         }
         (made / DESCRIPTION).write_text(json.dumps(sealed(description), indent=1) + "\n", encoding="utf-8")
         if not texts:
@@ -181,6 +210,11 @@ def load_bank(folder: Path = SHIPPED) -> Bank:
             read_table(folder / TABLES[1], MODELS),
             read_table(folder / TABLES[0], EMERGENCE),
             folder,
+            **(
+                {"continuations": read_table(folder / SINGLE_WINDOWS, CONTINUATIONS)}
+                if SINGLE_WINDOWS in description["sha256"]
+                else {}
+            ),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is no description of a bank of this version ({error!r}); build it again.") from error
@@ -225,7 +259,8 @@ def _check_content(bank: Bank) -> None:
     twice = bank.models["model"][bank.models["model"].duplicated()]
     if len(twice):
         raise InputError(f"The bank in {bank.folder} names {twice.iloc[0]} twice among its models; build it again.")
-    unknown = sorted(set(bank.emergence["model"]) - set(bank.models["model"]))
+    measured = set(bank.emergence["model"]) | set(bank.continuations["model"])
+    unknown = sorted(measured - set(bank.models["model"]))
     if unknown:
         raise InputError(f"The bank in {bank.folder} has measurements of {unknown[0]}, which is not among its models.")
     values = bank.emergence["ie_bits"].to_numpy(dtype=float, na_value=math.nan)

@@ -16,13 +16,15 @@ from extraction.corpora.spec import PYTHON_DOCS, resolve_corpus
 from extraction.corpora.text import documents
 from extraction.tables import read_table
 from extraction.versions import text_hash
-from proxy.banks.bank import BUILT_IN, BUNDLED, FETCHED, MODELS, Bank, Corpus, load_bank, save_bank
+from proxy.banks.bank import BUILT_IN, BUNDLED, FETCHED, MODELS, WEIGHTS, Bank, Corpus, load_bank, save_bank
+from proxy.measurement.continuations import table_beside
 from proxy.measurement.output import OUTPUT_LAYER
-from proxy.schemas import EMERGENCE
+from proxy.schemas import CONTINUATIONS, EMERGENCE
 
 STAGE = "@"  # MODEL@STAGE is a checkpoint of the run MODEL
 # What of a measurement a bank keeps; paths and seconds tell of the machine alone.
 LEFT_OUT = ("path", "seconds")
+DIGITS = {"right": 2, "cost_bits": 1}  # of single windows: finer than what one window tells, and a tenth of the bytes
 
 
 def build_bank(
@@ -39,6 +41,7 @@ def build_bank(
 
     Args:
         sources: results folders of sweeps and emergence tables: blocks, and the output (layer -1), of every model.
+            Tables of continuations that lie beside them (`outputs.continuations.parquet`) come along.
         folder: new folder of the bank.
         name: of the bank.
         licence: under which its tables may be used.
@@ -79,6 +82,7 @@ def build_bank(
         MODELS.conform(models),
         EMERGENCE.conform(table.sort_values(["corpus", "model", "estimator", "layer"], ignore_index=True)),
         folder,
+        _continuations(sources, set(first.index)),
     )
     save_bank(bank, folder, texts)
     return load_bank(folder)
@@ -126,6 +130,7 @@ def merge_banks(folders: Sequence[Path], folder: Path, *, name: str) -> Bank:
         pd.concat([bank.models for bank in banks], ignore_index=True),
         pd.concat([bank.emergence[bank.emergence["corpus"].isin(names)] for bank in banks], ignore_index=True),
         folder,
+        pd.concat([bank.continuations[bank.continuations["corpus"].isin(names)] for bank in banks], ignore_index=True),
     )
     texts = {c.source: read_table(first.folder / c.source)["text"].tolist() for c in shared if c.kept == BUNDLED}
     save_bank(merged, folder, texts)
@@ -139,11 +144,26 @@ def _read(source: Path) -> pd.DataFrame:
     return read_table(path, EMERGENCE)
 
 
+def _continuations(sources: Sequence[Path], models: set[str]) -> pd.DataFrame:
+    """How single windows were continued, of all sources; sorted so that the file is small."""
+    beside = [table_beside(source) for source in sources if not source.is_dir()]
+    parts = [read_table(path, CONTINUATIONS) for path in beside if path.is_file()]
+    table = CONTINUATIONS.conform(
+        pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*CONTINUATIONS.columns])
+    )
+    table = table[table["model"].isin(models)].assign(
+        **{name: table[name].round(digits) for name, digits in DIGITS.items()}
+    )
+    keys = ["corpus", "asked", "estimator", "window", "model"]
+    return table.sort_values(keys, ignore_index=True).drop_duplicates(keys, ignore_index=True)
+
+
 def _check_rows(table: pd.DataFrame) -> None:
     if table.empty:
         raise InputError("The tables hold no measured rows; measure the models first (emergence sweep).")
+    asked = table["asked"].fillna(WEIGHTS) if "asked" in table else WEIGHTS
     keys = ["model", "corpus", "estimator", "layer"]
-    twice = table[table.duplicated(keys)]
+    twice = table[table.assign(asked=asked).duplicated([*keys, "asked"])]
     if len(twice):
         row = twice.iloc[0]
         raise InputError(

@@ -12,12 +12,21 @@ import pandas as pd
 from estimators.base import InputError, Progress
 from estimators.contracts.controls import with_controls
 from estimators.contracts.conventions import SHUFFLED
-from extraction.answers.collecting.next_tokens import Asking
-from proxy.banks.bank import Bank, Corpus
-from proxy.banks.targets import DEPTHS, ESTIMATOR, PEAK, reference_table, target, without_model
-from proxy.features.output import SAMPLES, needed_readings, output_features, shown_in
-from proxy.measurement.api import Closed, affordable, bill, measure_closed, trial_calls
-from proxy.measurement.output import OUTPUT_LAYER, Contexts, corpus_contexts
+from proxy.banks.bank import CHAT, WEIGHTS, Bank, Corpus
+from proxy.banks.targets import (
+    DEPTHS,
+    ESTIMATOR,
+    PEAK,
+    model_features,
+    profile_targets,
+    reference_table,
+    target,
+    without_model,
+)
+from proxy.banks.ways import Way, fitting_way, lacking, proxies
+from proxy.features.output import NOISE, OUTPUT, SAMPLES, needed_readings, shown_in
+from proxy.measurement.api import Closed, affordable, bill, measure_closed, readings, trial_calls
+from proxy.measurement.output import OUTPUT_LAYER, Contexts, OnWindows, corpus_contexts
 from proxy.regression.folds import rows_needed
 from proxy.regression.proxy import Proxy, fit_proxy
 
@@ -26,7 +35,6 @@ FEWEST_RUNS = rows_needed(LEVEL)
 CONTROL_WINDOWS = 500  # shuffled: a control needs no finer error
 LEAST_WINDOWS = 100  # fewer tell too little of a model to place it among references
 OUTPUT_E = "output.predictive_e"
-WEIGHTS = "weights"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,14 +43,16 @@ class Asked:
 
     Attributes:
         corpus: of the bank.
-        shown: tokens shown with their logprob, 0: samples.
+        way: which proxy it is for; None: none of the bank's, and the output is measured alone.
+        readings: of the output.
         contexts: windows and lone tokens.
         control: fewer of them with shuffled windows; None: no control.
         remarks: what a reader must know.
     """
 
     corpus: Corpus
-    shown: int
+    way: Way | None
+    readings: tuple[str, ...]
     contexts: Contexts
     control: Contexts | None
     remarks: tuple[str, ...] = ()
@@ -58,10 +68,10 @@ class Estimate:
         bank: name of the bank.
         estimator: of the blocks.
         measured: output rows of the emergence table, the control beside each.
-        table: target, depth, how (estimated, measured), estimate, lower, upper, level, in_domain, novelty, candidate,
-            proxy_error, mean_error, size_error (mean absolute errors on left-out references), mean (of the
-            references), truth (of a model of the bank, else empty), remarks.
-        proxy: of the peak, with its scores and left-out references.
+        table: target, depth, how (estimated, measured, not estimated), estimate, lower, upper, level, in_domain,
+            novelty, candidate, proxy_error, mean_error, size_error (mean absolute errors on left-out references), mean
+            (of the references), truth (of a model of the bank, else empty), remarks.
+        proxy: of the peak, with its scores and left-out references; None where no proxy of the bank fits.
         remarks: what a reader must know.
     """
 
@@ -94,48 +104,25 @@ def check_runs(bank: Bank, level: float = LEVEL) -> None:
         )
 
 
-def proxies(bank: Bank, corpus: str, estimator: str = ESTIMATOR) -> dict[str, int]:
-    """The bank's proxies on a corpus by name: what a server must give, and the tokens it must show.
-
-    Returns:
-        ``logprobs-20`` and the like, ``samples``; empty where blocks were not measured by `estimator`.
-    """
-    if estimator not in bank.estimators(corpus):
-        return {}
-    return {f"logprobs-{shown}" if shown else "samples": shown for shown in bank.shown(corpus)}
-
-
-def choose_proxy(bank: Bank, corpus: str, asking: Asking, estimator: str = ESTIMATOR) -> int:
-    """How many tokens shown the proxy rests on that fits a way of asking.
+def check_references(bank: Bank, corpus: str, way: Way, estimator: str, model: str, level: float = LEVEL) -> None:
+    """Refuse what would be refused after a model was asked, before it is.
 
     Raises:
-        InputError: if the server cannot give what any of the bank's proxies needs.
+        InputError: if too few runs remain as references of `model`.
     """
-    known = proxies(bank, corpus, estimator)
-    references = sorted({str(asked) for asked in output_rows_of(bank, corpus)["asked"].dropna()})
-    wanted = f"{WEIGHTS}-chat" if asking.chat else WEIGHTS
-    if wanted not in references:
-        raise InputError(
-            f"{asking.name} asks the model {'as a chat' if asking.chat else 'to continue texts'}, but the references "
-            f"of {bank.name} on {corpus} were asked by {', '.join(references)}; none of its proxies "
-            f"({', '.join(known)}) remains. Use a server with a completions endpoint, or a bank whose references were "
-            "asked as chats."
-        )
-    fitting = [shown for shown in known.values() if shown <= asking.shown] if asking.shown else [SAMPLES]
-    fitting = [shown for shown in fitting if shown in known.values() and bool(shown) == bool(asking.shown)]
-    if not fitting:
-        given = f"{asking.shown} logprobs" if asking.shown else "samples alone"
-        raise InputError(
-            f"The server gives {given}, but the proxies of {bank.name} on {corpus} need {', '.join(known)}; none "
-            "remains."
-        )
-    return max(fitting)
+    kept, _ = without_model(bank, model)
+    table = reference_table(kept, corpus, shown=way.shown, chat=way.chat, estimator=estimator)
+    _check_remaining(table, bank, corpus, model, level)
 
 
-def output_rows_of(bank: Bank, corpus: str) -> pd.DataFrame:
-    """The output rows of a bank's references on a corpus."""
-    rows = bank.emergence
-    return rows[(rows["corpus"] == corpus) & (rows["layer"] == OUTPUT_LAYER)]
+def _check_remaining(table: pd.DataFrame, bank: Bank, corpus: str, model: str, level: float) -> None:
+    runs = table["run"].nunique()
+    if runs < rows_needed(level):
+        said = "".join(f" {remark}." for remark in table.attrs["remarks"])
+        raise InputError(
+            f"{runs} independent runs of {bank.name} remain as references of {model} on {corpus}; a {level:.0%} "
+            f"interval needs {rows_needed(level)}.{said}"
+        )
 
 
 def to_ask(
@@ -149,6 +136,8 @@ def to_ask(
 ) -> Asked:
     """Lay out what is asked of a model behind an API: as many windows as the references read, and no more.
 
+    Where the server cannot give what any proxy of the bank needs, it is asked for what it gives.
+
     Args:
         bank: the references.
         corpus: on which.
@@ -158,13 +147,18 @@ def to_ask(
         control: whether shuffled windows are asked for, too.
 
     Raises:
-        InputError: if the server cannot give what the bank needs, or the calls are too few (says what they buy).
+        InputError: if the calls are too few (says what they buy), or too few references remain.
     """
-    shown = choose_proxy(bank, corpus.name, closed.asking, estimator)
+    way = fitting_way(bank, corpus.name, closed.asking, estimator)
+    remarks = []
+    if way is None:
+        remarks.append(lacking(bank, corpus.name, closed.asking, estimator))
+    else:
+        check_references(bank, corpus.name, way, estimator, closed.model)
+    names = readings(closed.asking) if way is None else needed_readings(way.shown)
     place = corpus.place(bank.folder)
     make = partial(corpus_contexts, place, closed.tokenizer, tokens=corpus.tokens, seed=bank.seed)
     contexts = replace(make(count=corpus.windows), corpus=corpus.name)
-    remarks = []
     if calls is not None:
         whole = len(contexts.ids)
         try:
@@ -187,7 +181,7 @@ def to_ask(
     if control:
         count = min(CONTROL_WINDOWS, len(contexts.ids))
         other = replace(make(count=count, shuffled=True), corpus=f"{corpus.name}{SHUFFLED}")
-    return Asked(corpus, shown, contexts, other, tuple(remarks))
+    return Asked(corpus, way, names, contexts, other, tuple(remarks))
 
 
 def bills(closed: Closed, asked: Asked) -> dict[str, float | None]:
@@ -213,10 +207,13 @@ def ask(
     seed: int,
     progress: Progress | None = None,
     on_notice: Callable[[str], None] | None = None,
+    on_windows: OnWindows | None = None,
 ) -> pd.DataFrame:
     """Measure a model's output as a bank's references were, with the control of shuffled windows beside it."""
-    names = needed_readings(asked.shown)
-    found = measure_closed(closed, asked.contexts, names, seed=seed, progress=progress, on_notice=on_notice)
+    names = asked.readings
+    found = measure_closed(
+        closed, asked.contexts, names, seed=seed, progress=progress, on_notice=on_notice, on_windows=on_windows
+    )
     if asked.control is None:
         return found
     shuffled = measure_closed(closed, asked.control, names, seed=seed, progress=progress)
@@ -226,6 +223,7 @@ def ask(
 def estimate_emergence(
     bank: Bank,
     measured: pd.DataFrame,
+    windows: pd.DataFrame | None = None,
     *,
     estimator: str = ESTIMATOR,
     level: float = LEVEL,
@@ -237,6 +235,8 @@ def estimate_emergence(
     Args:
         bank: the references.
         measured: output rows of one model on one corpus of the bank (schema EMERGENCE).
+        windows: how it continued single windows (schema CONTINUATIONS); None: not known, and what it would tell is not
+            learned from.
         estimator: of the blocks, `predictive` or `sample-propagation`.
         level: of the intervals.
         candidate: as for `proxy.fit_proxy`.
@@ -247,30 +247,31 @@ def estimate_emergence(
     """
     rows = measured[measured["layer"] == OUTPUT_LAYER]
     model, corpus = _one_of(rows, bank)
-    shown = _shown_by(rows, bank, corpus, estimator)
+    way = _way_of(rows, bank, corpus, estimator)
     check_runs(bank, level)
-    table = reference_table(bank, corpus.name, shown=shown, estimator=estimator)
-    remarks = [*table.attrs["remarks"]]
-    references, own = without_model(table, model)
-    if len(own):
+    kept, same = without_model(bank, model)
+    references = reference_table(kept, corpus.name, shown=way.shown, chat=way.chat, estimator=estimator)
+    remarks = [*references.attrs["remarks"]]
+    own = profile_targets(
+        bank.emergence[(bank.emergence["corpus"] == corpus.name) & bank.emergence["model"].isin(same)], estimator
+    )
+    if same:
         remarks.append(f"{model} is in the bank: its whole run is left out, and its own values stand beside")
     families = sorted(references["family"].unique())
     if len(families) == 1:
         remarks.append(f"all references are of one family, {families[0]}: nothing is known of any other")
-    runs = references["run"].nunique()
-    if runs < rows_needed(level):
-        raise InputError(
-            f"{runs} independent runs of {bank.name} remain as references of {model} on {corpus.name}; a {level:.0%} "
-            f"interval needs {rows_needed(level)}. {'; '.join(remarks)}."
-        )
-    features = output_features(rows, shown=shown)
+    _check_remaining(references, bank, corpus.name, model, level)
+    features = model_features(kept, rows, windows, corpus=corpus.name, shown=way.shown, chat=way.chat)
+    names = [str(name) for name in references if str(name).startswith(OUTPUT)]
+    unknown = [name for name in names if name not in features or bool(features[name].isna().all())]
+    references = references.drop(columns=[*unknown, *(NOISE + name for name in unknown)], errors="ignore")
     fitted: dict[str, Proxy] = {}
     targets = [PEAK, *[target(depth) for depth in DEPTHS]]
     lines = []
     for done, name in enumerate(targets):
         if progress is not None:
             progress(done, len(targets))
-        last = name == target(1.0) and estimator == ESTIMATOR and shown != SAMPLES
+        last = name == target(1.0) and estimator == ESTIMATOR and way.shown != SAMPLES
         if last:
             line = _last_block(references, features, level)
         else:
@@ -287,6 +288,29 @@ def estimate_emergence(
     if pd.isna(found["estimate"].iloc[0]) or not bool(found["in_domain"].iloc[0]):
         remarks.append(references_needed(peak, features))
     return Estimate(model, corpus.name, bank.name, estimator, rows, found, peak, tuple(remarks))
+
+
+def measured_alone(bank: Bank, measured: pd.DataFrame, why: str, *, estimator: str = ESTIMATOR) -> Estimate:
+    """What was measured of a model that no proxy of the bank fits: its output, and no estimate.
+
+    Args:
+        bank: the references.
+        measured: output rows of one model on one corpus of the bank.
+        why: no proxy fits, and which references would be needed.
+        estimator: of the blocks that are not estimated.
+    """
+    rows = measured[measured["layer"] == OUTPUT_LAYER]
+    model, corpus = _one_of(rows, bank)
+    blank = dict.fromkeys(
+        ["estimate", "lower", "upper", "novelty", "proxy_error", "mean_error", "size_error", "mean", "truth"],
+        float("nan"),
+    )
+    lines = [
+        {"target": name, "depth": depth, "how": "not estimated", **blank, "level": LEVEL, "in_domain": False,
+         "candidate": "", "remarks": ""}
+        for name, depth in [(PEAK, None), *((target(depth), depth) for depth in DEPTHS)]
+    ]  # fmt: skip
+    return Estimate(model, corpus.name, bank.name, estimator, rows, pd.DataFrame(lines), None, (why,))
 
 
 def references_needed(proxy: Proxy, features: pd.DataFrame) -> str:
@@ -384,29 +408,28 @@ def _one_of(rows: pd.DataFrame, bank: Bank) -> tuple[str, Corpus]:
     return models[0], corpus
 
 
-def _shown_by(rows: pd.DataFrame, bank: Bank, corpus: Corpus, estimator: str) -> int:
-    """Tokens shown by which rows and references compare."""
+def _way_of(rows: pd.DataFrame, bank: Bank, corpus: Corpus, estimator: str) -> Way:
+    """The way by which rows and references compare."""
     asked = {str(value) for value in rows["asked"].dropna()} or {WEIGHTS}
-    as_chat = {value.startswith("chat") or value == f"{WEIGHTS}-chat" for value in asked}
-    references = {str(value) for value in output_rows_of(bank, corpus.name)["asked"].dropna()}
-    wanted = f"{WEIGHTS}-chat" if as_chat == {True} else WEIGHTS
-    if len(as_chat) > 1 or wanted not in references:
-        raise InputError(
-            f"The model was asked by {', '.join(sorted(asked))}, the references of {bank.name} by "
-            f"{', '.join(sorted(references))}: the numbers do not compare."
-        )
+    as_chat = {value.startswith("chat") or value == CHAT for value in asked}
     known = proxies(bank, corpus.name, estimator)
     if not known:
         raise InputError(
             f"The bank {bank.name} has no blocks measured by {estimator} on {corpus.name}; it has "
             f"{', '.join(bank.estimators(corpus.name))}."
         )
-    both = [shown for shown in shown_in(rows) if shown in known.values()]
+    own = [way for way in known.values() if as_chat == {way.chat}]
+    if not own:
+        raise InputError(
+            f"The model was asked by {', '.join(sorted(asked))}, the references of {bank.name} by "
+            f"{', '.join(sorted({way.asked for way in known.values()}))}: the numbers do not compare."
+        )
+    both = [way for way in own if way.shown in shown_in(rows)]
     if not both:
         has = ", ".join(sorted(rows["estimator"].unique()))
         raise InputError(
             f"The model's output was read by {has}; the proxies of {bank.name} need "
-            + " or ".join(" and ".join(needed_readings(shown)) for shown in known.values())
+            + " or ".join(" and ".join(needed_readings(way.shown)) for way in own)
             + "."
         )
     return both[0]

@@ -19,7 +19,10 @@ from proxy.schemas import EMERGENCE
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MEASURED = ("estimator", "asked", "macro_bits", "micro_bits", "ie_bits", "ie_std_error", "shuffled_ie_bits", "windows")
+MEASURED = (
+    "estimator", "asked", "macro_bits", "micro_bits", "ie_bits", "ie_std_error", "shuffled_ie_bits", "accuracy",
+    "windows",
+)  # fmt: skip
 SHOWN = ("target", "how", "estimate", "lower", "upper", "in_domain", "proxy_error", "mean_error", "size_error")
 FILES = ("card.md", "estimate.csv", "measured.parquet", "profile.png")
 
@@ -66,17 +69,23 @@ def card(found: Estimate) -> str:
         "",
         "## Emergence of the blocks, bits",
         "",
-        f"Intervals hold {found.peak['level']:.0%} of the time for further models like the references. `proxy_error`, "
-        "`mean_error` and `size_error` are mean absolute errors on left-out references: of this proxy, of their mean, "
-        "of a line in log parameters (which an API hides). Depth 0 is the first block, 1 the last.",
-        "",
-        markdown(estimates_table(found), ".3g", missing=""),
-        "",
-        "![profile](profile.png)",
-        "",
     ]
-    if found.proxy is not None:
-        parts += [f"Peak: {found.proxy.verdict.sentence}", ""]
+    if found.proxy is None:
+        parts += ["Not estimated; what follows says why.", ""]
+    else:
+        parts += [
+            f"Intervals hold {found.peak['level']:.0%} of the time for further models like the references. "
+            "`proxy_error`, `mean_error` and `size_error` are mean absolute errors on left-out references: of this "
+            "proxy, of their mean, of a line in log parameters (which an API hides). Depth 0 is the first block, 1 the "
+            "last.",
+            "",
+            markdown(estimates_table(found), ".3g", missing=""),
+            "",
+            "![profile](profile.png)",
+            "",
+            f"Peak: {found.proxy.verdict.sentence}",
+            "",
+        ]
     parts += [f"- {escaped(printable(remark))}." for remark in found.remarks]
     parts += [
         f"- {row.target}: {escaped(printable(str(row.remarks)))}." for row in found.table.itertuples() if row.remarks

@@ -56,7 +56,8 @@ def show_bank(
     import pandas as pd
 
     from proxy.banks.bank import SHIPPED, load_bank
-    from proxy.banks.estimating import FEWEST_RUNS, proxies
+    from proxy.banks.estimating import FEWEST_RUNS
+    from proxy.banks.ways import proxies
 
     found = load_bank(bank or SHIPPED)
     facts = {
@@ -133,12 +134,11 @@ def table(
     check_table_path(out)
     found = load_bank(bank or SHIPPED)
     chosen = found.corpus(corpus).name
-    references = reference_table(found, chosen, shown=max(found.shown(chosen), default=0), estimator=estimator)
-    remarks = references.attrs["remarks"]
     if without is not None:
-        references, _ = without_model(references, without)
+        found, _ = without_model(found, without)
+    references = reference_table(found, chosen, shown=max(found.shown(chosen), default=0), estimator=estimator)
     emit(references, out, schema=REFERENCES)
-    for remark in remarks:
+    for remark in references.attrs["remarks"]:
         screen.print(f"Note: {remark}.", highlight=False, soft_wrap=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,9 +52,13 @@ def estimate_closed(
         InputError: if something given cannot be used.
     """
     from estimators.base import InputError
+    from extraction.tables import write_table
     from proxy.banks.bank import SHIPPED, load_bank
-    from proxy.banks.estimating import check_runs, estimate_emergence, proxies
+    from proxy.banks.estimating import check_runs, estimate_emergence, measured_alone
     from proxy.banks.report import FILES, write_estimate
+    from proxy.banks.ways import proxies
+    from proxy.measurement.continuations import table_beside
+    from proxy.schemas import CONTINUATIONS
 
     references = load_bank(bank or SHIPPED)
     check_runs(references)
@@ -70,20 +75,26 @@ def estimate_closed(
         raise InputError(f"The folder {folder.absolute().parent} for {folder.name} does not exist; create it first.")
     path = Path(subject)
     if path.is_file():
-        measured = read_rows(path, references, chosen)
+        measured, windows = read_rows(path, references, chosen)
+        why = None
     elif path.is_dir():
         raise InputError(
             f"{subject} is a folder: name a model at an API or a table of its output rows, or give a table of features "
             "as well, where it is a proxy."
         )
     else:
-        found_rows = asked_rows(subject, given, references, chosen, estimator, folder)
-        if found_rows is None:
+        answered = asked_rows(subject, given, references, chosen, estimator, folder)
+        if answered is None:
             return None
-        measured = found_rows
-    with progress("Fitting without each run") as told:
-        found = estimate_emergence(references, measured, estimator=estimator, progress=told)
+        measured, windows, why = answered
+    if why is None:
+        with progress("Fitting without each run") as told:
+            found = estimate_emergence(references, measured, windows, estimator=estimator, progress=told)
+    else:
+        found = measured_alone(references, measured, why, estimator=estimator)
     write_estimate(found, folder)
+    if windows is not None and not path.is_file():
+        write_table(windows, table_beside(folder / FILES[2]), CONTINUATIONS)
     if as_json:
         sys.stdout.write(found.table.to_json(orient="records", indent=1) + "\n")
     else:
@@ -105,15 +116,16 @@ def track_estimate(found: Estimate, tracking_uri: str | None) -> None:
     say(f"Logged to MLflow: run {run}")
 
 
-def read_rows(path: Path, bank: Bank, corpus: Corpus) -> pd.DataFrame:
-    """Output rows of one model from a table, on the corpus that was chosen.
+def read_rows(path: Path, bank: Bank, corpus: Corpus) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Output rows of one model from a table, on the corpus that was chosen, and its single windows where they are kept.
 
     Raises:
         InputError: if the table holds no such rows.
     """
     from estimators.base import InputError
     from extraction.tables import read_table
-    from proxy.schemas import EMERGENCE
+    from proxy.measurement.continuations import table_beside
+    from proxy.schemas import CONTINUATIONS, EMERGENCE
 
     raw = read_table(path)
     if "prompt_id" in raw.columns:
@@ -123,21 +135,32 @@ def read_rows(path: Path, bank: Bank, corpus: Corpus) -> pd.DataFrame:
         )
     table = EMERGENCE.conform(raw)
     own = table[(table["layer"] < 0) & (table["corpus"] == corpus.name)]
-    return own if len(own) else table
+    beside = table_beside(path)
+    windows = read_table(beside, CONTINUATIONS) if beside.is_file() else None
+    if windows is not None:
+        windows = windows[windows["model"].isin(table["model"].unique())]
+    return own if len(own) else table, windows
 
 
 def asked_rows(
     model: str, given: ClosedModel, bank: Bank, corpus: Corpus, estimator: str, folder: Path
-) -> pd.DataFrame | None:
-    """Show the bill, and once it is agreed to, ask; None if it is not.
+) -> tuple[pd.DataFrame, pd.DataFrame, str | None] | None:
+    """Show the bill, and once it is agreed to, ask.
+
+    Returns:
+        Output rows, single windows, and why no proxy of the bank fits the server, if none does; None where nothing was
+        asked.
 
     Raises:
-        InputError: if the server cannot give what the bank needs.
+        InputError: if the server cannot be asked.
     """
+    import pandas as pd
+
     from extraction import Budget, Limits, Server
     from extraction.answers.collecting.budget import read_prices
     from extraction.models.tokenizers import tokenizer_of_closed
     from proxy.banks.estimating import ask, bills, to_ask
+    from proxy.banks.ways import fitting_way, lacking, proxies
     from proxy.measurement.api import open_api
 
     tokenizer, own, called = tokenizer_of_closed(model, given.tokenizer)
@@ -145,15 +168,25 @@ def asked_rows(
     budget = Budget(input_price, output_price, given.max_cost)
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "next-tokens.log.jsonl"
-    closed = open_api(
+    open_by = partial(
+        open_api,
         model,
         Server(given.base_url, given.key_env, limits=Limits(given.concurrency), budget=budget),
         tokenizer,
         log=log,
         own_tokenizer=own,
-        way="next",
         prefix="auto" if bank.neutral else "none",
     )
+    closed = open_by(way="next")
+    fits = partial(fitting_way, bank, corpus.name, estimator=estimator)
+    if closed.asking.shown and fits(closed.asking) is None:  # too few logprobs; samples it gives too
+        sampled = open_by(way=f"{'chat' if closed.asking.chat else 'completions'}-samples")
+        if (remains := fits(sampled.asking)) is not None:
+            say(
+                f"Note: the server shows {closed.asking.shown} logprobs; of the proxies of {bank.name} "
+                f"({', '.join(proxies(bank, corpus.name, estimator))}) {remains.name} remains."
+            )
+            closed = sampled
     asked = to_ask(bank, corpus, closed, estimator=estimator, calls=given.max_calls, control=given.control)
     total = bills(closed, asked)
     cost = "" if total["cost"] is None else f", at most about {total['cost']:.4f}"
@@ -172,8 +205,11 @@ def asked_rows(
     if total["calls"] and not given.yes and not agreed():
         say("Nothing was asked. The same command with --yes goes on.")
         return None
-    with progress(f"Asking {model}") as told:
-        return ask(closed, asked, seed=bank.seed, progress=told, on_notice=say)
+    told: list[pd.DataFrame] = []
+    with progress(f"Asking {model}") as report:
+        rows = ask(closed, asked, seed=bank.seed, progress=report, on_notice=say, on_windows=told.append)
+    why = lacking(bank, corpus.name, closed.asking, estimator) if asked.way is None else None
+    return rows, pd.concat(told, ignore_index=True), why
 
 
 def agreed() -> bool:
@@ -186,11 +222,10 @@ def show_estimate(found: Estimate) -> None:
     from proxy.banks.report import estimates_table, measured_table
 
     show(measured_table(found), f"Measured: emergence of {found.model}'s output on {found.corpus}, bits")
-    show(estimates_table(found), f"E of its blocks ({found.estimator}), bits, from the bank {found.bank}")
-    peak = found.peak
-    inside = "inside" if peak["in_domain"] else "outside"
-    say(f"{found.model} lies {inside} the bank.")
     if found.proxy is not None:
+        show(estimates_table(found), f"E of its blocks ({found.estimator}), bits, from the bank {found.bank}")
+    if found.proxy is not None:
+        say(f"{found.model} lies {'inside' if found.peak['in_domain'] else 'outside'} the bank.")
         say(f"Peak, on left-out references: {found.proxy.verdict.sentence}")
     for remark in found.remarks:
         say(f"Note: {remark}.")

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from proxy.features.output import NOISE, SAMPLES
+from proxy.features.output import NOISE
 
 Array = NDArray[np.float64]
 
@@ -29,7 +29,7 @@ STEPS, SETTLED = 100, 1e-7
 def reading_of(shown: int) -> str:
     """The reading that tells single windows, by the number of tokens shown.
 
-    >>> reading_of(20), reading_of(SAMPLES)
+    >>> reading_of(20), reading_of(0)
     ('predictive-20', 'output-2')
     """
     return f"predictive-{shown}" if shown else "output-2"
@@ -75,7 +75,7 @@ def fit_items(table: pd.DataFrame, runs: Mapping[str, str]) -> Items | None:
     if right.shape[1] < LEAST_WINDOWS:
         return None
     own = pd.Series([runs[model] for model in right.index])
-    weights = (1 / own.map(own.value_counts())).to_numpy(dtype=np.float64)  # (n,)
+    weights = np.asarray(1 / own.map(own.value_counts()), dtype=np.float64)  # (n,)
     difficulty, ability = _rasch(right.to_numpy(), weights)
     keys = right.columns.to_numpy(dtype=str)
     cost, loadings = np.empty(0), np.empty((len(keys), 0))

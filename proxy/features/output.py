@@ -12,6 +12,7 @@ from estimators.base import InputError
 from proxy.measurement.output import OUTPUT_LAYER
 
 SAMPLES = 0  # tokens shown, where there are samples alone
+OUTPUT = "output."  # begins the names of all these features
 NOISE = "noise."  # stands before the name of a feature in the column of its standard error
 
 # Feature, by the reading it is taken from: what of the row, and its standard error.
@@ -21,6 +22,8 @@ _PREDICTIVE = {
     "output.predictive": ("macro_bits", "macro_std_error"),
     "output.predictive_lone": ("micro_bits", "micro_std_error"),
     "output.predictive_e": ("ie_bits", "ie_std_error"),
+    "output.accuracy": ("accuracy", "accuracy_std_error"),
+    "output.log_rank": ("log_rank", "log_rank_std_error"),
 }
 _SHANNON = {
     "output.j": ("macro_bits", "macro_std_error"),
@@ -32,6 +35,7 @@ _ORDER_TWO = {
     "output.j2_lone": ("micro_bits", "micro_std_error"),
     "output.j2_e": ("ie_bits", "ie_std_error"),
 }
+_SAMPLED = {**_ORDER_TWO, "output.accuracy": _PREDICTIVE["output.accuracy"]}
 
 
 def needed_readings(shown: int) -> tuple[str, ...]:
@@ -68,7 +72,9 @@ def output_features(table: pd.DataFrame, *, shown: int) -> pd.DataFrame:
         ``model``; ``output.nll`` and ``output.nll_lone``, bits per byte of the token that follows a window and of one
         that follows a lone token; ``output.predictive``, ``output.j``, ``output.j2``, information in bits by the
         predictive, the Shannon and the order-two reading, with ``_lone`` of lone tokens and ``_e`` the difference,
-        emergence; and ``noise.<feature>``, its standard error. What the way of asking does not show is null.
+        emergence; ``output.accuracy``, how often it says the token that follows (its likeliest; of samples, each), and
+        ``output.log_rank``, mean log2 of that token's rank among the shown; and ``noise.<feature>``, its standard
+        error. What the way of asking does not show is null.
 
     Raises:
         InputError: if there are several corpora, or a model was read twice in one way.
@@ -83,7 +89,7 @@ def output_features(table: pd.DataFrame, *, shown: int) -> pd.DataFrame:
     if len(corpora) > 1:
         raise InputError(f"Output features are of one corpus, but the table holds {', '.join(corpora)}; choose one.")
     readings = needed_readings(shown)
-    kinds = (_PREDICTIVE, _SHANNON, _ORDER_TWO) if shown else (_ORDER_TWO,)
+    kinds = (_PREDICTIVE, _SHANNON, _ORDER_TWO) if shown else (_SAMPLED,)
     parts: dict[str, dict[str, Any]] = {}
     for name, features in zip(readings, kinds, strict=True):
         own = rows[rows["estimator"] == name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,15 @@ import pandas as pd
 from estimators.predictive import clustered_error
 from estimators.shown import Shown
 from proxy.schemas import CONTINUATIONS
+
+
+def table_beside(path: Path) -> Path:
+    """Where a table of continuations lies, beside the emergence table that it belongs to.
+
+    >>> table_beside(Path("outputs.parquet")).name
+    'outputs.continuations.parquet'
+    """
+    return path.with_name(f"{path.stem}.continuations.parquet")
 
 
 @dataclass(frozen=True, eq=False)

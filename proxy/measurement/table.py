@@ -27,7 +27,16 @@ from proxy.measurement.names import (
     estimator_names,
     is_output,
 )
-from proxy.measurement.output import contexts_of, open_output, output_of_states, output_rows
+from proxy.measurement.output import (
+    Contexts,
+    NextTokenData,
+    OnWindows,
+    contexts_of,
+    naming,
+    open_output,
+    output_of_states,
+    output_rows,
+)
 from proxy.measurement.predictive import PredictiveReader
 from proxy.schemas import EMERGENCE, WINDOWS
 
@@ -74,6 +83,8 @@ class Listeners:
         windows: called at the end with the emergence of each window that was read (`proxy.schemas.WINDOWS`), in the
             block where each estimator's is highest; pairs with another model's on the same corpus. Not called if there
             are only trained estimators, which have none.
+        continuations: called with how single windows were continued (`proxy.schemas.CONTINUATIONS`), once per reading
+            of the output that tells it.
         progress: called with the work that is done and all there is.
 
     >>> kept = []
@@ -84,6 +95,7 @@ class Listeners:
     notice: Callable[[str], None] | None = None
     likelihoods: Callable[[Likelihoods], None] | None = None
     windows: Callable[[pd.DataFrame], None] | None = None
+    continuations: OnWindows | None = None
     progress: Progress | None = None
 
 
@@ -223,7 +235,7 @@ class _Work:
             self._keep("predictive", highest)
             if contexts is not None:
                 said = output_of_states(model, contexts, windows, states, reader.head)
-                found |= {name: [output_rows(said, contexts, [name], seed=self.seed)] for name in readings}
+                found |= self._read(said, contexts, readings)
                 if (tell := step(sequences + reading, saying)) is not None:
                     tell(1, 1)
             if again:
@@ -235,7 +247,11 @@ class _Work:
         """Read the output alone, from a pass of its own, which keeps no states."""
         contexts = contexts_of(self.windows, self.model.tokenizer, seed=self.seed)
         said = open_output(self.model, contexts, prefix=self.windows.prefix)
-        return {name: [output_rows(said, contexts, [name], seed=self.seed)] for name in names}
+        return self._read(said, contexts, names)
+
+    def _read(self, said: NextTokenData, contexts: Contexts, names: Sequence[str]) -> dict[str, list[pd.DataFrame]]:
+        told = naming(self.listeners.continuations, self.model.name)
+        return {name: [output_rows(said, contexts, [name], seed=self.seed, on_windows=told)] for name in names}
 
     def finish(self) -> None:
         """Hand on what listeners wait for still."""

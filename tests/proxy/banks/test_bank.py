@@ -16,7 +16,8 @@ from estimators.contracts.seals import sealed
 from extraction import load_model, windows
 from proxy.banks.bank import load_bank
 from proxy.banks.building import build_bank, merge_banks
-from proxy.banks.estimating import check_runs, proxies
+from proxy.banks.estimating import check_runs
+from proxy.banks.ways import Way, proxies
 from tests.proxy.banks.conftest import NAMES
 
 
@@ -29,7 +30,7 @@ def test_what_goes_in_comes_out(built: Path) -> None:
     bank = load_bank(built)
     assert list(bank.models["model"]) == sorted(NAMES)
     assert bank.runs == 12  # checkpoints count with their runs
-    assert proxies(bank, "python-docs") == {"logprobs-20": 20, "samples": 0}
+    assert proxies(bank, "python-docs") == {"logprobs-20": Way(20), "samples": Way(0)}
     assert bank.licence == "CC0-1.0"
 
 

@@ -15,9 +15,10 @@ from extraction.answers.collecting.endpoints import Capabilities
 from extraction.answers.collecting.next_tokens import Asking
 from proxy.banks.bank import Bank, load_bank
 from proxy.banks.building import build_bank
-from proxy.banks.estimating import choose_proxy, estimate_emergence, to_ask
+from proxy.banks.estimating import estimate_emergence, measured_alone, to_ask
 from proxy.banks.report import FILES, card, write_estimate
 from proxy.banks.targets import PEAK, reference_table, target, without_model
+from proxy.banks.ways import Way, fitting_way, lacking
 from proxy.measurement.api import Closed
 from proxy.measurement.output import OUTPUT_LAYER
 
@@ -87,10 +88,10 @@ def test_far_outside_it_says_which_references_are_needed(bank: Bank, table: Tabl
 
 
 def test_checkpoints_weigh_as_one_run(bank: Bank) -> None:
+    kept, own = without_model(bank, "two-2")
+    assert own == ["two-2"]
     references = reference_table(bank, "python-docs", shown=20)
-    kept, own = without_model(references, "two-2")
-    assert list(own["model"]) == ["two-2"]
-    assert len(kept) == len(references) - 2
+    assert len(reference_table(kept, "python-docs", shown=20)) == len(references) - 2
 
 
 def test_one_family_is_said(table: Table, tmp_path: Path) -> None:
@@ -148,12 +149,18 @@ def _asking(endpoint: str = "completions", shown: int = 0) -> Asking:
 
 
 def test_a_server_that_gives_less_is_told_which_proxies_remain(bank: Bank) -> None:
-    assert choose_proxy(bank, "python-docs", _asking(shown=20)) == 20
-    assert choose_proxy(bank, "python-docs", _asking()) == 0  # samples
-    with pytest.raises(InputError, match=r"gives 5 logprobs, but .* need logprobs-20, samples; none remains"):
-        choose_proxy(bank, "python-docs", _asking(shown=5))
-    with pytest.raises(InputError, match=r"as a chat, but .* were asked by weights; none .* \(logprobs-20, samples\)"):
-        choose_proxy(bank, "python-docs", _asking("chat", shown=20))
+    assert fitting_way(bank, "python-docs", _asking(shown=20)) == Way(20)
+    assert fitting_way(bank, "python-docs", _asking()) == Way(0)  # samples
+    assert fitting_way(bank, "python-docs", _asking(shown=5)) is None
+    few = lacking(bank, "python-docs", _asking(shown=5))
+    assert few.startswith(
+        "the server gives 5 logprobs, and the proxies of made on python-docs need logprobs-20, samples"
+    )
+    assert "references are needed that were asked alike (--ask completions-logprobs --estimator predictive-5" in few
+    assert fitting_way(bank, "python-docs", _asking("chat", shown=20)) is None
+    chat = lacking(bank, "python-docs", _asking("chat", shown=20))
+    assert chat.startswith("as a chat the server gives 20 logprobs")
+    assert "--ask chat-logprobs --estimator predictive-20,output-20,output-2-of-20" in chat
 
 
 def test_a_small_budget_is_told_what_it_buys(bank: Bank, tmp_path: Path) -> None:
@@ -168,3 +175,41 @@ def test_a_small_budget_is_told_what_it_buys(bank: Bank, tmp_path: Path) -> None
     assert len(some.contexts.ids) >= 100
     assert "calls buy" in some.remarks[0]
     assert len(some.contexts.texts) + len(some.contexts.alone_texts) <= 450
+
+
+def test_what_no_proxy_fits_is_measured_alone(bank: Bank, table: Table, tmp_path: Path) -> None:
+    own = _output(table(["three-3"])).assign(asked="chat-logprobs-20")
+    why = lacking(bank, "python-docs", _asking("chat", shown=20))
+    found = measured_alone(bank, own, why)
+    assert set(found.table["how"]) == {"not estimated"}
+    assert found.table["estimate"].isna().all()
+    write_estimate(found, tmp_path / "made")
+    said = card(found)
+    assert "Not estimated; what follows says why." in said
+    assert "references are needed that were asked alike" in said
+    assert "predictive-20" in said  # as measured
+
+
+def test_references_asked_as_chats_serve_those_asked_as_chats(table: Table, tmp_path: Path) -> None:
+    names = [f"one-{i}" for i in range(11)]
+    chats = _output(table(names)).assign(asked="weights-chat", macro_bits=lambda t: t["macro_bits"] - 1)
+    pd.concat([table(names), chats]).to_parquet(tmp_path / "t.parquet")
+    both = build_bank([tmp_path / "t.parquet"], tmp_path / "b", name="both", licence="", provenance="")
+    assert fitting_way(both, "python-docs", _asking("chat", shown=20)) == Way(20, chat=True)
+    assert fitting_way(both, "python-docs", _asking(shown=20)) == Way(20)
+    plain = reference_table(both, "python-docs", shown=20).set_index("model")["output.predictive"]
+    chat = reference_table(both, "python-docs", shown=20, chat=True).set_index("model")["output.predictive"]
+    assert (plain - chat).astype(float).to_numpy() == pytest.approx(np.ones(11))
+    own = _output(table(["three-3"])).assign(asked="chat-logprobs-20", macro_bits=lambda t: t["macro_bits"] - 1)
+    found = estimate_emergence(both, own, candidate=FIXED)
+    assert found.peak["in_domain"]
+
+
+def test_an_observer_that_tells_nothing_apart_leaves_nobody_out(table: Table, tmp_path: Path) -> None:
+    rows = table([f"one-{i}" for i in range(11)])
+    rows.loc[(rows["layer"] == 2) & ~rows["model"].isin(["one-2", "one-3"]), "flags"] = "control-failed"
+    rows.to_parquet(tmp_path / "t.parquet")
+    found = build_bank([tmp_path / "t.parquet"], tmp_path / "b", name="b", licence="", provenance="")
+    references = reference_table(found, "python-docs", shown=20)
+    assert len(references) == 11
+    assert references.attrs["remarks"][0].startswith("E by predictive is not above its controls for 9 of 11 references")
