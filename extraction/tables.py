@@ -58,6 +58,10 @@ class Schema:
         rest = [column for column in frame.columns if column not in self.columns]
         return pd.concat([pd.DataFrame(typed, index=frame.index), frame[rest]], axis=1)
 
+    def empty(self) -> pd.DataFrame:
+        """Return a table without rows."""
+        return self.conform(pd.DataFrame(columns=[*self.columns]))
+
     def arrow(self, frame: pd.DataFrame) -> pa.Table:
         """Return a frame that conforms as it goes into a parquet file, which carries the schema's version."""
         table = pa.Table.from_pandas(frame, preserve_index=False)

@@ -89,9 +89,7 @@ class Bank:
     models: pd.DataFrame
     emergence: pd.DataFrame
     folder: Path = field(default=SHIPPED)
-    continuations: pd.DataFrame = field(
-        default_factory=lambda: CONTINUATIONS.conform(pd.DataFrame(columns=list(CONTINUATIONS.columns)))
-    )
+    continuations: pd.DataFrame = field(default_factory=CONTINUATIONS.empty)
 
     def corpus(self, name: str | None = None) -> Corpus:
         """Return a corpus by name, by default the first.

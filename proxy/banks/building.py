@@ -148,9 +148,7 @@ def _continuations(sources: Sequence[Path], models: set[str]) -> pd.DataFrame:
     """How single windows were continued, of all sources; sorted so that the file is small."""
     beside = [table_beside(source) for source in sources if not source.is_dir()]
     parts = [read_table(path, CONTINUATIONS) for path in beside if path.is_file()]
-    table = CONTINUATIONS.conform(
-        pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*CONTINUATIONS.columns])
-    )
+    table = CONTINUATIONS.conform(pd.concat(parts, ignore_index=True)) if parts else CONTINUATIONS.empty()
     table = table[table["model"].isin(models)].assign(
         **{name: table[name].round(digits) for name, digits in DIGITS.items()}
     )

@@ -11,8 +11,8 @@ from estimators.base import InputError
 from estimators.contracts.controls import ERRORS, FAILED
 from extraction.models.names import same_model
 from proxy.banks.bank import Bank
-from proxy.features.continuations import fit_items, place, reading_of, reference_features
-from proxy.features.output import output_features
+from proxy.features.continuations import FEATURES, fit_items, place, reading_of, reference_features
+from proxy.features.output import NOISE, output_features
 from proxy.measurement.output import OUTPUT_LAYER
 from proxy.regression.references import SIZE
 from proxy.schemas import REFERENCES
@@ -138,6 +138,32 @@ def model_features(
         return features
     own = windows[(windows["corpus"] == corpus) & (windows["estimator"] == reading)]
     return features.assign(**place(items, own))
+
+
+def place_models(bank: Bank, windows: pd.DataFrame, *, corpus: str, shown: int, chat: bool = False) -> pd.DataFrame:
+    """Place models by the single windows of a bank's references, each without its own run.
+
+    Args:
+        bank: the references.
+        windows: of the models, schema CONTINUATIONS.
+        corpus: on which.
+        shown: tokens shown.
+        chat: whether they were asked as chats.
+
+    Returns:
+        ``model``, ``output.ability``, ``output.component_1``, ``output.component_2`` and their ``noise.*``; null where
+        the bank and the model share no windows.
+    """
+    reading = reading_of(shown)
+    own = windows[(windows["corpus"] == corpus) & (windows["estimator"] == reading)]
+    rows: list[dict[str, object]] = []
+    for model, part in own.groupby("model"):
+        kept, _ = without_model(bank, str(model))
+        items = fit_items(kept.windows(corpus, reading, chat=chat), kept.run_of)
+        rows.append({"model": model, **({} if items is None else place(items, part))})
+    names = [*FEATURES, *[NOISE + name for name in FEATURES]]
+    frame = pd.DataFrame(rows, columns=["model", *names])
+    return frame.astype({"model": "string", **dict.fromkeys(names, "Float64")})
 
 
 def without_model(bank: Bank, model: str) -> tuple[Bank, list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -260,6 +260,8 @@ def measure(
         output = OutputOptions(out=out, beside=beside, plot=plot, as_json=as_json)
         measure_closed_models(models, given, [] if asked == ["predictive"] else asked, corpus_windows, control, output)
         return
+    from proxy.cli.measure_closed import keep_continuations
+
     options = parse_options(option or [])
     check_options(asked, options)
     # What is asked in a chat is wrapped in its template: other sequences than those whose states are read.
@@ -269,6 +271,7 @@ def measure(
     budget = StateBudget(states_gb=states_gb, spill_dir=spill_dir, spill_gb=spill_gb)
     tables: list[pd.DataFrame] = []
     said: list[pd.DataFrame] = []
+    continued: list[pd.DataFrame] = []
     names = distinct_models(models)
     if len(names) < len(models):
         _remark(f"Models given more than once are measured once: {', '.join(names)}")
@@ -292,7 +295,7 @@ def measure(
                     f"{', '.join(chosen.dropped)}"
                 )
             if wrapped:
-                tables += _asked_in_chat(model, wrapped, corpus_windows, control)
+                tables += _asked_in_chat(model, wrapped, corpus_windows, control, continued.append)
             if not read_here:
                 continue
             cases = {"": (model, chosen)}
@@ -318,6 +321,7 @@ def measure(
                         listeners=Listeners(
                             notice=_remark,
                             likelihoods=None if likelihoods is None else partial(_keep, said, read, one.name),
+                            continuations=continued.append if case == "" else None,
                             progress=report,
                         ),
                     )
@@ -341,6 +345,7 @@ def measure(
         _remark(f"Drew {plot}")
     if out is not None or as_json:
         emit(table, out, as_json=as_json, schema=EMERGENCE)
+    keep_continuations(continued, out)
 
 
 def _each_kept(models: list[str], tables: list[pd.DataFrame], out: Path | None) -> Generator[str]:
@@ -374,7 +379,11 @@ def _each_kept(models: list[str], tables: list[pd.DataFrame], out: Path | None) 
 
 
 def _asked_in_chat(
-    model: LanguageModel, names: list[str], chosen: WindowOptions, control: ControlOptions
+    model: LanguageModel,
+    names: list[str],
+    chosen: WindowOptions,
+    control: ControlOptions,
+    on_windows: Callable[[pd.DataFrame], None],
 ) -> list[pd.DataFrame]:
     """Rows of the output of a model and of its controls, asked in its chat template."""
     from estimators.contracts.controls import with_controls
@@ -385,7 +394,7 @@ def _asked_in_chat(
     read = partial(measure_output, names=names, seed=chosen.seed, instruction=INSTRUCTION)
     contexts = partial(corpus_contexts, chosen.corpus, model.tokenizer, **chosen.arguments())
     plain = contexts()
-    found = {"": read(model, plain)}
+    found = {"": read(model, plain, on_windows=on_windows)}
     if control.twin or control.controls:
         found["twin"] = read(random_twin(model, seed=chosen.seed), plain)
     if control.shuffled or control.controls:

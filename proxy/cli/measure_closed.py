@@ -91,6 +91,7 @@ def measure_closed_models(
     check_names(names)
     others = None if output.beside is None else read_table(output.beside, EMERGENCE)
     tables: list[pd.DataFrame] = []
+    continued: list[pd.DataFrame] = []
     waiting = False
     for model in models:
         tokenizer, own, called = tokenizer_of_closed(model, given.tokenizer)
@@ -139,7 +140,12 @@ def measure_closed_models(
         found: list[pd.DataFrame] = []
         for contexts in laid_out:
             with progress(f"Asking {model} on {contexts.corpus}") as report:
-                found.append(measure_closed(closed, contexts, names, seed=read.seed, progress=report, on_notice=_say))
+                listener = None if found else continued.append  # of the text, not of the control behind it
+                found.append(
+                    measure_closed(
+                        closed, contexts, names, seed=read.seed, progress=report, on_notice=_say, on_windows=listener
+                    )
+                )
         if control.controls and found:
             found[0] = with_controls(found[0], shuffled=found[1])
         tables += found if control.shuffled else found[:1]
@@ -159,6 +165,20 @@ def measure_closed_models(
         _say(f"Drew {output.plot}")
     if output.out is not None or output.as_json:
         emit(table, output.out, as_json=output.as_json, schema=EMERGENCE)
+    keep_continuations(continued, output.out)
+
+
+def keep_continuations(told: list[pd.DataFrame], out: Path | None) -> None:
+    """Write how single windows were continued beside the table `out`, where banks and `features --output` find it."""
+    import pandas as pd
+
+    from extraction.tables import write_table
+    from proxy.measurement.continuations import table_beside
+    from proxy.schemas import CONTINUATIONS
+
+    if out is not None and told:
+        write_table(pd.concat(told, ignore_index=True), table_beside(out), CONTINUATIONS)
+        _say(f"Wrote single windows to {table_beside(out)}")
 
 
 def with_others(table: pd.DataFrame, others: pd.DataFrame | None) -> pd.DataFrame:

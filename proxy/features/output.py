@@ -74,7 +74,8 @@ def output_features(table: pd.DataFrame, *, shown: int) -> pd.DataFrame:
         predictive, the Shannon and the order-two reading, with ``_lone`` of lone tokens and ``_e`` the difference,
         emergence; ``output.accuracy``, how often it says the token that follows (its likeliest; of samples, each), and
         ``output.log_rank``, mean log2 of that token's rank among the shown; and ``noise.<feature>``, its standard
-        error. What the way of asking does not show is null.
+        error. What the way of asking does not show is null. Where windows of several lengths were read, all is of the
+        longest, and ``output.nll_at_<tokens>`` of each shorter one is beside it.
 
     Raises:
         InputError: if there are several corpora, or a model was read twice in one way.
@@ -85,6 +86,9 @@ def output_features(table: pd.DataFrame, *, shown: int) -> pd.DataFrame:
     [[4.0, 1.0]]
     """
     rows = table[table["layer"] == OUTPUT_LAYER]
+    position = rows["position"] if "position" in rows else pd.Series(0, index=rows.index)
+    cut = (position < position.max()).fillna(value=False).to_numpy(dtype=bool)
+    rows, shorter = rows[~cut], rows[cut]
     corpora = sorted(rows["corpus"].unique())
     if len(corpora) > 1:
         raise InputError(f"Output features are of one corpus, but the table holds {', '.join(corpora)}; choose one.")
@@ -101,6 +105,11 @@ def output_features(table: pd.DataFrame, *, shown: int) -> pd.DataFrame:
             for feature, (value, error) in features.items():
                 found[feature], found[NOISE + feature] = _values(row, value, error)
     names = [name for kind in (_PREDICTIVE, _SHANNON, _ORDER_TWO) for name in kind]
+    for row in shorter[shorter["estimator"] == readings[0]].to_dict(orient="records") if shown else []:
+        feature = f"output.nll_at_{row['position']}"
+        found = parts.setdefault(str(row["model"]), {})
+        found[feature], found[NOISE + feature] = _values(row, *_PREDICTIVE["output.nll"])
+        names += [] if feature in names else [feature]
     columns = ["model", *names, *[NOISE + name for name in names]]
     frame = pd.DataFrame([{"model": model, **values} for model, values in parts.items()]).reindex(columns=columns)
     return frame.astype({"model": "string", **dict.fromkeys(columns[1:], "Float64")})
@@ -115,3 +124,43 @@ def _values(row: Mapping[Hashable, Any], value: str, error: str) -> tuple[Any, A
         noise = row.get(error)
         return cost / per_byte, pd.NA if pd.isna(noise) else float(noise) / per_byte
     return row.get(value, pd.NA), row.get(error, pd.NA)
+
+
+def common_shown(table: pd.DataFrame) -> int:
+    """The most tokens shown by which all models of a table were read; `SAMPLES` where samples are all they share.
+
+    Raises:
+        InputError: if they share no reading, or some were asked as chats and others were not.
+    """
+    rows = table[table["layer"] == OUTPUT_LAYER]
+    if rows.empty:
+        raise InputError(
+            "The table has no output rows (layer -1); measure models with --estimator "
+            "predictive-20,output-20,output-2-of-20, or behind an API with --base-url."
+        )
+    chats = _chats(rows)
+    if chats.any() and not chats.all():
+        raise InputError(
+            f"{rows.loc[chats, 'model'].iloc[0]} was asked as a chat and {rows.loc[~chats, 'model'].iloc[0]} was not: "
+            "the numbers do not compare."
+        )
+    ways = {str(model): shown_in(own) for model, own in rows.groupby("model")}
+    shared = [k for k in next(iter(ways.values())) if all(k in known for known in ways.values())]
+    if not shared:
+        listed = "; ".join(
+            f"{model}: {', '.join(sorted(own['estimator'].unique()))}" for model, own in rows.groupby("model")
+        )
+        raise InputError(
+            f"The models share no set of readings of the output ({listed[:200]}); measure all with --estimator "
+            "predictive-20,output-20,output-2-of-20, or all with output-2."
+        )
+    return shared[0]
+
+
+def asked_in_chat(table: pd.DataFrame) -> bool:
+    """Whether the output rows of a table were asked as chats."""
+    return bool(_chats(table[table["layer"] == OUTPUT_LAYER]).any())
+
+
+def _chats(rows: pd.DataFrame) -> pd.Series:
+    return rows["asked"].fillna("").map(lambda asked: asked.startswith("chat") or asked.endswith("-chat")).astype(bool)

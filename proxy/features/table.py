@@ -214,6 +214,27 @@ def join_target(frame: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     return REFERENCES.conform(joined)
 
 
+def join_output(frame: pd.DataFrame, said: pd.DataFrame) -> pd.DataFrame:
+    """Put what models say next beside the features of their answers; null for models whose output was not read.
+
+    Args:
+        frame: features, one row per model.
+        said: ``output.*`` and ``noise.output.*`` by model.
+
+    Raises:
+        InputError: if a model may be several of `said`.
+
+    >>> answers = pd.DataFrame({"model": ["a", "b"], "behaviour.length": [3.0, 4.0]})
+    >>> join_output(answers, pd.DataFrame({"model": ["a"], "output.nll": [2.0]}))["output.nll"].tolist()
+    [2.0, <NA>]
+    """
+    names = said["model"].tolist()
+    found = frame.assign(_said=pd.array([found_as(name, names) for name in frame["model"]], dtype="string"))
+    joined = found.merge(said.rename(columns={"model": "_said"}), on="_said", how="left").drop(columns="_said")
+    joined.attrs = dict(frame.attrs)
+    return joined.astype({name: "Float64" for name in said.columns if name != "model"})
+
+
 def found_as(name: str, measured: Sequence[str]) -> str | None:
     """Return the one of the `measured` models that `name` is, however its folder was spelled; None if none is.
 
