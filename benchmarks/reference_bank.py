@@ -6,7 +6,7 @@
 smallest models of both architectures. `--book` is an English book in the public domain. Every model is measured on
 three corpora, with a random twin and shuffled windows as controls: blocks by the predictive observer and by sample
 propagation, the output by all readings, window by window, and on the first corpus in its chat template too. A table
-that is in `--tables` already is not measured again. `--real` is a folder of GGUF files, such as
+that is in `--tables` already is not measured again. `--real` is a folder of models, GGUF files or folders, such as
 `benchmarks/real_models.py` fetches; they come into the bank as any others.
 """
 
@@ -42,7 +42,7 @@ def main() -> None:
     """Measure what is not measured yet, and build the bank."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stages", type=Path, help="folder of training stages, NAME@SHARE")
-    parser.add_argument("--real", type=Path, help="folder of GGUF files")
+    parser.add_argument("--real", type=Path, help="folder of further models: GGUF files, folders")
     parser.add_argument("--book", type=Path, required=True, help="text of a book in the public domain")
     parser.add_argument("--tables", type=Path, required=True, help="folder of the measurements")
     parser.add_argument("--out", type=Path, required=True, help="new folder for the bank")
@@ -51,16 +51,8 @@ def main() -> None:
     folders = {name: reference_models.path(name) for name in reference_models.names()}
     if given.stages is not None:
         folders |= {path.name: path for path in sorted(given.stages.iterdir()) if (path / "training.json").is_file()}
-    real = {} if given.real is None else {path.stem: path for path in sorted(given.real.glob("*.gguf"))}
-    tables = []
-    for corpus in (CORPUS, str(given.book), "animal"):
-        for name, place in (folders | real).items():
-            saved = given.tables / f"{name}.{Path(corpus).name}.parquet"
-            if not saved.is_file():
-                family = None if name in real else name.split("-")[0]
-                save(name, with_prefix(load_model(str(place))), family, corpus, saved)
-                sys.stderr.write(f"measured {name} on {Path(corpus).name}\n")
-            tables.append(saved)
+    real = {} if given.real is None else real_models(given.real)
+    tables = collect(folders, real, [CORPUS, str(given.book), "animal"], given.tables)
     build_bank(
         tables,
         given.out,
@@ -72,6 +64,33 @@ def main() -> None:
         windows=WINDOWS,
     )
     sys.stderr.write(f"{len(load_bank(given.out).models)} models in {given.out}\n")
+
+
+def real_models(folder: Path) -> dict[str, Path]:
+    """Models of a folder by name: GGUF files, and folders with a config.json."""
+    files = {path.stem: path for path in sorted(folder.glob("*.gguf"))}
+    return files | {path.parent.name: path.parent for path in sorted(folder.glob("*/config.json"))}
+
+
+def collect(folders: dict[str, Path], real: dict[str, Path], corpora: list[str], tables: Path) -> list[Path]:
+    """Measure what is not measured yet, and return the tables of all.
+
+    Args:
+        folders: models whose family is the first part of their name.
+        real: models whose family their configuration tells.
+        corpora: on which.
+        tables: folder of the tables.
+    """
+    found = []
+    for corpus in corpora:
+        for name, place in (folders | real).items():
+            saved = tables / f"{name}.{Path(corpus).name}.parquet"
+            if not saved.is_file():
+                family = None if name in real else name.split("-")[0]
+                save(name, with_prefix(load_model(str(place))), family, corpus, saved)
+                sys.stderr.write(f"measured {name} on {Path(corpus).name}\n")
+            found.append(saved)
+    return found
 
 
 def save(name: str, model: LanguageModel, family: str | None, corpus: str, saved: Path) -> None:
