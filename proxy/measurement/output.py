@@ -540,6 +540,7 @@ def _as_said(parts: Parts, count: int, vocabulary: int, row: np.ndarray, token: 
     k = min(KEPT, vocabulary)
     symbols, shares = np.full((count, k), ABSENT, np.int64), np.zeros((count, k))
     for some, logits in parts:
+        logits = logits if logits.is_cuda else logits.cpu()  # others lack float64
         logs = torch.log_softmax(logits[:, :vocabulary].double(), -1)
         mine = np.flatnonzero(np.isin(row, some))
         places = np.searchsorted(some, row[mine])  # `some` ascends
