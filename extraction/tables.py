@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from estimators.base import InputError
-from estimators.contracts.files import replacing
+from estimators.contracts.files import check_place, replacing
 from extraction.reading import check_columns, read_frame
 
 ENDINGS = (".parquet", ".csv", ".json")
@@ -102,13 +102,7 @@ def check_table_path(path: str | os.PathLike[str]) -> None:
         raise InputError(f"A table file ends in {', '.join(ENDINGS)}; {path} does not, so rename it.")
     if path.is_dir():
         raise InputError(f"{path} is a folder; give the path of a table file in it.")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; name a file for the table.")
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise InputError(f"The folder {folder} for {path.name} does not exist; create it first.")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"The folder {folder} cannot be written; choose another for {path.name}.")
+    check_place(path)
 
 
 def write_table(frame: pd.DataFrame, path: str | os.PathLike[str], schema: Schema | None = None) -> None:

@@ -88,10 +88,24 @@ def check_new_folder(folder: Path, what: str) -> None:
     folder = folder.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} holds something already; give a new folder for the {what}.")
-    if not folder.parent.is_dir():
-        raise InputError(f"The folder {folder.parent} for {folder.name} does not exist; create it first.")
-    if not os.access(folder.parent, os.W_OK):
-        raise InputError(f"The folder {folder.parent} cannot be written; choose another for {folder.name}.")
+    check_place(folder)
+
+
+def check_place(path: Path) -> None:
+    """Refuse a path at which no new file or folder could be made, before any work is done for it.
+
+    Raises:
+        InputError: if the folder around it is missing or cannot be written.
+    """
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"The folder {folder} for {path.name} does not exist; create it first.")
+    try:  # rights alone do not tell: of a read-only disk, and for root
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(
+            f"The folder {folder} cannot be written ({error.strerror}); choose another for {path.name}."
+        ) from None
 
 
 @contextmanager

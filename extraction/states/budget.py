@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from estimators.base import InputError
+from estimators.contracts.numbers import number
 
+MOST_GB = 1_000_000_000  # an exabyte; sizes in bytes stay whole numbers of 64 bits
 PILOT_WINDOWS = 1024  # windows the statistics come from when there are more; they are run twice if memory is short
 
 
@@ -21,7 +22,7 @@ class StateBudget:
         spill_gb: most that may be spilled, in GB.
 
     Raises:
-        InputError: if a size is not a positive number (of `spill_gb`: not negative).
+        InputError: if a size is not above 0 (`spill_gb`: below 0), or beyond all disks.
 
     >>> StateBudget(states_gb=1).spilled(600_000_000), StateBudget(states_gb=2).spilled(600_000_000)
     (600000000, 0)
@@ -33,10 +34,8 @@ class StateBudget:
 
     def __post_init__(self) -> None:
         """Refuse sizes that mean nothing."""
-        if not self.states_gb > 0:
-            raise InputError(f"states_gb is a size in GB above 0; got {self.states_gb}.")
-        if not self.spill_gb >= 0:
-            raise InputError(f"spill_gb is a size in GB, at least 0; got {self.spill_gb}.")
+        number(self.states_gb, "states_gb", above=0, most=MOST_GB)
+        number(self.spill_gb, "spill_gb", least=0, most=MOST_GB)
 
     @property
     def bytes(self) -> int:

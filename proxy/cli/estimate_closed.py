@@ -52,6 +52,7 @@ def estimate_closed(
         InputError: if something given cannot be used.
     """
     from estimators.base import InputError
+    from estimators.contracts.files import check_place
     from extraction.tables import write_table
     from proxy.banks.bank import SHIPPED, load_bank
     from proxy.banks.estimating import check_runs, estimate_emergence, measured_alone
@@ -71,8 +72,7 @@ def estimate_closed(
     folder = out or Path(f"{re.sub(r'[^A-Za-z0-9._-]+', '_', Path(subject).stem or subject)}-estimate")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; give a folder for card, tables and figure by --out.")
-    if not folder.absolute().parent.is_dir():
-        raise InputError(f"The folder {folder.absolute().parent} for {folder.name} does not exist; create it first.")
+    check_place(folder)
     path = Path(subject)
     if path.is_file():
         measured, windows = read_rows(path, references, chosen)

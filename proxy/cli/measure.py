@@ -218,7 +218,6 @@ def measure(
     """
     import pandas as pd
 
-    from estimators.base import InputError
     from estimators.contracts.controls import with_controls
     from extraction import StateBudget, load_model, random_twin
     from extraction import windows as make_windows
@@ -266,8 +265,6 @@ def measure(
     check_options(asked, options)
     # What is asked in a chat is wrapped in its template: other sequences than those whose states are read.
     wrapped, read_here = (readings, inner) if ask.startswith("chat") else ([], asked)
-    if not states_gb > 0:
-        raise InputError(f"--states-gb is a size in GB above 0; got {states_gb:g}.")
     budget = StateBudget(states_gb=states_gb, spill_dir=spill_dir, spill_gb=spill_gb)
     tables: list[pd.DataFrame] = []
     said: list[pd.DataFrame] = []

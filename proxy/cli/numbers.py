@@ -13,8 +13,8 @@ from typer.models import OptionInfo
 def checked(command: Callable[..., Any]) -> Callable[..., Any]:
     """Return `command` with its numbers checked before it runs.
 
-    A number is finite and at least 0 unless its option declares a smaller ``min``; a whole number fits 64 bits, one
-    called ``seed`` 32. Typer itself sees to ``min`` and ``max``, but lets ``nan`` and ``inf`` pass.
+    A number is finite and at least 0 unless its option declares a smaller ``min``, and fits 64 bits,
+    ``--seed`` 32. Typer itself sees to ``min`` and ``max``, but lets ``nan`` and ``inf`` pass.
     """
     hints = get_type_hints(command, include_extras=True)
     options = {
@@ -43,6 +43,6 @@ def _check(name: str, value: float, option: OptionInfo) -> None:
     called = next((word for word in option.param_decls or () if word.startswith("--")), f"--{name.replace('_', '-')}")
     whole = isinstance(value, int)
     most = option.max
-    if most is None and whole:
+    if most is None:
         most = LARGEST_SEED if name == "seed" else LARGEST
     number(value, called, least=0 if option.min is None else option.min, most=most, whole=whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -88,7 +89,8 @@ class PredictiveReader:
             raise InputError(
                 f"The predictive observer is fitted on some documents and read on others, which takes at least "
                 f"{WINDOWS_NEEDED} different windows that a token follows; {windows.corpus} gave {len(known)}. Ask for "
-                f"more windows, or give at least {WINDOWS_NEEDED / len(known):.1f} times as much text."
+                f"more windows, or give at least {math.ceil(10 * WINDOWS_NEEDED / len(known)) / 10:g} times as much "
+                "text."
             )
         if int(windows.next_tokens.max()) >= model.vocabulary:
             raise InputError(

@@ -247,7 +247,7 @@ def _check_measurement(frame: pd.DataFrame, target: str) -> list[str]:
 
 def _check_target(frame: pd.DataFrame, target: str, y: Array) -> None:
     if np.isnan(y).all():
-        raise InputError(f"None of the {len(y)} models has a {target}; measure it, or name another column.")
+        raise InputError(f"None of the {len(y)} models has a value of {target}; measure it, or name another column.")
     if np.ptp(y) <= 1e-12 * np.abs(y).max() and len(y) > 1:
         raise InputError(f"All reference models have the same {target}, {y[0]:.6g}: there is nothing to learn.")
 

@@ -13,10 +13,12 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from estimators.base import InputError
-from estimators.contracts.numbers import LARGEST_SEED
-from extraction.states.budget import StateBudget
+from estimators.contracts.numbers import LARGEST, LARGEST_SEED
+from extraction.states.budget import MOST_GB, StateBudget
 from proxy.sweeps.strict import Strict, explained, kind
 
+MOST_CPUS = 100_000
+MOST_GPUS = 10_000
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -34,12 +36,12 @@ class Resources(Strict):
         spill_gb: most that one worker may spill.
     """
 
-    cpus: Annotated[int, Field(ge=1)] | None = None
-    gpus: Annotated[float, Field(ge=0)] | None = None
-    memory_gb: Annotated[float, Field(gt=0)] | None = None
-    states_gb: Annotated[float, Field(gt=0)] | None = None
+    cpus: Annotated[int, Field(ge=1, le=MOST_CPUS)] | None = None
+    gpus: Annotated[float, Field(ge=0, le=MOST_GPUS)] | None = None
+    memory_gb: Annotated[float, Field(gt=0, le=MOST_GB)] | None = None
+    states_gb: Annotated[float, Field(gt=0, le=MOST_GB)] | None = None
     spill_dir: Annotated[str, Field(min_length=1)] | None = None
-    spill_gb: Annotated[float, Field(ge=0)] | None = None
+    spill_gb: Annotated[float, Field(ge=0, le=MOST_GB)] | None = None
 
     @field_validator("gpus")
     @classmethod
@@ -77,7 +79,7 @@ class Model(Strict):
     revision: str | None = None
     dtype: Dtype = "auto"
     quantization: str | None = None
-    parameters: Annotated[int, Field(gt=0)] | None = None
+    parameters: Annotated[int, Field(gt=0, le=LARGEST)] | None = None
     trust_remote_code: bool = False
     allow_pickle: bool = False
     resources: Resources | None = None
@@ -102,10 +104,10 @@ class Corpus(Strict):
     """
 
     source: Annotated[str, Field(min_length=1)]
-    windows: Annotated[int, Field(ge=2)] | None = 2000
-    tokens: Annotated[int, Field(ge=1)] | None = None
+    windows: Annotated[int, Field(ge=2, le=LARGEST)] | None = 2000
+    tokens: Annotated[int, Field(ge=1, le=LARGEST)] | None = None
     at: Literal["sentence", "anywhere"] = "sentence"
-    demonstration: Annotated[int, Field(ge=2)] = 2
+    demonstration: Annotated[int, Field(ge=2, le=LARGEST)] = 2
     column: str | None = None
 
     @model_validator(mode="before")
@@ -131,8 +133,8 @@ class Measurement(Strict):
     estimator: str = "predictive"
     options: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     resolutions: tuple[Annotated[float, Field(gt=0)], ...] = ()
-    queries: Annotated[int, Field(ge=2)] = 4000
-    project: Annotated[int, Field(ge=1)] | None = 256
+    queries: Annotated[int, Field(ge=2, le=LARGEST)] = 4000
+    project: Annotated[int, Field(ge=1, le=LARGEST)] | None = 256
     prefix: Annotated[str, Field(min_length=1)] = "auto"
 
 
@@ -175,8 +177,8 @@ class SweepConfig(Strict):
     measurement: Measurement = Measurement()
     controls: bool = False
     resources: Resources = Resources()
-    retries: Annotated[int, Field(ge=0)] = 2
-    workers: Annotated[int, Field(ge=1)] | None = None
+    retries: Annotated[int, Field(ge=0, le=LARGEST)] = 2
+    workers: Annotated[int, Field(ge=1, le=LARGEST)] | None = None
     storage: str | None = None
     tracking: Tracking | None = None
 

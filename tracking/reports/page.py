@@ -14,7 +14,7 @@ from estimators.base import InputError
 from estimators.contracts.cells import cell
 from estimators.contracts.comparable import unlike
 from estimators.contracts.controls import controls_as_columns, is_shuffled, is_twin, summary, varying
-from estimators.contracts.files import replacing
+from estimators.contracts.files import check_place, replacing
 from estimators.contracts.peaks import MEASURED, measured, peaks
 from tracking.reports.drawing import parts
 from tracking.reports.rendering import svg
@@ -94,12 +94,12 @@ def report(
     path = folder / "report.html" if out is None else Path(out)
     if path.suffix not in (".html", ".htm"):
         raise InputError(f"A report ends in .html; {path} does not, so rename it.")
+    if out is not None:
+        check_place(path)
     if isinstance(results, pd.DataFrame):
         text = table_page(results, display_name or "emergence table")
     else:
         text = page(read_results(folder, display_name))
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"The folder {path.absolute().parent} for {path.name} does not exist; create it first.")
     try:
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")

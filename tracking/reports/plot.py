@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from estimators.base import InputError
 from estimators.contracts.controls import controls_as_columns
-from estimators.contracts.files import replacing
+from estimators.contracts.files import check_place, replacing
 from tracking.reports.figures import by_depth, depth_rows, forest, output_rows
 from tracking.reports.page import report
 from tracking.reports.rendering import png, svg_file
@@ -74,5 +74,6 @@ def check_plot_path(out: str | PathLike[str]) -> None:
     path = Path(out)
     if path.suffix not in ENDINGS:
         raise InputError(f"A figure ends in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}; {path} does not, so rename it.")
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"The folder {path.absolute().parent} for {path.name} does not exist; create it first.")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the path of a figure in it.")
+    check_place(path)

@@ -111,6 +111,15 @@ def test_a_profiler_at_work_is_left_alone() -> None:
     with torch.autograd.profiler.profile():
         assert sequence_bytes(model, 5) == 0
         assert rows_at_once(model, 5) == batches.BATCH_TOKENS // 5
+    assert sequence_bytes(model, 5) > 0  # once it is done
+
+
+def test_what_cannot_be_measured_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model("gpt2-30k", device="cpu")
+    tried = []
+    monkeypatch.setattr(batches, "run_decoder", lambda *_, **__: tried.append(1) or 1 / 0)
+    assert [sequence_bytes(model, 5) for _ in range(3)] == [0, 0, 0]
+    assert len(tried) == 1
 
 
 @pytest.mark.slow

@@ -238,9 +238,11 @@ def test_half_precision_and_device_maps_give_about_the_same(
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"states_gb": 0}, "states_gb is a size in GB above 0; got 0"),
-        ({"states_gb": float("nan")}, "above 0; got nan"),
-        ({"spill_gb": -1}, "spill_gb is a size in GB, at least 0; got -1"),
+        ({"states_gb": 0}, "states_gb takes a number above 0 and up to 1000000000, got 0"),
+        ({"states_gb": float("nan")}, "above 0 .*got nan"),
+        ({"spill_gb": -1}, "spill_gb takes a number from 0 to 1000000000, got -1"),
+        ({"states_gb": 1e308}, "states_gb takes .*1000000000, got"),
+        ({"spill_gb": float("inf")}, "spill_gb takes .*got inf"),
     ],
 )
 def test_a_budget_of_nothing_is_refused(sizes: dict[str, float], message: str) -> None:

@@ -37,6 +37,24 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(
     assert out.split("/")[0] in done.err.replace("\n", "")
 
 
+ELSEWHERE = [
+    ("measure", "gpt2-30k", "--corpus", "color", "--out", "/proc/a.parquet"),
+    ("measure", "gpt2-30k", "--corpus", "color", "--plot", "/proc/a.svg"),
+    ("measure", "gpt2-30k", "--corpus", "color", "--likelihoods", "/proc/a.parquet"),
+    ("fit", "references.parquet", "--target", "t", "--out", "/proc/proxy"),
+    ("report", "results", "--out", "/proc/a.html"),
+    ("estimate", "gpt2-30k", "--out", "/proc/estimate"),
+]
+
+
+@pytest.mark.parametrize("command", ELSEWHERE, ids=[f"{command[0]} {command[-2]}" for command in ELSEWHERE])
+def test_a_folder_in_which_nothing_can_be_made_is_refused_first(emergence: Run, command: tuple[str, ...]) -> None:
+    """Rights do not tell it: root may write everywhere, but there are no new files in /proc."""
+    done = emergence(*command)
+    assert done.code == 2
+    assert "The folder /proc cannot be written (No such file or directory)" in done.err.replace("\n", " ")
+
+
 def test_the_rows_of_a_full_disk_are_kept_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frame = pd.DataFrame({"a": [1, 2, 3]})
     real = tables.replacing

@@ -153,7 +153,7 @@ def test_another_level_is_given_where_there_are_intervals_of_it(proxy: Proxy, ni
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.assign(bits=np.nan), "None of the 9 models has a bits"),
+        (lambda t: t.assign(bits=np.nan), "None of the 9 models has a value of bits"),
         (lambda t: t.assign(bits=3.0), "the same bits"),
         (lambda t: t.drop(columns="bits"), "no target column bits"),
         (lambda t: t.drop(columns="model"), "needs the columns model"),
