@@ -25,6 +25,7 @@ from proxy.banks.targets import (
 )
 from proxy.banks.ways import Way, fitting_way, lacking, proxies
 from proxy.features.output import NOISE, OUTPUT, SAMPLES, needed_readings, shown_in
+from proxy.measurement.api import LEAST_WINDOWS as LEAST_READ
 from proxy.measurement.api import Closed, affordable, bill, measure_closed, readings, trial_calls
 from proxy.measurement.output import OUTPUT_LAYER, Contexts, OnWindows, corpus_contexts
 from proxy.regression.folds import rows_needed
@@ -34,6 +35,7 @@ LEVEL = 0.9
 FEWEST_RUNS = rows_needed(LEVEL)
 CONTROL_WINDOWS = 500  # shuffled: a control needs no finer error
 LEAST_WINDOWS = 100  # fewer tell too little of a model to place it among references
+TRIES, SLACK = 5, 0.97  # of finding as many windows as the money buys
 OUTPUT_E = "output.predictive_e"
 
 
@@ -136,7 +138,8 @@ def to_ask(
 ) -> Asked:
     """Lay out what is asked of a model behind an API: as many windows as the references read, and no more.
 
-    Where the server cannot give what any proxy of the bank needs, it is asked for what it gives.
+    Where the server cannot give what any proxy of the bank needs, it is asked for what it gives. Where the budget in
+    money is below the bill, fewer windows are asked for, too.
 
     Args:
         bank: the references.
@@ -147,8 +150,33 @@ def to_ask(
         control: whether shuffled windows are asked for, too.
 
     Raises:
-        InputError: if the calls are too few (says what they buy), or too few references remain.
+        InputError: if calls or money are too little (says what they buy), or too few references remain.
     """
+    asked = _within_calls(
+        bank, corpus, closed, estimator, control, calls, "all" if calls is None else f"A limit of {calls} calls"
+    )
+    limit = closed.server.budget.max_cost
+    if limit is None:
+        return asked
+    known = asked.contexts
+    for _ in range(TRIES):
+        total = bills(closed, asked)
+        cost, count = total["cost"], total["calls"]
+        if cost is None or count is None or cost <= limit:
+            return asked
+        room = int(len(known.texts) + len(known.asked_texts) if calls is None else calls)
+        calls = int(SLACK * room * limit / cost)
+        asked = _within_calls(
+            bank, corpus, closed, estimator, control, calls, f"A limit of {limit:g}, about {calls} calls,"
+        )
+        known = asked.contexts
+    return asked
+
+
+def _within_calls(
+    bank: Bank, corpus: Corpus, closed: Closed, estimator: str, control: bool, calls: int | None, bought: str
+) -> Asked:
+    """Lay out what `calls` calls buy, `bought` being their name in messages."""
     way = fitting_way(bank, corpus.name, closed.asking, estimator)
     remarks = []
     if way is None:
@@ -165,21 +193,22 @@ def to_ask(
             contexts = affordable(contexts, closed.asking, calls, seed=bank.seed, sampled=False)
         except InputError as error:
             raise InputError(
-                f"{calls} calls buy fewer than 8 of the {whole} windows that {bank.name} needs."
+                f"{bought} buys fewer than {LEAST_READ} of the {whole} windows that {bank.name} needs; at least "
+                f"{LEAST_WINDOWS} are needed to place a model among its references."
             ) from error
         if len(contexts.ids) < LEAST_WINDOWS:
             raise InputError(
-                f"{calls} calls buy {len(contexts.ids)} of the {whole} windows that the references of {bank.name} "
-                f"read, and at least {LEAST_WINDOWS} are needed to place a model among them; raise --max-calls."
+                f"{bought} buys {len(contexts.ids)} of the {whole} windows that the references of {bank.name} read, "
+                f"and at least {LEAST_WINDOWS} are needed to place a model among them; raise the limit."
             )
         if len(contexts.ids) < whole:
             remarks.append(
-                f"{calls} calls buy {len(contexts.ids)} of the {whole} windows that the references read: errors of "
+                f"{bought} buys {len(contexts.ids)} of the {whole} windows that the references read: errors of "
                 f"what is measured are about {(whole / len(contexts.ids)) ** 0.5:.1f} times as large"
             )
     other = None
     if control:
-        count = min(CONTROL_WINDOWS, len(contexts.ids))
+        count = min(CONTROL_WINDOWS, max(LEAST_WINDOWS, len(contexts.ids) // 3))
         other = replace(make(count=count, shuffled=True), corpus=f"{corpus.name}{SHUFFLED}")
     return Asked(corpus, way, names, contexts, other, tuple(remarks))
 
@@ -190,10 +219,7 @@ def bills(closed: Closed, asked: Asked) -> dict[str, float | None]:
     total["calls"] = (total["calls"] or 0) + trial_calls(closed)  # to settle a first token, where the bank has one
     if asked.control is None:
         return total
-    known = set(asked.contexts.texts) | set(asked.contexts.alone_texts)
-    new = [text for text in asked.control.texts if text not in known]
-    alone = [text for text in asked.control.alone_texts if text not in known]
-    more = bill(closed, replace(asked.control, texts=new, alone_texts=alone))
+    more = bill(closed, asked.control, [asked.contexts])
     return {
         name: None if value is None or more[name] is None else value + more[name]  # type: ignore[operator]
         for name, value in total.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,12 +11,12 @@ import pandas as pd
 import pytest
 
 from estimators.base import InputError
-from extraction import load_model
+from extraction import Budget, Server, load_model
 from extraction.answers.collecting.endpoints import Capabilities
 from extraction.answers.collecting.next_tokens import Asking
 from proxy.banks.bank import Bank, load_bank
 from proxy.banks.building import build_bank
-from proxy.banks.estimating import estimate_emergence, measured_alone, to_ask
+from proxy.banks.estimating import bills, estimate_emergence, measured_alone, to_ask
 from proxy.banks.report import FILES, card, write_estimate
 from proxy.banks.targets import PEAK, reference_table, target, without_model
 from proxy.banks.ways import Way, fitting_way, lacking
@@ -163,18 +164,40 @@ def test_a_server_that_gives_less_is_told_which_proxies_remain(bank: Bank) -> No
     assert "--ask chat-logprobs --estimator predictive-20,output-20,output-2-of-20" in chat
 
 
-def test_a_small_budget_is_told_what_it_buys(bank: Bank, tmp_path: Path) -> None:
+def _closed(tmp_path: Path, **budget: float) -> Closed:
     tokenizer = load_model("gpt2-30k", device="cpu").tokenizer
-    closed = Closed("m", None, tokenizer, True, _asking(shown=20), tmp_path / "log.jsonl")  # type: ignore[arg-type]
-    corpus = bank.corpus()
-    with pytest.raises(InputError, match=r"10 calls buy fewer than 8 of the .* windows that made needs"):
+    server = Server("http://127.0.0.1:9/v1", budget=Budget(**budget))  # type: ignore[arg-type]
+    return Closed("m", server, tokenizer, True, _asking(shown=20), tmp_path / "log.jsonl")
+
+
+def test_few_calls_are_told_what_they_buy(bank: Bank, tmp_path: Path) -> None:
+    closed, corpus = _closed(tmp_path), bank.corpus()
+    with pytest.raises(InputError, match=r"A limit of 10 calls buys fewer than 10 of the .* windows that made needs"):
         to_ask(bank, corpus, closed, calls=10)
-    with pytest.raises(InputError, match=r"90 calls buy \d+ of the .* windows .* at least 100 are needed"):
+    with pytest.raises(InputError, match=r"A limit of 90 calls buys \d+ of the .* windows .* at least 100 are needed"):
         to_ask(bank, corpus, closed, calls=90)
     some = to_ask(bank, corpus, closed, calls=450, control=False)
     assert len(some.contexts.ids) >= 100
-    assert "calls buy" in some.remarks[0]
+    assert "A limit of 450 calls buys" in some.remarks[0]
     assert len(some.contexts.texts) + len(some.contexts.alone_texts) <= 450
+
+
+def test_little_money_is_told_what_it_buys(bank: Bank, tmp_path: Path) -> None:
+    prices = {"input_price": 100.0, "output_price": 100.0}
+    corpus = bank.corpus()
+    whole = to_ask(bank, corpus, _closed(tmp_path, **prices))
+    cost = bills(_closed(tmp_path, **prices), whole)["cost"]
+    assert cost is not None
+    closed = _closed(tmp_path, **prices, max_cost=0.8 * cost)
+    some = to_ask(bank, corpus, closed)
+    assert any(re.match(r"A limit of \S+, about \d+ calls, buys \d+ of the 3", remark) for remark in some.remarks)
+    found = bills(closed, some)["cost"]
+    assert found is not None
+    assert 0.5 * cost < found <= 0.8 * cost
+    with pytest.raises(
+        InputError, match=r"A limit of \S+, about \d+ calls, buys .* windows .* at least 100 are needed"
+    ):
+        to_ask(bank, corpus, _closed(tmp_path, **prices, max_cost=0.1 * cost))
 
 
 def test_what_no_proxy_fits_is_measured_alone(bank: Bank, table: Table, tmp_path: Path) -> None:
