@@ -20,7 +20,7 @@ from proxy.schemas import REFERENCES
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the blocks: 0 the first, 1 the last
 PEAK = "emergence_peak"
 ESTIMATOR = "predictive"
-MOST_FAILED = 0.5  # share of references that may fail their controls and be left out as odd ones
+MOST_FAILED = 0.25  # share of references that may fail their controls and be left out as odd ones
 
 
 def target(depth: float) -> str:
@@ -48,8 +48,8 @@ def reference_table(
         Schema REFERENCES: model, run, family, ``meta.log_parameters``, ``output.*`` with ``noise.output.*`` (where
         single windows were kept, ability and components too, by what was fitted on the other runs), ``emergence_peak``
         and ``emergence_at_<depth>`` with standard errors, in bits. Models with an emergence at the peak that is no
-        chance, but is not above its controls, are left out; ``attrs["remarks"]`` names them. Where they are more than
-        half it is the observer that tells nothing learned apart: none is left out, and this is said.
+        chance, but is not above its controls, are left out; ``attrs["remarks"]`` names them. Where they are more than a
+        quarter it is the observer, or the corpus, that tells nothing learned apart: none is left out, and this is said.
 
     Raises:
         InputError: if the bank has no such readings on the corpus.
