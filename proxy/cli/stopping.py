@@ -27,8 +27,7 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a command as Ctrl-C does."""
 
 
-class _Said(KeyboardInterrupt):
-    """A stop of which all has been said."""
+_told = threading.Event()  # that all has been said of the stop; what it interrupts may raise another exception
 
 
 def stoppable(command: Command) -> Command:
@@ -41,12 +40,13 @@ def stoppable(command: Command) -> Command:
 
     @functools.wraps(command)
     def run(*args: object, **options: object) -> None:
+        _told.clear()
         try:
             with pulse.beating(_line), _handling(signal.SIGINT, _interrupt), _handling(signal.SIGTERM, _as_interrupt):
                 command(*args, **options)
-        except _Said:
-            raise typer.Exit(STOPPED) from None
         except KeyboardInterrupt as stop:
+            if _told.is_set():
+                raise typer.Exit(STOPPED) from None
             what = str(stop) or "What was finished is kept"
             screen.print(
                 f"Interrupted. {what.rstrip('.')}. To go on: {this_command()}",
@@ -65,14 +65,12 @@ def kept(say: Callable[[], str] | str) -> Iterator[None]:
         say: a sentence or two, what is kept so far and the command that goes on, or what returns them; it must be quick
             and must not wait for what the main thread may hold.
     """
-    said = False
 
     def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal said
-        if not said:
-            said = True
+        if not _told.is_set():
+            _told.set()
             _write(f"Stopping. {say() if callable(say) else say}")
-        raise _Said
+        raise KeyboardInterrupt
 
     with _handling(signal.SIGINT, stop):
         yield

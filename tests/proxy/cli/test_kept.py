@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 
+from proxy.cli import stopping
 from proxy.cli.stopping import kept, this_command
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
@@ -21,6 +23,26 @@ def _signal_myself(sign: signal.Signals, *again: signal.Signals) -> None:
     finally:
         if again:
             _signal_myself(*again)
+
+
+@pytest.fixture(autouse=True)
+def nothing_told() -> None:
+    """As at the start of a command."""
+    stopping._told.clear()
+
+
+def test_what_a_library_makes_of_the_stop_adds_no_words(capfd: pytest.CaptureFixture[str]) -> None:
+    @stopping.stoppable
+    def command() -> None:
+        with kept("3 of 5 are kept."):
+            try:
+                _signal_myself(signal.SIGINT)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt from None  # as Ray does, which meets it first
+
+    with pytest.raises(typer.Exit):
+        command()
+    assert capfd.readouterr().err == "Stopping. 3 of 5 are kept.\n"
 
 
 def test_a_signal_says_what_is_kept_at_once_and_stops(capfd: pytest.CaptureFixture[str]) -> None:
