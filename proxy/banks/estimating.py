@@ -28,6 +28,7 @@ from proxy.features.output import NOISE, OUTPUT, SAMPLES, needed_readings, shown
 from proxy.measurement.api import LEAST_WINDOWS as LEAST_READ
 from proxy.measurement.api import Closed, affordable, bill, measure_closed, readings, trial_calls
 from proxy.measurement.output import OUTPUT_LAYER, Contexts, OnWindows, corpus_contexts
+from proxy.regression.domain import WITHHELD
 from proxy.regression.folds import rows_needed
 from proxy.regression.proxy import Proxy, fit_proxy
 
@@ -379,7 +380,9 @@ def _last_block(references: pd.DataFrame, features: pd.DataFrame, level: float) 
     """The last block as measured: the output's own reading, moved by what lies between the two on references.
 
     The block is read by its own calibrated head, the output by what an API shows of it. The interval is that of
-    jackknife+ for a constant: the quantile of the left-out deviations, a run one of them.
+    jackknife+ for a constant: the quantile of the left-out deviations, a run one of them. As of what is estimated, it
+    is widened by the novelty, here how far the reading lies from the references' mean as a multiple of the farthest
+    reference, and withheld beyond three; the value, which is measured, is given all the same.
     """
     name = target(1.0)
     gap = (references[name] - references[OUTPUT_E]).astype(float)
@@ -389,7 +392,17 @@ def _last_block(references: pd.DataFrame, features: pd.DataFrame, level: float) 
     left_out = ((by_run - (by_run.sum() - by_run) / (n - 1)).abs()).sort_values().to_numpy()
     rank = int(np.ceil(round((n + 1) * level, 9)))
     value = float(features[OUTPUT_E].iloc[0]) + shift
-    half = left_out[rank - 1] if rank <= n else float("nan")
+    readings_of = references[OUTPUT_E].astype(float)
+    novelty = (
+        abs(float(features[OUTPUT_E].iloc[0]) - readings_of.mean()) / (readings_of - readings_of.mean()).abs().max()
+    )
+    half = left_out[rank - 1] * max(1.0, novelty) if rank <= n and novelty <= WITHHELD else float("nan")
+    out = (
+        ""
+        if novelty <= 1
+        else f"; {novelty:.1f} times as far out as any reference: interval "
+        + ("widened by that factor" if novelty <= WITHHELD else "withheld")
+    )
     targets = references[name].astype(float).groupby(references["run"]).mean()
     mean_error = float(((targets - (targets.sum() - targets) / (n - 1)).abs()).mean())
     return {
@@ -398,13 +411,13 @@ def _last_block(references: pd.DataFrame, features: pd.DataFrame, level: float) 
         "lower": value - half,
         "upper": value + half,
         "level": level,
-        "in_domain": True,
-        "novelty": float("nan"),
+        "in_domain": bool(novelty <= 1),
+        "novelty": float(novelty),
         "candidate": "",
         "proxy_error": float(left_out.mean()),
         "mean_error": mean_error,
         "size_error": float("nan"),
-        "remarks": f"the output's own reading, moved by {shift:+.2f} as on references",
+        "remarks": f"the output's own reading, moved by {shift:+.2f} as on references{out}",
     }
 
 

@@ -64,6 +64,21 @@ def test_the_last_block_is_taken_as_measured_and_moved_as_on_references(bank: Ba
     assert set(found.table["how"]) == {"measured", "estimated"}
 
 
+def test_a_measured_end_outside_the_references_has_a_wider_interval_or_none(bank: Bank, table: Table) -> None:
+    """The references' readings end about .4 from their mean; .7 and 5 higher are about 2 and 12 times as far out."""
+    own = _output(table(["three-3"]))
+    widths = []
+    for more in (0.0, 0.7, 5.0):
+        rows = own.assign(ie_bits=own["ie_bits"] + more)
+        line = estimate_emergence(bank, rows, candidate=FIXED).table.set_index("target").loc[target(1.0)]
+        assert line["how"] == "measured"
+        assert line["estimate"] == pytest.approx(float(rows["ie_bits"].iloc[0]) + 0.2, abs=0.05)
+        assert line["in_domain"] == (more == 0.0)
+        widths.append(line["upper"] - line["lower"])
+    assert widths[1] > 1.5 * widths[0]
+    assert np.isnan(widths[2])
+
+
 def test_samples_alone_estimate_the_last_block_too(bank: Bank, table: Table) -> None:
     own = _output(table(["three-3"]))
     found = estimate_emergence(bank, own[own["estimator"] == "output-2"], candidate=FIXED)
