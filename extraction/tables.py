@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -43,20 +45,33 @@ class Schema:
         missing = [column for column in self.required if column not in frame.columns]
         if missing:
             raise InputError(
-                f"A {self.name} table needs the columns {', '.join(self.required)}; "
+                f"The {self.name} table needs the columns {', '.join(self.required)}; "
                 f"{', '.join(missing)} missing, found {', '.join(map(str, frame.columns)) or 'none'}."
             )
         typed = {}
         for column, dtype in self.columns.items():
             values = frame[column] if column in frame.columns else pd.Series(pd.NA, index=frame.index)
+            if dtype == "string":
+                self._refuse_nested(column, values)
             try:
-                typed[column] = values.astype(dtype)  # type: ignore[call-overload]
+                with np.errstate(invalid="ignore"):  # refused below, not warned of
+                    typed[column] = values.astype(dtype)  # type: ignore[call-overload]
             except (TypeError, ValueError, OverflowError) as error:
                 raise InputError(
-                    f"Column {column} of a {self.name} table holds {dtype}; it could not be read so: {error}."
+                    f"Column {column} of the {self.name} table must be of type {dtype}; its values are not: {error}."
                 ) from error
         rest = [column for column in frame.columns if column not in self.columns]
         return pd.concat([pd.DataFrame(typed, index=frame.index), frame[rest]], axis=1)
+
+    def _refuse_nested(self, column: str, values: pd.Series[Any]) -> None:
+        """Refuse lists and objects in a column of text: Python's way of writing them would be taken for the text."""
+        if values.dtype == object:
+            for row, value in enumerate(values, 1):
+                if isinstance(value, list | tuple | dict | set | np.ndarray):
+                    raise InputError(
+                        f"Row {row} of the {self.name} table, column {column}, holds a {type(value).__name__}; give a "
+                        "text."
+                    )
 
     def empty(self) -> pd.DataFrame:
         """Return a table without rows."""

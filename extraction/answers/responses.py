@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from estimators.base import InputError
@@ -83,7 +85,7 @@ def _named_as_here(frame: pd.DataFrame, source: str) -> pd.DataFrame:
         )
     for name in {"model", "prompt_id"} & {*frame.columns}:
         missing = frame[name].isna().to_numpy()
-        if missing.any() and not missing.all():
+        if missing.any():
             raise InputError(
                 f"Row {int(missing.argmax()) + 1} of {source} has no {name}, {int(missing.sum())} rows in all; give "
                 "every answer one, or take those rows out."
@@ -93,6 +95,9 @@ def _named_as_here(frame: pd.DataFrame, source: str) -> pd.DataFrame:
         if name == "text":  # what a model wrote before its answer is no part of it
             values = [value if value is None else without_tags(value)[0] for value in values]
         frame[name] = pd.Series(values, frame.index, "string")
+    if "logprobs" in frame.columns:  # kept as JSON, whatever form a file of other people has them in
+        plain = frame["logprobs"].map(lambda value: value.tolist() if isinstance(value, np.ndarray) else value)
+        frame["logprobs"] = plain.map(lambda v: json.dumps(v) if isinstance(v, list | dict) else v)
     if "prompt_id" not in frame.columns and "prompt" in frame.columns:  # by content: the same in another file
         frame["prompt_id"] = [hashlib.sha256(str(prompt).encode()).hexdigest()[:16] for prompt in frame["prompt"]]
     return RESPONSES.conform(frame)

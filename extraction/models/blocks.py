@@ -44,7 +44,7 @@ def find_blocks(model: nn.Module, name: str) -> list[nn.Module]:
     )
     recorded = _recorded(decoder)
     for chosen in (
-        [blocks for _, blocks in lists if len(blocks) == layers],
+        [blocks for _, blocks in lists if 0 < len(blocks) == layers],
         [blocks for _, blocks in lists if len(blocks) and {type(block).__name__ for block in blocks} <= recorded],
     ):
         if chosen:

@@ -245,6 +245,8 @@ def _config(name: str, where: str, options: dict[str, Any]) -> Any:
     # Families like BERT are encoders unless they say otherwise; some decoders say they are none, and are run to see.
     both_ways = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     text = config.get_text_config()
+    if not hasattr(text, "model_type"):
+        raise InputError(f"The configuration of {name} holds a text_config that is none; correct its config.json.")
     if getattr(config, "is_encoder_decoder", False) or getattr(text, "is_encoder_decoder", False):
         kind = "an encoder-decoder"
     elif both_ways and getattr(text, "is_decoder", None) is False:
@@ -326,6 +328,8 @@ def _explained(name: str, where: str, error: Exception, *, weights: bool = False
             f"{name} has no weights in the safetensors format; if you trust its author, allow pickle weights by "
             "allow_pickle, which can run code."
         )
+    if "ignore_mismatched_sizes" in text:
+        return InputError(f"The weights of {name} are of other sizes than its config.json says; give the one they had.")
     if os.path.exists(where):
         return InputError(f"The model in {where} could not be loaded: {first_line(error)}")
     return InputError(f"{name} could not be loaded: {first_line(error)} {bundled(name)}")

@@ -62,7 +62,7 @@ def load_proxy(folder: str | PathLike[str]) -> Proxy:
     folder = Path(folder)
     try:
         description = json.loads((folder / "proxy.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(
             f"No proxy in {folder}: it has no proxy.json; give a folder that `emergence fit` wrote."
         ) from error

@@ -1,7 +1,9 @@
 """Tables are written whole or not at all, and read back as they were."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -20,6 +22,22 @@ def test_round_trip_keeps_types_and_missing_values(tmp_path: Path, ending: str) 
     assert back["logprobs"].isna().all()
     assert back["prompt_id"].iloc[0] == "1"  # not the number 1
     assert [p.name for p in tmp_path.iterdir()] == [path.name]  # nothing half-written beside it
+
+
+@pytest.mark.parametrize("value", [["a"], {"a": 1}, ("a",), np.array(["a"])])
+@pytest.mark.parametrize("column", ["model", "prompt_id", "finish_reason"])
+def test_what_is_nested_is_no_text(column: str, value: Any) -> None:
+    rows = pd.DataFrame({"model": ["m"] * 2, "prompt_id": ["1", "2"], "text": ["a", "b"]}, dtype=object)
+    rows[column] = pd.Series(["a", value], dtype=object)
+    with pytest.raises(InputError, match=rf"Row 2 of the responses table, column {column}, holds a \w+; give a text"):
+        RESPONSES.conform(rows)
+
+
+def test_a_number_that_is_no_whole_one_is_one_sentence(recwarn: pytest.WarningsRecorder) -> None:
+    rows = pd.DataFrame({"model": ["m"], "prompt_id": ["1"], "text": ["a"], "sample": [1e300]})
+    with pytest.raises(InputError, match="Column sample of the responses table must be of type Int64"):
+        RESPONSES.conform(rows)
+    assert not recwarn.list
 
 
 def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -61,7 +79,7 @@ def test_other_schema_version_is_refused(tmp_path: Path) -> None:
 
 
 def test_value_of_wrong_type_is_named() -> None:
-    with pytest.raises(InputError, match="Column sample of a responses table holds Int64"):
+    with pytest.raises(InputError, match="Column sample of the responses table must be of type Int64"):
         RESPONSES.conform(ANSWER.assign(sample="first"))
 
 

@@ -184,6 +184,25 @@ def test_a_depth_that_is_never_built_is_refused_at_once(gpt2_folder: Path, tmp_p
     assert time.perf_counter() - started < 10
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"n_layer": 0}, "holds no list of 0 blocks"),
+        ({"text_config": {"model_type": "llama"}}, "holds a text_config that is none"),
+        ({"n_embd": 10**6}, "of other sizes than its config.json says"),
+        ({"n_inner": 10**12}, "of other sizes than its config.json says"),
+    ],
+)
+def test_a_config_that_does_not_fit_its_weights_is_one_sentence(
+    gpt2_folder: Path, tmp_path: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    folder = shutil.copytree(gpt2_folder, tmp_path / "odd")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | changes), encoding="utf-8")
+    with pytest.raises(InputError, match=sentence):
+        load_model(str(folder))
+
+
 def test_experts_that_are_never_built_are_refused_at_once(tokenizer: Any, tmp_path: Path) -> None:
     from transformers import Qwen3MoeConfig
 
