@@ -161,7 +161,8 @@ def measure(
     ask: Annotated[
         str,
         typer.Option(
-            help="auto, completions-echo, completions-logprobs, chat-logprobs, completions-samples or chat-samples; a "
+            help="auto; next: as auto, but have no text scored; or completions-echo, completions-logprobs, "
+            "chat-logprobs, completions-samples, chat-samples; a "
             "chat asks open models for readings of the output in their chat template, too.",
             rich_help_panel=API,
         ),
@@ -180,7 +181,10 @@ def measure(
         float | None, typer.Option(help="Most that may be billed for the log.", rich_help_panel=API)
     ] = None,
     max_calls: Annotated[
-        int, typer.Option(min=1, help="Most calls per corpus; fewer windows keep to it.", rich_help_panel=API)
+        int,
+        typer.Option(
+            min=1, help="Most calls per corpus; fewer lone tokens and windows keep to it.", rich_help_panel=API
+        ),
     ] = 2500,
     concurrency: Annotated[int, typer.Option(help="Most calls at once.", rich_help_panel=API)] = 8,
     batch: Annotated[

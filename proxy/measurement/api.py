@@ -36,6 +36,9 @@ from proxy.schemas import EMERGENCE
 MOST_CALLS = 2500
 LEAST_WINDOWS = 2 * FOLDS
 LEAST_KEPT = 0.8  # of the windows must be answered, each with all of its lone tokens
+LEAST_SCORED = (
+    0.5  # where text is scored: windows that are cut into other tokens where what follows begins are left out
+)
 SAME_COUNT = 0.9  # of the texts must take the server as many tokens as the tokenizer, give or take one number for all
 CHAT_FRAME = 16  # tokens that a template nobody knows may put around one message
 ALL_ALIKE = 0.98  # contexts whose samples are all alike, from which on the temperature is taken to be ignored
@@ -383,11 +386,12 @@ def gathered(closed: Closed, contexts: Contexts, replies: Replies) -> NextTokenD
         scored = None
     flags = [*more]
     share = float(contexts.weights[keep].sum() / contexts.weights.sum())
-    if share < LEAST_KEPT or keep.sum() < LEAST_WINDOWS:
+    least, else_ = (LEAST_SCORED, "other tokens") if closed.asking.scored else (LEAST_KEPT, "impossible masses")
+    if share < least or keep.sum() < LEAST_WINDOWS:
         why = "; ".join(f"{count} times: {reason}" for reason, count in replies.reasons.most_common(3))
         raise InputError(
             f"Only {share:.0%} of the windows of {contexts.corpus} were answered with all of their lone tokens, "
-            f"{LEAST_KEPT:.0%} are needed ({why or 'impossible masses'}). What arrived is kept in {closed.log}."
+            f"{least:.0%} are needed ({why or else_}). What arrived is kept in {closed.log}."
         )
     if share < 1:
         flags.append("incomplete")
@@ -492,9 +496,11 @@ def _neutrals(closed: Closed, said: Said, flags: list[str]) -> list[str]:
 
 def _trims_spaces(contexts: Contexts, replies: Replies) -> bool:
     """Whether the server takes the spaces off that the texts have at the beginning of every other token."""
-    shown = [text for said in replies.said.values() for text in (said.top or said.texts) if text]
-    expected = [row[-1].startswith(" ") for row in contexts.following]
-    return bool(shown and np.mean(expected) > 0.2 and np.mean([text.startswith(" ") for text in shown]) < 0.01)
+    shown = [text for said in replies.said.values() for text in (said.top or said.texts) if text.strip()]
+    expected = [text.startswith(" ") for row in contexts.following for text in row if text.strip()]
+    if not shown or not expected or np.mean(expected) < 0.2:
+        return False
+    return bool(np.mean([text.startswith(" ") for text in shown]) < 0.01)
 
 
 def _cut_otherwise(closed: Closed, contexts: Contexts, replies: Replies) -> tuple[set[str], list[str]]:

@@ -152,18 +152,25 @@ def find_asking(
     if samples < 2:
         raise InputError(f"Samples are compared with each other, so at least 2 per text are needed; got {samples}.")
     endpoint, _, what = way.partition("-")
+    refusals: list[InputError] = []
     if way in ("auto", "completions-echo"):
-        scoring = _scoring(model, log, server)
-        if scoring is not None:
-            return scoring
-        if way != "auto":
-            raise InputError(
-                f"The server scores no text for {model} (it ignores or refuses echo with logprobs); ask for "
-                "completions-logprobs."
-            )
+        try:
+            scoring = _scoring(model, log, server)
+        except InputError as error:
+            if way != "auto":
+                raise
+            refusals.append(error)
+            endpoint = "chat"  # completions do not answer at all
+        else:
+            if scoring is not None:
+                return scoring
+            if way != "auto":
+                raise InputError(
+                    f"The server scores no text for {model} (it ignores or refuses echo with logprobs); ask for "
+                    "completions-logprobs."
+                )
     endpoints: list[Endpoint] = [endpoint] if endpoint in ("completions", "chat") else ["completions", "chat"]  # type: ignore[list-item]
     found: list[Asking] = []
-    refusals: list[InputError] = []
     for each in endpoints:
         try:
             asking = _probed(model, each, what, samples, log, server)
@@ -183,13 +190,14 @@ def find_asking(
 
 
 def _scoring(model: str, log: Path, server: Server) -> Asking | None:
-    """How completions can be had to score text; None where they cannot, or do not answer."""
+    """How completions can be had to score text; None where they cannot.
+
+    Raises:
+        InputError: if completions do not answer.
+    """
     for shown in (SHOWN, CAPPED):
         sampling = Asking(Capabilities("completions"), shown=shown, scored=True).sampling
-        try:
-            found = _capabilities(model, "completions", sampling, 1, log, server)
-        except InputError:
-            return None
+        found = _capabilities(model, "completions", sampling, 1, log, server)
         if found.endpoint == "completions" and found.scores is not None:
             return Asking(found, shown=min(shown, found.logprobs) if found.logprobs > 1 else 0, scored=True)
         if "logprobs" not in found.rejected:
@@ -296,9 +304,10 @@ def next_tokens(
         except EmergenceError as error:
             held = sum(_complete(kept, model, asking, prompt) for prompt in prompts)
             kind = next((kind for kind in (NotReadyError, InputError) if isinstance(error, kind)), EmergenceError)
+            then = "later fetches" if isinstance(error, NotReadyError) else "asks for"
             raise kind(
                 f"{str(error).rstrip('.')}. {held} of {len(prompts)} texts are answered in {log}; the same command "
-                "asks for the rest."
+                f"{then} the rest."
             ) from None
         return _gathered(kept, model, asking, texts)
 

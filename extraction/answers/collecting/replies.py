@@ -97,8 +97,9 @@ def read(endpoint: Endpoint, reply: object) -> list[Answer]:
             failures.append(error)
             continue
         logprobs = read_logprobs(choice.get("logprobs"))
-        if prompt := _prompt_logprobs(choice.get("prompt_logprobs")):
-            logprobs = prompt + (logprobs or [])
+        scored = _prompt_logprobs(choice.get("prompt_logprobs"))
+        if scored and len(logprobs or []) <= len(scored):  # otherwise the prompt is among them, as with `echo`
+            logprobs = scored + (logprobs or [])
         alone = len(choices) == 1
         tokens = completion_tokens if alone else None
         if logprobs is not None and tokens is not None:

@@ -1,13 +1,11 @@
 """Output rows of played models behind an API: the numbers of the weights, and servers that misbehave."""
 
-import json
 import math
 from dataclasses import replace
 
 import httpx2
 import numpy as np
 import pytest
-import torch
 
 from estimators.base import InputError
 from extraction import Limits, Server, load_model
@@ -16,6 +14,7 @@ from extraction.answers.collecting.next_tokens import Asking
 from proxy.measurement.api import affordable, asked_texts, bill, gathered, measure_closed, open_api
 from proxy.measurement.api_scored import POSITIONS
 from proxy.measurement.output import corpus_contexts, measure_output, open_output, output_rows
+from tests.proxy.behind import Behind
 
 QUICK = Limits(concurrency=4, max_retries=0)
 URL = "http://127.0.0.1:9/v1"
@@ -34,87 +33,6 @@ def contexts(model):
 @pytest.fixture(scope="module")
 def few(model):
     return corpus_contexts("python-docs", model.tokenizer, count=16)
-
-
-class Behind:
-    """An open model behind the transport: its true probabilities, as a server with `faults` would show them."""
-
-    def __init__(self, model, **faults):
-        self.model, self.faults = model, faults
-        self.rng = np.random.default_rng(0)
-
-    def __call__(self, request):
-        body = json.loads(request.content)
-        chat, faults = "messages" in body, self.faults
-        if chat and not faults.get("chat"):
-            return httpx2.Response(404, json={"error": {"message": "no"}})
-        if faults.get("stream"):
-            return httpx2.Response(200, text="data: {}\n\ndata: [DONE]\n\n")
-        prompt = body["messages"][-1]["content"] if chat else body["prompt"]
-        ids = self.model.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        if len(ids) > faults.get("context", 10**6):
-            return httpx2.Response(400, json={"error": {"message": "the context is too short for this"}})
-        if "temperature" in body and faults.get("own_temperature"):
-            wrong = {"message": "temperature cannot be set", "param": "temperature"}
-            return httpx2.Response(400, json={"error": wrong})
-        if chat and faults.get("reasoning"):
-            thought = {"finish_reason": "length", "message": {"content": "", "reasoning_content": "Let us"}}
-            return httpx2.Response(200, json={"choices": [thought] * body.get("n", 1)})
-        with torch.no_grad():
-            logits = self.model.model(torch.tensor([ids])).logits[0].double()
-        p = torch.softmax(logits[-1], -1)
-        if faults.get("scores") and body.get(faults["scores"]) is not None:
-            return self.scored(ids, logits, p, body["logprobs"])
-        asked = (body.get("top_logprobs") if chat else body.get("logprobs")) or 0
-        shown = torch.topk(p, min(asked, faults.get("most", 20))).indices.tolist() if asked else []
-        q = p / p[shown].sum() if faults.get("renormalise") else p * faults.get("scale", 1.0)
-        top = [{"token": self.text(one), "logprob": min(0.0, math.log(float(q[one])))} for one in shown]
-        choices = [self.choice(number, prompt, p, top, chat) for number in range(body.get("n", 1))]
-        usage = {"prompt_tokens": len(ids) + faults.get("bos", 0), "completion_tokens": len(choices)}
-        if faults.get("long"):
-            usage["completion_tokens"] = 3
-        return httpx2.Response(200, json={"choices": choices, "usage": usage | {"total_tokens": 9999}})
-
-    def scored(self, ids, logits, p, asked):
-        """Legacy logprobs of the prompt's tokens and of one more, or vLLM's `prompt_logprobs`: the text's own first."""
-        ids, logs = [*ids, int(p.argmax())], torch.log_softmax(logits, -1)
-        texts = [self.text(one) for one in ids]
-        count = 0 if self.faults.get("bare") else min(asked, 20)
-        likely = [list(dict.fromkeys([ids[i + 1], *logs[i].topk(count).indices.tolist()])) for i in range(len(logs))]
-        choice = {"index": 0, "text": texts[-1], "finish_reason": "length"}
-        if self.faults["scores"] == "echo":
-            scores = logs[range(len(ids) - 1), ids[1:]].tolist()
-            tops = [{self.text(one): float(logs[i, one]) for one in row} for i, row in enumerate(likely)]
-            logprobs = {"tokens": texts, "token_logprobs": [None, *scores]}
-            choice |= {
-                "text": "".join(texts),
-                "logprobs": logprobs | {"top_logprobs": [None, *tops] if count else None},
-            }
-        else:
-            places = [
-                {str(one): {"logprob": float(logs[i, one]), "decoded_token": self.text(one)} for one in row}
-                for i, row in enumerate(likely[:-1])
-            ]
-            last = {"tokens": texts[-1:], "token_logprobs": [float(logs[-1, ids[-1]])], "top_logprobs": None}
-            choice |= {"prompt_logprobs": [None, *places], "logprobs": last}
-        usage = {"prompt_tokens": len(ids) - 1, "completion_tokens": 1, "total_tokens": len(ids)}
-        return httpx2.Response(200, json={"choices": [choice], "usage": usage})
-
-    def text(self, token):
-        return self.model.tokenizer.decode([token]).removeprefix(" " if self.faults.get("trim") else "")
-
-    def choice(self, number, prompt, p, top, chat):
-        faults = self.faults
-        greedy = faults.get("greedy")
-        drawn = int(p.argmax()) if greedy else int(self.rng.choice(len(p), p=p.numpy() / p.numpy().sum()))
-        said = self.text(drawn) + (" and a whole sentence." if faults.get("long") else "")
-        said = (prompt if faults.get("echo") else "") + said
-        end = "content_filter" if faults.get("filter") else "length"
-        entry = {"token": self.text(drawn), "logprob": math.log(float(p[drawn])), "top_logprobs": top}
-        reply = {"index": number, "finish_reason": end, "logprobs": {"content": [entry]} if top else None}
-        if not chat:
-            return reply | {"text": said}
-        return reply | {"message": {"role": "assistant", "content": said}}
 
 
 def closed(model, tmp_path, way="completions-logprobs", **faults):

@@ -1,0 +1,232 @@
+"""`emergence measure NAME --base-url URL` from the command line, against a played server on a real socket."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from extraction import load_model
+from tests.proxy.behind import Batches, Behind, on_a_socket
+
+WINDOWS = 24
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("gpt2-90k", device="cpu")
+
+
+@pytest.fixture
+def measure(model, emergence, tmp_path, monkeypatch):
+    """Run the command against a server with the faults given; returns outcome and server."""
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    monkeypatch.chdir(tmp_path)
+    with ExitStack() as undo:
+
+        def run(*more: object, **faults: object):
+            server = Batches(Behind(model, **faults))
+            url = undo.enter_context(on_a_socket(server))
+            return emergence(*command(url), *more), server
+
+        yield run
+
+
+def command(url: str) -> list[str]:
+    return [
+        "measure", "m", "--base-url", url, "--corpus", "python-docs", "--windows", str(WINDOWS), "--tokenizer",
+        "gpt2-90k", "--prefix", "none", "--out", "closed.parquet",
+    ]  # fmt: skip
+
+
+def table() -> pd.DataFrame:
+    return pd.read_parquet("closed.parquet")
+
+
+CHAT = {"chat": True}
+NO_LOGPROBS = {"most": 0}
+
+
+@pytest.mark.parametrize(
+    ("faults", "asked", "estimators"),
+    [
+        ({"scores": "echo"}, "completions-echo", ["predictive", "predictive-20", "output-20"]),
+        ({"scores": "prompt_logprobs"}, "completions-echo", ["predictive", "predictive-20", "output-20"]),
+        ({}, "completions-logprobs-20", ["predictive-20", "output-20"]),
+        ({"cap": 5}, "completions-logprobs-5", ["predictive-5", "output-5"]),
+        ({"most": 5}, "completions-logprobs-5", ["predictive-5", "output-5"]),
+        (CHAT, "chat-logprobs-20", ["predictive-20", "output-20"]),
+        (CHAT | NO_LOGPROBS, "chat-samples-8", ["output-2"]),
+        (NO_LOGPROBS, "completions-samples-8", ["output-2"]),
+        ({"most": 1}, "completions-samples-8", ["output-2"]),  # the chosen token's logprob alone
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_one_command_gives_what_a_server_has_with_error_and_control(measure, faults, asked, estimators) -> None:
+    done, server = measure("--controls", **faults)
+    assert done.code == 0, done.err
+    rows = table()
+    assert list(rows["estimator"]) == estimators
+    assert set(rows["asked"]) == {asked}
+    assert rows[["macro_bits", "micro_bits", "ie_bits", "ie_std_error", "shuffled_ie_bits"]].notna().all(axis=None)
+    assert (rows["bytes_per_token"] > 1).all()
+    assert asked in done.out
+    assert len(server.behind.asked) <= 2500
+
+
+@pytest.mark.parametrize(
+    ("ask", "faults", "flag"),
+    [
+        ("completions-samples", {"greedy": True}, "samples-all-alike"),
+        ("completions-samples", {"long": True}, "cut-to-one-token"),
+        ("completions-samples", {"echo": True}, "echoed"),
+        ("completions-logprobs", {"trim": True}, "spaces-trimmed"),
+        ("auto", {"own_temperature": True}, "sampling-of-the-server"),
+        ("auto", {"chat": True, "bos": 30}, "system-prompt"),
+        ("completions-logprobs", {"filter_some": 17}, "incomplete"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_a_fault_that_can_be_lived_with_is_a_flag(measure, ask, faults, flag) -> None:
+    done, _ = measure("--ask", ask, **faults)
+    assert done.code == 0, done.err
+    assert table()["flags"].str.contains(flag).all()
+
+
+def test_what_is_held_back_is_counted(measure) -> None:
+    done, _ = measure("--ask", "completions-logprobs", filter_some=17)
+    assert "texts were not answered: held back by a content filter" in done.err
+
+
+def test_a_bos_of_the_servers_own_is_named(measure) -> None:
+    done, _ = measure(bos=1)
+    assert done.code == 0, done.err
+    assert set(table()["prefix"]) == {"1 of the server's own"}
+
+
+@pytest.mark.parametrize(
+    ("faults", "message"),
+    [
+        ({"stream": True}, "streams its replies although whole ones were asked for"),
+        ({"scale": 3.0}, "add up to more than 1"),
+        ({"renormalise": True}, "renormalises to what it shows"),
+        ({"filter": True, "most": 0}, "held back by a content filter"),
+        ({"chat": True, "reasoning": True}, "no text within one token, as of reasoning models"),
+        ({"context": 14}, "the context is too short for this"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_a_fault_that_leaves_nothing_to_measure_is_one_sentence(measure, faults, message) -> None:
+    done, _ = measure(*(("--tokens", 20) if "context" in faults else ()), **faults)
+    assert (done.code, done.err.count("Error: ")) == (2, 1), done.err
+    assert message in done.err
+    assert not Path("closed.parquet").exists()
+
+
+def test_a_corpus_in_another_script_than_the_tokenizers_is_one_sentence(measure, tmp_path) -> None:
+    text = "เรือใบลำหนึ่งแล่นออกจากท่าในยามเช้า ท้องทะเลสงบนิ่ง และลมพัดเอื่อยเบา " * 60
+    (tmp_path / "thai.txt").write_text(text, encoding="utf-8")
+    done, _ = measure("--corpus", "thai.txt")
+    assert done.code == 2, done.err
+    assert "cuts characters of its script in pieces" in done.err
+
+
+class Batched:
+    """The command with --batch, in this process or in one of its own that is killed."""
+
+    def __init__(self, model, emergence, **faults):
+        self.server, self.emergence = Batches(Behind(model, chat=True, **faults)), emergence
+
+    def submitted(self) -> list[str]:
+        """Names of all calls that were handed in, in every batch."""
+        return [
+            json.loads(line)["custom_id"]
+            for name in (batch["input_file_id"] for batch in self.server.made.values())
+            for line in self.server.files[name].splitlines()
+        ]
+
+    def killed(self, url: str, when: Callable[[], bool]) -> None:
+        code = "from proxy.cli import main; main()"
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *command(url), "--controls", "--batch"], stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        deadline = time.monotonic() + 120
+        while not when() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert process.poll() is None, "it ended before it could be killed"
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def batched(model, emergence, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    monkeypatch.chdir(tmp_path)
+    return Batched(model, emergence)
+
+
+def test_a_batch_is_submitted_asked_after_and_fetched(batched) -> None:
+    server = batched.server
+    with on_a_socket(server) as url:
+        run = partial(batched.emergence, *command(url), "--controls", "--batch")
+        done = run()
+        assert (done.code, "the same command later fetches the rest" in done.err) == (1, True), done.err
+        done = run()
+        assert (done.code, "is in progress" in done.err) == (1, True), done.err
+        assert not Path("closed.parquet").exists()
+        server.finished.set()
+        done = run()
+        assert done.code == 0, done.err
+        rows = table()
+        assert rows[["ie_bits", "ie_std_error", "shuffled_ie_bits"]].notna().all(axis=None)
+        assert set(rows["asked"]) == {"chat-logprobs-20"}
+        calls = batched.submitted()
+        assert len(calls) == len(set(calls)) > 2 * WINDOWS
+        assert len(server.made) == 1
+        done = run()  # all is kept: nothing is asked for and nothing is billed
+        assert (done.code, "billed 0 prompt and 0 answer tokens" in done.err) == (0, True), done.err
+        assert table()["ie_bits"].tolist() == rows["ie_bits"].tolist()
+        asked = len(server.behind.asked)
+        done = batched.emergence(*command(url), "--controls")  # nor without --batch
+        assert done.code == 0, done.err
+        assert len(server.behind.asked) == asked
+
+
+@pytest.mark.slow
+def test_a_batch_whose_process_was_killed_is_found_again_and_paid_for_once(batched) -> None:
+    server = batched.server
+    with on_a_socket(server) as url:
+        run = partial(batched.emergence, *command(url), "--controls", "--batch")
+        server.hold.set()  # the server has the batch, and the command never learns its name
+        batched.killed(url, lambda: bool(server.made))
+        server.hold.clear()
+        done = run()
+        assert (done.code, "batch-0 is in progress" in done.err) == (1, True), done.err
+        server.finished.set()
+        server.hold_content.set()  # killed while the answers are on their way
+        batched.killed(url, lambda: server.fetched > 0)
+        server.hold_content.clear()
+        done = run()
+        assert done.code == 0, done.err
+        assert len(server.made) == 1
+        calls = batched.submitted()
+        assert len(calls) == len(set(calls))
+        kept = [
+            json.loads(line) for path in Path().glob("*.log.jsonl") for line in path.read_text("utf-8").splitlines()
+        ]
+        answered = [record["key"] for record in kept if record.get("text") is not None]
+        assert sorted(answered) == sorted(set(answered))
+
+
+def test_a_server_without_batches_is_said_in_a_sentence(measure) -> None:
+    done, _ = measure("--batch", no_batches=True)
+    assert (done.code, "has no Batch API" in done.err, "leave --batch out" in done.err) == (2, True, True), done.err
