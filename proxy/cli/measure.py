@@ -196,7 +196,11 @@ def measure(
     ] = False,
     beside: Annotated[
         Path | None,
-        typer.Option(help="Emergence table whose output rows are printed beside these.", rich_help_panel=OUTPUT),
+        typer.Option(
+            metavar="TABLE|BANK",
+            help="Emergence table, or folder of a bank (bank: the one that ships), whose output rows are printed too.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print every row as JSON on stdout.", rich_help_panel=OUTPUT)
@@ -334,10 +338,9 @@ def measure(
         write_table(pd.concat(said, ignore_index=True), likelihoods)
         _remark(f"Wrote {sum(map(len, said))} rows to {likelihoods}")
     if readings and not as_json:
-        from extraction.tables import read_table
-        from proxy.cli.measure_closed import show_output, with_others
+        from proxy.cli.measure_closed import rows_beside, show_output, with_others
 
-        others = None if beside is None else read_table(beside, EMERGENCE)
+        others = None if beside is None else rows_beside(beside)
         show_output(with_others(table[table["layer"] < 0], others))
     if inner and not as_json:
         show_summary(table[table["layer"] >= 0])

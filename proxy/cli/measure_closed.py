@@ -63,17 +63,17 @@ def measure_closed_models(
 
     Raises:
         InputError: if something given cannot be used.
-        Exit: with 1 if a batch is not finished.
+        Exit: with 1 if a batch is not finished, or a control could not be had.
     """
     import pandas as pd
     import typer
 
+    from estimators.base import InputError
     from estimators.contracts.controls import with_controls
     from extraction import Budget, Limits, Server
     from extraction.answers.collecting.batch import NotReadyError
     from extraction.answers.collecting.budget import read_prices
     from extraction.models.tokenizers import tokenizer_of_closed
-    from extraction.tables import read_table
     from proxy.measurement.api import (
         affordable,
         ask_in_batch,
@@ -89,10 +89,10 @@ def measure_closed_models(
     from proxy.schemas import EMERGENCE
 
     check_names(names)
-    others = None if output.beside is None else read_table(output.beside, EMERGENCE)
+    others = None if output.beside is None else rows_beside(output.beside)
     tables: list[pd.DataFrame] = []
     continued: list[pd.DataFrame] = []
-    waiting = False
+    waiting = uncontrolled = False
     for model in models:
         tokenizer, own, called = tokenizer_of_closed(model, given.tokenizer)
         way = "next" if given.ask == "auto" and names and SCORED not in names else given.ask
@@ -139,14 +139,20 @@ def measure_closed_models(
                 continue
         found: list[pd.DataFrame] = []
         for contexts in laid_out:
-            with progress(f"Asking {model} on {contexts.corpus}") as report:
-                listener = None if found else continued.append  # of the text, not of the control behind it
-                found.append(
-                    measure_closed(
+            listener = None if found else continued.append  # of the text, not of the control behind it
+            try:
+                with progress(f"Asking {model} on {contexts.corpus}") as report:
+                    rows = measure_closed(
                         closed, contexts, names, seed=read.seed, progress=report, on_notice=_say, on_windows=listener
                     )
-                )
-        if control.controls and found:
+            except InputError as error:
+                if not found:
+                    raise
+                _say(f"{model} has no control: {error}")  # what was measured of the text is paid for and stays
+                uncontrolled = True
+            else:
+                found.append(rows)
+        if control.controls and len(found) > 1:
             found[0] = with_controls(found[0], shuffled=found[1])
         tables += found if control.shuffled else found[:1]
         cost = "" if budget.spent is None else f", which cost {budget.spent:.4f}"
@@ -166,6 +172,8 @@ def measure_closed_models(
     if output.out is not None or output.as_json:
         emit(table, output.out, as_json=output.as_json, schema=EMERGENCE)
     keep_continuations(continued, output.out)
+    if uncontrolled:
+        raise typer.Exit(1)
 
 
 def keep_continuations(told: list[pd.DataFrame], out: Path | None) -> None:
@@ -179,6 +187,21 @@ def keep_continuations(told: list[pd.DataFrame], out: Path | None) -> None:
     if out is not None and told:
         write_table(pd.concat(told, ignore_index=True), table_beside(out), CONTINUATIONS)
         _say(f"Wrote single windows to {table_beside(out)}")
+
+
+def rows_beside(place: Path) -> pd.DataFrame:
+    """Rows of a table, or of the references of a bank; `bank` is the one that ships.
+
+    Raises:
+        InputError: if neither can be read.
+    """
+    from extraction.tables import read_table
+    from proxy.banks.bank import SHIPPED, load_bank
+    from proxy.schemas import EMERGENCE
+
+    if place == Path("bank") and not place.exists():
+        return load_bank(SHIPPED).emergence
+    return load_bank(place).emergence if place.is_dir() else read_table(place, EMERGENCE)
 
 
 def with_others(table: pd.DataFrame, others: pd.DataFrame | None) -> pd.DataFrame:

@@ -22,12 +22,14 @@ class Behind:
     ``own_temperature``, ``reasoning``, ``scores`` (field by which it scores text), ``bare`` (and shows nothing beside),
     ``most`` (logprobs that it shows), ``cap`` (above which it refuses), ``renormalise``, ``scale``, ``bos`` (tokens
     that it adds), ``long`` (a sentence for one token), ``trim`` (leading spaces), ``greedy``, ``echo``, ``filter``
-    (all), ``filter_some`` (one long text in so many), ``no_n``, ``no_batches``.
+    (all), ``filter_some`` (one long text in so many), ``filter_shuffled`` (what
+    is asked after the text), ``no_n``, ``no_batches``.
     """
 
     def __init__(self, model, **faults):
         self.model, self.faults = model, faults
         self.rng = np.random.default_rng(0)
+        self.long = set()
         self.asked = []  # bodies of the requests
 
     def __call__(self, request):
@@ -105,6 +107,9 @@ class Behind:
         said = self.text(drawn) + (" and a whole sentence." if faults.get("long") else "")
         said = (prompt if faults.get("echo") else "") + said
         some = faults.get("filter_some", 0)
+        if faults.get("filter_shuffled"):  # windows of the text, two questions, and no more
+            self.long |= {prompt} if len(prompt) > 12 else set()
+            some = 1 if len(self.long) > 27 else 0
         held_back = faults.get("filter") or (some and len(prompt) > 12 and sum(prompt.encode()) % some == 0)
         end = "content_filter" if held_back else "length"
         entry = {"token": self.text(drawn), "logprob": math.log(float(p[drawn])), "top_logprobs": top}

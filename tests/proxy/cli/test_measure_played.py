@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from extraction import load_model
+from proxy.banks.bank import SHIPPED
 from tests.proxy.behind import Batches, Behind, on_a_socket
 
 WINDOWS = 24
@@ -99,6 +100,24 @@ def test_a_fault_that_can_be_lived_with_is_a_flag(measure, ask, faults, flag) ->
     done, _ = measure("--ask", ask, **faults)
     assert done.code == 0, done.err
     assert table()["flags"].str.contains(flag).all()
+
+
+def test_a_control_that_cannot_be_had_leaves_what_was_measured(measure) -> None:
+    done, _ = measure("--controls", "--ask", "completions-logprobs", filter_shuffled=True)
+    assert (done.code, "m has no control: Only" in done.err) == (1, True), done.err
+    rows = table()
+    assert rows["ie_bits"].notna().all()
+    assert rows["shuffled_ie_bits"].isna().all()
+
+
+@pytest.mark.parametrize("place", ["bank", SHIPPED])
+def test_references_of_a_bank_stand_beside(measure, place) -> None:
+    done, _ = measure("--beside", place, "--plot", "forest.svg")
+    assert done.code == 0, done.err
+    assert "gemma-2m" in done.out
+    assert "gpt2-90k@12" in done.out
+    assert set(table()["model"]) == {"m"}
+    assert "gemma-2m" in Path("forest.svg").read_text(encoding="utf-8")
 
 
 def test_what_is_held_back_is_counted(measure) -> None:
