@@ -84,7 +84,7 @@ def reference_table(
         table["failed"] = False
     elif failed:
         remarks.append(
-            f"{len(failed)} models whose emergence is not above its controls are left out: {', '.join(failed[:4])}"
+            f"left out, as their emergence is not above its controls: {', '.join(failed[:4])}"
             f"{', ...' if len(failed) > 4 else ''}"
         )
     table = table[~table["failed"]].drop(columns=["failed", "revision"]).reset_index(drop=True)

@@ -75,7 +75,7 @@ def estimate_closed(
     check_place(folder)
     path = Path(subject)
     if path.is_file():
-        measured, windows = read_rows(path, references, chosen)
+        measured, windows = read_rows(path, references, None if corpus is None else chosen)
         why = None
     elif path.is_dir():
         raise InputError(
@@ -116,8 +116,10 @@ def track_estimate(found: Estimate, tracking_uri: str | None) -> None:
     say(f"Logged to MLflow: run {run}")
 
 
-def read_rows(path: Path, bank: Bank, corpus: Corpus) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+def read_rows(path: Path, bank: Bank, corpus: Corpus | None) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Output rows of one model from a table, on the corpus that was chosen, and its single windows where they are kept.
+
+    Where none was chosen it is the first of the bank's that the table has.
 
     Raises:
         InputError: if the table holds no such rows.
@@ -134,7 +136,12 @@ def read_rows(path: Path, bank: Bank, corpus: Corpus) -> tuple[pd.DataFrame, pd.
             "Measure its output (emergence measure --base-url), or go by features, fit and estimate PROXY FEATURES."
         )
     table = EMERGENCE.conform(raw)
-    own = table[(table["layer"] < 0) & (table["corpus"] == corpus.name)]
+    output = table[table["layer"] < 0]
+    has = sorted(output["corpus"].unique())
+    if corpus is not None and corpus.name not in has:
+        raise InputError(f"{path} holds no output rows on {corpus.name}; it has {', '.join(has) or 'none at all'}.")
+    name = next((one.name for one in (bank.corpora if corpus is None else [corpus]) if one.name in has), None)
+    own = output[output["corpus"] == name]
     beside = table_beside(path)
     windows = read_table(beside, CONTINUATIONS) if beside.is_file() else None
     if windows is not None:
