@@ -125,9 +125,7 @@ def test_targets_that_failed_their_controls_are_left_out(table: Table, tmp_path:
     found = build_bank([tmp_path / "t.parquet"], tmp_path / "b", name="b", licence="", provenance="")
     references = reference_table(found, "python-docs", shown=20)
     assert not {"one-2", "one-3"} & set(references["model"])
-    assert references.attrs["remarks"] == [
-        "left out, as their emergence is not above its controls: one-2, one-3"
-    ]
+    assert references.attrs["remarks"] == ["left out, as their emergence is not above its controls: one-2, one-3"]
     rows[rows["model"] != "one-5"].to_parquet(tmp_path / "t.parquet")  # eight runs remain
     few = build_bank([tmp_path / "t.parquet"], tmp_path / "c", name="c", licence="", provenance="")
     with pytest.raises(InputError, match=r"8 independent runs of c remain .* left out, as their emergence"):
