@@ -229,6 +229,7 @@ def measure(
     from estimators.contracts.controls import with_controls
     from extraction import StateBudget, load_model, random_twin
     from extraction import windows as make_windows
+    from extraction.answers.collecting.next_tokens import check_way
     from extraction.corpora.token_windows import fewer_windows
     from extraction.models.names import distinct_models
     from extraction.tables import check_table_path, write_table
@@ -247,6 +248,7 @@ def measure(
         from tracking.reports.plot import check_plot_path, plot_depth
 
         check_plot_path(plot)
+    check_way(ask)
     asked = estimator_names(estimator)
     readings = [name for name in asked if is_output(name)]
     inner = [name for name in asked if not is_output(name)]  # read from the states

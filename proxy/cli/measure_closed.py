@@ -209,13 +209,15 @@ def with_others(table: pd.DataFrame, others: pd.DataFrame | None) -> pd.DataFram
     import pandas as pd
 
     from estimators.contracts.conventions import SHUFFLED
+    from proxy.features.output import as_chats
 
     if others is None or "asked" not in others.columns:
         return table
     corpora = set(table["corpus"]) | {f"{corpus}{SHUFFLED}" for corpus in table["corpus"]}
     same = others["estimator"].isin(set(table["estimator"])) & others["corpus"].isin(corpora) & (others["layer"] < 0)
+    same &= as_chats(others).isin(set(as_chats(table)))
     if not same.any():
-        _say("The table beside it has no output rows of the same corpus and estimator.")
+        _say("What stands beside has no output rows of the same corpus and estimator that were asked in the same way.")
     return pd.concat([table, others[same]], ignore_index=True)
 
 

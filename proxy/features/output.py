@@ -138,7 +138,7 @@ def common_shown(table: pd.DataFrame) -> int:
             "The table has no output rows (layer -1); measure models with --estimator "
             "predictive-20,output-20,output-2-of-20, or behind an API with --base-url."
         )
-    chats = _chats(rows)
+    chats = as_chats(rows)
     if chats.any() and not chats.all():
         raise InputError(
             f"{rows.loc[chats, 'model'].iloc[0]} was asked as a chat and {rows.loc[~chats, 'model'].iloc[0]} was not: "
@@ -159,8 +159,9 @@ def common_shown(table: pd.DataFrame) -> int:
 
 def asked_in_chat(table: pd.DataFrame) -> bool:
     """Whether the output rows of a table were asked as chats."""
-    return bool(_chats(table[table["layer"] == OUTPUT_LAYER]).any())
+    return bool(as_chats(table[table["layer"] == OUTPUT_LAYER]).any())
 
 
-def _chats(rows: pd.DataFrame) -> pd.Series:
+def as_chats(rows: pd.DataFrame) -> pd.Series:
+    """Which rows were asked as chats; they do not compare with the others."""
     return rows["asked"].fillna("").map(lambda asked: asked.startswith("chat") or asked.endswith("-chat")).astype(bool)

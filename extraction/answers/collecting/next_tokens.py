@@ -126,6 +126,18 @@ class Replies:
     reasons: Counter[str] = field(default_factory=Counter)
 
 
+def check_way(way: str) -> None:
+    """Refuse a way of asking that does not exist.
+
+    Raises:
+        InputError: with those there are.
+
+    >>> check_way("chat-samples")
+    """
+    if way not in WAYS:
+        raise InputError(f"Unknown way of asking {way}; choose {', '.join(WAYS)}.")
+
+
 def find_asking(
     model: str,
     *,
@@ -147,8 +159,7 @@ def find_asking(
     Raises:
         InputError: if the server cannot be asked so, or nobody answers.
     """
-    if way not in WAYS:
-        raise InputError(f"Unknown way of asking {way}; choose {', '.join(WAYS)}.")
+    check_way(way)
     if samples < 2:
         raise InputError(f"Samples are compared with each other, so at least 2 per text are needed; got {samples}.")
     endpoint, _, what = way.partition("-")

@@ -120,6 +120,24 @@ def test_references_of_a_bank_stand_beside(measure, place) -> None:
     assert "gemma-2m" in Path("forest.svg").read_text(encoding="utf-8")
 
 
+def test_what_was_asked_as_text_does_not_stand_beside_a_chat(measure) -> None:
+    done, _ = measure("--beside", "bank", chat=True)
+    assert done.code == 0, done.err
+    assert "weights-chat" in done.out
+    assert " weights " not in done.out
+
+
+def test_other_numbers_of_shown_tokens_do_not_stand_beside(measure) -> None:
+    done, _ = measure("--beside", "bank", most=5)
+    assert done.code == 0, done.err
+    assert "no output rows of the same corpus and estimator that were asked in the same way" in done.err
+
+
+def test_an_open_model_is_not_asked_in_a_way_that_does_not_exist(emergence) -> None:
+    done = emergence("measure", "gpt2-30k", "--corpus", "python-docs", "--ask", "telepathy")
+    assert (done.code, "Unknown way of asking telepathy" in done.err) == (2, True), done.err
+
+
 def test_what_is_held_back_is_counted(measure) -> None:
     done, _ = measure("--ask", "completions-logprobs", filter_some=17)
     assert "texts were not answered: held back by a content filter" in done.err
