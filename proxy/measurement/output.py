@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from estimators.base import InputError
+from estimators.base import InputError, Progress
 from estimators.entropy import ceiling_flags
 from estimators.folds import FOLDS, deal_folds
 from estimators.output import Followed, OutputEmergence, output_emergence, predictive_emergence, scored_emergence
@@ -424,6 +424,7 @@ def open_output(
     *,
     prefix: Sequence[int] | None = None,
     instruction: str | None = None,
+    progress: Progress | None = None,
 ) -> NextTokenData:
     """Next-token distributions of an open model from its own head.
 
@@ -432,18 +433,20 @@ def open_output(
         contexts: cut with its own tokenizer.
         prefix: ids before every window and lone token; default the model's.
         instruction: wrap texts in the model's chat template behind this instruction, as a closed chat model is asked.
+        progress: called with how many windows and lone tokens have run.
 
     Raises:
         InputError: if the model has no chat template where one is asked for.
     """
+    telling = _Telling(contexts, progress)
     if instruction is None:
         front = list(model.prefix if prefix is None else prefix)
         windows = [front + row for row in contexts.ids[_firsts(contexts), : contexts.positions].tolist()]
         alone = [[*front, token] for token in contexts.alone.tolist()]
-        return _heard(model, contexts, _runs(windows, model), _runs(alone, model), front)
+        return _heard(model, contexts, telling(_runs(windows, model)), telling(_runs(alone, model)), front)
     asked, asked_alone = (
         _as_said(
-            _runs([_chat_ids(model, instruction + text) for text in texts], model),
+            telling(_runs([_chat_ids(model, instruction + text) for text in texts], model)),
             len(texts),
             model.vocabulary,
             _NOTHING,
@@ -458,7 +461,12 @@ def open_output(
 
 
 def output_of_states(
-    model: LanguageModel, contexts: Contexts, windows: Windows, states: RawStates, head: Head
+    model: LanguageModel,
+    contexts: Contexts,
+    windows: Windows,
+    states: RawStates,
+    head: Head,
+    progress: Progress | None = None,
 ) -> NextTokenData:
     """Next-token distributions of an open model from states that it has left already: no block is run again.
 
@@ -468,12 +476,30 @@ def output_of_states(
         windows: that the states are of.
         states: along them, and of their tokens alone.
         head: of the model, from `extraction.models.head.find_head`.
+        progress: called with how many windows and lone tokens were read.
     """
     last = len(model.blocks) - 1
     of_windows = states.macro.read(last, contexts.positions - 1)[torch.from_numpy(contexts.rows[_firsts(contexts)])]
     ids, _ = windows.distinct_tokens()
     of_alone = states.micro.read(last, 0)[torch.from_numpy(np.searchsorted(ids, contexts.alone))]
-    return _heard(model, contexts, _said(of_windows, head), _said(of_alone, head), list(windows.prefix))
+    telling = _Telling(contexts, progress)
+    said, said_alone = telling(_said(of_windows, head)), telling(_said(of_alone, head))
+    return _heard(model, contexts, said, said_alone, list(windows.prefix))
+
+
+class _Telling:
+    """Tells a listener how many of the distinct windows and lone tokens are done."""
+
+    def __init__(self, contexts: Contexts, progress: Progress | None) -> None:
+        self._done, self._total = 0, len(contexts.texts) + len(contexts.alone)
+        self._progress = progress
+
+    def __call__(self, parts: Parts) -> Parts:
+        for some, logits in parts:
+            yield some, logits
+            self._done += len(some)
+            if self._progress is not None:
+                self._progress(self._done, self._total)
 
 
 def _firsts(contexts: Contexts) -> np.ndarray:

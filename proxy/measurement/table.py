@@ -160,7 +160,7 @@ def measure(
         if together is shared:
             parts |= work.shared(together, len(passes))
         elif together is readings:
-            parts |= work.output(readings)
+            parts |= work.output(readings, number, len(passes))
         else:
             parts[together[0]] = work.extracted(together[0], options or {}, number, len(passes))
     work.finish()
@@ -234,19 +234,19 @@ class _Work:
             found = {"predictive": _flagged(list(rows), states.sinks)}
             self._keep("predictive", highest)
             if contexts is not None:
-                said = output_of_states(model, contexts, windows, states, reader.head)
+                tell = step(sequences + reading, saying)
+                said = output_of_states(model, contexts, windows, states, reader.head, tell)
                 found |= self._read(said, contexts, readings)
-                if (tell := step(sequences + reading, saying)) is not None:
-                    tell(1, 1)
             if again:
                 with states.normalised(Projection(self.propagation.project, self.seed)) as normal:
                     found["sample-propagation"] = self._propagated(normal, step(sequences + reading + saying, again))
         return found
 
-    def output(self, names: Sequence[str]) -> dict[str, list[pd.DataFrame]]:
+    def output(self, names: Sequence[str], number: int, of: int) -> dict[str, list[pd.DataFrame]]:
         """Read the output alone, from a pass of its own, which keeps no states."""
         contexts = contexts_of(self.windows, self.model.tokenizer, seed=self.seed)
-        said = open_output(self.model, contexts, prefix=self.windows.prefix)
+        progress = _part_of(self.listeners.progress, number, of)
+        said = open_output(self.model, contexts, prefix=self.windows.prefix, progress=progress)
         return self._read(said, contexts, names)
 
     def _read(self, said: NextTokenData, contexts: Contexts, names: Sequence[str]) -> dict[str, list[pd.DataFrame]]:

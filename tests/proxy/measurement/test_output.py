@@ -87,6 +87,16 @@ def test_windows_of_any_making_are_read(model):
         measure(model, replace(text, next_tokens=None), estimator="output-20")
 
 
+@pytest.mark.parametrize("estimator", ["output-20", "predictive,output-20"])
+def test_progress_ends_with_the_work(model, estimator):
+    text = windows("python-docs", model.tokenizer, count=120, prefix=model.prefix)
+    told = []
+    measure(model, text, estimator=estimator, listeners=Listeners(progress=lambda *step: told.append(step)))
+    assert told == sorted(told)
+    assert told[-1][0] == told[-1][1]
+    assert len(told) > 4
+
+
 def test_likelihoods_come_with_a_reading_of_the_output_alone(model):
     text = windows("animal", model.tokenizer, count=50, prefix=model.prefix)
     told = []
