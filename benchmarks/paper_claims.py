@@ -81,7 +81,9 @@ def by_size(main: pd.DataFrame, images: Path) -> Claim:
             rule="It needs two sizes of one architecture.",
             verdict=UNKNOWN,
             remark="No architecture was measured at two sizes.",
-            numbers=found[["corpus", "model", "parameters", "ie_bits", "ie_std_error"]],
+            numbers=found[["corpus", "of", "case", "parameters", "ie_bits", "ie_std_error"]].rename(
+                columns={"of": "model"}
+            ),
             figure=figures.size(found, images),
         )
     trained = only(numbers, TRAINED)

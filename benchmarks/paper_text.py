@@ -189,9 +189,7 @@ def write_predictive_study(claims: Sequence[Claim], study: Study, path: Path) ->
     controls = found[found["case"] != TRAINED]
     counts = study.next[~study.next["model"].str.endswith(TWIN)].groupby("model")["windows"].max()
     highest = controls.loc[controls["ie_bits"].idxmax()]
-    verdicts = summary(
-        study.next[~study.next["model"].str.endswith(TWIN) & ~study.next["corpus"].str.endswith(SHUFFLE)]
-    )
+    verdicts = summary(study.next)
     clear = (verdicts["verdict"] == "learned").set_axis(verdicts["model"])
     rows = "; ".join(f"{row.of} {row.ie_bits:.2f} \u00b1 {row.ie_std_error:.2f}" for row in trained.itertuples())
     failed = ", ".join(sorted(clear.index[~clear]))

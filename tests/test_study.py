@@ -92,14 +92,16 @@ def at_two_scales(study, in_real_twins):
 
 
 def test_what_large_models_change_is_said_from_the_numbers(study, tmp_path):
-    for twins, learned, so in (
-        (0.0, "3 of 3 real models", "So larger models make more of a context"),
-        (40.0, "0 of 3 real models", "So what this observer says of the bundled models cannot be carried over"),
+    for twins, learned, above, so in (
+        (0.0, "3 of 3 real models", "6 of 6 models lie above both", "So larger models make more of a context"),
+        (40.0, "0 of 3 real models", "3 of 6 models lie above both", "So what this observer says of the bundled"),
     ):
         found = at_two_scales(study, twins)
         said = study.text.scales(found, study.claims.judge_all(found, tmp_path))
         assert learned in said
         assert so in said
+        study.text.write_predictive_study([], found, tmp_path / "next.md")
+        assert above in (tmp_path / "next.md").read_text()
         assert "from 0 million to 280 million parameters" in said
         assert "10.00 (gpt2-280k)" in said  # the largest of its family: 2 + 8
         assert "28.00 (real-30k), 29.00 (real-90k), 30.00 (real-280k)" in said
