@@ -136,8 +136,13 @@ def model_features(
     items = fit_items(bank.windows(corpus, reading, chat=chat), bank.run_of)
     if windows is None or items is None:
         return features
-    own = windows[(windows["corpus"] == corpus) & (windows["estimator"] == reading)]
-    return features.assign(**place(items, own))
+    return features.assign(**place(items, _read_by(windows, corpus, reading, chat=chat)))
+
+
+def _read_by(windows: pd.DataFrame, corpus: str, reading: str, *, chat: bool) -> pd.DataFrame:
+    """Single windows of a corpus by one reading and one way of asking, whether of weights or through an API."""
+    as_chat = windows["asked"].fillna("").str.contains("chat", regex=False)
+    return windows[(windows["corpus"] == corpus) & (windows["estimator"] == reading) & (as_chat == chat)]
 
 
 def place_models(bank: Bank, windows: pd.DataFrame, *, corpus: str, shown: int, chat: bool = False) -> pd.DataFrame:
@@ -155,7 +160,7 @@ def place_models(bank: Bank, windows: pd.DataFrame, *, corpus: str, shown: int, 
         the bank and the model share no windows.
     """
     reading = reading_of(shown)
-    own = windows[(windows["corpus"] == corpus) & (windows["estimator"] == reading)]
+    own = _read_by(windows, corpus, reading, chat=chat)
     rows: list[dict[str, object]] = []
     for model, part in own.groupby("model"):
         kept, _ = without_model(bank, str(model))

@@ -101,7 +101,7 @@ def place(items: Items, own: pd.DataFrame) -> dict[str, float]:
     Returns:
         Only what can be told: nothing where fewer than 100 windows are shared.
     """
-    row = own.set_index("window").reindex(items.windows)
+    row = own.drop_duplicates("window").set_index("window").reindex(items.windows)
     known = row["right"].notna().to_numpy()
     if known.sum() < LEAST_WINDOWS:
         return {}

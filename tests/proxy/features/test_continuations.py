@@ -72,6 +72,13 @@ def test_few_shared_windows_place_nobody() -> None:
     assert fit_items(answers(["m0", "m1"]), RUNS) is None
 
 
+def test_a_window_that_comes_twice_counts_once() -> None:
+    items = fit_items(answers(), RUNS)
+    assert items is not None
+    own = answers(["new"])
+    assert place(items, pd.concat([own, own])) == place(items, own)
+
+
 def test_samples_have_an_ability_and_no_components() -> None:
     table = answers().assign(right=lambda t: t["right"] * 0.5, cost_bits=pd.NA)
     items = fit_items(table, RUNS)
