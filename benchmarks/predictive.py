@@ -3,7 +3,7 @@
     python benchmarks/predictive.py SmolLM2-135M-Instruct.gguf                   # 5,000 windows, some minutes idle
     python benchmarks/predictive.py gpt2-2m --windows 500
 
-All blocks and all positions (`full=True`). Times are of the processor, of all threads together, so that what else the
+All blocks and all positions (`--full`). Times are of the processor, of all threads together, so that what else the
 machine does counts little; seconds on the clock stand beside. Peak memory is above that of the loaded model.
 """
 
@@ -76,13 +76,15 @@ def main() -> None:
     how = Propagation(queries=given.queries)
     run, _ = timed("bare forward passes", lambda: bare(model, text))
     by_default, _ = timed("predictive, by default", lambda: measure(model, text))
-    predictive, _ = timed("predictive, --full", lambda: measure(model, text, full=True))
+    predictive, _ = timed("predictive, --full", lambda: measure(model, text, options={"full": True}))
     states, _ = timed(
         "sample-propagation", lambda: measure(model, text, estimator="sample-propagation", propagation=how)
     )
     both, _ = timed(
         "predictive,sample-propagation, --full",
-        lambda: measure(model, text, estimator="predictive,sample-propagation", propagation=how, full=True),
+        lambda: measure(
+            model, text, estimator="predictive,sample-propagation", propagation=how, options={"full": True}
+        ),
     )
     beyond = max(0.0, predictive - 1.6 * run) / cores
     print(

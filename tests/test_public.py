@@ -12,9 +12,7 @@ PACKAGES = ("estimators", "extraction", "proxy", "tracking")
 MOST = 8  # parameters; what belongs together is one frozen object
 NAMES = [(package, name) for package in PACKAGES for name in importlib.import_module(package).__all__]
 NO_EXAMPLE: dict[str, str] = {}  # public names without an example, and why
-LONGER = {
-    "proxy.measure": "its groups are already objects: propagation, budget and listeners",
-}
+LONGER: dict[str, str] = {}  # functions of more parameters, and why
 
 
 def public(package: str, name: str) -> object:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from torch import Tensor
 
 from estimators.base import InputError, Progress
+from estimators.contracts.closing import Closing
 from extraction.corpora.token_windows import Windows
 from extraction.models.load import LanguageModel
 from extraction.states.budget import DEFAULT_BUDGET, StateBudget, state_bytes
@@ -40,7 +40,7 @@ class Store(Protocol):
         ...
 
 
-class States:
+class States(Closing):
     """Normalised states of every block along every window; see `extract`, which makes it.
 
     Close it, or use it in a `with`, to free the memory or disk it holds. What its methods return may be what it holds:
@@ -110,14 +110,6 @@ class States:
         """Free the memory or disk the states are kept in."""
         self._macro.close()
         self._micro.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _point(self, block: int, *, leaving: bool) -> int:
         if not 0 <= block < self.blocks:

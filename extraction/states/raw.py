@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
-from types import TracebackType
-from typing import Self
 
 import torch
 from torch import Tensor
 
 from estimators.base import Progress
+from estimators.contracts.closing import Closing
 from extraction.corpora.token_windows import Windows
 from extraction.models.load import LanguageModel
 from extraction.states.budget import DEFAULT_BUDGET, StateBudget, state_bytes
@@ -21,7 +20,7 @@ from extraction.states.spill import StateStore, folder_for
 from extraction.states.statistics import Moments, Normaliser, Statistics, pooled_statistics, with_scale
 
 
-class RawStates:
+class RawStates(Closing):
     """What leaves every block along every window, and of each distinct token alone; see `raw_states`, which makes it.
 
     Use it in a `with`, to free the memory or disk it holds.
@@ -87,14 +86,6 @@ class RawStates:
         """Free the memory or disk the states are kept in."""
         self.macro.close()
         self.micro.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Normalised:

@@ -272,6 +272,8 @@ def measure(
     from proxy.cli.measure_closed import keep_continuations
 
     options = parse_options(option or [])
+    if full:
+        options["full"] = True
     check_options(asked, options)
     # What is asked in a chat is wrapped in its template: other sequences than those whose states are read.
     wrapped, read_here = (readings, inner) if ask.startswith("chat") else ([], asked)
@@ -323,7 +325,6 @@ def measure(
                         estimator=",".join(read_here),
                         options=options,
                         seed=seed,
-                        full=full,
                         budget=budget,
                         listeners=Listeners(
                             notice=_remark,

@@ -37,15 +37,29 @@ def check_options(names: Sequence[str], options: Mapping[str, Any]) -> None:
     Raises:
         InputError: saying which.
 
-    >>> check_options(["predictive", "mine"], {"steps": 50})
+    >>> check_options(["predictive", "mine"], {"full": True, "steps": 50})
     """
     from estimators import estimator as known_estimator
 
+    if "full" in options and "predictive" not in names:
+        raise InputError(f"full is an option of the predictive observer; {' and '.join(names)} takes none.")
+    if not isinstance(options.get("full", False), bool):
+        raise InputError(f"full is true or false; got {options['full']!r}.")
+    options = trained_options(options)
     trained = [name for name in names if name not in ("predictive", "sample-propagation") and not is_output(name)]
     for name in trained:
         known_estimator(name, **options)
     if options and not trained:
         raise InputError(f"Options are for trained estimators, such as mine; {' and '.join(names)} takes none.")
+
+
+def trained_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of trained estimators: all but that of the predictive observer.
+
+    >>> trained_options({"full": True, "steps": 50})
+    {'steps': 50}
+    """
+    return {name: value for name, value in options.items() if name != "full"}
 
 
 def is_output(name: str) -> bool:

@@ -26,6 +26,7 @@ from proxy.measurement.names import (
     check_options,
     estimator_names,
     is_output,
+    trained_options,
 )
 from proxy.measurement.output import (
     Contexts,
@@ -106,7 +107,6 @@ def measure(
     estimator: str = DEFAULT_ESTIMATOR,
     options: Mapping[str, Any] | None = None,
     propagation: Propagation = Propagation(),
-    full: bool = False,
     seed: int = 0,
     budget: StateBudget = DEFAULT_BUDGET,
     listeners: Listeners = Listeners(),
@@ -122,9 +122,9 @@ def measure(
             the window itself; a trained one (`mine`, `infonce`, ...); a reading of the output (`predictive-20`,
             `output-20`, `output-2-of-20`, `output-2`, see `proxy.measurement.output`); or several, separated by commas.
             With `predictive`, sample propagation and the output are read from its pass.
-        options: of a trained estimator, e.g. ``{"preset": "paper", "epochs": 200}``.
+        options: of a trained estimator, e.g. ``{"preset": "paper", "epochs": 200}``; of the predictive observer
+            ``{"full": True}``, to read a large model at every position and on more windows.
         propagation: resolutions, queries and projection of sample propagation.
-        full: read the predictive observer at every position of a large model, and on more windows.
         seed: governs projection, query sample, noise and the folds of the predictive observer.
         budget: how many states are held in memory, and where more are spilled.
         listeners: called while it runs.
@@ -147,8 +147,9 @@ def measure(
     80
     """
     names = estimator_names(estimator)
-    check_options(names, options or {})
-    work = _Work(model, windows, propagation, full, seed, budget, listeners)
+    given = options or {}
+    check_options(names, given)
+    work = _Work(model, windows, propagation, bool(given.get("full")), seed, budget, listeners)
     parts: dict[str, list[pd.DataFrame]] = {}
     readings = [name for name in names if is_output(name)]
     shared = ["predictive", *readings] if "predictive" in names else []
@@ -162,7 +163,7 @@ def measure(
         elif together is readings:
             parts |= work.output(readings, number, len(passes))
         else:
-            parts[together[0]] = work.extracted(together[0], options or {}, number, len(passes))
+            parts[together[0]] = work.extracted(together[0], trained_options(given), number, len(passes))
     work.finish()
     tables = [_table(model, windows, name, seed, parts[name]) for name in names]
     return EMERGENCE.conform(pd.concat(tables, ignore_index=True))

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator
 
 from estimators.base import InputError
 from estimators.contracts.numbers import LARGEST, LARGEST_SEED
 from extraction.states.budget import MOST_GB, StateBudget
-from proxy.sweeps.strict import Strict, explained, kind
+from proxy.sweeps.strict import Named, Strict, explained, kind
 
 MOST_CPUS = 100_000
 MOST_GPUS = 10_000
@@ -61,7 +61,7 @@ class Resources(Strict):
         return other.model_copy(update=self.model_dump(exclude_none=True))
 
 
-class Model(Strict):
+class Model(Named):
     """One model: a bundled name, a folder or a hub id; a bare string in the YAML means its id.
 
     Attributes:
@@ -84,13 +84,8 @@ class Model(Strict):
     allow_pickle: bool = False
     resources: Resources | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _from_string(cls, value: Any) -> Any:
-        return {"id": value} if isinstance(value, str) else value
 
-
-class Corpus(Strict):
+class Corpus(Named):
     """One corpus, as `extraction.windows` takes it; a bare string means its source.
 
     Attributes:
@@ -110,11 +105,6 @@ class Corpus(Strict):
     demonstration: Annotated[int, Field(ge=2, le=LARGEST)] = 2
     column: str | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _from_string(cls, value: Any) -> Any:
-        return {"source": value} if isinstance(value, str) else value
-
 
 class Measurement(Strict):
     """How bits are estimated.
@@ -122,7 +112,8 @@ class Measurement(Strict):
     Attributes:
         estimator: `predictive`, `sample-propagation`, a trained one, a reading of the output such as `output-20`, or
             several separated by commas.
-        options: of a trained estimator, such as `{preset: paper, epochs: 200}`.
+        options: of a trained estimator, such as `{preset: paper, epochs: 200}`; of `predictive` `{full: true}`, to
+            read a large model at every position and on more windows.
         resolutions: of sample propagation, noise levels relative to the RMS norm of the layer's states; empty: the
             default curve.
         queries: of sample propagation, windows whose information is read; every window is still a reference.

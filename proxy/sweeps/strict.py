@@ -27,6 +27,15 @@ class Strict(BaseModel):
         return value
 
 
+class Named(Strict):
+    """A section for which a bare text may stand: its first field."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        return {next(iter(cls.model_fields)): value} if isinstance(value, str) else value
+
+
 def _check_number(key: str, value: object, wanted: Any) -> None:
     """Refuse what pydantic takes for a number: true and false, and whole numbers that no library could hold."""
     if isinstance(value, bool) and wanted is not bool and {int, float} & {wanted, *get_args(wanted)}:

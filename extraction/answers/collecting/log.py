@@ -10,10 +10,10 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from estimators.base import EmergenceError, InputError
+from estimators.contracts.closing import Closing
 from estimators.contracts.seals import is_whole, sealed
 from extraction.answers.collecting.endpoints import Endpoint
 from extraction.answers.collecting.redaction import without_secret
@@ -41,7 +41,7 @@ def answer_key(model: str, endpoint: Endpoint, prompt: str, sample: int, samplin
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
 
 
-class AnswerLog:
+class AnswerLog(Closing):
     """An append-only file of JSON lines, held by one process at a time.
 
     A record is handed to the operating system before `append` returns, so a killed process loses nothing; it is forced
@@ -229,14 +229,6 @@ class AnswerLog:
             self.sync()
         finally:
             os.close(self._handle)
-
-    def __enter__(self) -> AnswerLog:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _note(self, record: Mapping[str, Any], place: int) -> None:
         billed = record.get("billed")

@@ -14,7 +14,9 @@ import pytest
 import torch
 
 import extraction
+from estimators.base import InputError
 from extraction import LanguageModel, load_model
+from proxy.measurement.names import check_options
 
 WORDS = (
     "One",
@@ -147,3 +149,13 @@ def test_states_that_overflow_in_half_precision(
     loads(load_model(tmp_path, device="cpu", dtype="float16"))
     said = refused("--corpus", "python-docs")
     assert "not finite, so no lens can be fitted; load the model as bfloat16 or float32" in said
+
+
+def test_full_is_an_option_of_the_predictive_observer_alone() -> None:
+    check_options(["predictive", "mine"], {"full": True, "steps": 5})
+    with pytest.raises(InputError, match="full is an option of the predictive observer; mine takes none"):
+        check_options(["mine"], {"full": True})
+    with pytest.raises(InputError, match="full is true or false; got 'yes'"):
+        check_options(["predictive"], {"full": "yes"})
+    with pytest.raises(InputError, match="Options are for trained estimators"):
+        check_options(["predictive"], {"full": True, "steps": 5})

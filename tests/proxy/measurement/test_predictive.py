@@ -268,7 +268,7 @@ def test_large_models_are_read_at_fewer_positions_and_windows(
     every = table[table["position"].isin([1, 4, 8])].reset_index(drop=True)
     pd.testing.assert_frame_equal(some.drop(columns="seconds"), every.drop(columns="seconds"))
     pd.testing.assert_frame_equal(
-        measure(model, text, full=True).drop(columns="seconds"), table.drop(columns="seconds")
+        measure(model, text, options={"full": True}).drop(columns="seconds"), table.drop(columns="seconds")
     )
     monkeypatch.setattr(predictive, "DEFAULT_FLOPS", 1.0)
     few = predictive.PredictiveReader(model, text, seed=0)
