@@ -110,8 +110,8 @@ class Measurement(Strict):
     """How bits are estimated.
 
     Attributes:
-        estimator: `predictive`, `sample-propagation`, a trained one, a reading of the output such as `output-20`, or
-            several separated by commas.
+        estimator: `predictive`, `sample-propagation`, a trained one, a reading of the output (`output-20`), or
+            several separated by commas: `predictive,predictive-20,output-20` runs a model once.
         options: of a trained estimator, such as `{preset: paper, epochs: 200}`; of `predictive` `{full: true}`, to
             read a large model at every position and on more windows.
         resolutions: of sample propagation, noise levels relative to the RMS norm of the layer's states; empty: the
