@@ -18,6 +18,7 @@ from estimators.shown import ABSENT, Shown, mass_flags, shown_probabilities, sho
 from extraction import Server
 from extraction.answers.collecting.next_tokens import (
     CAPPED,
+    REASONING,
     SAMPLES,
     Asking,
     Replies,
@@ -114,11 +115,11 @@ def open_api(
     if asking.chat:
         if prefix not in (AUTO, NONE):
             raise InputError("A chat takes no first token; leave --prefix out.")
-        closed.server_adds = _added_to_chat(closed)
+        closed.server_adds = _added_to_chat(closed, _answer(closed))
         return closed
     if asking.scored and not own_tokenizer:  # the symbols it shows are not those that the reference cuts
         closed.asking = replace(asking, shown=0)
-    plain = closed.ask([SENTENCE]).said.get(SENTENCE)
+    plain = _answer(closed)
     if plain is not None and plain.prompt_tokens is not None and own_tokenizer:
         closed.server_adds = plain.prompt_tokens - _count(tokenizer, SENTENCE)
     if prefix not in (AUTO, NONE):
@@ -136,10 +137,21 @@ def open_api(
     return closed
 
 
-def _added_to_chat(closed: Closed) -> int | None:
+def _answer(closed: Closed) -> Said | None:
+    """What the model says after one sentence; None where it says nothing.
+
+    Raises:
+        InputError: if it thinks before it answers: no text would have an answer, and each would be paid for.
+    """
+    replies = closed.ask([SENTENCE])
+    if REASONING in replies.reasons:
+        raise InputError(f"{closed.model} cannot be asked for the next token: {REASONING}. No window was asked.")
+    return replies.said.get(SENTENCE)
+
+
+def _added_to_chat(closed: Closed, said: Said | None) -> int | None:
     """Tokens in a chat beyond the message and the frame of its template; None where they cannot be told."""
     prompt = closed.asking.prompt(SENTENCE)
-    said = closed.ask([SENTENCE]).said.get(SENTENCE)
     if said is None or said.prompt_tokens is None or not closed.own_tokenizer:
         return None
     if getattr(closed.tokenizer, "chat_template", None):

@@ -138,6 +138,12 @@ def test_an_open_model_is_not_asked_in_a_way_that_does_not_exist(emergence) -> N
     assert (done.code, "Unknown way of asking telepathy" in done.err) == (2, True), done.err
 
 
+def test_a_model_that_thinks_first_is_found_out_before_it_is_paid_for(measure) -> None:
+    done, server = measure(chat=True, reasoning=True)
+    assert (done.code, "No window was asked" in done.err) == (2, True), done.err
+    assert len(server.behind.asked) < 40  # the questions that find out what the server does, and one sentence
+
+
 def test_what_is_held_back_is_counted(measure) -> None:
     done, _ = measure("--ask", "completions-logprobs", filter_some=17)
     assert "texts were not answered: held back by a content filter" in done.err
