@@ -33,9 +33,13 @@ def _save(figure: Any, images: Path, name: str) -> str:
     return name
 
 
-def _legend(figure: Any, axis: Any) -> None:
-    """One legend for all panels, below them, where it covers no curve."""
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+def _legend(figure: Any, *axes: Any) -> None:
+    """One legend for all panels, below them, where it covers no curve; each name once."""
+    named = {}
+    for axis in axes:
+        for line, name in zip(*axis.get_legend_handles_labels(), strict=True):
+            named.setdefault(name, line)
+    figure.legend(named.values(), named, loc="outside lower center", ncols=4)
 
 
 def _label(what: str, case: str) -> str:
@@ -129,9 +133,10 @@ def _by_model(found: pd.DataFrame) -> tuple[Any, list[tuple[Any, str]]]:
 
 
 def _by_windows(found: pd.DataFrame, of: str) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Colour, label and rows of each number of windows of a model."""
-    for number, ((corpus, count), group) in enumerate(found[found["of"] == of].groupby(["corpus", "windows"])):
-        yield f"C{number}", f"{corpus}, {count:,} windows", group
+    """Colour, label and rows of each number of windows of a model; a colour means the same in all panels."""
+    known = list(found.groupby(["corpus", "windows"]).groups)
+    for (corpus, count), group in found[found["of"] == of].groupby(["corpus", "windows"]):
+        yield f"C{known.index((corpus, count))}", f"{corpus}, {count:,} windows", group
 
 
 def _cases(axis: Any, group: pd.DataFrame, x: str, y: str, color: str, label: str) -> None:
@@ -155,7 +160,7 @@ def shots(found: pd.DataFrame, images: Path) -> str:
             ceiling = one["macro_ceiling_bits"].astype(float) - one["micro_bits"].astype(float)
             axis.plot(one["position"].astype(int), ceiling, "-.", color=color, linewidth=0.9)
         axis.set(title=f"{of}; dash-dotted: ceiling less micro", xlabel="token (two per shot)", ylabel="IE, bits")
-    _legend(figure, panels[0][0])
+    _legend(figure, *(axis for axis, _ in panels))
     return _save(figure, images, "study_shots.png")
 
 
@@ -171,7 +176,7 @@ def levelling(found: pd.DataFrame, images: Path) -> str:
             axis.plot(shot, ceiling - ceiling.iloc[0], "-.", color=color, linewidth=0.9)
         axis.axvline(7, color="grey", linewidth=0.6)
         axis.set(title=f"{of}; dash-dotted: the ceiling", xlabel="shot", ylabel="rise since the first shot, bits")
-    _legend(figure, panels[0][0])
+    _legend(figure, *(axis for axis, _ in panels))
     return _save(figure, images, "study_levelling.png")
 
 
@@ -182,7 +187,7 @@ def spread(found: pd.DataFrame, images: Path) -> str:
         for color, label, group in _by_windows(found, of):
             _cases(axis, group, "shot", "ie_sample_std", color, label)
         axis.set(title=of, xlabel="shot", ylabel="standard deviation of IE over windows, bits")
-    _legend(figure, panels[0][0])
+    _legend(figure, *(axis for axis, _ in panels))
     return _save(figure, images, "study_spread.png")
 
 

@@ -108,6 +108,13 @@ def test_what_large_models_change_is_said_from_the_numbers(study, tmp_path):
         assert "| Emergence rises with the size of the model | holds | holds | holds | holds |" in said
 
 
+def test_the_page_of_the_predictive_observer_counts_what_lies_above_its_controls(study, tmp_path):
+    found = at_two_scales(study, 0.0)
+    claims = study.claims.judge_all(study.rules.Study(main=found.next), tmp_path)
+    study.text.write_predictive_study(claims, found, tmp_path / "page.md")
+    assert "6 of 6 models lie above both of their controls" in (tmp_path / "page.md").read_text(encoding="utf-8")
+
+
 def test_models_of_one_scale_say_nothing_of_another(study, tmp_path):
     made = table(lambda n, layer, t: n + t).assign(flags="", estimator="sample-propagation")
     found = study.rules.Study(main=made, next=made.assign(resolution=np.nan, estimator="predictive"))
