@@ -60,7 +60,7 @@ def emergence(
         weights: (q,) how often each window counts; None counts all alike. Their unit does not matter.
         shared_variance: variance, in bits squared, of what moves the mean of many windows together: windows with the
             same token share its micro value and so its Monte-Carlo error, which their spread does not show.
-        clusters: (q,) which rows were drawn together: those of one document, or of one window; None: each by itself.
+        clusters: (q,) which rows were sampled together: those of one document, or of one window; None: each by itself.
 
     Raises:
         InputError: if shapes differ or values are not finite.
@@ -91,8 +91,8 @@ def emergence(
     mean, _, spread = weighted_moments(pointwise, p)
     error: float | None = None
     if windows > 1:
-        drawn = mean_variance(pointwise.numpy(), p.numpy(), clusters)
-        error = (drawn + shared_variance) ** 0.5
+        sampled = mean_variance(pointwise.numpy(), p.numpy(), clusters)
+        error = (sampled + shared_variance) ** 0.5
     return Emergence(
         ie_bits=mean,
         std_error=error,

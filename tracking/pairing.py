@@ -87,7 +87,7 @@ def windows_at(windows: pd.DataFrame, estimator: str, layer: int, resolution: fl
 
 
 def _variance(rows: pd.DataFrame) -> float:
-    """Return the variance of the weighted mean of some windows over their draw, documents drawn as a whole."""
+    """Return the variance of the weighted mean of some windows over their draw, documents sampled as a whole."""
     together = "document" if "document" in rows and rows["document"].notna().all() else "window"
     values, share = (rows[name].to_numpy(dtype=float) for name in ("ie_bits", "share"))
     return mean_variance(values, share, rows[together].to_numpy(dtype=np.int64))

@@ -1,4 +1,4 @@
-"""How sure a mean over windows is: its variance over the draw of the windows, those of one document drawn together."""
+"""How sure a mean over windows is: its variance over the sampling of windows, those of one document taken together."""
 
 from __future__ import annotations
 

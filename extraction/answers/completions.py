@@ -107,11 +107,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _choice(
         self, ids: list[int], number: int, tokens: int, temperature: float, shown: int, generator: torch.Generator
     ) -> dict[str, Any]:
-        drawn: list[int] = []
+        sampled: list[int] = []
         values: list[float] = []
         tops: list[dict[str, float]] = []
         for _ in range(tokens):
-            sequence = torch.tensor([ids + drawn], device=self.model.device)
+            sequence = torch.tensor([ids + sampled], device=self.model.device)
             output = self.model.model(input_ids=sequence, logits_to_keep=1, use_cache=False)
             logits = output.logits[0, -1, : self.model.vocabulary].double().cpu()
             log_p = torch.log_softmax(logits, -1)
@@ -119,17 +119,17 @@ class _Handler(BaseHTTPRequestHandler):
                 token = int(torch.multinomial(torch.softmax(logits / temperature, -1), 1, generator=generator))
             else:
                 token = int(log_p.argmax())
-            drawn.append(token)
+            sampled.append(token)
             values.append(float(log_p[token]))
             best, places = log_p.topk(max(shown, 1))
             tops.append({self._text([int(one)]): float(value) for one, value in zip(places, best, strict=True)})
         logprobs = {
-            "tokens": [self._text([token]) for token in drawn],
+            "tokens": [self._text([token]) for token in sampled],
             "token_logprobs": values,
             "top_logprobs": tops,
-            "text_offset": [0] * len(drawn),
+            "text_offset": [0] * len(sampled),
         }
-        text = self._text(drawn)
+        text = self._text(sampled)
         return {"text": text, "index": number, "finish_reason": "length", "logprobs": logprobs if shown else None}
 
     def _text(self, ids: list[int]) -> str:

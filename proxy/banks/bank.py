@@ -40,7 +40,7 @@ MODELS = Schema(
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """A corpus that the references were measured on, and how its windows were drawn.
+    """A corpus that the references were measured on, and how its windows were sampled.
 
     Attributes:
         name: as in the tables.
@@ -72,7 +72,7 @@ class Bank:
         licence: under which its tables may be used.
         provenance: how they were made, in a sentence a person can follow.
         corpora: by name, the first one is the default.
-        seed: that windows were drawn by.
+        seed: that windows were sampled by.
         neutral: whether a neutral first token stood before windows and lone tokens.
         models: schema MODELS.
         emergence: schema EMERGENCE, last position: blocks, and the output as layer -1.

@@ -122,8 +122,8 @@ def measure_closed_models(
                 _say(f"{len(contexts.ids)} of {all_windows} windows are asked for, to keep to {given.max_calls} calls")
             if len(contexts.asked) < contexts.positions:
                 _say(
-                    f"Lone tokens are asked for at {len(contexts.asked)} of {contexts.positions} positions, drawn by "
-                    "chance"
+                    f"Lone tokens are asked for at {len(contexts.asked)} of {contexts.positions} positions, chosen at "
+                    "random"
                 )
             laid_out.append(contexts)
         if given.dry_run:
