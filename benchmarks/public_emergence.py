@@ -1,11 +1,11 @@
 """Emergence itself, from what models say next: part "emergence" of public_proxies.py, on the bank that ships.
 
 The references are the bank's: the ten bundled models and stages of their training, of ten runs and two architectures.
-Each is estimated from its output features by the product's own regressor, without its run, without its architecture,
-and the largest models without all of their size; beside the mean, a line in log parameters (which an API hides) and the
-best one feature. Targets are the peak of E(l) and E half way up. Everything that is chosen is chosen among
-the models that are kept, by leaving runs out. Intervals are those of the product, widened or withheld outside the
-domain, at 90 % where at least nine runs remain, else at 80 %.
+Each is estimated from its output features without its run, which is what `fit` and `estimate` print of left-out
+references; and without its architecture, and the largest models without all of their size, which the product refuses,
+as fewer than nine runs remain: there its regressor is taken, with 80 % intervals. Beside it stand the mean, a line in
+log parameters (which an API hides) and the best one feature. Targets are the peak of E(l) and E half way up. Everything
+that is chosen is chosen among the models that are kept, by leaving runs out.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ import pandas as pd
 from proxy.banks.bank import load_bank
 from proxy.banks.targets import PEAK, reference_table, target
 from proxy.regression.domain import Domain, estimate_models
-from proxy.regression.folds import rows_needed
 from proxy.regression.intervals import Intervals
-from proxy.regression.proxy import REFERENCE_SIZE
+from proxy.regression.proxy import REFERENCE_SIZE, fit_proxy
 from proxy.regression.references import SIZE, read_references
 from proxy.regression.regressor import ProxyRegressor
+from proxy.regression.scale import SAME_SIZE
 
 SHOWN = 20
-BASELINES = {"mean": "mean", "log parameters": "log_parameters", "best feature": "best_feature"}
-NAMED = {"output_line": "output_line", "size_surrogate": "size_surrogate"}
+NAMED = ("output_line", "size_surrogate")
+BASELINES = {"mean": "mean", "log_parameters": "log parameters", "best_feature": "best feature"}
 
 
 def evaluate(folder: Path | None = None) -> dict[str, pd.DataFrame]:
@@ -38,7 +38,7 @@ def evaluate(folder: Path | None = None) -> dict[str, pd.DataFrame]:
     parts = [(folder, corpus.name, by) for corpus in bank.corpora for by in bank.estimators(corpus.name)]
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         rows = pd.concat(pool.map(_of_corpus, *zip(*parts, strict=True)), ignore_index=True)
-    means = rows.groupby("E by", sort=False)[["auto", *NAMED, *BASELINES, "coverage"]].mean(numeric_only=True)
+    means = rows.groupby("E by", sort=False)[["auto", *NAMED, *BASELINES.values(), "coverage"]].mean(numeric_only=True)
     return {
         "Data": pd.DataFrame(
             [
@@ -61,79 +61,64 @@ def evaluate(folder: Path | None = None) -> dict[str, pd.DataFrame]:
 def _of_corpus(folder: Path | None, corpus: str, estimator: str) -> pd.DataFrame:
     bank = load_bank() if folder is None else load_bank(folder)
     table = reference_table(bank, corpus, shown=SHOWN, estimator=estimator)
+    largest = table[SIZE] >= table.groupby("family")[SIZE].transform("max") - SAME_SIZE
     rows = []
     for name in (PEAK, target(0.5)):
-        for split, groups in _splits(table).items():
-            found = _left_out(table, name, groups)
-            rows.append({"E by": estimator, "corpus": corpus, "left out together": split, "target": name, **found})
+        found = {
+            "one run": (0.9, fit_proxy(table, target=name).validation),
+            "an architecture": (0.8, _without(table, name, table["family"])),
+            "the largest size": (0.8, _without(table, name, largest.map({True: "largest", False: ""}))),
+        }
+        for split, (level, estimates) in found.items():
+            about = {"E by": estimator, "corpus": corpus, "left out together": split, "target": name}
+            rows.append({**about, **_errors(estimates, level)})
             sys.stderr.write(f"{corpus}, {estimator}, {name}, {split}: done\n")
     return pd.DataFrame(rows)
 
 
-def _splits(table: pd.DataFrame) -> dict[str, pd.Series]:
-    """Parts by name, empty for models that are always kept."""
-    largest = table[SIZE] >= table.groupby("family")[SIZE].transform("max") - 0.1
-    return {
-        "one run": table["run"],
-        "an architecture": table["family"],
-        "the largest size": pd.Series(np.where(largest, "largest", ""), index=table.index),
-    }
-
-
-def _left_out(table: pd.DataFrame, name: str, parts: pd.Series) -> dict[str, float]:
+def _without(table: pd.DataFrame, name: str, parts: pd.Series) -> pd.DataFrame:
+    """As `Proxy.validation`, for parts of the table that leave fewer runs than `fit` takes; empty: always kept."""
     checked = read_references(table, target=name, groups="family", mode="outputs")
-    order = checked.frame["model"]
-    part = pd.Series(parts.to_numpy(), index=table["model"].to_numpy())[order.to_numpy()].to_numpy(dtype=str)
-    X = checked.X.assign(run=checked.runs, family=checked.families)
     sizes = checked.log_parameters
     assert sizes is not None  # noqa: S101  # the bundled models' are known
-    X[REFERENCE_SIZE] = sizes[SIZE]
-    names = {"auto": "auto", **NAMED, **BASELINES}
-    estimates = {title: np.full(len(X), np.nan) for title in names}
-    low, high = np.full((2, len(X)), np.nan)
-    inside = np.zeros(len(X), bool)
-    level = 0.9
-    for one in np.unique(part[part != ""]):
-        left = part == one
-        runs = checked.runs[~left]
-        if len(np.unique(runs)) < rows_needed(0.9):
-            level = 0.8
+    X = checked.X.assign(run=checked.runs, family=checked.families, **{REFERENCE_SIZE: sizes[SIZE]})
+    part = parts.set_axis(table["model"])[checked.models].to_numpy(dtype=str)
+    found = []
     for one in np.unique(part[part != ""]):
         left, kept = part == one, part != one
-        for title, candidate in names.items():
-            if title == "log parameters":
-                fitted = ProxyRegressor(candidate, size_column=SIZE).fit(
-                    sizes[kept], checked.y[kept], checked.weights[kept]
-                )
-                estimates[title][left] = fitted.predict(sizes[left])
-                continue
-            regressor = ProxyRegressor(
-                candidate, group_column="run", family_column="family", reference_size_column=REFERENCE_SIZE
-            )
-            if title != "auto":
-                fitted = regressor.fit(X[kept], checked.y[kept], checked.weights[kept])
-                estimates[title][left] = fitted.predict(X[left])
-                continue
-            intervals = Intervals.fit(regressor, X[kept], checked.y[kept], checked.weights[kept], checked.runs[kept])
-            found = estimate_models(intervals, Domain.of(intervals.regressor, X[kept]), X[left], [level])
-            estimates[title][left] = found.estimate
-            low[left], high[left], inside[left] = found.lower[:, 0], found.upper[:, 0], found.inside
-    known = ~np.isnan(estimates["auto"])
-    given = known & ~np.isnan(low)
-    hits = (low <= checked.y) & (checked.y <= high)
-    # every run counts once, however many of its stages were left out
-    share = pd.Series(1.0, index=range(len(X))).where(known, 0.0)
-    share = share / share.groupby(checked.runs).transform("sum").replace(0, 1.0)
-    error = {
-        title: float(np.average(np.abs(values - checked.y)[known], weights=share[known]))
-        for title, values in estimates.items()
-    }
+        rows = {"run": checked.runs[left], "truth": checked.y[left]}
+        for candidate in (*NAMED, *BASELINES):
+            inputs = sizes if candidate == "log_parameters" else X
+            fitted = _regressor(candidate).fit(inputs[kept], checked.y[kept], checked.weights[kept])
+            rows[candidate] = fitted.predict(inputs[left])
+        intervals = Intervals.fit(
+            _regressor("auto"), X[kept], checked.y[kept], checked.weights[kept], checked.runs[kept]
+        )
+        given = estimate_models(intervals, Domain.of(intervals.regressor, X[kept]), X[left], [0.8])
+        rows |= {"estimate": given.estimate, "in_domain": given.inside}
+        found.append(pd.DataFrame({**rows, "lower_80": given.lower[:, 0], "upper_80": given.upper[:, 0]}))
+    return pd.concat(found, ignore_index=True)
+
+
+def _regressor(candidate: str) -> ProxyRegressor:
+    if candidate == "log_parameters":
+        return ProxyRegressor(candidate, size_column=SIZE)
+    return ProxyRegressor(candidate, group_column="run", family_column="family", reference_size_column=REFERENCE_SIZE)
+
+
+def _errors(found: pd.DataFrame, level: float) -> dict[str, float]:
+    """Mean absolute errors and coverage; every run counts once, however many of its stages were left out."""
+    share = 1 / found.groupby("run")["truth"].transform("size")
+    lower, upper = found[f"lower_{100 * level:g}"], found[f"upper_{100 * level:g}"]
+    given = lower.notna() & upper.notna()
+    held = ((lower <= found["truth"]) & (found["truth"] <= upper))[given]
+    errors = found[["estimate", *NAMED, *BASELINES]].sub(found["truth"], axis=0).abs()
     return {
-        "models": int(known.sum()),
-        **error,
+        "models": len(found),
+        **errors.mul(share / share.sum(), axis=0).sum().rename({"estimate": "auto", **BASELINES}).to_dict(),
         "level": level,
-        "coverage": float(np.average(hits[given], weights=share[given])) if given.any() else float("nan"),
-        "mean width": float(np.mean((high - low)[given])) if given.any() else float("nan"),
-        "outside": float(np.mean(~inside[known])),
-        "withheld": float(np.mean(~given[known])),
+        "coverage": float(np.average(held, weights=share[given])) if given.any() else float("nan"),
+        "mean width": float((upper - lower)[given].mean()) if given.any() else float("nan"),
+        "outside": float((~found["in_domain"].astype(bool)).mean()),
+        "withheld": float((~given).mean()),
     }
