@@ -35,7 +35,7 @@ CLOSED = (  # of the models that are not in the folder, those behind an API
 BOARD = "src/alpaca_eval/leaderboards/data_AlpacaEval_2/weighted_alpaca_eval_gpt4_turbo_leaderboard.csv"
 LENGTH = ("behaviour.log_characters", "behaviour.log_words", "behaviour.length_spread")
 SINGLE = "best single feature"
-DEFAULT = "all kinds, the default"
+DEFAULT = "all kinds"
 
 
 def evaluate(data: Path, readers: Sequence[str], cache: Path, checkout: Path | None = None) -> dict[str, pd.DataFrame]:
