@@ -86,8 +86,11 @@ class _Handler(BaseHTTPRequestHandler):
         shown = int(body.get("logprobs") or 0)
         if shown > MOST_SHOWN:
             raise ValueError(f"logprobs is at most {MOST_SHOWN}")
-        tokens = min(int(body.get("max_tokens") or 16), MOST_TOKENS)
-        count, seed = int(body.get("n") or 1), body.get("seed")
+        asked = {"max_tokens": 16, "n": 1}
+        asked |= {name: int(body[name]) for name in asked if body.get(name) is not None}
+        if min(asked.values()) < 1:
+            raise ValueError("max_tokens and n are at least 1")
+        tokens, count, seed = min(asked["max_tokens"], MOST_TOKENS), asked["n"], body.get("seed")
         temperature = float(body["temperature"]) if body.get("temperature") is not None else 1.0
         generator = torch.Generator()
         if seed is None:

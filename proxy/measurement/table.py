@@ -13,6 +13,7 @@ import pandas as pd
 from estimators import DEFAULT_RESOLUTION, DEFAULT_RESOLUTIONS
 from estimators.base import InputError, Progress
 from estimators.contracts.conventions import SINK
+from estimators.contracts.numbers import number
 from estimators.contracts.peaks import at_end, complete, peaks
 from extraction import LanguageModel, Likelihoods, Projection, States, Windows, extract, spill_notice
 from extraction.states.budget import DEFAULT_BUDGET, StateBudget
@@ -64,6 +65,9 @@ class Propagation:
         queries: windows sampled (by their weight, seeded) to read the information of; all when there are not more.
         project: features that wider states are projected to, for trained estimators too; None keeps all.
 
+    Raises:
+        InputError: if there are fewer than 2 queries, no feature, or a resolution that is no number above 0.
+
     >>> Propagation(resolutions=(0.18,)).queries
     4000
     """
@@ -71,6 +75,14 @@ class Propagation:
     resolutions: Sequence[float] = DEFAULT_RESOLUTIONS
     queries: int = QUERIES
     project: int | None = 256
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that nothing can be read with."""
+        number(self.queries, "queries", least=2, whole=True)
+        if self.project is not None:
+            number(self.project, "project", least=1, whole=True)
+        for resolution in self.resolutions:
+            number(resolution, "resolution", above=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,13 +169,13 @@ def measure(
         shared.append("sample-propagation")
     apart = [[name] for name in names if name not in shared and name not in readings]
     passes = [part for part in (shared, *apart, [] if shared else readings) if part]
-    for number, together in enumerate(passes):
+    for place, together in enumerate(passes):
         if together is shared:
             parts |= work.shared(together, len(passes))
         elif together is readings:
-            parts |= work.output(readings, number, len(passes))
+            parts |= work.output(readings, place, len(passes))
         else:
-            parts[together[0]] = work.extracted(together[0], trained_options(given), number, len(passes))
+            parts[together[0]] = work.extracted(together[0], trained_options(given), place, len(passes))
     work.finish()
     tables = [_table(model, windows, name, seed, parts[name]) for name in names]
     return EMERGENCE.conform(pd.concat(tables, ignore_index=True))

@@ -55,6 +55,8 @@ def test_a_seed_repeats_samples_and_several_come_at_once(url: str) -> None:
         ("completions", json.dumps({"model": "other", "prompt": "a"}).encode(), 400),
         ("completions", json.dumps({"model": "gpt2-30k", "prompt": ""}).encode(), 400),
         ("completions", json.dumps({"model": "gpt2-30k", "prompt": "a", "logprobs": 50}).encode(), 400),
+        ("completions", json.dumps({"model": "gpt2-30k", "prompt": "a", "max_tokens": 0}).encode(), 400),
+        ("completions", json.dumps({"model": "gpt2-30k", "prompt": "a", "n": 0}).encode(), 400),
         ("chat/completions", b"{}", 404),
     ],
 )

@@ -17,6 +17,7 @@ import extraction
 from estimators.base import InputError
 from extraction import LanguageModel, load_model
 from proxy.measurement.names import check_options
+from proxy.measurement.table import Propagation
 
 WORDS = (
     "One",
@@ -159,3 +160,17 @@ def test_full_is_an_option_of_the_predictive_observer_alone() -> None:
         check_options(["predictive"], {"full": "yes"})
     with pytest.raises(InputError, match="Options are for trained estimators"):
         check_options(["predictive"], {"full": True, "steps": 5})
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"queries": 0}, "queries takes a whole number of at least 2, got 0"),
+        ({"project": 0}, "project takes a whole number of at least 1, got 0"),
+        ({"resolutions": (0.18, 0.0)}, "resolution takes a number above 0, got 0.0"),
+        ({"resolutions": (float("nan"),)}, "resolution takes a number above 0, got nan"),
+    ],
+)
+def test_numbers_that_nothing_can_be_read_with_are_refused(given: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        Propagation(**given)
