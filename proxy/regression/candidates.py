@@ -282,13 +282,13 @@ class PrincipalComponents(Candidate):
     def fit(self, rows: Rows) -> PrincipalComponents:
         """Learn the components and the curve over them."""
         Z, y, weights, link = rows.Z, rows.y, rows.weights, rows.link
-        directions = self._axes(Z, weights)
+        directions = self._axes(Z, weights)  # (p, k)
         directions = directions[:, : max(1, (len(np.unique(rows.groups)) - 1) // 2)]
         centre = np.average(Z, axis=0, weights=weights)
-        scores = (Z - centre) @ directions
+        scores = (Z - centre) @ directions  # (n, k)
         spread = np.sqrt(np.average(scores**2, axis=0, weights=weights))  # positive: empty axes were not kept
         scores, directions = scores / spread, directions / spread
-        design = np.column_stack([np.ones(len(y)), scores])
+        design = np.column_stack([np.ones(len(y)), scores])  # (n, 1 + k)
         unit = float(np.ptp(y)) or 1.0
         root = np.sqrt(weights / weights.mean())
         start, *_ = np.linalg.lstsq(design * root[:, None], link.forward(y) * root, rcond=None)
@@ -303,7 +303,7 @@ class PrincipalComponents(Candidate):
             )
             beta = fitted.x
         self.axes_ = directions
-        self.coef_ = directions @ beta[1:]
+        self.coef_ = directions @ beta[1:]  # (p,)
         self.intercept_ = float(beta[0] - centre @ self.coef_)
         return self
 
@@ -336,10 +336,10 @@ class GaussianProcess(Candidate):
     def fit(self, rows: Rows) -> GaussianProcess:
         """Choose length and noise, learn the process."""
         Z, weights, target = rows.Z, rows.weights, rows.link.forward(rows.y)
-        self.axes_ = principal(Z, weights)
+        self.axes_ = principal(Z, weights)  # (p, k)
         self.centre_ = np.average(Z, axis=0, weights=weights)
         self.mean_ = float(np.average(target, weights=weights))
-        scores = (Z - self.centre_) @ self.axes_
+        scores = (Z - self.centre_) @ self.axes_  # (n, k)
         self.unit_ = float(np.sqrt(np.mean(np.sum(scores**2, axis=1)))) or 1.0 if scores.size else 1.0
         self.scores_ = scores / self.unit_
         root = np.sqrt(weights)  # a row's noise is inverse to its weight
