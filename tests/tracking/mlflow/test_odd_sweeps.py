@@ -123,6 +123,14 @@ def test_sweep_in_which_everything_failed(tmp_path: Path, small) -> None:
     assert "out of memory" in tracker.runs[tracked.run_id].tags["mlflow.note.content"]
 
 
+def test_models_that_were_not_measured_alike_are_told_apart_in_words(small, job_rows) -> None:
+    small.done("m", "animal", job_rows("m", "animal", parameters=1000, blocks=2).assign(windows=600))
+    tracker = MemoryTracker()
+    tracked = replay(read_results(small.folder), tracker)
+    note = tracker.runs[tracked.run_id].tags["mlflow.note.content"]
+    assert "Not measured alike on animal: numbers of windows differ (600 to 2,000)." in note
+
+
 def test_two_jobs_of_one_name_are_distinguished(small, job_rows) -> None:
     small.done("gpt2-30k", "animal", job_rows("gpt2-30k", "animal", parameters=30_000, blocks=2), tokens=12)
     tracker = MemoryTracker()
