@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,7 +160,13 @@ def load_model(
         model.to(place)
     model.eval().requires_grad_(False)
     input_device = where_ids_go_in(model, place)
-    blocks = used_blocks(model, find_blocks(model, name), input_device)
+    blocks = find_blocks(model, name)
+    if held := _blocks_held(model, blocks[0], loaded["unexpected_keys"]):
+        raise InputError(
+            f"The configuration of {name} names {len(blocks)} blocks, but its checkpoint holds weights of {held}; give the "
+            "configuration that belongs to it."
+        )
+    blocks = used_blocks(model, blocks, input_device)
     width = check_stream(model, blocks, input_device, name)
     context = getattr(config.get_text_config(), "max_position_embeddings", None)
     return LanguageModel(
@@ -177,6 +184,17 @@ def load_model(
         prefix=added_prefix(tokenizer),
         path=source.path if source.kind == "disk" else None,
     )
+
+
+def _blocks_held(model: Any, first: nn.Module, unread: Iterable[str]) -> int:
+    """Return how many blocks a checkpoint holds where weights of some were not read, else 0.
+
+    What transformers leaves out by design, such as blocks that predict several tokens, is not among `unread`.
+    """
+    path = next(name for name, part in model.named_modules() if part is first).rpartition(".")[0]
+    _, _, bare = path.partition(".")  # checkpoints name weights with or without the prefix of the base model
+    pattern = re.compile(rf"(?:{re.escape(path)}|{re.escape(bare)})\.(\d+)\.")
+    return max((int(match[1]) + 1 for match in map(pattern.match, unread) if match), default=0)
 
 
 def _commit(config: Any, revision: str | None) -> str | None:

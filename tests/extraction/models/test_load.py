@@ -120,6 +120,9 @@ def test_weights_that_do_not_fit_are_refused(gpt2_folder: Path, tmp_path: Path) 
     (folder / "config.json").write_text(json.dumps({**config, "n_layer": 4}), encoding="utf-8")
     with pytest.raises(InputError, match=r"lacks .* weights"):
         load_model(str(folder))
+    (folder / "config.json").write_text(json.dumps({**config, "n_layer": 1}), encoding="utf-8")
+    with pytest.raises(InputError, match="of misfit names 1 blocks, but its checkpoint holds weights of 3; give"):
+        load_model(str(folder))
 
 
 def test_an_encoder_is_refused(tokenizer: Any, tmp_path: Path) -> None:
