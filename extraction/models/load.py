@@ -163,8 +163,8 @@ def load_model(
     blocks = find_blocks(model, name)
     if held := _blocks_held(model, blocks[0], loaded["unexpected_keys"]):
         raise InputError(
-            f"The configuration of {name} names {len(blocks)} blocks, but its checkpoint holds weights of {held}; give the "
-            "configuration that belongs to it."
+            f"The configuration of {name} names {len(blocks)} blocks, but its checkpoint holds weights of {held}; give "
+            "the configuration that belongs to it."
         )
     blocks = used_blocks(model, blocks, input_device)
     width = check_stream(model, blocks, input_device, name)
