@@ -66,3 +66,12 @@ def escaped(text: str) -> str:
     gpt2_30k \*new\*
     """
     return SPECIAL.sub(r"\\\1", text.replace("\r", " ").replace("\n", " "))
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """Return a number with its noun.
+
+    >>> counted(1, "job"), counted(2, "job"), counted(0, "corpus", "corpora")
+    ('1 job', '2 jobs', '0 corpora')
+    """
+    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from estimators.contracts.cells import counted
 from estimators.contracts.conventions import SHUFFLED
 
 
@@ -131,9 +132,9 @@ def fewer_windows(windows: Windows, asked: int | None) -> str | None:
         return None
     length = windows.tokens.shape[1]
     if windows.kind == "icl":
-        return f"{windows.corpus} has {total} windows of {length} tokens in all; {asked} were asked for."
+        return f"{windows.corpus} has {counted(total, 'window')} of {length} tokens in all; {asked} were asked for."
     return (
-        f"{windows.corpus} has only {total} windows of {length} tokens, {asked} were asked for: errors are larger by a "
-        f"factor of {(asked / total) ** 0.5:.1f}, and the ceiling is at most {np.log2(total):.1f} bits. Give more "
-        "text, or fewer tokens a window."
+        f"{windows.corpus} has only {counted(total, 'window')} of {length} tokens, {asked} were asked for: errors are "
+        f"larger by a factor of {(asked / total) ** 0.5:.1f}, and the ceiling is at most {np.log2(total):.1f} bits. "
+        "Give more text, or fewer tokens a window."
     )

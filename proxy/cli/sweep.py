@@ -164,6 +164,7 @@ def _print_plan(planned: Plan, where: str, as_json: bool) -> None:
     import json
     import sys
 
+    from estimators.contracts.cells import counted
     from proxy.cli.watching import duration
 
     if as_json:
@@ -183,8 +184,8 @@ def _print_plan(planned: Plan, where: str, as_json: bool) -> None:
     basis = "from the jobs done" if planned.measured else "a rough estimate from sizes"
     redo = f", {planned.rejected} to do again" if planned.rejected else ""
     screen.print(
-        f"{planned.jobs} jobs, {planned.done} done{redo}; {planned.workers} workers at once; about "
-        f"{duration(planned.seconds)} ({basis}); results in {where}",
+        f"{counted(planned.jobs, 'job')}, {planned.done} done{redo}; {counted(planned.workers, 'worker')} at once; "
+        f"about {duration(planned.seconds)} ({basis}); results in {where}",
         highlight=False,
         soft_wrap=True,
     )

@@ -10,12 +10,12 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from estimators.contracts.cells import escaped, markdown
+from estimators.contracts.cells import counted, escaped, markdown
 from estimators.contracts.comparable import unlike_lines
 from estimators.contracts.controls import is_shuffled, is_twin, varying
 from estimators.contracts.peaks import flags
 from tracking.mlflow.tracker import NOTE, DataSource, Point, Tracker, finite, named, number
-from tracking.reports.page import counted, models_and_corpora, page
+from tracking.reports.page import models_and_corpora, page
 from tracking.reports.rendering import png
 from tracking.reports.sweep_figures import SWEEP_FIGURES, SweepFigure
 from tracking.results import JobResult, Results, flatten
@@ -110,7 +110,7 @@ def describe_sweep(results: Results, summary: pd.DataFrame, run_id: str) -> str:
         "Start with report.html among the artifacts; summary.json is the table above, and the figures are beside it.",
     ]
     if results.missing:
-        lines += ["", f"{results.missing} jobs have not ended yet."]
+        lines += ["", f"{counted(results.missing, 'job')} not ended yet."]
     if results.failures:
         lines += ["", "**Failures**", "", markdown(_reasons(results.failures), limit=10)]
     if results.empty:

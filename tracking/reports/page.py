@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from estimators.base import InputError
-from estimators.contracts.cells import cell
+from estimators.contracts.cells import cell, counted
 from estimators.contracts.comparable import unlike
 from estimators.contracts.controls import controls_as_columns, is_shuffled, is_twin, summary, varying
 from estimators.contracts.files import check_place, replacing
@@ -176,15 +176,6 @@ def models_and_corpora(results: Results) -> str:
 
 def _counts(models: int, corpora: int) -> str:
     return f"{counted(models, 'model')} on {counted(corpora, 'corpus', 'corpora')}"
-
-
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """Return a number with its noun.
-
-    >>> counted(1, "job"), counted(2, "job"), counted(0, "corpus", "corpora")
-    ('1 job', '2 jobs', '0 corpora')
-    """
-    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def html_table(frame: pd.DataFrame, caption: str, *, first: bool = False) -> str:

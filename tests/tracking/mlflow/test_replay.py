@@ -120,7 +120,7 @@ def test_models_without_a_number_and_missing_jobs_are_named(results, job_rows) -
     assert "unreliable" in run.tags["flags"]
     note = run.tags["mlflow.note.content"]
     assert "gemma-2m | python-docs | none of its 72 rows holds a finite number" in note.replace("\\", "")
-    assert "1 jobs have not ended yet" in note
+    assert "1 job not ended yet." in note
     assert {(p.key, p.value) for p in run.points} >= {("jobs_done", 10.0), ("jobs_missing", 1.0)}
 
 
