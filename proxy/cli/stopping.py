@@ -98,7 +98,7 @@ def _line(text: str) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Say at once that the stop was heard and what is left off; what is kept is known once that has ended."""
+    """Say at once that the stop was heard and what it interrupts; what is kept is known once that has ended."""
     _write(f"Stopping: {pulse.now()}")
     raise KeyboardInterrupt
 

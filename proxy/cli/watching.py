@@ -65,14 +65,14 @@ class Watch:
             self._bars.stop()
 
     def stop(self, where: str, again: str) -> str:
-        """Say what a stop leaves: what is finished, what is left off, and the command that goes on."""
+        """Say what a stop leaves: what is finished, what is not, and the command that goes on."""
         self._stopping = True
         running = ", ".join(list(self._running.values())[:SHOWN])
-        left_off = f" Left off: {running}." if running else ""
+        unfinished = f" Not finished: {running}." if running else ""
         if not self._total:
             return f"Nothing is measured yet; start again with: {again}"
-        done = f"{self._over} of {self._total} jobs are over and kept in {where}"
-        return f"{done}.{left_off} Go on with: {again}"
+        done = f"{self._over} of {self._total} jobs are finished and kept in {where}"
+        return f"{done}.{unfinished} Go on with: {again}"
 
     def dashboard(self, address: str) -> None:
         """Show where Ray's dashboard is."""
@@ -128,7 +128,7 @@ class Watch:
         running = "; ".join(list(self._running.values())[:SHOWN])
         if self._over and self._over == self._total:
             return f"{self.name}: putting the results together"
-        return f"{self.name}: {self._over} of {self._total or 'all'} jobs over; {running or 'starting workers'}"
+        return f"{self.name}: {self._over} of {self._total or 'all'} jobs finished; {running or 'starting workers'}"
 
     def _draw(self, bars: Progress, event: Event) -> None:
         key = event.job.key
