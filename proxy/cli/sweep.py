@@ -68,6 +68,7 @@ def sweep(
 
 def _run(settings: SweepConfig, where: str, address: str | None, as_json: bool) -> None:
     from estimators import DEFAULT_RESOLUTION, DEFAULT_RESOLUTIONS
+    from estimators.contracts.cells import counted
     from estimators.contracts.controls import summary
     from proxy.cli.stopping import kept, this_command
     from proxy.cli.watching import Watch
@@ -97,8 +98,7 @@ def _run(settings: SweepConfig, where: str, address: str | None, as_json: bool) 
         else:
             show_summary(rows)
     screen.print(
-        f"{done} {'job' if done == 1 else 'jobs'} done, {len(outcome.failed)} failed, {outcome.rows} rows; "
-        f"results in {where}",
+        f"{counted(done, 'job')} done, {len(outcome.failed)} failed, {outcome.rows} rows; results in {where}",
         highlight=False,
         soft_wrap=True,
     )

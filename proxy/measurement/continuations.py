@@ -61,9 +61,9 @@ def continued(macro: Shown, of_window: np.ndarray, follows: np.ndarray, *, ranke
     """
     shares = macro.shares[of_window]  # (N, k)
     hit = macro.symbols[of_window] == follows[:, None]  # (N, k)
+    own = (shares * hit).sum(axis=1)  # (N,)
     if not ranked:
-        return Continued((shares * hit).sum(axis=1), None, macro.symbols.shape[1])
-    own = (shares * hit).sum(axis=1)
+        return Continued(own, None, macro.symbols.shape[1])
     rank = np.where(hit.any(axis=1), 1 + (shares > own[:, None]).sum(axis=1), 0)
     return Continued((rank == 1).astype(np.float64), rank, macro.symbols.shape[1])
 
@@ -83,7 +83,7 @@ def window_keys(texts: list[str], follows: list[str]) -> list[str]:
     """16 hexadecimal digits of each window and what follows it, the same for every tokenizer that cuts there.
 
     >>> window_keys(["a b"], [" c"])
-    ['79a5f1f0aebe6ba5']
+    ['d2de9112eb368464']
     """
     return [hashlib.sha256(f"{a}\0{b}".encode()).hexdigest()[:16] for a, b in zip(texts, follows, strict=True)]
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from estimators.base import InputError, Progress
+from estimators.contracts.cells import counted
 from proxy.features.provenance import COLUMN, differences, read_provenance
 from proxy.regression.candidates import CANDIDATES
 from proxy.regression.domain import MISSING, WITHHELD, Domain, contributions, estimate_models
@@ -288,7 +289,7 @@ def fit_proxy(
     unit = "family" if table.families_known and families >= needed else alone
     if unit != "family" and table.families_known:
         remarks.append(
-            f"{families} {'family' if families == 1 else 'families'}: {alone}s were left out one at a time, so errors "
+            f"{counted(families, 'family', 'families')}: {alone}s were left out one at a time, so errors "
             f"and intervals speak of further models of these families; for a new family at least {needed} families are "
             f"needed at {level:.0%}"
         )

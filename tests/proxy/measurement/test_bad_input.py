@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from estimators.base import InputError
 from extraction import LanguageModel, load_model
 from proxy.measurement.names import check_options
 from proxy.measurement.table import Propagation
+from tests.proxy.measurement.odd_heads import with_bent_head, without_head
 
 WORDS = (
     "One",
@@ -116,25 +115,13 @@ def test_one_next_token(refused: Callable[..., str], tmp_path: Path) -> None:
 
 
 def test_a_model_without_an_output_head(refused: Callable[..., str], loads: Callable[[LanguageModel], None]) -> None:
-    model = load_model("gpt2-30k", device="cpu")
-    headless = replace(model, model=copy.copy(model.model))
-    headless.model.get_output_embeddings = lambda: None
-    loads(headless)
+    loads(without_head(load_model("gpt2-30k", device="cpu")))
     said = refused("--corpus", "python-docs")
     assert "has no output head, so it predicts no next token; use sample-propagation" in said
 
 
 def test_a_head_that_is_not_linear(refused: Callable[..., str], loads: Callable[[LanguageModel], None]) -> None:
-    bent = load_model("gpt2-30k", device="cpu")
-    forward = bent.model.forward
-
-    def squashed(*args: Any, **options: Any) -> Any:
-        said = forward(*args, **options)
-        said.logits = said.logits.abs().sqrt()
-        return said
-
-    bent.model.forward = squashed
-    loads(bent)
+    loads(with_bent_head("gpt2-30k"))
     said = refused("--corpus", "python-docs")
     assert "are not those of a norm and a linear output layer, so no lens can read its states" in said
 

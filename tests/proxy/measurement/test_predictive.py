@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +19,7 @@ from estimators.predictive import TEMPERATURES, cross_calibrated, gain_bits, uni
 from extraction import LanguageModel, Windows, load_model, random_twin, windows
 from extraction.states.budget import StateBudget
 from proxy.measurement.table import Listeners, Propagation, measure
+from tests.proxy.measurement.odd_heads import with_bent_head, without_head
 
 MODEL = "gemma-2m"
 COUNT = 2000
@@ -205,22 +204,12 @@ def test_bad_input(model: LanguageModel, text: Windows) -> None:
         measure(model, replace(text, next_tokens=np.full(len(text), 99_999)))
     with pytest.raises(InputError, match="Every next token is the same"):
         measure(model, replace(text, tokens=np.full_like(text.tokens, 7), next_tokens=np.full(len(text), 7)))
-    headless = replace(model, model=copy.copy(model.model))
-    headless.model.get_output_embeddings = lambda: None
     with pytest.raises(InputError, match="has no output head, so it predicts no next token; use sample-propagation"):
-        measure(headless, text)
+        measure(without_head(model), text)
 
 
 def test_a_head_that_is_not_linear_is_refused(text: Windows) -> None:
-    bent = load_model(MODEL, device="cpu")
-    forward = bent.model.forward
-
-    def squashed(*args: Any, **options: Any) -> Any:
-        said = forward(*args, **options)
-        said.logits = said.logits.abs().sqrt()
-        return said
-
-    bent.model.forward = squashed
+    bent = with_bent_head(MODEL)
     with pytest.raises(InputError, match="are not those of a norm and a linear output layer"):
         measure(bent, text)
 
