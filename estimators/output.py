@@ -324,7 +324,8 @@ def predictive_emergence(
 
     I_V = mean of log2 ((1 - w) m(x) + w u(x)) - log2 u(x). m: shown probabilities, the residual over the unigram u
     outside the shown (V-information, Xu et al. 2020, arXiv 2002.10689, of an observer who is shown k probabilities).
-    Each fold is read with u and w fitted on the others, w apart for macro and micro. Values of different k differ.
+    Each fold is read with u and w fitted on the others, w apart for macro and for micro at each position. Values of
+    different k differ.
 
     Args:
         macro: N windows, probabilities.
@@ -360,15 +361,17 @@ def scored_emergence(macro: np.ndarray, micro: np.ndarray, followed: Followed) -
 
     Args:
         macro: (N,) probability of the token that followed each window.
-        micro: (N, t) of the token that followed each position, after that position's token alone; NaN where it was not
-            asked for, then the mean is over the others.
+        micro: (N, t) of the token that followed each position, after that position's token alone; NaN at positions that
+            were not asked for, then the mean is over the others.
         followed: what followed them.
 
     Raises:
-        InputError: if there are fewer than 2 folds, or a window has no position that was asked for.
+        InputError: if there are fewer than 2 folds, or the positions that were asked for are none or not the same for
+            all windows.
     """
-    if np.isnan(micro).all(axis=1).any():
-        raise InputError("Every window needs at least one position whose token was scored alone.")
+    missing = np.isnan(micro)  # (N, t)
+    if missing.all() or (missing != missing[:1]).any():
+        raise InputError("Tokens alone need to be scored at the same positions of every window, at one at least.")
     return _cross_fitted(lambda _: (macro, micro), followed)
 
 
@@ -389,14 +392,17 @@ def _cross_fitted(scored: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
         read = fold == number
         u = unigram_of(true[~read], followed.vocabulary, w[~read])  # (V,)
         p_macro, p_micro = scored(u)  # (N,), (N, t)
-        u_macro, u_micro = u[true[:, -1]], np.where(np.isnan(p_micro), np.nan, u[true])  # (N,), (N, t)
+        asked = ~np.isnan(p_micro[0])  # (t,)
+        p_micro, u_macro, u_micro = p_micro[:, asked], u[true[:, -1]], u[true[:, asked]]  # (N, a), (N,), (N, a)
         macro_share = _share(p_macro[~read], u_macro[~read], w[~read])
-        micro_share = _share(p_micro[~read], u_micro[~read], w[~read])
+        micro_shares = [_share(p[~read], v[~read], w[~read]) for p, v in zip(p_micro.T, u_micro.T, strict=True)]
         macro_bits[read] = _gain(p_macro[read], u_macro[read], macro_share)
-        micro_bits[read] = np.nanmean(_gain(p_micro[read], u_micro[read], micro_share), axis=1)
+        micro_bits[read] = np.mean(
+            [_gain(p[read], v[read], one) for p, v, one in zip(p_micro.T, u_micro.T, micro_shares, strict=True)], axis=0
+        )
         macro_cost[read] = -np.log2(u_macro[read])
-        micro_cost[read] = -np.nanmean(np.log2(u_micro[read]), axis=1)
-        shares.append((macro_share, micro_share))
+        micro_cost[read] = -np.log2(u_micro[read]).mean(axis=1)
+        shares.append((macro_share, np.mean(micro_shares)))
     share = w / w.sum()  # (N,)
     points = macro_bits - micro_bits  # (N,)
     return OutputEmergence(
@@ -417,12 +423,11 @@ def _cross_fitted(scored: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
 
 def _share(p: np.ndarray, unigram: np.ndarray, weights: np.ndarray) -> float:
     """Share of the unigram distribution, chosen as for the states of open models; there is no temperature to choose."""
-    known = ~np.isnan(p)
     with np.errstate(divide="ignore"):
-        log_p = torch.from_numpy(np.log(p[known]))
-    times = np.broadcast_to(weights.reshape(-1, *(1,) * (p.ndim - 1)), p.shape)[known]
-    log_u = torch.from_numpy(np.log(unigram[known]))
-    return calibrate(log_p[None], log_u, torch.from_numpy(times), temperatures=(1.0,)).share
+        log_p = torch.from_numpy(np.log(p))
+    return calibrate(
+        log_p[None], torch.from_numpy(np.log(unigram)), torch.from_numpy(weights), temperatures=(1.0,)
+    ).share
 
 
 def _gain(p: np.ndarray, unigram: np.ndarray, share: float) -> np.ndarray:

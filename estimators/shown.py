@@ -10,7 +10,6 @@ import numpy as np
 
 from estimators.base import InputError
 
-SMOOTHING = 0.01  # counted of every token beyond what was seen, so that none is impossible
 ABSENT = -1  # no symbol
 ABSENT_LOGPROB = -9999.0  # what some APIs write for a token they do not show
 MOST_MASS = 1.001  # shown probabilities that add up to more are none; servers round
@@ -168,18 +167,23 @@ def entropy_terms(p: np.ndarray) -> np.ndarray:
 
 
 def unigram_of(symbols: np.ndarray, vocabulary: int, weights: np.ndarray | None = None) -> np.ndarray:
-    """Distribution of the next tokens of the fitting windows, each of `vocabulary` symbols with .01 added.
+    """Distribution of the next tokens of the fitting windows, so smoothed that no token is impossible.
+
+    (c + D / V) / (n + D), where D of the n tokens seen are different: every kind of token that turned up was new once,
+    so the next one is new about as often (Witten and Bell 1991, method C, over a uniform distribution). A constant
+    added to each token would grow with the vocabulary: .01 of 262,144 tokens outweighs 300 windows.
 
     Args:
         symbols: (N, t) that followed.
-        vocabulary: number of symbols.
+        vocabulary: number of symbols, V.
         weights: (N,) of the windows.
 
-    >>> unigram_of(np.array([[0], [0], [1]]), 3).round(3).tolist()
-    [0.663, 0.333, 0.003]
+    >>> unigram_of(np.array([[0], [0], [1]]), 4).round(3).tolist()
+    [0.5, 0.3, 0.1, 0.1]
     """
     w = np.ones(len(symbols)) if weights is None else np.asarray(weights, np.float64)
     times = np.broadcast_to(w[:, None], symbols.shape)
-    counts = np.bincount(symbols.ravel(), times.ravel(), vocabulary) + SMOOTHING
-    found: np.ndarray = counts / counts.sum()
+    counts: np.ndarray = np.bincount(symbols.ravel(), times.ravel(), vocabulary)  # (V,)
+    different = np.count_nonzero(counts)
+    found: np.ndarray = (counts + different / vocabulary) / (counts.sum() + different)
     return found

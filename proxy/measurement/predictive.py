@@ -51,9 +51,9 @@ class PredictiveReader:
 
     macro(l, t): bits that token t + 1 costs less under the calibrated lens of block l on the state at t than under the
     unigram distribution; micro(l, t): the mean over s <= t of the same for token s + 1 and the state of token s run
-    alone. A lens per block and variable serves all positions; temperature and share are fitted per block, of macro per
-    position too. Windows are dealt into folds, whole documents together, and each is read by what was fitted on the
-    other folds.
+    alone. A lens per block and variable serves all positions; temperature and share are fitted per block and position,
+    apart for macro and micro: in a list the one knows where a comma must follow, so must the other. Windows are dealt
+    into folds, whole documents together, and each is read by what was fitted on the other folds.
 
     Args:
         model: the language model.
@@ -237,8 +237,12 @@ class PredictiveReader:
             mine = (fold == k).nonzero()[:, 0]
             present, place = torch.unique(alone[mine], return_inverse=True)
             log_p[:, mine] = self._log_p(lens, states[present], place, token[mine], share)
-        weights = torch.from_numpy(np.repeat(self._weights[: self.windows], length))
-        return self._gain(log_p, token, fold, weights).reshape(self.windows, length)
+        weights = torch.from_numpy(self._weights[: self.windows])
+        gains = [
+            self._gain(log_p[:, place::length], token[place::length], fold[place::length], weights)
+            for place in range(length)
+        ]
+        return np.stack(gains, axis=1)
 
     def _log_p(self, lens: Lens | None, states: Tensor, row: Tensor, token: Tensor, share: Share) -> Tensor:
         """Return (temperatures, m) natural logarithms of the tokens' probabilities; few logits are held at a time."""

@@ -248,13 +248,51 @@ def test_what_is_scored_whole_is_what_is_shown_whole():
     scored = scored_emergence(macro, micro, followed)
     assert scored.ie_bits == pytest.approx(shown.ie_bits, abs=1e-9)
     assert scored.std_error == pytest.approx(shown.std_error, abs=1e-9)
-    some = np.where(rng.random(micro.shape) < 0.5, micro, np.nan)
-    some[:, 0] = micro[:, 0]
+    some = np.where([True, False, True], micro, np.nan)  # the middle position was not asked for
     sampled = scored_emergence(macro, some, followed)
     assert sampled.macro_bits == pytest.approx(scored.macro_bits, abs=1e-9)
     assert abs(sampled.micro_bits - scored.micro_bits) < 4 * sampled.micro_std_error
-    with pytest.raises(InputError, match="at least one position"):
-        scored_emergence(macro, np.full_like(micro, np.nan), followed)
+    ragged = micro.copy()
+    ragged[0, 0] = np.nan
+    for wrong in (np.full_like(micro, np.nan), ragged):
+        with pytest.raises(InputError, match="the same positions of every window, at one at least"):
+            scored_emergence(macro, wrong, followed)
+
+
+def test_micro_is_calibrated_at_each_position_as_macro_is():
+    """In a list every second token is a comma that a lone entity tells as surely as the whole list does: no emergence.
+
+    Calibrated at all positions together, micro would trust what it shows at no position, and all of macro would count.
+    """
+    n, v = 400, 6
+    rng = np.random.default_rng(13)
+    entity = rng.integers(1, v, (n, 2))  # 0 is the comma
+    token_of = np.column_stack([entity[:, 0], np.zeros(n, int), entity[:, 1]])  # entity, comma, entity
+    true = np.column_stack([np.zeros(n, int), rng.integers(1, v, n), np.zeros(n, int)])
+    lone = np.vstack([np.eye(v)[[1]], np.eye(v)[[0] * (v - 1)]])  # behind a comma 1, behind each entity a comma
+    found = predictive_emergence(whole(np.eye(v)[[0] * n]), whole(lone), token_of, Followed(true, v, np.arange(n) % 5))
+    comma = found.macro_bits  # at the last position, where a comma follows
+    assert comma == pytest.approx(-np.log2(2 / 3 * 0.98 + 0.02 * 0.0) + np.log2(0.98), abs=0.05)
+    assert found.micro_bits == pytest.approx(
+        comma * 2 / 3, abs=0.05
+    )  # two of three positions tell as much, one nothing
+
+
+@pytest.mark.parametrize("vocabulary", [2_000, 50_000, 262_144])
+def test_what_was_seen_costs_the_same_whatever_the_vocabulary(vocabulary: int):
+    """2,000 tokens that follow Zipf's law on 1,000 kinds; a larger vocabulary only makes what was not seen rarer."""
+    rng = np.random.default_rng(14)
+    p = 1 / np.arange(1, 1001)
+    p /= p.sum()
+    seen, other = rng.choice(1000, (2000, 1), p=p), rng.choice(1000, 4000, p=p)
+    u = unigram_of(seen, vocabulary)
+    assert u.sum() == pytest.approx(1, abs=1e-9)
+    known = np.isin(other, seen)
+    new = len(np.unique(seen)) / (2000 + len(np.unique(seen)))  # mass given to what may come for the first time
+    assert new == pytest.approx(1 - known.mean(), abs=0.1)  # a little too much, as the method is known to
+    cost = -np.log2(u[other])
+    assert cost[known].mean() == pytest.approx(-np.log2(p[other[known]]).mean() - np.log2(1 - new), abs=0.15)
+    assert np.all(cost[~known] == pytest.approx(np.log2(vocabulary / new), abs=1e-6))
 
 
 def test_errors_are_clustered_over_documents():

@@ -66,25 +66,24 @@ def test_at_the_last_block_it_is_the_difference_of_the_models_own_calibrated_lik
     weights = text.weights[known]
     log_u = torch.stack([unigram(tokens[fold != k, 1:], weights[fold != k], model.vocabulary) for k in range(FOLDS)])
 
-    def gain(rows: np.ndarray, following: np.ndarray, width: int) -> np.ndarray:
-        front = torch.tensor([model.prefix] * len(rows), dtype=torch.int64).reshape(len(rows), len(model.prefix))
+    def gain(contexts: np.ndarray, following: np.ndarray) -> np.ndarray:
+        front = torch.tensor([model.prefix] * len(contexts), dtype=torch.int64).reshape(len(contexts), -1)
         with torch.inference_mode():
-            ids = torch.cat([front, torch.from_numpy(rows)], 1)
-            logits = model.model(input_ids=ids).logits[:, -1]
-        target, part = torch.from_numpy(following), torch.from_numpy(np.repeat(fold, width))
+            logits = model.model(input_ids=torch.cat([front, torch.from_numpy(contexts)], 1)).logits[:, -1]
+        target, part = torch.from_numpy(following), torch.from_numpy(fold)
         log_p = torch.stack([torch.log_softmax(logits / t, -1).gather(1, target[:, None])[:, 0] for t in TEMPERATURES])
         of_unigram = log_u[part, target]
-        chosen = cross_calibrated(log_p, of_unigram, torch.from_numpy(np.repeat(weights, width)), part, FOLDS)
+        chosen = cross_calibrated(log_p, of_unigram, torch.from_numpy(weights), part, FOLDS)
         found = np.empty(len(target))
         for k, one in enumerate(chosen):
             mine = part == k
             at = TEMPERATURES.index(one.temperature)
             found[mine.numpy()] = gain_bits(log_p[at, mine].double(), of_unigram[mine], one.share).numpy()
-        return found.reshape(-1, width)
+        return found
 
     length = text.tokens.shape[1]
-    macro = gain(tokens[:, :length], tokens[:, length], 1)[:, 0]
-    micro = gain(tokens[:, :length].reshape(-1, 1), tokens[:, 1:].ravel(), length).mean(1)
+    macro = gain(tokens[:, :length], tokens[:, length])
+    micro = np.mean([gain(tokens[:, [s]], tokens[:, s + 1]) for s in range(length)], axis=0)
     found = table[(table["layer"] == len(model.blocks) - 1) & (table["position"] == length)].iloc[0]
     # float32 logits, summed in another order: five digits
     assert found["macro_bits"] == pytest.approx(np.average(macro, weights=weights), abs=1e-3)
@@ -161,9 +160,19 @@ def test_lists_are_read_too(model: LanguageModel) -> None:
     for row, following in zip(animals.tokens, animals.next_tokens, strict=True):
         assert following in animals.entities[:, 0]
         assert following not in row  # an entity that was not shown yet
-    rows = measure(model, animals)
+    rows = measure(model, animals, options={"full": True})
     assert np.isfinite(rows["ie_bits"].astype(float)).all()
     assert rows["documents"].isna().all()
+
+
+@pytest.mark.parametrize("corpus", ["python-docs", "animal"])
+def test_at_the_first_position_the_output_has_no_emergence(model: LanguageModel, corpus: str) -> None:
+    """A window of one token is that token alone: the last block's states, and all that reads them, are the same."""
+    text = windows(corpus, model.tokenizer, count=400, prefix=model.prefix)
+    rows = measure(model, text, options={"full": True})
+    first = rows[(rows["position"] == 1) & (rows["layer"] == len(model.blocks) - 1)].iloc[0]
+    assert first["macro_bits"] > 0.3  # so that there is something to be equal
+    assert first["ie_bits"] == pytest.approx(0, abs=1e-4)  # float32 states, of other batches
 
 
 def test_what_follows_a_window_is_what_stands_behind_it_in_the_text(model: LanguageModel) -> None:
