@@ -178,5 +178,5 @@ def fits_memory(needed_bytes: float, what: str, remedy: str, device: torch.devic
     there = memory_bytes(device)
     if needed_bytes > there:
         raise InputError(
-            f"{what} would need {needed_bytes / 1e9:.1f} GB, and {there / 1e9:.1f} GB can be used here; {remedy}."
+            f"{what} would need {needed_bytes / 1e9:.1f} GB, and {there / 1e9:.1f} GB is available; {remedy}."
         )

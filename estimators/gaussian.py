@@ -45,7 +45,7 @@ def gaussian_information(x: torch.Tensor, y: torch.Tensor) -> tuple[float, float
     if float(r[0]) >= 1 - 1e-12:
         raise InputError(
             "One of x's features is a linear function of y's, so their Gaussian information is infinite; use "
-            "sample-propagation, which states the resolution it looks with."
+            "sample-propagation, which states its resolution."
         )
     plug_in = float(-0.5 * torch.log1p(-(r**2)).sum())
     shortfall = _log_det_bias(count, dx) + _log_det_bias(count, dy) - _log_det_bias(count, dx + dy)

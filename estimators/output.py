@@ -61,7 +61,7 @@ def shannon(shown: Shown, of_window: np.ndarray | None = None, weights: np.ndarr
     (1.0, 1.0)
     """
     if shown.samples is not None:
-        raise InputError("J needs probabilities; from samples it is far too high, so take order two.")
+        raise InputError("J needs probabilities; from samples it is far too high, so use order two.")
     of_window, w, v = _windows(shown, of_window, weights)
     symbols, p = _with_other(shown)  # (C, k+1)
     _, code = np.unique(symbols, return_inverse=True)
@@ -338,7 +338,7 @@ def predictive_emergence(
         InputError: if there are fewer than 2 folds, or it is given samples.
     """
     if macro.samples is not None or alone.samples is not None:
-        raise InputError("The predictive reading needs probabilities; from samples take order two (output-2).")
+        raise InputError("The predictive reading needs probabilities; from samples use order two (output-2).")
     true = followed.true  # (N, t)
     rows = np.arange(len(true))
     columns = list(range(true.shape[1])) if asked is None else list(asked)
@@ -371,7 +371,7 @@ def scored_emergence(macro: np.ndarray, micro: np.ndarray, followed: Followed) -
     """
     missing = np.isnan(micro)  # (N, t)
     if missing.all() or (missing != missing[:1]).any():
-        raise InputError("Tokens alone need to be scored at the same positions of every window, at one at least.")
+        raise InputError("Lone tokens need scores at the same positions of every window, at one or more.")
     return _cross_fitted(lambda _: (macro, micro), followed)
 
 
@@ -384,7 +384,7 @@ def _cross_fitted(scored: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
     w = np.ones(len(true)) if followed.weights is None else np.asarray(followed.weights, np.float64)  # (N,)
     folds = np.unique(fold)
     if len(folds) < 2:
-        raise InputError(f"Windows are fitted on and read in turns, so at least 2 folds are needed; got {len(folds)}.")
+        raise InputError(f"Cross-fitting needs at least 2 folds; got {len(folds)}.")
     macro_bits, micro_bits = np.empty(len(true)), np.empty(len(true))
     macro_cost, micro_cost = np.empty(len(true)), np.empty(len(true))  # of the unigram distribution: the ceilings
     shares = []

@@ -256,5 +256,5 @@ def _pointwise(estimates: Sequence[MIEstimate], rows: np.ndarray) -> torch.Tenso
     """Gather the pointwise bits of every resolution at `rows` (q,): (r, q)."""
     found = [one.pointwise_bits for one in estimates]
     if any(bits is None for bits in found):
-        raise InputError("The estimates have no pointwise values, so no paired emergence; take another estimator.")
+        raise InputError("The estimates have no pointwise values, so no paired emergence; use another estimator.")
     return torch.stack([bits for bits in found if bits is not None])[:, torch.from_numpy(rows)]

@@ -184,7 +184,7 @@ def chosen_penalty(rows: NormalEquations, held: NormalEquations) -> float:
 def _standardised(rows: NormalEquations) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return mean of x (d,), of y (k,), scale of x (d,), Z'WZ (d, d) and Z'W(Y - mean) (d, k)."""
     if not float(rows.n):
-        raise InputError("A lens needs states to be fitted on; none were given.")
+        raise InputError("A lens needs states to fit; got none.")
     mean_x, mean_y = rows.x / rows.n, rows.y / rows.n
     gram = rows.xx - rows.n * torch.outer(mean_x, mean_x)
     right = rows.xy - rows.n * torch.outer(mean_x, mean_y)
@@ -293,7 +293,7 @@ def unigram(tokens: np.ndarray, weights: np.ndarray, vocabulary: int) -> Tensor:
         InputError: if all of them are the same token, which leaves nothing to predict.
     """
     if len(np.unique(tokens)) < 2:
-        raise InputError("Every next token is the same, so nothing can be told about it; give a richer corpus.")
+        raise InputError("Every next token is the same, so there is nothing to predict; give a more varied corpus.")
     return torch.from_numpy(np.log(unigram_of(tokens, vocabulary, weights)))
 
 

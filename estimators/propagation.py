@@ -96,7 +96,7 @@ def sample_propagation(
     mean, norm = _centre(rows, p)
     scale = norm if scale is None else real_number(scale, "scale", "a positive number, the RMS norm of the states")
     if not math.isfinite(norm):
-        raise InputError("The squares of the states pass the range of their type; rescale them, or give float64.")
+        raise InputError("The squares of the states overflow their type; rescale them, or give float64.")
     if not (math.isfinite(scale) and scale >= 0) or (scale == 0 and norm > 0):
         raise InputError(f"scale must be a positive number, the RMS norm of the centred states; got {scale}.")
 

@@ -170,7 +170,7 @@ def shuffled_pairs(
 def _refuse_no_control(method: str) -> None:
     if method in (SamplePropagation.name, Entropy.name):
         raise InputError(
-            f"{method} does not change when pairs are shuffled, so that is no control for it; compare with a "
+            f"{method} does not change when pairs are shuffled, so this is not a control for it; compare with a "
             "network of random weights instead."
         )
 

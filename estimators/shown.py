@@ -119,7 +119,7 @@ def mass_flags(shown: Shown) -> tuple[np.ndarray, tuple[str, ...]]:
     if impossible > MOST_IMPOSSIBLE:
         raise InputError(
             f"The shown probabilities of {impossible:.0%} of the contexts add up to more than 1 or to 0, so they are "
-            "no log probabilities; ask for samples instead."
+            "not log probabilities; ask for samples instead."
         )
     flags = ["impossible-masses"] if impossible else []
     if shown.samples is None:

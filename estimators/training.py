@@ -277,8 +277,8 @@ class _MaxTest:
     def evaluated(self) -> list[_Evaluated]:
         if not bool(torch.isfinite(self._best).all()):  # nothing was kept, which would read as 0 bits without error
             raise EmergenceError(
-                "The held-out bound was at no step a finite number, so there is no estimate; look for values of "
-                "extreme size in the samples, or use infonce, whose bound cannot overflow."
+                "The held-out bound was never finite, so there is no estimate; check the samples for extreme values, "
+                "or use infonce, whose bound cannot overflow."
             )
         return [_Evaluated(kept.double(), float(start)) for kept, start in zip(self._kept, self._start, strict=True)]
 

@@ -91,16 +91,16 @@ def parse_json(text: str, where: str) -> Any:
         where: what messages call it, e.g. ``Line 3 of answers.jsonl``.
 
     Raises:
-        InputError: if it is not JSON, too deep, or holds a number of too many digits.
+        InputError: if it is not JSON, too deep, or holds a number with too many digits.
     """
     try:
         parsed = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{where} is not JSON ({error.msg}).") from error
     except RecursionError as error:
-        raise InputError(f"{where} is nested too deeply; it cannot be what was meant.") from error
+        raise InputError(f"{where} is nested too deeply; check the file.") from error
     except ValueError as error:  # Python reads no number of more than 4,300 digits
-        raise InputError(f"{where} holds a number of too many digits.") from error
+        raise InputError(f"{where} holds a number with too many digits.") from error
     return whole_characters(parsed) if "\\u" in text else parsed
 
 
@@ -116,7 +116,7 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         row = parse_json(line, f"Line {number} of {path}")
         if not isinstance(row, dict):
             raise InputError(
-                f'Line {number} of {path} is no JSON object; each line must be an object such as {{"text": "..."}}.'
+                f'Line {number} of {path} is not a JSON object; each line must be an object such as {{"text": "..."}}.'
             )
         yield number, row
 

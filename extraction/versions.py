@@ -58,7 +58,8 @@ def hub_commit(kind: Kind, name: str, revision: str) -> str | None:
             if not cached.is_file():
                 what = "model" if kind == "model" else "data set"
                 raise InputError(
-                    f"{name} is no {what} of the hub you can see; check the name, or log in with `hf auth login`."
+                    f"{name} is not a {what} of the hub that you can access; check the name, or log in with `hf auth "
+                    "login`."
                 ) from error
         except Exception as error:  # whatever the network throws, the cache may still know
             if not out_of_reach(error):

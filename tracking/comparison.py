@@ -236,7 +236,7 @@ def _in_words(table: pd.DataFrame) -> str:
     """Say how many differences stand out once it is counted how many were looked at."""
     known = table[table["p_corrected"].notna()]
     if known.empty:
-        return "No difference has a known error, so none can be told from chance."
+        return "No difference has a known error, so none can be distinguished from chance."
     out = known[known["p_corrected"] < LEVEL]
     names = "; ".join(f"{row.model} on {row.corpus}" for row in out.head(SHOWN).itertuples())
     more = f" and {len(out) - SHOWN} more" if len(out) > SHOWN else ""

@@ -189,7 +189,7 @@ def read_results(folder: Path, display_name: str | None = None) -> Results:
         raise InputError(f"No results folder at {where}; give the folder that `emergence sweep` wrote.")
     if not (folder / HEADER).is_file():
         raise InputError(
-            f"{where} holds no {HEADER}, so it is no results folder; give one that `emergence sweep` wrote."
+            f"{where} holds no {HEADER}, so it is not a results folder; give one that `emergence sweep` wrote."
         )
     record = decode_header(_content(folder / HEADER), where, str(folder / HEADER))
     wanted = record.get("jobs")  # the folder may hold results of earlier configurations

@@ -87,7 +87,7 @@ def check_new_folder(folder: Path, what: str) -> None:
     """
     folder = folder.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} holds something already; give a new folder for the {what}.")
+        raise InputError(f"{folder} is not empty; give a new folder for the {what}.")
     check_place(folder)
 
 

@@ -72,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = json.loads(raw)
             reply = self._completions(body)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            self._refuse(400, f"the request cannot be read: {error}")
+            self._refuse(400, f"the request is invalid: {error}")
             return
         self._send(200, reply)
 

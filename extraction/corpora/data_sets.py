@@ -81,6 +81,6 @@ def open_data_set(chosen: DataSet, *, revision: str | None = None, stream: bool 
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(
             f"The data set {chosen.source} could not be read: {reason}. Check its name and the connection; without "
-            "one, give the folder of a downloaded copy, or set HF_HUB_OFFLINE=1 and HF_DATASETS_OFFLINE=1 to keep to "
-            "the cache."
+            "one, give the folder of a downloaded copy, or set HF_HUB_OFFLINE=1 and HF_DATASETS_OFFLINE=1 to use the "
+            "cache alone."
         ) from error

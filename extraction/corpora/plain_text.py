@@ -104,7 +104,7 @@ def content_text(message: Mapping[str, Any]) -> str:
         known = [text for text in texts if isinstance(text, str)]
         if known and len(known) == len(texts):
             return "".join(known)
-    raise NotTextError("a message whose content is no text")
+    raise NotTextError("a message whose content is not text")
 
 
 def _what(value: object) -> str:

@@ -62,7 +62,9 @@ def chosen_dtype(dtype: str, place: torch.device, quantization: str | None) -> t
         return torch.float32 if place.type == "cpu" else "auto"
     kind = getattr(torch, dtype, None)
     if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
-        raise InputError(f"dtype {dtype} is no floating type of torch; use auto, float32, bfloat16 or float16.")
+        raise InputError(
+            f"dtype {dtype} is not a floating-point type of torch; use auto, float32, bfloat16 or float16."
+        )
     return kind
 
 

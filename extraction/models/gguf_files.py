@@ -47,7 +47,7 @@ def read_header(path: Path) -> GgufHeader:
         raise InputError(f"{path.name} is read by the library gguf; pip install 'emergence-proxy[gguf]'.")
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
-            raise InputError(f"{path} does not begin as a GGUF file does; give the file that llama.cpp runs.")
+            raise InputError(f"{path} is not a GGUF file; give the file that llama.cpp runs.")
     from gguf import GGUFReader
 
     try:
@@ -64,7 +64,7 @@ def read_header(path: Path) -> GgufHeader:
 
     architecture = str(field("general.architecture"))
     if not reader.tensors:
-        raise InputError(f"{path} holds a vocabulary and no weights; give the file with the model.")
+        raise InputError(f"{path} holds a vocabulary but no weights; give the file with the model.")
     sizes = [field(f"{architecture}.{name}") for name in ("block_count", "embedding_length")]
     blocks, width = (int(size) if isinstance(size, int) else None for size in sizes)
     total = sum(math.prod(int(side) for side in tensor.shape) for tensor in reader.tensors)

@@ -117,9 +117,7 @@ def load_model(
     file = source.path if is_gguf(source.path) else None
     if file is not None:
         if quantization is not None:
-            raise InputError(
-                f"{name} is a GGUF file, whose weights are quantised as they are; leave out {quantization}."
-            )
+            raise InputError(f"{name} is a GGUF file, which is already quantised; leave out {quantization}.")
         read_header(file)
         where, options = str(file.parent), {"gguf_file": file.name}
     with quiet(), without_bar() if file else nullcontext():
@@ -264,13 +262,13 @@ def _config(name: str, where: str, options: dict[str, Any]) -> Any:
     both_ways = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     text = config.get_text_config()
     if not hasattr(text, "model_type"):
-        raise InputError(f"The configuration of {name} holds a text_config that is none; correct its config.json.")
+        raise InputError(f"The configuration of {name} holds an invalid text_config; correct its config.json.")
     if getattr(config, "is_encoder_decoder", False) or getattr(text, "is_encoder_decoder", False):
         kind = "an encoder-decoder"
     elif both_ways and getattr(text, "is_decoder", None) is False:
         kind = "an encoder"
     elif not (known or remote or _wraps_text(config)):
-        kind = "no model that continues text, by what transformers knows of it"
+        kind = "not a model that continues text, as far as transformers knows"
     else:
         _check_size(name, config)
         return config
@@ -332,13 +330,13 @@ def _explained(name: str, where: str, error: Exception, *, weights: bool = False
     """Word a failure of from_pretrained for a person."""
     text = str(error)
     if "GGUF" in text and "not supported" in text:
-        return InputError(f"{name} is of an architecture that transformers cannot read from GGUF: {first_line(error)}")
+        return InputError(f"{name} has an architecture that transformers cannot read from GGUF: {first_line(error)}")
     if "trust_remote_code" in text:
         return InputError(f"{name} comes with its own code; read it, then allow it by trust_remote_code.")
     if "couldn't connect" in text or "offline mode" in text or "Max retries" in text:
         return InputError(
-            f"{name} is no bundled model, no folder and not in the local cache, and the hub could not be reached. "
-            "Connect, or download it elsewhere and give its folder; HF_HUB_OFFLINE=1 keeps to the cache. "
+            f"{name} is not a bundled model, a folder or a model in the local cache, and the hub could not be reached. "
+            "Connect, or download it elsewhere and give its folder; HF_HUB_OFFLINE=1 uses the cache alone. "
             + bundled(name)
         )
     if weights and "safetensors" in text and ("no file named" in text or "does not appear to have" in text):
@@ -347,7 +345,10 @@ def _explained(name: str, where: str, error: Exception, *, weights: bool = False
             "allow_pickle, which can run code."
         )
     if "ignore_mismatched_sizes" in text:
-        return InputError(f"The weights of {name} are of other sizes than its config.json says; give the one they had.")
+        return InputError(
+            f"The weights of {name} do not have the sizes that its config.json gives; use the config.json that belongs "
+            "to them."
+        )
     if os.path.exists(where):
         return InputError(f"The model in {where} could not be loaded: {first_line(error)}")
     return InputError(f"{name} could not be loaded: {first_line(error)} {bundled(name)}")

@@ -69,9 +69,7 @@ def resolve_model(name: str | os.PathLike[str]) -> ModelSource:
             raise InputError(f"{text} is a file; give a .gguf file, or the folder that holds the model's config.json.")
         return ModelSource("disk", Path(place).stem, Path(place).resolve())
     if not HUB_ID.fullmatch(text):
-        raise InputError(
-            f"No model folder at {text!r}, and no id on the hub looks like that; check the path. {bundled(text)}"
-        )
+        raise InputError(f"No model folder at {text!r}, and it is not a valid hub id; check the path. {bundled(text)}")
     if _LIKE_BUNDLED.fullmatch(text):
         raise InputError(f"There is no bundled model {text}. {bundled(text)}")
     return ModelSource("hub", text)
@@ -142,7 +140,7 @@ def model_version(source: ModelSource, revision: str | None = None) -> str | Non
             return hub_commit("model", source.display_name, revision or "main")
         except InputError as error:
             raise InputError(
-                f"{error} It is no bundled model and no folder either. {bundled(source.display_name)}"
+                f"{error} It is not a bundled model or a folder either. {bundled(source.display_name)}"
             ) from error
     if is_gguf(source.path):
         return content_hash(source.path)

@@ -37,7 +37,8 @@ def random_twin(model: LanguageModel, *, seed: int = 0) -> LanguageModel:
     places = getattr(trained, "hf_device_map", None) or {}
     if "disk" in places.values():
         raise InputError(
-            f"{model.name} is partly on disk, where no twin fits beside it; take a machine with more memory."
+            f"{model.name} is partly offloaded to disk, so there is no memory for its twin; use a machine with more "
+            "memory."
         )
     kind = type(trained)  # the class that was loaded, be it of the model's own code
     with torch.random.fork_rng(devices=[]):  # nobody else's random numbers change

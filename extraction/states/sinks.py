@@ -1,4 +1,4 @@
-"""Attention sinks: positions whose states are far larger than the others', and say little of their token."""
+"""Attention sinks: positions whose states are far larger than the others', and say little about their token."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class StateStore:
                     written = os.pwrite(self._open(), data, offset)
                 except OSError as error:
                     raise EmergenceError(
-                        f"Spilling states failed: {error.strerror}; choose another spill_dir."
+                        f"Spilling the states failed: {error.strerror}; choose another spill_dir."
                     ) from error
                 data, offset = data[written:], offset + written
 
@@ -115,14 +115,17 @@ def described(folder: Path) -> str:
         around = [(len(mount), kind) for mount, kind in mounts if place.is_relative_to(mount)]
         kind = max(around, key=lambda found: found[0])[1]
         if kind in ("tmpfs", "ramfs"):
-            return f"{folder}, which lies in main memory ({kind}), so that spilling saves none; name another spill_dir"
+            return (
+                f"{folder}, which lies in main memory ({kind}), so spilling there saves no memory; choose another "
+                "spill_dir"
+            )
     return str(folder)
 
 
 def _reserve(folder: Path, size: int) -> int:
     """Open a nameless file of `size` bytes in `folder`."""
     if not folder.is_dir():
-        raise InputError(f"The folder {folder} for spilled states does not exist; create it or name another.")
+        raise InputError(f"The folder {folder} for spilled states does not exist; create it or choose another.")
     free = shutil.disk_usage(folder).free
     try:
         if free < size:
@@ -132,7 +135,7 @@ def _reserve(folder: Path, size: int) -> int:
     except OSError as error:
         raise InputError(
             f"States of {size / 1e9:.1f} GB are to be spilled to {folder}, which has {free / 1e9:.1f} GB free or "
-            "cannot be written; name another spill_dir, or take fewer windows or a smaller project."
+            "cannot be written; choose another spill_dir, or take fewer windows or a smaller project."
         ) from error
     try:
         if hasattr(os, "posix_fallocate"):
@@ -142,7 +145,7 @@ def _reserve(folder: Path, size: int) -> int:
     except OSError as error:
         os.close(handle)
         raise InputError(
-            f"{folder} has no room for {size / 1e9:.1f} GB of spilled states ({error.strerror}); name another "
+            f"{folder} has no room for {size / 1e9:.1f} GB of spilled states ({error.strerror}); choose another "
             "spill_dir."
         ) from error
     return handle

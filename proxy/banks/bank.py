@@ -215,7 +215,9 @@ def load_bank(folder: Path = SHIPPED) -> Bank:
             ),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} is no description of a bank of this version ({error!r}); build it again.") from error
+        raise InputError(
+            f"{path} is not a description of a bank of this version ({error!r}); build it again."
+        ) from error
     _check_content(bank)
     return bank
 
@@ -236,7 +238,7 @@ def _check(folder: Path, description: Any) -> None:
     for name, digest in hashes.items():
         inside = (folder / name).resolve()
         if not inside.is_relative_to(folder.resolve()) or inside.suffix != ".parquet":
-            raise InputError(f"{path} names {name}, which is no table in the bank; build the bank again.")
+            raise InputError(f"{path} names {name}, which is not a table in the bank; build the bank again.")
         if not inside.is_file():
             raise InputError(f"The bank in {folder} lacks {name}; copy the whole folder.")
         if content_hash(inside.read_bytes()) != digest:
@@ -246,7 +248,8 @@ def _check(folder: Path, description: Any) -> None:
     other = sorted(found - known)
     if other:
         raise InputError(
-            f"The bank in {folder} holds {', '.join(other[:3])}, which is not of it: a bank is tables alone; take "
+            f"The bank in {folder} holds {', '.join(other[:3])}, which does not belong to it; a bank holds tables "
+            "alone, so take "
             f"{'it' if len(other) == 1 else 'them'} out."
         )
 
@@ -263,4 +266,4 @@ def _check_content(bank: Bank) -> None:
         raise InputError(f"The bank in {bank.folder} has measurements of {unknown[0]}, which is not among its models.")
     values = bank.emergence["ie_bits"].to_numpy(dtype=float, na_value=math.nan)
     if not all(math.isfinite(value) for value in values):
-        raise InputError(f"The bank in {bank.folder} holds emergence that is no finite number; build it again.")
+        raise InputError(f"The bank in {bank.folder} holds emergence that is not finite; build it again.")

@@ -101,7 +101,8 @@ def merge_banks(folders: Sequence[Path], folder: Path, *, name: str) -> Bank:
         if (other.seed, other.neutral) != (first.seed, first.neutral):
             raise InputError(
                 f"{first.name} and {other.name} were asked in different ways (seed {first.seed} and {other.seed}, "
-                f"neutral first token {first.neutral} and {other.neutral}); measure one of them as the other."
+                f"neutral first token {first.neutral} and {other.neutral}); measure one again with the settings of the "
+                "other."
             )
         for corpus in other.corpora:
             own = {each.name: each for each in first.corpora}.get(corpus.name)
@@ -109,7 +110,7 @@ def merge_banks(folders: Sequence[Path], folder: Path, *, name: str) -> Bank:
                 raise InputError(
                     f"{corpus.name} is not the same in {first.name} and {other.name} (version {own.version} and "
                     f"{corpus.version}, {own.tokens} and {corpus.tokens} tokens, {own.windows} and {corpus.windows} "
-                    "windows); measure one of them as the other."
+                    "windows); measure one again with the settings of the other."
                 )
         twice = sorted(set(first.models["model"]) & set(other.models["model"]))
         if twice:

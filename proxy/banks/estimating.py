@@ -286,7 +286,7 @@ def estimate_emergence(
         remarks.append(f"{model} is in the bank: its whole run is left out, and its own values stand beside")
     families = sorted(references["family"].unique())
     if len(families) == 1:
-        remarks.append(f"all references are of one family, {families[0]}: nothing is known of any other")
+        remarks.append(f"all references are of one family, {families[0]}: nothing is known about others")
     _check_remaining(references, bank, corpus.name, model, level)
     features = model_features(kept, rows, windows, corpus=corpus.name, shown=way.shown, chat=way.chat)
     names = [str(name) for name in references if str(name).startswith(OUTPUT)]
@@ -377,7 +377,7 @@ def _estimated(proxy: Proxy, features: pd.DataFrame, name: str) -> dict[str, obj
 
 
 def _last_block(references: pd.DataFrame, features: pd.DataFrame, level: float) -> dict[str, object]:
-    """The last block as measured: the output's own reading, moved by what lies between the two on references.
+    """The last block as measured: the reading of the output, shifted by what lies between the two on references.
 
     The block is read by its own calibrated head, the output by what an API shows of it. The interval is that of
     jackknife+ for a constant: the quantile of the left-out deviations, a run one of them. As of what is estimated, it
@@ -417,7 +417,7 @@ def _last_block(references: pd.DataFrame, features: pd.DataFrame, level: float) 
         "proxy_error": float(left_out.mean()),
         "mean_error": mean_error,
         "size_error": float("nan"),
-        "remarks": f"the output's own reading, moved by {shift:+.2f} as on references{out}",
+        "remarks": f"measured at the output, shifted by {shift:+.2f} as on references{out}",
     }
 
 

@@ -78,8 +78,8 @@ def reference_table(
     remarks = []
     if len(failed) > MOST_FAILED * len(table):
         remarks.append(
-            f"E by {estimator} is not above its controls for {len(failed)} of {len(table)} references, so what is "
-            "estimated is what any network or any windows show"
+            f"E by {estimator} is not above its controls for {len(failed)} of {len(table)} references, so the estimate "
+            "may describe what any network or any windows show"
         )
         table["failed"] = False
     elif failed:

@@ -21,7 +21,7 @@ def build(
         typer.Option(help="File of a corpus whose text goes into the bank, repeatable; the first is the default."),
     ] = None,
     windows: Annotated[
-        int | None, typer.Option(min=8, help="Windows that were asked for; default: what the rows say.")
+        int | None, typer.Option(min=8, help="Number of windows requested; default: taken from the rows.")
     ] = None,
 ) -> None:
     """Make a bank of open models that were measured: their blocks and their output, on the same corpora.
@@ -118,7 +118,9 @@ def table(
     out: Annotated[Path, typer.Option(help="Reference table to write: .parquet, .csv or .json.")],
     bank: Annotated[Path | None, typer.Argument(help="Folder of a bank; default: the one that ships.")] = None,
     corpus: Annotated[str | None, typer.Option(help="Corpus of the bank; default: its first.")] = None,
-    estimator: Annotated[str, typer.Option(help="Of the blocks: predictive or sample-propagation.")] = "predictive",
+    estimator: Annotated[
+        str, typer.Option(help="Estimator of the blocks: predictive or sample-propagation.")
+    ] = "predictive",
     without: Annotated[str | None, typer.Option(help="Model to leave out, with its whole run.")] = None,
 ) -> None:
     """Write the reference table of a bank: output features and targets of each model, for `emergence fit`.

@@ -22,9 +22,9 @@ def calibrate(
         ),
     ] = None,
     method: Annotated[
-        list[str] | None, typer.Option(help="Estimator to ask; repeat for several. Default: every applicable one.")
+        list[str] | None, typer.Option(help="Estimator to run; repeatable. Default: every applicable one.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Governs built-in problems and estimators.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the built-in problems and the estimators.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write the table here (.parquet, .csv or .json).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
 ) -> None:

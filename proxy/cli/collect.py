@@ -44,16 +44,19 @@ def collect(
             rich_help_panel=SAMPLING,
         ),
     ] = 64,
-    temperature: Annotated[float, typer.Option(help="Of the sampling.", rich_help_panel=SAMPLING)] = 1.0,
+    temperature: Annotated[float, typer.Option(help="Sampling temperature.", rich_help_panel=SAMPLING)] = 1.0,
     system: Annotated[str | None, typer.Option(help="System prompt.", rich_help_panel=SAMPLING)] = None,
     stop: Annotated[
         list[str] | None, typer.Option(help="Text at which an answer ends; repeatable.", rich_help_panel=SAMPLING)
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="From which each answer's own seed is derived.", rich_help_panel=SAMPLING)
+        int, typer.Option(help="Base seed; the seed of each answer is derived from it.", rich_help_panel=SAMPLING)
     ] = 0,
     concurrency: Annotated[
-        int, typer.Option(help="Most calls at once; fewer when the server complains.", rich_help_panel=SERVER)
+        int,
+        typer.Option(
+            help="Maximum number of concurrent calls; lowered when the server complains.", rich_help_panel=SERVER
+        ),
     ] = 8,
     max_retries: Annotated[int, typer.Option(help="Further attempts after a lost reply.", rich_help_panel=SERVER)] = 5,
     timeout: Annotated[
@@ -66,23 +69,28 @@ def collect(
     max_cost: Annotated[
         float | None,
         typer.Option(
-            help="Most that may be billed for this log, earlier runs included, by those prices.", rich_help_panel=COST
+            help="Limit on what is billed for this log at these prices, earlier runs included.", rich_help_panel=COST
         ),
     ] = None,
     max_total_tokens: Annotated[
         int | None,
         typer.Option(
-            help="Most prompt and answer tokens that may be billed for this log, earlier runs included.",
+            help="Limit on prompt and answer tokens billed for this log, earlier runs included.",
             rich_help_panel=COST,
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be asked and cost.", rich_help_panel=COST)
+        bool,
+        typer.Option(
+            "--dry-run", help="Show what would be asked and what it would cost, then stop.", rich_help_panel=COST
+        ),
     ] = False,
     batch: Annotated[
         bool,
         typer.Option(
-            "--batch", help="By the Batch API: submit; the same command later fetches.", rich_help_panel=SERVER
+            "--batch",
+            help="Use the Batch API: submit now; the same command fetches the answers later.",
+            rich_help_panel=SERVER,
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answers as JSON.")] = False,
@@ -200,5 +208,5 @@ def _say_bill(bill: dict[str, float | None], *, as_json: bool) -> None:
     cost = "" if bill["cost"] is None else f", costing at most about {bill['cost']:.4f}"
     sys.stdout.write(
         f"{bill['answers']} answers would be asked for: about {bill['prompt_tokens']} prompt tokens and at most "
-        f"{bill['answer_tokens']} answer tokens{probing}{cost}. Nothing was asked.\n"
+        f"{bill['answer_tokens']} answer tokens{probing}{cost}. Nothing was sent.\n"
     )

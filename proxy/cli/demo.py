@@ -28,7 +28,7 @@ def demo(
     tracking_uri: Annotated[
         str | None, typer.Option(help="MLflow store; sqlite in the working folder by default.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Governs the sweep.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sweep.")] = 0,
 ) -> None:
     """Run the whole path on the bundled models: no network, no key, no GPU, a few minutes on two cores.
 

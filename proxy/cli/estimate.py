@@ -44,13 +44,13 @@ def estimate(
         str | None, typer.Option(help="Corpus of the bank; default: its first.", rich_help_panel=BANK)
     ] = None,
     estimator: Annotated[
-        str, typer.Option(help="Of the blocks: predictive or sample-propagation.", rich_help_panel=BANK)
+        str, typer.Option(help="Estimator of the blocks: predictive or sample-propagation.", rich_help_panel=BANK)
     ] = "predictive",
     base_url: Annotated[
         str | None,
         typer.Option(help="Server; default OPENAI_BASE_URL, else OpenAI's own.", rich_help_panel=API),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Ask without asking back.", rich_help_panel=API)] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask without confirmation.", rich_help_panel=API)] = False,
     key_env: Annotated[
         str, typer.Option(help="Environment variable that holds the API key.", rich_help_panel=API)
     ] = "OPENAI_API_KEY",
@@ -65,13 +65,13 @@ def estimate(
         Path | None, typer.Option(help="Table of prices: model, input, output.", rich_help_panel=API)
     ] = None,
     max_cost: Annotated[
-        float | None, typer.Option(help="Most to be spent, in the unit of --prices.", rich_help_panel=API)
+        float | None, typer.Option(help="Spending limit, in the unit of --prices.", rich_help_panel=API)
     ] = None,
     max_calls: Annotated[
         int | None,
         typer.Option(min=1, help="Most calls for windows; fewer windows are asked for.", rich_help_panel=API),
     ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Calls at once.", rich_help_panel=API)] = 8,
+    concurrency: Annotated[int, typer.Option(min=1, help="Number of concurrent calls.", rich_help_panel=API)] = 8,
     track: Annotated[bool, typer.Option("--track", help="Log the estimate to MLflow.")] = False,
     tracking_uri: Annotated[
         str | None, typer.Option(help="MLflow store; sqlite in the working folder by default.")

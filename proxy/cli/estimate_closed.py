@@ -210,7 +210,7 @@ def asked_rows(
         f"answer tokens{cost}. Replies are kept in {log} and paid for once."
     )
     if total["calls"] and not given.yes and not agreed():
-        say("Nothing was asked. The same command with --yes goes on.")
+        say("Nothing was sent. The same command with --yes continues.")
         return None
     told: list[pd.DataFrame] = []
     with progress(f"Asking {model}") as report:
@@ -221,7 +221,7 @@ def asked_rows(
 
 def agreed() -> bool:
     """Whether the person at the terminal says yes; where nobody can, no."""
-    return sys.stdin.isatty() and screen.is_terminal and input("Go on? [y/N] ").strip().lower() in ("y", "yes")
+    return sys.stdin.isatty() and screen.is_terminal and input("Continue? [y/N] ").strip().lower() in ("y", "yes")
 
 
 def show_estimate(found: Estimate) -> None:

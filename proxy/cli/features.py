@@ -47,8 +47,8 @@ def features(
     characters: Annotated[
         int | None, typer.Option(min=1, help="Characters of each answer to read; all by default.")
     ] = None,
-    corpus: Annotated[str | None, typer.Option(help="Corpus of these tables to take.")] = None,
-    seed: Annotated[int, typer.Option(help="Governs windows and noise.")] = 0,
+    corpus: Annotated[str | None, typer.Option(help="Corpus of these tables to use.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of windows and noise.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
     """Turn answers, and what models say next, into features, one row per model.

@@ -24,8 +24,8 @@ def fit(
     bounds: Annotated[
         str | None,
         typer.Option(
-            help="Bounds of the target: `0,100` or `0,1` (logit), `0,` (logarithm), `,` (none). By default shares and "
-            "percentages are told by name and values."
+            help="Bounds of the target: `0,100` or `0,1` (logit), `0,` (logarithm), `,` (none). By default shares "
+            "and percentages are recognised by name and values."
         ),
     ] = None,
     register: Annotated[
@@ -34,7 +34,7 @@ def fit(
     anyway: Annotated[
         bool,
         typer.Option(
-            "--anyway", help="Register also a proxy that did no better than its best baseline.", rich_help_panel=MLFLOW
+            "--anyway", help="Register even a proxy that did no better than its best baseline.", rich_help_panel=MLFLOW
         ),
     ] = False,
     tracking_uri: Annotated[

@@ -94,7 +94,7 @@ def measure(
         typer.Option(
             metavar="auto|none|TOKEN",
             help="What stands before windows and lone tokens: auto is what the tokenizer adds, else of its special "
-            "tokens and none what lone tokens predict best behind.",
+            "tokens and none what lone tokens predict best after.",
             rich_help_panel=WHAT,
         ),
     ] = "auto",
@@ -178,7 +178,7 @@ def measure(
         typer.Option(help='JSON: {"MODEL": {"input": 2.5, "output": 10}}, per million tokens.', rich_help_panel=API),
     ] = None,
     max_cost: Annotated[
-        float | None, typer.Option(help="Most that may be billed for the log.", rich_help_panel=API)
+        float | None, typer.Option(help="Limit on what is billed for the log.", rich_help_panel=API)
     ] = None,
     max_calls: Annotated[
         int,
@@ -186,13 +186,20 @@ def measure(
             min=1, help="Most calls per corpus; fewer lone tokens and windows keep to it.", rich_help_panel=API
         ),
     ] = 2500,
-    concurrency: Annotated[int, typer.Option(help="Most calls at once.", rich_help_panel=API)] = 8,
+    concurrency: Annotated[int, typer.Option(help="Maximum number of concurrent calls.", rich_help_panel=API)] = 8,
     batch: Annotated[
         bool,
-        typer.Option("--batch", help="Use the server's Batch API: submit, and later fetch.", rich_help_panel=API),
+        typer.Option(
+            "--batch",
+            help="Use the server's Batch API: submit now; the same command fetches the replies later.",
+            rich_help_panel=API,
+        ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be asked and cost.", rich_help_panel=API)
+        bool,
+        typer.Option(
+            "--dry-run", help="Show what would be asked and what it would cost, then stop.", rich_help_panel=API
+        ),
     ] = False,
     beside: Annotated[
         Path | None,
@@ -365,7 +372,7 @@ def _each_kept(models: list[str], tables: list[pd.DataFrame], out: Path | None) 
 
     def state() -> str:
         if beside is None or not whole:
-            return f"Nothing is kept of a measurement without its end; start again with: {this_command()}"
+            return f"An interrupted measurement keeps nothing; start again with: {this_command()}"
         rest = this_command(without=models[:whole])
         return f"{whole} of {len(models)} models are kept in {beside}; the others: {rest}"
 

@@ -106,11 +106,11 @@ def measure_closed_models(
         check_asked(closed.asking, names)
         _say(f"{model} is asked by {closed.asking.name}; windows are cut by {called}; replies are kept in {log}")
         room = given.max_calls - trial_calls(closed)
-        with progress(f"Asking {model} behind each first token") as told:
+        with progress(f"Trying each first token with {model}") as told:
             tried = {} if given.dry_run else find_first(closed, told)
         if tried:
             bits = ", ".join(f"{text or 'none'} {value:.2f}" for text, value in tried.items())
-            _say(f"Neutral first token: {closed.first or 'none'} (bits that lone tokens tell behind each: {bits})")
+            _say(f"Neutral first token: {closed.first or 'none'} (bits that lone tokens tell after each: {bits})")
         laid_out = []
         for shuffled in (False, True) if control.shuffled or control.controls else (False,):
             contexts = corpus_contexts(read.corpus, tokenizer, shuffled=shuffled, **read.arguments())
@@ -255,5 +255,5 @@ def _say_bill(bill: dict[str, float | None], corpus: str, *, as_json: bool) -> N
     cost = "" if bill["cost"] is None else f", costing about {bill['cost']:.4f}"
     sys.stdout.write(
         f"{corpus}: {bill['calls']} calls for {bill['answers']} answers: about {bill['prompt_tokens']} prompt tokens "
-        f"and {bill['answer_tokens']} answer tokens{cost}. No window was asked.\n"
+        f"and {bill['answer_tokens']} answer tokens{cost}. No window was sent.\n"
     )

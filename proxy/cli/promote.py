@@ -13,7 +13,7 @@ def promote(
     name: Annotated[str, typer.Argument(help="Name of the registered proxy.")],
     version: Annotated[str | None, typer.Option(help="Version to promote; default the candidate.")] = None,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Promote also what beats no baseline, or not the champion.")
+        bool, typer.Option("--anyway", help="Promote even if it beats neither a baseline nor the champion.")
     ] = False,
     tracking_uri: Annotated[
         str | None,

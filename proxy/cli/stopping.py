@@ -47,9 +47,9 @@ def stoppable(command: Command) -> Command:
         except KeyboardInterrupt as stop:
             if _told.is_set():
                 raise typer.Exit(STOPPED) from None
-            what = str(stop) or "What was finished is kept"
+            what = str(stop) or "Finished work is kept"
             screen.print(
-                f"Interrupted. {what.rstrip('.')}. To go on: {this_command()}",
+                f"Interrupted. {what.rstrip('.')}. To continue: {this_command()}",
                 style="yellow", markup=False, highlight=False, soft_wrap=True,
             )  # fmt: skip
             raise typer.Exit(STOPPED) from None

@@ -63,10 +63,10 @@ def sink_words(table: pd.DataFrame) -> list[str]:
     for name, one in rows[sunk].groupby("model", sort=False):
         blocks = rows.loc[rows["model"] == name, "layer"].nunique()
         behind = one["prefix"].fillna("").astype(str).iloc[0]
-        remedy = f"though {behind!r} stands in front" if behind else "which --prefix auto or a special token may mend"
+        remedy = f"though {behind!r} stands in front" if behind else "which --prefix auto or a special token may fix"
         words.append(
             f"Attention sinks in {one['layer'].nunique()} of {blocks} blocks of {name}: states at a position, or of "
-            f"tokens run alone, are over five times as large as the others and say little of their token, {remedy}."
+            f"tokens run alone, are over five times as large as the others and say little about their token, {remedy}."
         )
     return words
 
@@ -74,7 +74,7 @@ def sink_words(table: pd.DataFrame) -> list[str]:
 MEANING = {
     "learned": "Learned: above the random twin and the shuffled windows by four joint errors.",
     "not shown": "Not shown: not above its controls by four joint errors, though they are about 0.",
-    "control failed": "Control failed: E is not above a control, and that is above 0 itself.",
+    "control failed": "Control failed: E is not above a control, and that control is above 0.",
     "no controls": "No controls were run; --controls (controls: true in a sweep) shows what a random network and "
     "shuffled windows give.",
 }

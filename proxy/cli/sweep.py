@@ -32,14 +32,17 @@ def sweep(
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Workers to ask for; a cluster that can grow does. Default: what fits now."),
+        typer.Option(
+            min=1,
+            help="Number of workers to request; an autoscaling cluster grows for them. Default: as many as fit now.",
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the config's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed; default: the config's.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan: jobs, memory, time, what does not fit; start nothing.")
     ] = False,
     log: Annotated[
-        str | None, typer.Option(metavar="KEY", help="Print what a job said and its traceback, by its key.")
+        str | None, typer.Option(metavar="KEY", help="Print the log and traceback of the job with this key.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary, or the plan, as JSON on stdout.")] = False,
 ) -> None:
@@ -129,7 +132,7 @@ def _track(settings: SweepConfig, where: str) -> bool:
         with local_results(where) as folder:
             track(folder, tracking_uri=chosen.uri, experiment=chosen.experiment, display_name=where)
     except (EmergenceError, OSError) as error:
-        _warn(f"Not tracked: {error} The results are complete; later: emergence track {where}", "red")
+        _warn(f"Not tracked: {error} The results are complete; track them later: emergence track {where}", "red")
         return False
     return True
 

@@ -21,7 +21,7 @@ def track(
         str | None,
         typer.Option(help="MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."),
     ] = None,
-    experiment: Annotated[str, typer.Option(help="MLflow experiment, made if it is not there.")] = "emergence",
+    experiment: Annotated[str, typer.Option(help="MLflow experiment; created if missing.")] = "emergence",
     as_json: Annotated[bool, typer.Option("--json", help="Print the runs' ids as JSON.")] = False,
 ) -> None:
     """Log a sweep to MLflow: one run for the sweep, one below it per model and corpus.
@@ -54,6 +54,6 @@ def track(
     if as_json:
         sys.stdout.write(json.dumps({"run_id": found.run_id, "children": found.children, "new": found.new}) + "\n")
         return
-    was = f"{found.new} new" if found.new else "nothing new, all had been tracked"
+    was = f"{found.new} new" if found.new else "nothing new, all were already tracked"
     screen.print(f"Tracked {results}: run {found.run_id} with {len(found.children)} runs below it ({was}).")
-    screen.print("Look at it: emergence ui", highlight=False)
+    screen.print("Open it: emergence ui", highlight=False)

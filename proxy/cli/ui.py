@@ -35,7 +35,7 @@ def ui(
     screen.print("Starting ...", highlight=False)
     try:
         with (
-            kept("The server ends; what is tracked is kept."),
+            kept("The server stops; tracked runs are kept."),
             user_interface(tracking_uri, port=port, experiment=experiment) as shown,
         ):
             # the part behind # is a page of ours, no secret: only the server's address is masked
@@ -44,9 +44,9 @@ def ui(
             if browser and screen.is_terminal:
                 webbrowser.open(shown.page)
             if shown.process is not None:
-                screen.print("Ctrl-C ends the server.", highlight=False)
+                screen.print("Ctrl-C stops the server.", highlight=False)
                 if code := shown.process.wait():
-                    screen.print(f"MLflow's server ended by itself with code {code}.", style="red")
+                    screen.print(f"MLflow's server exited with code {code}.", style="red")
                     raise typer.Exit(1)
     except KeyboardInterrupt:
         screen.print("Ended.", highlight=False)

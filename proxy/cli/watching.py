@@ -72,7 +72,7 @@ class Watch:
         if not self._total:
             return f"Nothing is measured yet; start again with: {again}"
         done = f"{self._over} of {self._total} jobs are finished and kept in {where}"
-        return f"{done}.{unfinished} Go on with: {again}"
+        return f"{done}.{unfinished} Continue with: {again}"
 
     def dashboard(self, address: str) -> None:
         """Show where Ray's dashboard is."""
@@ -127,7 +127,7 @@ class Watch:
             return "Stopping the workers"
         running = "; ".join(list(self._running.values())[:SHOWN])
         if self._over and self._over == self._total:
-            return f"{self.name}: putting the results together"
+            return f"{self.name}: merging the results"
         return f"{self.name}: {self._over} of {self._total or 'all'} jobs finished; {running or 'starting workers'}"
 
     def _draw(self, bars: Progress, event: Event) -> None:

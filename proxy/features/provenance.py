@@ -130,7 +130,7 @@ def differences(references: Sequence[Provenance], other: Provenance) -> tuple[li
         elif mine != theirs:
             refused.append(f"{name} {mine}, the references {theirs}; ask the model again with theirs")
     if bool(known.sampling) != bool(other.sampling):
-        said.append("not recorded on one side how answers were sampled")
+        said.append("how answers were sampled is not recorded on one side")
     for name in sorted({*known.readers} & {*other.readers}):
         if known.readers[name] != other.readers[name]:
             refused.append(f"a reader {name} with other weights; read both with one")
@@ -189,7 +189,7 @@ def _settings(answers: pd.DataFrame) -> dict[str, Any]:
         try:
             found.append(dict(json.loads(text)))
         except (ValueError, TypeError) as error:
-            raise InputError(f"Column sampling holds {str(text)[:40]!r}, which is no JSON object.") from error
+            raise InputError(f"Column sampling holds {str(text)[:40]!r}, which is not a JSON object.") from error
     if not found:
         return {}
     return {name: value for name, value in found[0].items() if all(one.get(name) == value for one in found)}

@@ -145,7 +145,7 @@ def _answer(closed: Closed) -> Said | None:
     """
     replies = closed.ask([SENTENCE])
     if REASONING in replies.reasons:
-        raise InputError(f"{closed.model} cannot be asked for the next token: {REASONING}. No window was asked.")
+        raise InputError(f"{closed.model} cannot be asked for the next token: {REASONING}. No window was sent.")
     return replies.said.get(SENTENCE)
 
 

@@ -534,7 +534,7 @@ def _chat_ids(model: LanguageModel, text: str) -> list[int]:
             [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=True, return_dict=True
         )
     except ValueError as error:
-        raise InputError(f"{model.name} has no chat template, so it cannot be asked as a chat.") from error
+        raise InputError(f"{model.name} has no chat template, so it cannot be prompted as a chat.") from error
     return [int(one) for one in made["input_ids"]]
 
 

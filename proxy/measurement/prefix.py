@@ -106,7 +106,7 @@ def chosen_prefix(model: LanguageModel, choice: str = AUTO) -> NeutralPrefix:
     if len(ids) != 1 or ids[0] >= model.vocabulary or (known is None and ids[0] == tokenizer.unk_token_id):
         special = ", ".join(tokenizer.all_special_tokens[:CANDIDATES]) or "there are none"
         raise InputError(
-            f"The prefix {choice!r} is no single token of {model.name}; give auto, none or one of its tokens. Its "
+            f"The prefix {choice!r} is not a single token of {model.name}; give auto, none or one of its tokens. Its "
             f"special tokens: {special}."
         )
     return NeutralPrefix((int(ids[0]),), tokenizer.decode(ids), {})

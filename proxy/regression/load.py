@@ -81,7 +81,7 @@ def load_proxy(folder: str | PathLike[str]) -> Proxy:
 def _built(folder: Path, description: dict[str, Any]) -> Proxy:
     for name in ("target", "mode", "unit"):
         if not isinstance(description[name], str):
-            raise TypeError(f"{name} is no text")
+            raise TypeError(f"{name} is not text")
     stored = _stored(folder / "model.skops")
     references = read_table(folder / "references.parquet")
     if table_hash(references) != description["references_hash"]:

@@ -179,7 +179,7 @@ class Proxy(ProxyRecord):
             return [([], [])] * len(features)
         texts = features[COLUMN] if COLUMN in features.columns else pd.Series(pd.NA, index=features.index)
         return [
-            ([], ["not recorded how its answers came about"])
+            ([], ["how its answers were made is not recorded"])
             if pd.isna(text)
             else differences(known, read_provenance(str(text)))
             for text in texts
@@ -203,9 +203,11 @@ class Proxy(ProxyRecord):
                 f"least {FAMILIES_NEEDED} families would allow it"
             )
         elif self.unit != "family" and not self._families_known():
-            parts.append("families of the references are not known: the interval may be that of their close relatives")
+            parts.append(
+                "families of the references are not known: the interval may hold for their close relatives only"
+            )
         elif self.unit != "family" and pd.isna(row["family"]):
-            parts.append(f"interval holds for further models of {known}, not of a new family")
+            parts.append(f"the interval holds for further models of {known}, not of a new family")
         values = row[list(self.features)]
         empty = values.index[values.isna()].tolist()
         if empty:
@@ -274,7 +276,7 @@ def fit_proxy(
     if not 0 < level < 1:
         raise InputError(f"A confidence level lies between 0 and 1, for example 0.9; got {level}.")
     if candidate != "auto" and candidate not in CANDIDATES:
-        raise InputError(f"There is no candidate {candidate!r}; choose auto or one of {', '.join(CANDIDATES)}.")
+        raise InputError(f"Unknown candidate {candidate!r}; choose auto or one of {', '.join(CANDIDATES)}.")
     table = read_references(references, target=target, groups=groups, mode=mode)
     remarks = list(table.remarks)
     if bounds is None:

@@ -201,7 +201,7 @@ def _check_provenance(frame: pd.DataFrame) -> list[str]:
         if refused:
             raise InputError(f"References were not asked and read alike: {models.iloc[0]} has {refused[0]}.")
     unknown = frame["model"][frame[COLUMN].isna()].tolist()
-    return [f"not recorded how the answers of {listed(unknown)} came about"] if unknown else []
+    return [f"how the answers of {listed(unknown)} were made is not recorded"] if unknown else []
 
 
 def of_accuracies(names: Sequence[str]) -> bool:
@@ -222,7 +222,7 @@ def _check_accuracies(X: pd.DataFrame) -> None:
     if len(shares) and len(percent):
         raise InputError(
             f"Accuracies are shares up to 1 or percentages up to 100, all of them the same; {shares[0]} reaches "
-            f"{largest[shares[0]]:.3g} and {percent[0]} {largest[percent[0]]:.3g}: bring them to one unit."
+            f"{largest[shares[0]]:.3g} and {percent[0]} {largest[percent[0]]:.3g}: convert them to one unit."
         )
 
 
@@ -234,8 +234,8 @@ def _check_measurement(frame: pd.DataFrame, target: str) -> list[str]:
         failed = frame["model"][frame[verdict].isin(["control failed", "not shown"])].tolist()
         if len(failed) > MOST_FAILED * len(frame):
             remarks.append(
-                f"{target} is not above its controls for {len(failed)} of {len(frame)} references, so that estimates "
-                f"may be of what any network shows: {listed(failed)}"
+                f"{target} is not above its controls for {len(failed)} of {len(frame)} references, so estimates may "
+                f"describe what any network shows: {listed(failed)}"
             )
         if (frame[verdict] == "no controls").any():
             without = int((frame[verdict] == "no controls").sum())

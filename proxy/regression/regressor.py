@@ -136,7 +136,7 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 self.kinds_, ridge = self._choose_kinds(rows)
                 self.chosen_ = self._choose(rows, ridge)
             if self.chosen_ not in CANDIDATES:
-                raise ValueError(f"No candidate {self.chosen_!r}; there are auto, {', '.join(CANDIDATES)}.")
+                raise ValueError(f"Unknown candidate {self.chosen_!r}; there are auto, {', '.join(CANDIDATES)}.")
             self.columns_ = self._columns(self.chosen_)
             part, basis = self._part(self.chosen_, rows)
             self.head_ = CANDIDATES[self.chosen_]().fit(part)

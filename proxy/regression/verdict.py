@@ -102,7 +102,7 @@ def _sentence(error: float, comparisons: list[Comparison], useful: bool, itself:
     )
     errors = f"mean absolute error {error:.3g} on left-out references{f', {others}' if others else ''}."
     if itself == "mean":
-        return f"It is {BASELINES[itself]}, for no feature told more: {errors} Do not use its estimates."
+        return f"It is {BASELINES[itself]}, because no feature told more: {errors} Do not use its estimates."
     best = comparisons[0]
     beaten = (
         f"did better than every {'other ' if itself else ''}baseline"

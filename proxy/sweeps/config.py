@@ -199,7 +199,7 @@ class _StrictLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str | int | float | bool | None):
-                raise yaml.constructor.ConstructorError(None, None, "a key is a word", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, "a key must be text", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key '{key}' is given twice", key_node.start_mark
@@ -253,7 +253,7 @@ def load_config(source: str | PathLike[str]) -> SweepConfig:
         problem = getattr(error, "problem", None) or "not YAML"
         raise InputError(f"{path}{where}: {problem}.") from error
     except RecursionError as error:
-        raise InputError(f"{path} is nested too deeply; it cannot be what was meant.") from error
+        raise InputError(f"{path} is nested too deeply; check the file.") from error
     except (ValueError, TypeError, OverflowError, AttributeError) as error:  # such as a number of 5,000 digits
         reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(f"{path} holds a value that cannot be read: {reason}.") from error

@@ -148,7 +148,7 @@ class Driver:
         if self.slots or not self._starts.hopeless:
             return
         for group in list(self.queue):
-            yield from self._give_up(group, "WorkerLost", f"no worker lived to take a job: {self._starts.reason}")
+            yield from self._give_up(group, "WorkerLost", f"no worker stayed alive to run a job: {self._starts.reason}")
 
     def _give_up(self, group: Group, kind: str, reason: str) -> Iterator[Job]:
         """Fail those jobs of a waiting group that no other driver works on."""

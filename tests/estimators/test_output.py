@@ -255,7 +255,7 @@ def test_what_is_scored_whole_is_what_is_shown_whole():
     ragged = micro.copy()
     ragged[0, 0] = np.nan
     for wrong in (np.full_like(micro, np.nan), ragged):
-        with pytest.raises(InputError, match="the same positions of every window, at one at least"):
+        with pytest.raises(InputError, match="the same positions of every window, at one or more"):
             scored_emergence(macro, wrong, followed)
 
 

@@ -121,7 +121,7 @@ def test_control_stands_beside_the_value():
     assert found.control == shuffled_pairs(x, y, "gaussian")
     assert abs(found.control.bits) < 4 * found.control.std_error
     assert estimate(x, y, "gaussian").control is None
-    with pytest.raises(InputError, match="no control for it"):
+    with pytest.raises(InputError, match="not a control for it"):
         estimate(torch.arange(4), torch.eye(4), control=True)
 
 

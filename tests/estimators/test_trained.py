@@ -85,7 +85,7 @@ def test_a_bound_that_was_never_finite_is_no_estimate():
     def overflowing(scores):
         return bounds.infonce(scores) * math.inf
 
-    with pytest.raises(EmergenceError, match="at no step a finite number"):
+    with pytest.raises(EmergenceError, match="never finite"):
         train_many([correlated(100, 1, 0.5)], bounds.infonce, overflowing, Training(steps=5))
 
 
@@ -102,7 +102,7 @@ def test_shuffled_pairs_carry_nothing():
     x, y = correlated(2000, 3, 0.9)
     found = shuffled_pairs(x, y, "infonce", **QUICK)
     assert abs(found.bits) <= 4 * found.std_error + 0.01
-    with pytest.raises(InputError, match="no control for it"):
+    with pytest.raises(InputError, match="not a control for it"):
         shuffled_pairs(torch.arange(4), torch.eye(4), "sample-propagation")
 
 

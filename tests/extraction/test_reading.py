@@ -79,7 +79,7 @@ def test_whole_characters_are_left_alone() -> None:
     ("name", "content", "message"),
     [
         ("a.json", b"[" * 100_000, "nested too deeply"),
-        ("a.json", b'[{"a": ' + b"1" * 10_000 + b"}]", "a number of too many digits"),
+        ("a.json", b'[{"a": ' + b"1" * 10_000 + b"}]", "a number with too many digits"),
         ("a.json", b"", "is not JSON"),
         ("a.json", b"\xff\xfe[]", "is not UTF-8: byte 0xff at position 0"),
         ("a.json", b"[1, 2]", "should hold a list of rows"),

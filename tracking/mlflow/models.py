@@ -155,5 +155,5 @@ def download_proxy(uri: str, tracking_uri: str | None = None) -> Path:
         local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
     found = sorted(local.glob("artifacts/*/proxy.json"))
     if not found:
-        raise InputError(f"{uri} is no proxy of this project: it holds no proxy.json.")
+        raise InputError(f"{uri} is not a proxy of this project: it holds no proxy.json.")
     return found[0].parent

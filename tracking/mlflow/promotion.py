@@ -89,13 +89,15 @@ def promote(
                 "proxies of different targets under different names."
             )
         if now["references_hash"] != then["references_hash"]:
-            remarks.append("the two were checked on different reference tables, so their scores compare loosely")
+            remarks.append(
+                "the two were checked on different reference tables, so their scores are only roughly comparable"
+            )
     table = _scores(now["scores"], then.get("scores", {}))
     decisive = table[table["score"] == DECIDES]
     if before is not None and not anyway and not (len(decisive) and bool(decisive["better"].iloc[0])):
         row = decisive.iloc[0] if len(decisive) else {"now": None, "before": None}
         raise InputError(
-            f"Version {number} of {name} is no better than champion {old}: mean absolute error {row['now']} against "
+            f"Version {number} of {name} is not better than champion {old}: mean absolute error {row['now']} against "
             f"{row['before']} on left-out models; promote it all the same with --anyway."
         )
     with clear_errors(uri):
@@ -134,7 +136,7 @@ def _evidence(client: Any, entry: Any) -> dict[str, Any]:
         "target": data.params.get("target"),
         "references_hash": data.params.get("references_hash"),
         "useful": data.tags.get(USEFUL),
-        "verdict": data.tags.get("verdict", "it carries no verdict; fit it again."),
+        "verdict": data.tags.get("verdict", "it has no verdict; fit it again."),
         "scores": data.metrics,
     }
 

@@ -85,7 +85,7 @@ def track_proxy(
     folder, model_code = Path(folder), Path(model_code)
     record, validation = _read_proxy(folder)
     if alias == CHAMPION:
-        raise InputError(f"The alias {CHAMPION} is given by `emergence promote` alone; register as {CANDIDATE}.")
+        raise InputError(f"The alias {CHAMPION} is set by `emergence promote` alone; register as {CANDIDATE}.")
     if register is not None:
         _check_name(register)
         if not anyway and not useful(record):
@@ -129,7 +129,7 @@ def useful(record: dict[str, Any]) -> bool:
 
 def verdict_of(record: dict[str, Any]) -> str:
     """Return the verdict that a saved proxy carries in its proxy.json."""
-    return str((record.get("verdict") or {}).get("sentence") or "it carries no verdict; fit it again.")
+    return str((record.get("verdict") or {}).get("sentence") or "it has no verdict; fit it again.")
 
 
 def check_registration(name: str, tracking_uri: str | None = None) -> None:
@@ -151,7 +151,7 @@ def _read_proxy(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise InputError(
-            f"{folder} is no saved proxy: {', '.join(missing)} missing; give a folder `emergence fit` wrote."
+            f"{folder} is not a saved proxy: {', '.join(missing)} missing; give a folder `emergence fit` wrote."
         )
     try:
         record = json.loads((folder / "proxy.json").read_text(encoding="utf-8"))

@@ -63,7 +63,7 @@ def track(
     Args:
         results: folder that `emergence sweep` wrote, finished or not.
         tracking_uri: MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db.
-        experiment: MLflow experiment, made if it is not there.
+        experiment: MLflow experiment; created if missing.
         progress: called after every job.
         display_name: what messages call the folder, where it is a copy of another place.
 

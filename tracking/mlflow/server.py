@@ -112,7 +112,7 @@ def _wait(process: subprocess.Popen[bytes], uri: str, timeout: float, log: objec
         time.sleep(0.2)
     log.seek(0)  # type: ignore[attr-defined]
     last = log.read().decode(errors="replace").strip().splitlines()[-1:]  # type: ignore[attr-defined]
-    raise EmergenceError(f"MLflow's server did not start: {last[0] if last else 'it said nothing'}")
+    raise EmergenceError(f"MLflow's server did not start: {last[0] if last else 'no output'}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

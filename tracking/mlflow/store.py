@@ -138,7 +138,7 @@ def quieten() -> None:
 def _check_server(uri: str) -> None:
     import requests
 
-    start = "start one with `emergence ui`, or leave --tracking-uri away to use sqlite in this folder"
+    start = "start one with `emergence ui`, or leave out --tracking-uri to use sqlite in this folder"
     try:
         answer = requests.get(f"{uri}/health", timeout=TIMEOUT)
     except requests.RequestException as error:

@@ -28,7 +28,7 @@ READING = """
 <dt>Verdict</dt><dd><b>learned</b>: E lies above its controls, the same network with random weights (twin) and the same
 text with its tokens shuffled over the windows (shuffled), by four joint standard errors. <b>not shown</b>: it does not,
 and the controls are about 0; more windows might show it. <b>control failed</b>: it does not, and the control is above 0
-itself, so the number tells nothing of what was learned. <b>no controls</b>: none was run.</dd>
+itself, so the number says nothing about learning. <b>no controls</b>: none was run.</dd>
 <dt>Macro, micro, IE</dt><dd>Block l maps what enters it to what leaves it. Macro information is the mutual information
 of the two at token t when the model has read the whole window up to t; micro is the same for single tokens read alone.
 Information emergence is their difference, IE(l, t) = MI macro(l, t) &minus; mean over s &le; t of MI micro(l, s), in
@@ -46,7 +46,7 @@ seeing the values and so a little high.</dd>
 or the logarithm of the sample, a lower bound at best. <b>unreliable</b>: the estimator's own checks failed.
 <b>control-failed</b>: E is not above its controls, see Verdict. <b>sink</b>: computed from states at attention sinks,
 far larger than the others; measure behind a neutral first token.
-<b>constant-input</b>: the text left nothing to tell apart at this position, so its information is 0.</dd>
+<b>constant-input</b>: the text is the same everywhere at this position, so its information is 0.</dd>
 </dl>
 """
 
@@ -239,7 +239,7 @@ def _highest(title: str, rows: pd.DataFrame) -> str:
         f"Of {counted(len(rows), 'model')}: {count_verdicts(rows)}.",
     ]
     if differences := unlike(rows):
-        said.append(f"They were not measured alike, so this is no ranking: {escape('; '.join(differences))}.")
+        said.append(f"They were not measured alike, so this is not a ranking: {escape('; '.join(differences))}.")
     return " ".join(said) + "</p>"
 
 

@@ -262,7 +262,7 @@ class Api:
         reason = f"HTTP {status}: {text}"
         named = _named(error.response.text)
         if status == 402 or named.get("code") in QUOTA_CODES or named.get("type") in QUOTA_CODES:
-            return EmergenceError(f"The account's quota is spent, so nothing more was asked ({text}).")
+            return EmergenceError(f"The account's quota is spent, so no further requests were sent ({text}).")
         if status == 401:
             return InputError(f"{self.shown} rejected the API key ({reason}); check the key.")
         if status == 403:
@@ -311,7 +311,7 @@ async def _limit(response: httpx2.Response) -> None:
     packed = [name.strip().lower() for name in response.headers.get("content-encoding", "").split(",")]
     packed = [name for name in packed if name not in ("", "identity")]
     if packed and (len(packed) > 1 or packed[0] not in ("gzip", "x-gzip", "deflate")):
-        raise _TooLongError(f"the reply is packed as {', '.join(packed)[:40]}, which was not asked for ({ENCODINGS})")
+        raise _TooLongError(f"the reply is packed as {', '.join(packed)[:40]}, which was not requested ({ENCODINGS})")
     if packed:
         del response.headers["content-encoding"]
     response.stream = _limited(response.stream, most, unpack=bool(packed))
@@ -332,7 +332,7 @@ def _limited(stream: Any, most: int, *, unpack: bool) -> Any:
                     try:
                         piece = unpacker.decompress(piece, most - size + 1)
                     except zlib.error as error:
-                        raise httpx2.DecodingError(f"not packed as it says: {error}") from None
+                        raise httpx2.DecodingError(f"not in the encoding that it names: {error}") from None
                 size += len(piece)
                 if size > most:
                     raise _TooLongError(f"the reply is longer than {most:,} bytes, far more than was asked for")

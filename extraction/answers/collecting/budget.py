@@ -139,6 +139,6 @@ def read_prices(path: Path, model: str) -> tuple[float, float]:
         raise InputError(f"{path} has no {error.args[0]} for {model}; add it, or leave --prices out.") from error
     except (OSError, ValueError, TypeError, IndexError, RecursionError) as error:
         raise InputError(
-            f'{path} is no price table, such as {{"{model}": {{"input": 2.5, "output": 10}}}} per million tokens.'
+            f'{path} is not a price table, such as {{"{model}": {{"input": 2.5, "output": 10}}}} per million tokens.'
         ) from error
     return number(found[0], f"{path}: input", least=0), number(found[1], f"{path}: output", least=0)

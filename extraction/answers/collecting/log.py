@@ -61,7 +61,7 @@ class AnswerLog(Closing):
         billed: prompt and answer tokens, by model.
 
     Raises:
-        InputError: if another process holds the file, or it is no answer log of this version.
+        InputError: if another process holds the file, or it is not an answer log of this version.
 
     Example:
         >>> import tempfile
@@ -192,7 +192,7 @@ class AnswerLog(Closing):
                 f"Line {number} of {self.path} is damaged; remove that line to ask for its answer again."
             ) from error
         if not isinstance(record, dict) or not ({"key", "capabilities", "batch"} & set(record)):
-            raise InputError(f"{self.path} is no answer log (line {number}); move it away or choose another --out.")
+            raise InputError(f"{self.path} is not an answer log (line {number}); move it away or choose another --out.")
         if record.get("version", VERSION) not in (VERSION, SEALED):
             raise InputError(
                 f"{self.path} was written by another version ({str(record['version'])[:20]}, this one reads {SEALED}); "

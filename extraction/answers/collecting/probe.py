@@ -71,7 +71,7 @@ async def probe(
                 absent = absent and "not valid JSON" in str(error)  # a page for people
                 reason = str(error)
             except BusyError as error:
-                raise EmergenceError(f"{api.shown} takes no requests now ({error}); try again later.") from None
+                raise EmergenceError(f"{api.shown} accepts no requests now ({error}); try again later.") from None
             except InputError as error:  # the key, or what it may ask
                 if path == given:
                     raise

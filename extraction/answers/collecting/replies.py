@@ -79,7 +79,7 @@ def read(endpoint: Endpoint, reply: object) -> list[Answer]:
     if not isinstance(reply, dict):
         raise MalformedAnswerError(f"the reply is JSON {type(reply).__name__}, not an object")
     if is_failure(reply.get("error")):
-        raise MalformedAnswerError(f"the reply is a failure: {reason_of(reply['error']) or reply['error']}")
+        raise MalformedAnswerError(f"the reply reports a failure: {reason_of(reply['error']) or reply['error']}")
     if endpoint == "responses":
         return [_read_response(reply)]
     choices = reply.get("choices")
@@ -143,7 +143,7 @@ def _choice(endpoint: Endpoint, choice: object) -> tuple[str, str | None, str | 
         MalformedAnswerError: if there is no answer, or it failed half way.
     """
     if not isinstance(choice, dict):
-        raise MalformedAnswerError("a choice of the reply is no object")
+        raise MalformedAnswerError("a choice of the reply is not an object")
     end = choice.get("finish_reason")
     end = end.get("type", end) if isinstance(end, dict) else end  # as SGLang's own endpoint says it
     end = str(end) if end else None

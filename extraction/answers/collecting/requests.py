@@ -118,7 +118,7 @@ class Collector:
             if found is not None:
                 self.log.append({"for": place, "capabilities": asdict(found), **record})
             else:
-                self.log.append({"error": "the questions to the server broke off", **record})
+                self.log.append({"error": "probing the server was interrupted", **record})
         return found
 
     def begin(self, capabilities: Capabilities) -> None:
@@ -145,7 +145,7 @@ class Collector:
             due += sum(key in on_the_way for key in call.keys)
         if due:
             raise InputError(
-                f"{due} of these answers are on their way in a batch and would be paid for twice; "
+                f"{due} of these answers are pending in a batch and would be paid for twice; "
                 "run the same command with --batch to fetch them."
             )
         self._report()

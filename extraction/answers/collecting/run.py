@@ -121,7 +121,7 @@ def collect(
             held = sum(map(log.answered, _keys(model, texts, samples, sampling, run)))
             raise EmergenceError(
                 f"{out} could not be written: {error.strerror or error}. {held} of {len(texts) * samples} answers are "
-                f"kept in {log.path}; make room, and the same command goes on without asking for them again."
+                f"kept in {log.path}; free some space, and the same command continues without asking for them again."
             ) from None
     if stopped is not None:
         kind = next((kind for kind in (NotReadyError, InputError) if isinstance(stopped, kind)), EmergenceError)

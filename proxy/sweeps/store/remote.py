@@ -161,5 +161,5 @@ def remote(url: str) -> Remote:
             raise InputError(f"{url}: {error}; install the fsspec package of this kind of URL.") from error
         filesystem = ArrowFSWrapper(arrow)
     except ValueError as error:
-        raise InputError(f"{url} is no URL that fsspec knows: {error}.") from error
+        raise InputError(f"{url} is not a URL that fsspec supports: {error}.") from error
     return Remote(filesystem, root)

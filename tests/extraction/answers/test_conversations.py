@@ -94,7 +94,7 @@ NO_TEXTS = {
     "a list of 0 that are not messages": [],
     "4 bytes that are not UTF-8": b"\xff\xfe\x00\x01",
     "a message without role": [{"content": "Name a river."}],
-    "a message whose content is no text": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}],
+    "a message whose content is not text": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}],
 }
 
 

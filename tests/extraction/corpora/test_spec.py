@@ -56,7 +56,7 @@ def test_out_of_reach_the_cache_knows_it_else_its_name_counts(hub: dict[str, obj
 def test_what_the_hub_does_not_have_is_said(hub: dict[str, object]) -> None:
     response = httpx2.Response(404, request=httpx2.Request("GET", "https://hub"))
     hub["dataset no/such main"] = RepositoryNotFoundError("404", response=response)
-    with pytest.raises(InputError, match="no/such is no data set of the hub you can see"):
+    with pytest.raises(InputError, match="no/such is not a data set of the hub that you can access"):
         version("hf:no/such")
 
 

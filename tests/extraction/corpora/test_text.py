@@ -135,7 +135,7 @@ def test_a_split_and_a_configuration_by_name(monkeypatch: pytest.MonkeyPatch) ->
     for source in ("hf:", "hf:a/b:", "hf:a:b:c:d"):
         with pytest.raises(InputError, match="is hf:NAME, hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT"):
             list(text.documents(source))
-    with pytest.raises(InputError, match=r"HF_HUB_OFFLINE=1 and HF_DATASETS_OFFLINE=1 to keep to the cache"):
+    with pytest.raises(InputError, match=r"HF_HUB_OFFLINE=1 and HF_DATASETS_OFFLINE=1 to use the cache alone"):
         list(text.documents("hf:away"))
 
 
@@ -165,7 +165,7 @@ def test_an_unknown_corpus_names_the_known_and_the_nearest(tokenizer: Any) -> No
         ("empty.csv", b"", r"empty\.csv could not be read as a table: No columns"),
         ("nothing.csv", b"text\n", r"nothing\.csv is empty"),
         ("broken.jsonl", b'{"text": "a"}\n{"text"\n', r"Line 2 of .*broken\.jsonl is not JSON"),
-        ("list.jsonl", b"[1]\n", r"Line 1 of .*list\.jsonl is no JSON object"),
+        ("list.jsonl", b"[1]\n", r"Line 1 of .*list\.jsonl is not a JSON object"),
         (
             "other.jsonl",
             b'{"text": "a"}\n{"story": "b"}\n',

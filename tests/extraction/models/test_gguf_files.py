@@ -52,7 +52,7 @@ def test_a_file_is_called_by_its_stem_however_it_is_spelled(tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (lambda path: path.write_bytes(b"not a model"), "does not begin as a GGUF file does"),
+        (lambda path: path.write_bytes(b"not a model"), "is not a GGUF file"),
         (lambda path: path.write_bytes(written(path).read_bytes()[:60]), "ends early or is damaged"),
         (lambda path: path.write_bytes(written(path).read_bytes()[:-40]), "ends early or is damaged"),
         (lambda path: written(path, tensors=0), "holds a vocabulary and no weights"),

@@ -81,9 +81,9 @@ def test_an_unknown_bundled_name_names_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("/no/such/model", "No model folder at '/no/such/model', and no id on the hub looks like that"),
-        ("./model", "No model folder at './model', and no id on the hub looks like that"),
-        ("a/b/c", "No model folder at 'a/b/c', and no id on the hub looks like that"),
+        ("/no/such/model", "No model folder at '/no/such/model', and it is not a valid hub id"),
+        ("./model", "No model folder at './model', and it is not a valid hub id"),
+        ("a/b/c", "No model folder at 'a/b/c', and it is not a valid hub id"),
         ("", "The name of a model is empty"),
     ],
 )
@@ -190,10 +190,10 @@ def test_a_depth_that_is_never_built_is_refused_at_once(gpt2_folder: Path, tmp_p
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"n_layer": 0}, "holds no list of 0 blocks"),
-        ({"text_config": {"model_type": "llama"}}, "holds a text_config that is none"),
-        ({"n_embd": 10**6}, "of other sizes than its config.json says"),
-        ({"n_inner": 10**12}, "of other sizes than its config.json says"),
+        ({"n_layer": 0}, "holds not a list of 0 blocks"),
+        ({"text_config": {"model_type": "llama"}}, "holds an invalid text_config"),
+        ({"n_embd": 10**6}, "do not have the sizes that its config.json gives"),
+        ({"n_inner": 10**12}, "do not have the sizes that its config.json gives"),
     ],
 )
 def test_a_config_that_does_not_fit_its_weights_is_one_sentence(
@@ -300,7 +300,7 @@ def test_a_twin_is_spread_as_its_model_is(gpt2_folder: Path, monkeypatch: pytest
     random_twin(model)
     assert spread == [{"transformer": 0, "lm_head": 1}]
     model.model.hf_device_map = {"transformer": "cpu", "lm_head": "disk"}
-    with pytest.raises(InputError, match="is partly on disk"):
+    with pytest.raises(InputError, match="is partly offloaded to disk"):
         random_twin(model)
 
 
@@ -315,8 +315,8 @@ def test_a_quantised_model_has_no_twin(gpt2_folder: Path) -> None:
     ("options", "message"),
     [
         ({"device": "abacus"}, "device abacus cannot be used"),
-        ({"dtype": "int8"}, "no floating type of torch"),
-        ({"dtype": "nonsense"}, "no floating type of torch"),
+        ({"dtype": "int8"}, "not a floating-point type of torch"),
+        ({"dtype": "nonsense"}, "not a floating-point type of torch"),
         ({"attention": "nonsense"}, "could not be loaded"),
         ({"quantization": "nonsense"}, "Unknown quantization nonsense; choose one of bitsandbytes-8bit"),
     ],

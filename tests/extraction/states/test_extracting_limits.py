@@ -75,7 +75,7 @@ def test_a_spill_folder_in_main_memory_is_named_as_such() -> None:
     in_memory = [Path(mount) for mount, kind in mounts if kind == "tmpfs" and mount.endswith("/shm")]
     if not in_memory:
         pytest.skip("no tmpfs here")
-    assert "lies in main memory (tmpfs), so that spilling saves none; name another" in described(in_memory[0])
+    assert "lies in main memory (tmpfs), so spilling there saves no memory; choose another" in described(in_memory[0])
     assert described(Path("/proc")) == "/proc"
     assert described(Path()).startswith(str(Path.cwd()))  # "." says little to who reads a log
 
@@ -92,7 +92,7 @@ def test_a_system_that_cannot_reserve_files(
 
 
 def test_a_full_disk_is_known_before_any_work(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"States of 400000\.0 GB are to be spilled to .* name another spill_dir"):
+    with pytest.raises(InputError, match=r"States of 400000\.0 GB are to be spilled to .* choose another spill_dir"):
         StateStore((1, 1, 10**9, 10**5), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -102,7 +102,7 @@ def test_a_disk_that_fills_up_meanwhile(gpt2: LanguageModel, found: Windows, tmp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(EmergenceError, match="Spilling states failed: No space left on device; choose another"):
+    with pytest.raises(EmergenceError, match="Spilling the states failed: No space left on device; choose another"):
         extract(gpt2, found, budget=StateBudget(states_gb=1e-4, spill_dir=tmp_path))
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(InputError, match=r"has no room for .* GB of spilled states \(No space left on device\)"):

@@ -82,20 +82,20 @@ def test_a_description_that_is_none_is_refused(copy: Path, content: str) -> None
 
 def test_a_description_that_lacks_something_is_refused(copy: Path) -> None:
     _described(copy, corpora=[{"name": "python-docs"}])
-    with pytest.raises(InputError, match="no description of a bank"):
+    with pytest.raises(InputError, match="not a description of a bank"):
         load_bank(copy)
 
 
 def test_code_and_pickles_are_refused(copy: Path) -> None:
     (copy / "model.pkl").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"holds model\.pkl, which is not of it"):
+    with pytest.raises(InputError, match=r"holds model\.pkl, which does not belong to it"):
         load_bank(copy)
 
 
 def test_a_table_outside_the_bank_is_refused(copy: Path) -> None:
     hashes = json.loads((copy / "bank.json").read_text())["sha256"]
     _described(copy, sha256={**hashes, "../secret.parquet": "0"})
-    with pytest.raises(InputError, match="no table in the bank"):
+    with pytest.raises(InputError, match="not a table in the bank"):
         load_bank(copy)
 
 

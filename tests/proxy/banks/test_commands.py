@@ -118,7 +118,7 @@ def test_a_server_of_few_logprobs_is_sampled_where_a_proxy_of_samples_remains(
     said = " ".join(done.err.split())
     assert "shows 5 logprobs; of the proxies of made (logprobs-20, samples) samples remains" in said
     assert "closed is asked by completions-samples-8" in said
-    assert "Nothing was asked. The same command with --yes goes on." in said
+    assert "Nothing was sent. The same command with --yes continues." in said
 
 
 def test_little_money_and_few_calls_say_what_they_buy(

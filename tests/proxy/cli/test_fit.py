@@ -82,4 +82,4 @@ def test_bad_bounds_exit_with_two(emergence: Run, tables: tuple[Path, Path], tmp
 def test_a_used_folder_is_refused_before_any_work(emergence: Run, tables: tuple[Path, Path], tmp_path: Path) -> None:
     done = emergence("fit", tables[0], "--target", "bits", "--out", tmp_path)
     assert done.code == 2
-    assert "holds something already" in done.err
+    assert "is not empty" in done.err

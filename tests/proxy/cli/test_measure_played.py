@@ -140,7 +140,7 @@ def test_an_open_model_is_not_asked_in_a_way_that_does_not_exist(emergence) -> N
 
 def test_a_model_that_thinks_first_is_found_out_before_it_is_paid_for(measure) -> None:
     done, server = measure(chat=True, reasoning=True)
-    assert (done.code, "No window was asked" in done.err) == (2, True), done.err
+    assert (done.code, "No window was sent" in done.err) == (2, True), done.err
     assert len(server.behind.asked) < 40  # the questions that find out what the server does, and one sentence
 
 
@@ -222,7 +222,7 @@ def test_a_batch_is_submitted_asked_after_and_fetched(batched) -> None:
     with on_a_socket(server) as url:
         run = partial(batched.emergence, *command(url), "--controls", "--batch")
         done = run()
-        assert (done.code, "the same command later fetches the rest" in done.err) == (1, True), done.err
+        assert (done.code, "the same command fetches the rest later" in done.err) == (1, True), done.err
         done = run()
         assert (done.code, "is in progress" in done.err) == (1, True), done.err
         assert not Path("closed.parquet").exists()

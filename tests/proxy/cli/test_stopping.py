@@ -64,5 +64,5 @@ def test_a_stopped_collect_says_what_is_kept_and_how_to_go_on(server, tmp_path, 
     kept = (tmp_path / "a.log.jsonl").read_text().count('"text": ')
     assert kept >= 1
     assert f"Interrupted. {kept} of 60 answers are kept in a.log.jsonl." in said
-    assert said.rstrip().endswith(f"To go on: emergence {' '.join(arguments)} --concurrency 2")
+    assert said.rstrip().endswith(f"To continue: emergence {' '.join(arguments)} --concurrency 2")
     assert "Traceback" not in said

@@ -78,7 +78,7 @@ def test_other_settings_and_readers_are_refused() -> None:
     ]
     server = replace(known, sampling=json.loads(Sampling(max_tokens=64, temperature=None).settings))
     assert differences([known], server) == ([], ["temperature left to the server on one side only"])
-    assert differences([known], KNOWN)[1] == ["not recorded on one side how answers were sampled"]
+    assert differences([known], KNOWN)[1] == ["how answers were sampled is not recorded on one side"]
 
 
 def test_it_is_read_as_it_was_written_and_nothing_else_is() -> None:
@@ -115,7 +115,7 @@ def test_a_proxy_keeps_how_its_references_were_asked_and_refuses_others() -> Non
     with pytest.raises(InputError, match="new was not asked and read as this proxy's references were: other prompts"):
         proxy.predict(other)
     unknown = proxy.predict(table.head(1).drop(columns="provenance"))
-    assert "not recorded how its answers came about" in unknown["remarks"].item()
+    assert "how its answers were made is not recorded" in unknown["remarks"].item()
     assert "not recorded" not in proxy.predict(table.head(1))["remarks"].item()
 
 

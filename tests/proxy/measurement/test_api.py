@@ -103,7 +103,7 @@ def test_faults_that_can_be_lived_with_are_flagged(model, few, tmp_path, way, fa
         (
             "chat-samples",
             {"chat": True, "reasoning": True},
-            "no text within one token, as of reasoning models.*No window was asked",
+            "no text within one token, as of reasoning models.*No window was sent",
         ),
     ],
     ids=lambda value: next(reversed(value)) if isinstance(value, dict) else None,

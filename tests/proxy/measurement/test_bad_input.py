@@ -111,7 +111,7 @@ def test_one_next_token(refused: Callable[..., str], tmp_path: Path) -> None:
     same = tmp_path / "same.jsonl"
     same.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines), encoding="utf-8")
     said = refused("--corpus", same, "--tokens", 1)
-    assert said == "Error: Every next token is the same, so nothing can be told about it; give a richer corpus."
+    assert said == "Error: Every next token is the same, so there is nothing to predict; give a more varied corpus."
 
 
 def test_a_model_without_an_output_head(refused: Callable[..., str], loads: Callable[[LanguageModel], None]) -> None:

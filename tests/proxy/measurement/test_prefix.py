@@ -174,7 +174,7 @@ def test_nothing_is_kept_where_nothing_can_be_written(
 
 @pytest.mark.parametrize("choice", ["two words here", "", "<s>", "qzx"])
 def test_a_token_that_is_none_is_refused(model: LanguageModel, choice: str) -> None:
-    with pytest.raises(InputError, match=r"is no single token of gpt2-30k; give auto, none or .* <\|endoftext\|>\."):
+    with pytest.raises(InputError, match=r"is not a single token of gpt2-30k; give auto, none or .* <\|endoftext\|>\."):
         chosen_prefix(model, choice)
 
 
@@ -192,7 +192,7 @@ def test_windows_and_table_follow_the_option(emergence: Callable[..., Any], tmp_
     assert (told["none"]["ie_bits"] != told[END]["ie_bits"]).any()
     done = emergence("measure", "gpt2-30k", "--corpus", "animal", "--prefix", "<bos>")
     assert done.code == 2
-    assert "The prefix '<bos>' is no single token of gpt2-30k" in done.err
+    assert "The prefix '<bos>' is not a single token of gpt2-30k" in done.err
 
 
 @pytest.mark.real

@@ -59,7 +59,7 @@ def test_every_candidate_predicts_the_same_after_loading(candidate: str) -> None
 
 def test_nothing_is_overwritten(folder: Path) -> None:
     before = (folder / "proxy.json").read_bytes()
-    with pytest.raises(InputError, match="holds something already"):
+    with pytest.raises(InputError, match="is not empty"):
         load_proxy(folder).save(folder)
     assert (folder / "proxy.json").read_bytes() == before
     assert sorted(path.name for path in folder.parent.iterdir()) == ["proxy"]

@@ -119,7 +119,7 @@ def test_an_interrupt_ends_quickly_and_leaves_nothing(config: Path, tmp_path: Pa
     assert time.monotonic() - began < 10
     assert driver.returncode == 130
     assert "Traceback" not in errors
-    said = r"^Stopping\. \d+ of 12 jobs are finished and kept in .*\. Go on with: emergence sweep "
+    said = r"^Stopping\. \d+ of 12 jobs are finished and kept in .*\. Continue with: emergence sweep "
     assert re.search(said, errors, re.M)
     assert_gone(cluster, 5)
     assert_whole(tmp_path)

@@ -59,7 +59,7 @@ def test_what_stands_in_front_is_the_jobs_own(worker: Worker) -> None:
         frame = rows(worker.run(job(measurement={"estimator": "sample-propagation", "queries": 30, "prefix": prefix})))
         assert set(frame["prefix"]) == {shown}
     failed = worker.run(job(measurement={"prefix": "<bos>"}))
-    assert failed.record["error"].startswith("The prefix '<bos>' is no single token of gpt2-30k")
+    assert failed.record["error"].startswith("The prefix '<bos>' is not a single token of gpt2-30k")
 
 
 def test_readings_of_the_output_come_with_the_states(worker: Worker) -> None:

@@ -63,7 +63,7 @@ def test_champion_only_for_less_error(register, emergence) -> None:
     register("noisier", "ridge", noise=1.3)
     worse = emergence("promote", "emergence", "--tracking-uri", uri)
     assert worse.code == 2
-    assert "Version 3 of emergence is no better than champion 2" in worse.err
+    assert "Version 3 of emergence is not better than champion 2" in worse.err
     assert champion() == "2"
     assert emergence("promote", "emergence", "--version", "1", "--anyway", "--tracking-uri", uri).code == 0
     assert champion() == "1"

@@ -45,7 +45,7 @@ def test_messages_name_the_url_and_not_the_copy(
     assert f"No job of {url} has finished" in emergence("track", url).err
     shutil.rmtree(small.folder)
     assert f"{url} holds no sweep.json" in emergence("track", url).err
-    assert "nonsense://bucket/x is no URL that fsspec knows" in emergence("track", "nonsense://bucket/x").err
+    assert "nonsense://bucket/x is not a URL that fsspec supports" in emergence("track", "nonsense://bucket/x").err
 
 
 def test_server_down_is_said_before_the_sweep_which_runs_all_the_same(

@@ -24,8 +24,8 @@ def texts(path) -> list[str]:
     ("content", "match"),
     [
         (b"my only copy of a poem", r"Line 1 of .* is damaged"),
-        (b'{"prompt": "a"}', r"is no answer log \(line 1\)"),
-        (b'{"prompt": "a"}\n{"prompt": "b"}', r"is no answer log \(line 1\)"),
+        (b'{"prompt": "a"}', r"is not an answer log \(line 1\)"),
+        (b'{"prompt": "a"}\n{"prompt": "b"}', r"is not an answer log \(line 1\)"),
         (b"\x00\x01", r"Line 1 of .* is damaged"),
     ],
 )

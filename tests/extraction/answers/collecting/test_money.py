@@ -41,7 +41,7 @@ def test_a_price_table_holds_prices(tmp_path, price):
 def test_what_is_no_price_table_is_one_sentence(tmp_path, content):
     path = tmp_path / "prices.json"
     path.write_text(content)
-    with pytest.raises(InputError, match="is no price table, such as"):
+    with pytest.raises(InputError, match="is not a price table, such as"):
         read_prices(path, "m")
 
 

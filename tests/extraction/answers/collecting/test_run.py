@@ -302,7 +302,7 @@ def test_bad_input_is_one_sentence_and_leaves_no_table(tmp_path, options, match)
 def test_a_log_that_is_none_or_of_another_version(tmp_path):
     out = tmp_path / "a.parquet"
     log_path(out).write_text('{"something": "else"}\n')
-    with pytest.raises(InputError, match="no answer log"):
+    with pytest.raises(InputError, match="not an answer log"):
         ask(out, good)
     log_path(out).write_text('{"version": 99, "key": "k", "text": "t"}\n')
     with pytest.raises(InputError, match="another version"):
@@ -360,7 +360,7 @@ def test_a_full_disk_at_the_table_says_what_is_kept_and_how_to_go_on(tmp_path, m
             ask(out, good)
     said = str(caught.value)
     assert "could not be written: No space left on device. 3 of 3 answers are kept in" in said
-    assert "the same command goes on without asking for them again" in said
+    assert "the same command continues without asking for them again" in said
     assert [path.name for path in tmp_path.iterdir()] == ["a.log.jsonl"]
     assert ask(out, lambda _: pytest.fail("asked again"))["error"].isna().all()
 

@@ -154,7 +154,7 @@ def test_replies_packed_otherwise_are_faults_with_a_reason(server, tmp_path):
     table = ask(f"{server}/v1", tmp_path / "a.csv", "brotli", "twice", "lie")
     assert "packed as br, which was not asked for" in table["error"][0]
     assert "packed as gzip, gzip" in table["error"][1]
-    assert "not packed as it says" in table["error"][2]
+    assert "not in the encoding that it names" in table["error"][2]
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match=r"Results cannot be written to .*file.*; choose another place"):
         open_storage(tmp_path / "file")
-    with pytest.raises(InputError, match="nosuch://bucket/sweep is no URL that fsspec knows"):
+    with pytest.raises(InputError, match="nosuch://bucket/sweep is not a URL that fsspec supports"):
         open_storage("nosuch://bucket/sweep")
 
 
