@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class EmergenceError(Exception):
-    """Base of every error this project raises on purpose; its text is one sentence for a person.
+    """Base of every error this project raises on purpose; its text is one sentence for the user.
 
     >>> raise EmergenceError("The server has been silent for 60 s; run the same command again.")
     Traceback (most recent call last):
@@ -21,7 +21,7 @@ class EmergenceError(Exception):
 
 
 class InputError(EmergenceError, ValueError):
-    """What the caller gave cannot be used; the message says what was expected, what was given and what to do.
+    """Invalid input; the message says what was expected, what was given and what to do.
 
     >>> import torch
     >>> from estimators import estimate
@@ -33,7 +33,7 @@ class InputError(EmergenceError, ValueError):
 
 
 class Progress(Protocol):
-    """Called by long work with how far it is; the command line shows it, the library never prints.
+    """Called with the progress of long work; the command line shows it, the library never prints.
 
     >>> from extraction import extract, load_model, windows
     >>> model, steps = load_model("gpt2-30k", device="cpu"), []
@@ -49,7 +49,7 @@ class Progress(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MIEstimate:
-    """One mutual information, with all that is needed to trust or reject it.
+    """One mutual information, with everything needed to judge it.
 
     Attributes:
         bits: the estimate in bits, never clipped.
@@ -65,7 +65,7 @@ class MIEstimate:
         pointwise_variance: (q,) variance in bits squared that the noise draws leave in `pointwise_bits`; None where a
             single draw cannot tell.
         queries: (q,) row of each query in the input; None when every row is one.
-        control: the same estimate of shuffled pairs, where it was asked for: 0 bits within its error, or beware.
+        control: the same estimate of shuffled pairs, if requested; it should be 0 bits within its error.
         details: further numbers of the method, e.g. ``max``, ``last`` and ``held_out`` bound of MINE, in bits.
 
     >>> import torch

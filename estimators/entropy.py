@@ -113,7 +113,7 @@ def ceiling_flags(bits: float, ceiling: float | None, std_error: float | None = 
         return ()
     if bits > ceiling + 1e-6 + 2 * (std_error or 0.0):
         return ("above-ceiling",)
-    # Where nothing is to be told apart, nothing can be told apart too well.
+    # Where the ceiling is 0, an estimate cannot be too close to it.
     return ("saturated",) if ceiling > 0 and bits >= (1 - SATURATION) * ceiling else ()
 
 

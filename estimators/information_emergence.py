@@ -18,8 +18,8 @@ class Emergence:
 
     Attributes:
         ie_bits: macro_bits - micro_bits, never clipped.
-        std_error: standard error of `ie_bits`, macro and micro paired on each window, over the draw of the windows and
-            the noise; None for a single window.
+        std_error: standard error of `ie_bits`, macro and micro paired on each window, from sampling the windows and
+            from the noise; None for a single window.
         sample_std: standard deviation over windows of the pointwise emergence, in bits.
         macro_bits: mean pointwise macro information.
         micro_bits: mean over windows and positions of the pointwise micro information.
@@ -52,14 +52,14 @@ def emergence(
     share the window, their errors correlate; the spread of IE_i carries that correlation into `std_error`.
 
     To first order mutual information moves with one more window by that window's own pointwise value (its influence
-    function), so the spread of IE_i over clusters is also the error over the draw of the windows.
+    function), so the spread of IE_i over clusters is also the sampling error of the windows.
 
     Args:
         macro_pointwise: (q,) information density in bits of each window's macro pair at position t.
         micro_pointwise: (q, t) information density in bits of each window's tokens 1..t run alone.
-        weights: (q,) how often each window counts; None counts all alike. Their unit does not matter.
-        shared_variance: variance, in bits squared, of what moves the mean of many windows together: windows with the
-            same token share its micro value and so its Monte-Carlo error, which their spread does not show.
+        weights: (q,) weight of each window; None: equal weights. Their unit does not matter.
+        shared_variance: variance, in bits squared, of errors common to many windows: windows with the same token share
+            its micro value and so its Monte-Carlo error, which their spread does not show.
         clusters: (q,) which rows were sampled together: those of one document, or of one window; None: each by itself.
 
     Raises:

@@ -61,7 +61,7 @@ def sample_propagation(
             their exact weighted mean), an int for that many sampled from the distribution of the symbols (at least n:
             every row, with as many more draws), or an int64 tensor (q,) of rows sampled so by the caller.
         draws: noise draws per query.
-        seed: governs queries and noise.
+        seed: seed of queries and noise.
 
     Returns:
         One estimate per resolution. `pointwise_bits` (q,) is the information density of each query. `bits` is
@@ -169,7 +169,7 @@ class SamplePropagation:
         Args:
             x: (n,) or (n, t) integer symbols, e.g. the token ids of each window; equal rows are one symbol.
             y: (n, k) the state that each symbol produced.
-            seed: governs queries and noise.
+            seed: seed of queries and noise.
 
         `queries` of the result are rows of x and y: the first that shows each symbol.
 

@@ -77,7 +77,7 @@ def estimate(
         x: (n, dx) samples; for sample-propagation the integer symbols, (n,) or (n, t), that produced y.
         y: (n, dy) samples paired with x.
         method: one of `methods()`.
-        seed: governs all randomness; the same seed gives the same bits on a CPU.
+        seed: seed of all randomness; the same seed gives the same bits on a CPU.
         control: also estimate shuffled pairs, see `shuffled_pairs`, in `control` of the estimate; doubles the time.
         options: options of the method, e.g. ``resolution=0.18`` or ``preset="paper"``.
 
@@ -147,7 +147,7 @@ def estimate_many(
 def shuffled_pairs(
     x: torch.Tensor, y: torch.Tensor, method: str = "infonce", *, seed: int = 0, **options: Any
 ) -> MIEstimate:
-    """Estimate the information of shuffled pairs, x_i with a random y_j: 0 bits within its error, or beware.
+    """Estimate the information of shuffled pairs, x_i with a random y_j; it should be 0 bits within its error.
 
     The arguments are those of `estimate`. Sample propagation has no such control: what it measures depends on which
     states there are, not on which symbol has which; its control is a network with random weights.

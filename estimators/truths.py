@@ -59,7 +59,7 @@ def discrete_truths(seed: int = 0) -> Iterator[KnownTruth]:
             counts = torch.ones(symbols).long() if law == "uniform" else (symbols / rank).round().long()
             codes = _spread_codes(symbols, generator)
             x = torch.arange(symbols).repeat_interleave(counts)
-            # At distance sqrt(2) of the norm two codes are told apart with an error below exp(-1/(4 rho^2)).
+            # At distance sqrt(2) of the norm two codes are distinguished with an error below exp(-1/(4 rho^2)).
             yield KnownTruth(
                 f"{law}, {symbols} symbols",
                 x,

@@ -1,4 +1,4 @@
-"""What tables call things that lie on disk: their own names, told apart where two are alike."""
+"""Labels in tables for things on disk: their own names, made unique where two are equal."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def read_frame(path: Path, text_columns: Iterable[str] = ()) -> pd.DataFrame:
 
 
 def check_columns(frame: pd.DataFrame, source: str) -> None:
-    """Refuse a table whose columns cannot be told apart, or have names that are no text.
+    """Refuse a table whose column names repeat or are not text.
 
     Raises:
         InputError: naming the column.

@@ -76,10 +76,10 @@ def compare(runs: list[str], *, tracking_uri: str | None = None, resolution: flo
     Rows are matched by model and corpus; where each run holds a single model (corpus) and these differ, by the
     rest alone, so that two models can be compared on one corpus. Where both read the same windows, the standard error
     is paired: it comes from the differences of single windows. Else (another seed or text, other windows sampled, a
-    trained estimator, results of an earlier version) it is unpaired: both sides count as independent, each with the
-    error of its own draw of windows. The error of a mean over models is that over the windows which they share, or that
-    over the models where it is larger. Means are taken apart for models that saw the same text in both runs and for
-    those that did not. Controls are columns, never models or corpora.
+    trained estimator, results of an earlier version) it is unpaired: both sides count as independent, each with
+    its own sampling error. The error of a mean over models is that over the windows which they share, or that
+    over the models where it is larger. Means are computed separately for models that saw the same text in both runs and
+    for those that did not. Controls are columns, never models or corpora.
 
     Args:
         runs: two or more results folders, or ids of MLflow runs (a sweep's, or one job's).

@@ -32,9 +32,9 @@ def paired_error(base: pd.DataFrame, base_error: float, other: pd.DataFrame, oth
 
 
 def mean_error(sides: Sequence[pd.DataFrame], errors: Sequence[float]) -> float:
-    """Return the standard error in bits of the mean of several models, over the draw of windows that they share.
+    """Return the standard error in bits of the mean of several models, from sampling the windows that they share.
 
-    Models that read the same windows move together with their draw, so that their mean is no surer than its own values
+    Models that read the same windows share their sampling error, so their mean is no more certain than single values
     at single windows; where they read other ones, they count as moving together, which it is at most.
 
     Args:
@@ -63,7 +63,7 @@ def difference(base: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
 
 
 def own_noise(rows: pd.DataFrame, error: float) -> float:
-    """Return the variance that an error has above the draw of its windows."""
+    """Return the variance that an error has beyond the sampling of its windows."""
     return max(float(error) ** 2 - _variance(rows), 0.0)
 
 
@@ -87,7 +87,7 @@ def windows_at(windows: pd.DataFrame, estimator: str, layer: int, resolution: fl
 
 
 def _variance(rows: pd.DataFrame) -> float:
-    """Return the variance of the weighted mean of some windows over their draw, documents sampled as a whole."""
+    """Return the variance of the weighted mean of some windows from sampling them, whole documents at a time."""
     together = "document" if "document" in rows and rows["document"].notna().all() else "window"
     values, share = (rows[name].to_numpy(dtype=float) for name in ("ie_bits", "share"))
     return mean_variance(values, share, rows[together].to_numpy(dtype=np.int64))

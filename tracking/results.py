@@ -178,7 +178,7 @@ def read_results(folder: Path, display_name: str | None = None) -> Results:
         display_name: what messages call it, where it is a copy of another place.
 
     Raises:
-        InputError: if it is no results folder, was written by another version, or is damaged.
+        InputError: if it is not a results folder, was written by another version, or is damaged.
 
     >>> found = read_results(results)
     >>> found.name, [job.name for job in found.jobs], found.missing

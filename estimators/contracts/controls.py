@@ -15,7 +15,7 @@ ERRORS = 4.0  # joint standard errors by which emergence must lie above a contro
 FAILED = "control-failed"
 CONTROLS = ("twin", "shuffled")
 # J and J2 measure how far what is said differs from context to context, and shuffled contexts differ as much as text:
-# what stands beside them under "shuffled" is shown, and neither speaks for a model nor against it.
+# what stands beside them under "shuffled" is shown, and is no evidence for or against a model.
 OF_SPREAD = r"output-\d.*"
 VERDICTS = ("learned", "not shown", "control failed", "no controls")
 

@@ -18,7 +18,7 @@ def masked(text: str) -> str:
     """Return `text` with the user part, every query value and the fragment of every URL in it replaced by ``***``.
 
     A user name is masked as a password is, since tokens stand there as well. What could belong to a password is taken
-    for one: a password may hold any character, and a URL in which it cannot be told from the rest is masked whole.
+    for one: a password may hold any character, and a URL in which its end is unclear is masked whole.
 
     >>> masked("postgresql://me:ab@TAIL@host/db refused")
     'postgresql://***@host/db refused'

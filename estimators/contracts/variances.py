@@ -6,11 +6,11 @@ import numpy as np
 
 
 def mean_variance(values: np.ndarray, share: np.ndarray, clusters: np.ndarray | None = None) -> float:
-    """Return the variance of the weighted mean of `values` over the draw of the windows they are of.
+    """Return the variance of the weighted mean of `values` from sampling the windows.
 
-    With clusters c of windows drawn together and C their number, C/(C-1) sum_c (sum_{i in c} p_i (v_i - mean))^2. Where
-    the rows are themselves a sample with replacement of n windows, those that show one window are a cluster, at least:
-    they then add the draw of the n windows.
+    With clusters c of windows sampled together and C their number, C/(C-1) sum_c (sum_{i in c} p_i (v_i - mean))^2.
+    Where the rows are themselves a sample with replacement of n windows, those that show one window are a cluster, at
+    least: they then add the draw of the n windows.
 
     Args:
         values: (q,) float64.

@@ -50,7 +50,7 @@ def generate_answers(
         One row per answer with the columns of `RESPONSES` and ``sampling``, ordered by prompt and sample.
 
     Raises:
-        InputError: if a column is missing, an option makes no sense, a prompt is no text or leaves no room in the
+        InputError: if a column is missing, an option makes no sense, a prompt is not text or leaves no room in the
             context.
 
     Example:

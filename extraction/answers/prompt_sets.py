@@ -39,7 +39,7 @@ def prompts(source: str | PathLike[str]) -> pd.DataFrame:
         Columns ``prompt_id`` and ``prompt``, both strings, ids unique.
 
     Raises:
-        InputError: if the source is unknown or unreadable, a prompt is empty, or an id comes twice.
+        InputError: if the source is unknown or unreadable, a prompt is empty, or an id occurs twice.
 
     Example:
         >>> prompts("demo").shape
@@ -55,13 +55,13 @@ def prompts(source: str | PathLike[str]) -> pd.DataFrame:
 
 
 def check_prompts(frame: pd.DataFrame, source: str = "the table") -> pd.DataFrame:
-    """Return the prompts of `frame` with ids, refused unless each can be asked and told apart.
+    """Return the prompts of `frame` with ids, refused unless each can be asked and has a unique id.
 
     A prompt is a text, UTF-8 bytes, or a list of messages with role and content; see `extraction.answers.conversations`
     for how a conversation stands in the table.
 
     Raises:
-        InputError: if there is no prompt column or no prompt, a prompt is empty or no text, or an id comes twice.
+        InputError: if there is no prompt column or no prompt, a prompt is empty or no text, or an id occurs twice.
 
     Example:
         >>> check_prompts(pd.DataFrame({"prompt": ["Name a river.", b"And a lake."]}))["prompt"].tolist()

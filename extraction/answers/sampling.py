@@ -14,7 +14,7 @@ MOST_TOKENS = 10**9  # of one call; what claims more is no count
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """What determines an answer beside model, endpoint and prompt; part of the key it is stored under.
+    """What determines an answer besides model, endpoint and prompt; part of its key in the log.
 
     Attributes:
         max_tokens: longest answer, in the server's tokens.
@@ -52,7 +52,7 @@ class Sampling:
 
     @property
     def settings(self) -> str:
-        """What shapes the answers, as JSON for a table: models compare if theirs are alike; a system prompt as a hash.
+        """The settings as JSON for a table: models are comparable if theirs agree; a system prompt as a hash.
 
         >>> Sampling(max_tokens=8, temperature=None).settings
         '{"max_tokens": 8, "stop": [], "system": "", "temperature": null, "whole": false}'

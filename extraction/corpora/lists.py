@@ -44,7 +44,7 @@ def list_windows(
         prefix: token ids before every window; default: what the tokenizer adds.
 
     Raises:
-        InputError: if T is no multiple of `demonstration`, or fewer entities fit the tokenizer than a window needs.
+        InputError: if T is not a multiple of `demonstration`, or fewer entities fit the tokenizer than a window needs.
 
     >>> from extraction import load_model
     >>> tokenizer = load_model("gpt2-30k").tokenizer

@@ -31,14 +31,14 @@ def windows(
     """Make the windows of a corpus for a tokenizer.
 
     Args:
-        corpus: ``country``, ``animal`` or ``color``; ``list:FILE``, a category of your own, one entity per line;
+        corpus: ``country``, ``animal`` or ``color``; ``list:FILE``, your own category, one entity per line;
             ``python-docs``, the reference texts in every Python; a .txt, .jsonl, .json, .csv or .parquet file or a
             folder of them; or ``hf:NAME``, a data set of the hub (``hf:openorca``, ``hf:openhermes``: the paper's), of
             which no more is read than gives four times `count` windows to sample from; ``hf:NAME:SPLIT`` and
-            ``hf:NAME:CONFIG:SPLIT`` take another split than ``train``, and another configuration.
+            ``hf:NAME:CONFIG:SPLIT`` choose another split than ``train``, and another configuration.
         tokenizer: fast tokenizer of the model.
         tokens: T. Default: the paper's for its categories (8, 10, 10), 4 demonstrations for others, 8 for text.
-        count: how many windows to sample; fewer are returned where there are fewer or some come twice; None: all.
+        count: how many windows to sample; fewer are returned if there are fewer or some repeat; None: all.
         seed: the same seed, corpus and tokenizer give the same windows.
         prefix: token ids before every window; default: what the tokenizer adds.
         options: where windows start, tokens of a demonstration, the column and the revision to read.

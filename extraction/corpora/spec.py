@@ -141,7 +141,7 @@ class Workload(NamedTuple):
 
 
 def corpus_names(sources: Sequence[CorpusSource]) -> list[str]:
-    """Return what tables call each corpus: its label, files of one name told apart by their folders.
+    """Return the label of each corpus in tables; files with the same name are distinguished by their folders.
 
     >>> one, two = (CorpusSource("file", f"{run}/notes.txt", Path(f"/texts/{run}/notes.txt")) for run in "ab")
     >>> corpus_names([one, two, resolve_corpus("animal")])

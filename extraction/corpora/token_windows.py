@@ -19,9 +19,9 @@ class Windows:
     Attributes:
         corpus: name of the corpus.
         kind: ``icl`` (lists of entities) or ``text``.
-        tokens: (N, T) token ids, int64, every row another one.
+        tokens: (N, T) token ids, int64, all rows distinct.
         weights: (N,) how often each window occurs in the sample, float64.
-        prefix: token ids that stand before every window, and before every token run alone; no part of T.
+        prefix: token ids put before every window, and before every token run alone; not counted in T.
         tokens_per_demonstration: tokens of an entity and its comma; 0 for text.
         entities: (E, tokens_per_demonstration - 1) token ids of the category's entities; None for text.
         dropped: entities left out because they are not that many tokens.
@@ -99,9 +99,9 @@ class Windows:
         )
 
     def shuffled(self, seed: int) -> Windows:
-        """Permute every column over the windows: each position keeps its tokens, but what stood before them is lost.
+        """Permute every column over the windows: each position keeps its tokens, but loses their context.
 
-        The control for what a network knows of contexts: micro information stays as it is, so that a difference of
+        The control for what a network learned about contexts: micro information stays as it is, so that a difference of
         emergence is one of macro information. A shuffled window has tokens of many documents; its document is that of
         the token that follows it, which is what it is read on.
         """

@@ -73,7 +73,7 @@ def read_header(path: Path) -> GgufHeader:
 
 @contextmanager
 def without_bar() -> Iterator[None]:
-    """Keep the progress bar off the screen that transformers draws while it reads such a file, whatever it is told."""
+    """Hide the progress bar that transformers shows while it reads such a file, whatever its settings."""
     import transformers.modeling_gguf_pytorch_utils as reading
 
     bar = reading.tqdm

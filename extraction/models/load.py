@@ -47,7 +47,7 @@ class LanguageModel:
         device: where token ids go in.
         context: longest input in tokens.
         prefix: token ids that the tokenizer puts before every text, such as BOS.
-        path: where a model on disk lies; None for bundled models and those of the hub.
+        path: path of a model on disk; None for bundled models and those of the hub.
 
     >>> model = load_model("gpt2-30k", device="cpu")
     >>> len(model.blocks), model.width, model.family, model.prefix
@@ -93,15 +93,15 @@ def load_model(
         name: name of a bundled model, path of a folder or of a .gguf file (its weights become plain numbers), or id on
             the hub.
         revision: branch, tag or commit on the hub.
-        dtype: a torch floating type such as ``bfloat16``; ``auto`` is float32 on CPU, where half precision gains
-            nothing, and the checkpoint's own type elsewhere.
+        dtype: a torch floating type such as ``bfloat16``; ``auto`` is float32 on CPU, where half precision has no
+            advantage, and the checkpoint's own type elsewhere.
         device: a torch device; ``auto`` takes CUDA, else MPS, else CPU; ``spread`` spreads a model that no single
             device holds over all of them.
         attention: attention implementation of transformers, such as ``eager`` or ``flash_attention_2``.
         quantization: one of `extraction.models.devices.QUANTIZATIONS`, done by the library of that name where it is
             installed.
         trust_remote_code: run code that comes with the model.
-        allow_pickle: load weights that are only there as pickle, which can run code of their author.
+        allow_pickle: load weights that exist only as pickle, which can run code of their author.
 
     Raises:
         InputError: if there is no such model, it is not a causal decoder, or it cannot be loaded as asked.

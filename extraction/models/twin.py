@@ -14,15 +14,15 @@ from extraction.models.load import LanguageModel
 def random_twin(model: LanguageModel, *, seed: int = 0) -> LanguageModel:
     """Return a model of the same architecture, size and tokenizer with the weights training starts from.
 
-    A number that this twin reaches as well is no sign of learning (it measures, for instance, that a network keeps
-    distinct inputs distinct). A model spread over several devices has its twin spread alike.
+    A number that this twin reaches as well is not evidence of learning (it measures, for instance, that a network keeps
+    distinct inputs distinct). A model spread over several devices has its twin spread in the same way.
 
     Args:
         model: the trained model; it is left as it is.
-        seed: draws the weights; the same seed gives the same twin.
+        seed: of the weights; the same seed gives the same twin.
 
     Raises:
-        InputError: if the model is quantised or partly on disk, so that its twin could not be had alike.
+        InputError: if the model is quantised or partly on disk, so that it has no comparable twin.
 
     >>> from extraction import load_model
     >>> random_twin(load_model("gpt2-30k", device="cpu"))

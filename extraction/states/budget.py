@@ -13,7 +13,7 @@ PILOT_WINDOWS = 1024  # windows the statistics come from when there are more; th
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateBudget:
-    """Where states are held, and how many of them.
+    """How many states are held in memory, and where more are spilled.
 
     Attributes:
         states_gb: bound on the states held in memory at a time, in GB; results of more than half of it are spilled to

@@ -50,7 +50,7 @@ class States(Closing):
         blocks: number of blocks L.
         positions: tokens per window T.
         features: features k of a state after projection.
-        statistics: what the states were normalised by; hand it to `extract` to bring other text on the same scale.
+        statistics: what the states were normalised by; pass it to `extract` to put other text on the same scale.
         likelihoods: what the model's head says along the windows; None unless asked for.
         spilled_bytes: bytes held on disk; 0 when all is in memory.
         sinks: which positions are attention sinks; None where the statistics are of other text.
@@ -127,7 +127,7 @@ class States(Closing):
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """How wide states are made narrower: a uniformly random orthogonal projection.
+    """How wide states are reduced: a uniformly random orthogonal projection.
 
     Attributes:
         features: to keep where the model is wider; None keeps the model's own.
@@ -221,7 +221,7 @@ def spilled_bytes(
     entering: bool = False,
     budget: StateBudget = DEFAULT_BUDGET,
 ) -> int:
-    """Return how many bytes `extract` will spill to disk with these arguments; 0 where memory holds all.
+    """Return how many bytes `extract` will spill to disk with these arguments; 0 if all fits in memory.
 
     >>> from extraction import load_model, windows
     >>> model = load_model("gpt2-30k", device="cpu")
@@ -243,7 +243,7 @@ def spill_notice(
     entering: bool = False,
     budget: StateBudget = DEFAULT_BUDGET,
 ) -> str:
-    """Say to a person what `extract` will spill with these arguments, and where; empty where memory holds all.
+    """Return a sentence on what `extract` will spill with these arguments, and where; empty if all fits in memory.
 
     >>> from extraction import load_model, windows
     >>> model = load_model("gpt2-30k", device="cpu")

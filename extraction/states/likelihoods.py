@@ -44,7 +44,7 @@ class Likelihoods:
 
 
 def accuracy_by_shots(likelihoods: Likelihoods, windows: Windows) -> pd.DataFrame:
-    """Judge what the model says next after each number of demonstrations of a list.
+    """Judge the predicted next token after each number of demonstrations of a list.
 
     Args:
         likelihoods: along `windows`.
@@ -56,7 +56,7 @@ def accuracy_by_shots(likelihoods: Likelihoods, windows: Windows) -> pd.DataFram
         ``chance``, the share of the category that was not; ``windows``, how many there are.
 
     Raises:
-        InputError: if the windows are no lists.
+        InputError: if the windows are not lists.
 
     >>> from extraction import extract, load_model, windows
     >>> model = load_model("gpt2-30k", device="cpu")

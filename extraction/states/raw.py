@@ -1,4 +1,4 @@
-"""States as a model makes them, neither normalised nor projected: what a lens reads, and other observers after it."""
+"""States as a model makes them, not normalised and not projected: what a lens and other observers read."""
 
 from __future__ import annotations
 

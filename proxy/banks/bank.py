@@ -48,7 +48,7 @@ class Corpus:
         kept: `bundled` (its text is in the bank), `built-in` (a list that every installation has) or `fetched`.
         source: file in the bank, name of the list, or where to fetch it.
         tokens: T of a window.
-        windows: that were drawn of it.
+        windows: sampled from it.
     """
 
     name: str

@@ -48,7 +48,7 @@ def build_bank(
         provenance: how the models were measured.
         corpora: files of the corpora that no installation has; their text goes into the bank. The first corpus named
             is the default.
-        windows: that were drawn of each corpus; default: what the rows say.
+        windows: sampled from each corpus; default: taken from the rows.
 
     Raises:
         InputError: if a table cannot be used, corpora or ways of asking differ, or something needed is missing.
@@ -89,7 +89,7 @@ def build_bank(
 
 
 def merge_banks(folders: Sequence[Path], folder: Path, *, name: str) -> Bank:
-    """Put banks of different models together, on the corpora that all of them have.
+    """Merge banks of different models, on the corpora that all of them have.
 
     Raises:
         InputError: if they share no corpus, a corpus differs in content or windows, or a model is in two of them.

@@ -39,7 +39,7 @@ def compare(
     """Compare runs with the first one: differences of E(l) at its peak with errors, and what changed in the settings.
 
     Where both sides read the same windows the error of a difference is paired: that of its values at single windows.
-    Else (another seed or text) both sides are independent, each with the error of its own draw of windows. p is
+    Else (another seed or text) both sides are independent, each with its own sampling error. p is
     corrected for how many differences are looked at. Runs of different observers (estimator, resolution) are refused.
 
     Example: `emergence compare results/before results/after --figure change.png`

@@ -21,7 +21,7 @@ ABILITY = "output.ability"
 COMPONENTS = ("output.component_1", "output.component_2")
 FEATURES = (ABILITY, *COMPONENTS)
 LEAST_WINDOWS = 100  # that a model shares with the references; fewer place it nowhere
-LEAST_RUNS = 3  # fewer tell neither difficulties nor components
+LEAST_RUNS = 3  # fewer determine neither difficulties nor components
 SPREAD = 2.0  # standard deviation of abilities and difficulties before any answer, in logits
 STEPS, SETTLED = 100, 1e-7
 
@@ -99,7 +99,7 @@ def place(items: Items, own: pd.DataFrame) -> dict[str, float]:
         own: schema CONTINUATIONS of the model, the same corpus and reading; windows that the items lack are not used.
 
     Returns:
-        Only what can be told: nothing where fewer than 100 windows are shared.
+        Only where at least 100 windows are shared.
     """
     row = own.drop_duplicates("window").set_index("window").reindex(items.windows)
     known = row["right"].notna().to_numpy()

@@ -1,4 +1,4 @@
-"""How answers came about and were read, beside the features: a proxy speaks of answers got like its references'."""
+"""How answers were made and read, stored with the features: a proxy holds for answers made like its references'."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Provenance:
 
 
 def provenance_of(answers: pd.DataFrame, readers: dict[str, str], *, characters: int | None = None) -> Provenance:
-    """Read what the answers of one model tell of how they came about.
+    """Read from the answers of one model how they were made.
 
     Args:
         answers: rows of the responses table, failed ones too; ``sampling`` may hold the settings in JSON.

@@ -43,8 +43,8 @@ def compute_features(
 
     Args:
         responses: schema RESPONSES; rows without text (failed calls) are left out. The models should have answered
-            the same prompts, or differences between prompts pass for differences between models.
-        readers: small models that read the answers; none is allowed.
+            the same prompts, or differences between prompts look like differences between models.
+        readers: small models that read the answers; may be empty.
         seed: of windows and noise.
         resolutions: noise levels of the readers' information, relative to the norm of their states.
         samples: how many of each prompt are read; all by default.
@@ -57,7 +57,7 @@ def compute_features(
         ``behaviour.<name>`` and ``words.<word>`` (log odds that an answer holds one of a fixed list of words, see
         `proxy.features.words`); null where the answers do not show it, a model has fewer than 10 usable answers, or a
         reader cannot read it: ``attrs["remarks"]`` says why. Where prompts were lists, ``shots.<n>`` is the accuracy
-        after n entities, to be looked at: proxies learn from its steadier summaries among the behaviour.
+        after n entities, for inspection: proxies learn from less noisy summaries among the behaviour features.
 
     Raises:
         InputError: if no model can be read, two readers have the same name, or logprobs are malformed.
@@ -138,7 +138,7 @@ def compute_features(
 
 
 def _from(progress: Progress | None, start: int, total: int) -> Callable[[int], None] | None:
-    """Return what is told of the answers of one model that are read, as part of all."""
+    """Describe the answers of one model that are read, as part of all."""
     return None if progress is None else lambda read: progress(start + read, total)
 
 

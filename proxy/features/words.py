@@ -71,5 +71,5 @@ def words_of(text: str) -> Set[str]:
 
 @cache
 def vocabulary() -> tuple[str, ...]:
-    """Names of the words and marks, the most agreed upon first."""
+    """Names of the words and marks, the most widely used first."""
     return tuple(Path(__file__).with_name("vocabulary.txt").read_text(encoding="utf-8").split())

@@ -150,7 +150,7 @@ def _answer(closed: Closed) -> Said | None:
 
 
 def _added_to_chat(closed: Closed, said: Said | None) -> int | None:
-    """Tokens in a chat beyond the message and the frame of its template; None where they cannot be told."""
+    """Tokens in a chat beyond the message and the frame of its template; None if unknown."""
     prompt = closed.asking.prompt(SENTENCE)
     if said is None or said.prompt_tokens is None or not closed.own_tokenizer:
         return None
@@ -367,7 +367,7 @@ def measure_closed(
         seed: recorded.
         progress: called with the number of answers.
         on_notice: given what was left out, and why.
-        on_windows: told how single windows were continued.
+        on_windows: called with how single windows were continued.
 
     Raises:
         InputError: if too many windows are not answered, or masses cannot be what was asked for.

@@ -51,7 +51,7 @@ def continued(macro: Shown, of_window: np.ndarray, follows: np.ndarray, *, ranke
         macro: what is known after each distinct window.
         of_window: (N,) row of `macro` of each window.
         follows: (N,) symbol that follows.
-        ranked: whether all that is shown is ranked; samples are not, nor what is read as samples would tell it.
+        ranked: whether all that is shown is ranked; samples, and what is read like samples, are not.
 
     >>> shown = Shown(np.array([[3, 5]]), np.array([[0.6, 0.1]]))
     >>> continued(shown, np.array([0, 0]), np.array([3, 5]), ranked=True).rank.tolist()

@@ -36,7 +36,7 @@ KEPT = (
     1000  # tokens of an open model's distribution that order two is read from; the rest collides with r p_1000 at most
 )
 BATCH = 32
-OnWindows = Callable[[pd.DataFrame], None]  # told how single windows were continued, schema CONTINUATIONS
+OnWindows = Callable[[pd.DataFrame], None]  # called with how single windows were continued, schema CONTINUATIONS
 Parts = Iterator[tuple[np.ndarray, torch.Tensor]]  # numbers of contexts, ascending, and the logits after them (n, V)
 _NOTHING = np.empty(0, np.int64)
 
@@ -82,7 +82,7 @@ class Contexts:
     asked: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        """Read all positions unless told which."""
+        """Read all positions by default."""
         if not self.asked:
             object.__setattr__(self, "asked", tuple(range(self.positions)))
 
@@ -324,7 +324,8 @@ def output_rows(
         contexts: after what.
         names: ``output-2``, ``output-2-of-K``, ``output-K``, ``predictive-K``, and ``predictive`` of scored text.
         seed: recorded.
-        on_windows: told how single windows were continued, by ``output-2`` and ``predictive-K``, without the model.
+        on_windows: called with how single windows were continued, by ``output-2`` and ``predictive-K``, without the
+            model.
 
     Raises:
         InputError, EmergenceError: if a reading cannot be had from this data.
@@ -662,7 +663,7 @@ def measure_output(
         seed: recorded.
         prefix: ids before every window; default the model's.
         instruction: ask in the model's chat template behind this instruction, as a closed chat model is asked.
-        on_windows: told how single windows were continued.
+        on_windows: called with how single windows were continued.
 
     Raises:
         InputError: if a reading does not exist, or the model has no chat template where one is asked for.
@@ -675,5 +676,5 @@ def measure_output(
 
 
 def naming(on_windows: OnWindows | None, model: str) -> OnWindows | None:
-    """Put the model's name into what `on_windows` is told."""
+    """Put the model's name into what `on_windows` is called with."""
     return None if on_windows is None else lambda table: on_windows(of_model(table, model))

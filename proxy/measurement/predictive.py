@@ -39,7 +39,7 @@ LEAST = 600  # windows read at the last position, where there are as many, howev
 FULL_FLOPS = 1e14  # of reading, at most
 DOUBLE = 1.5  # the same for an operation in float64
 HEAD_BYTES = 2**24  # of float32 logits held at a time; larger tensors are slower on a CPU, see `WIDEST_BYTES`
-HEAD_ROWS = 64  # states that the head reads at once at least: its weights are read anew for each batch
+HEAD_ROWS = 64  # states that the head reads at once at least: its weights are read again for each batch
 
 FEW_DOCUMENTS = "few-documents"  # so that they are fitted on, and errors are taken over, parts of documents or windows
 
@@ -175,7 +175,7 @@ class PredictiveReader:
             yield frame
 
     def _block(self, raw: RawStates, block: int, share: Share) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Return the rows of a block and the emergence of each window read; `share` is told how much is done."""
+        """Return the rows of a block and the emergence of each window read; `share` is called with the progress."""
         started = time.perf_counter()
         self._read = 0  # states that the head has read
         macro_lens, micro_lens = self._lenses(raw, block)

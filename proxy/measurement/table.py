@@ -66,7 +66,7 @@ class Propagation:
         project: features that wider states are projected to, for trained estimators too; None keeps all.
 
     Raises:
-        InputError: if there are fewer than 2 queries, no feature, or a resolution that is no number above 0.
+        InputError: if there are fewer than 2 queries, no feature, or a resolution that is not a number above 0.
 
     >>> Propagation(resolutions=(0.18,)).queries
     4000
@@ -87,18 +87,18 @@ class Propagation:
 
 @dataclass(frozen=True, kw_only=True)
 class Listeners:
-    """What is called while a measurement runs; each may be left out.
+    """Callbacks of a measurement; all are optional.
 
     Attributes:
         notice: called before any work with a sentence on how much will be spilled and where, if anything will.
         likelihoods: called with what the model's head says along the windows, from the same pass; None: the head is not
             run for it.
         windows: called at the end with the emergence of each window that was read (`proxy.schemas.WINDOWS`), in the
-            block where each estimator's is highest; pairs with another model's on the same corpus. Not called if there
-            are only trained estimators, which have none.
+            block where each estimator's is highest; can be paired with another model's on the same corpus. Not called
+            if there are only trained estimators, which have none.
         continuations: called with how single windows were continued (`proxy.schemas.CONTINUATIONS`), once per reading
-            of the output that tells it.
-        progress: called with the work that is done and all there is.
+            of the output that provides it.
+        progress: called with the work done and the total.
 
     >>> kept = []
     >>> Listeners(notice=kept.append).windows is None
@@ -137,7 +137,7 @@ def measure(
         options: of a trained estimator, e.g. ``{"preset": "paper", "epochs": 200}``; of the predictive observer
             ``{"full": True}``, to read a large model at every position and on more windows.
         propagation: resolutions, queries and projection of sample propagation.
-        seed: governs projection, query sample, noise and the folds of the predictive observer.
+        seed: seed of projection, query sample, noise and the folds of the predictive observer.
         budget: how many states are held in memory, and where more are spilled.
         listeners: called while it runs.
 
@@ -194,7 +194,7 @@ class _Work:
 
     Attributes:
         of_windows: the emergence of single windows, in each observer's highest block.
-        told: the likelihoods that were handed on.
+        told: the likelihoods that were passed on.
     """
 
     model: LanguageModel

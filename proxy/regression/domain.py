@@ -128,7 +128,7 @@ def widen(link: Link, estimate: Array, lower: Array, upper: Array, novelty: Arra
     """Return bounds (m,) widened about the estimate by the novelty on the link's scale; NaN where it is above 3.
 
     The estimate, which comes from all references, always lies between them; jackknife+ alone does not promise that.
-    Nor does a novel model ever get a narrower interval than a familiar one.
+    A novel model never gets a narrower interval than a familiar one.
     """
     factor = np.where(novelty > WITHHELD, np.nan, np.maximum(novelty, 1.0))
     middle = link.forward(estimate, EXACT)

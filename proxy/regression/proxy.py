@@ -27,7 +27,7 @@ REFERENCE_SIZE = "log_parameters"  # of references, beside their features
 
 
 class Proxy(ProxyRecord):
-    """A fitted proxy: estimates the target of other models; its evidence is that of `ProxyRecord`.
+    """A fitted proxy: estimates the target of other models; its evidence is in `ProxyRecord`.
 
     >>> fit_proxy(references, target="emergence_bits", candidate="best_feature")
     <Proxy of emergence_bits by best_feature: 12 references, 90 % intervals, left out by model>
@@ -46,8 +46,7 @@ class Proxy(ProxyRecord):
         """Estimate the target of other models.
 
         Args:
-            features: one row per model with at least the columns of `features`; `model` and `family` are taken where
-                given.
+            features: one row per model with at least the columns of `features`; `model` and `family` are used if given.
             level: confidence of `lower` and `upper`, one of 0.5, 0.8, 0.9, 0.95 and the proxy's own, which is the
                 default.
             every_level: also give lower_50, upper_50 ... of every level.
@@ -56,13 +55,12 @@ class Proxy(ProxyRecord):
             model, estimate, lower, upper, level, in_domain, novelty, remarks. Outside the domain the interval is
             widened by the novelty on the link's scale. Estimate and interval are withheld (null) beyond three times
             the references' own reach, where more is missing than a third of what the candidate looks at, and, if
-            models were left out one at a time, for a family that is given and absent from the references: their
-            errors tell nothing about it. Where no family is given, as for most closed models, the remark says so
-            instead.
+            models were left out one at a time, for a family that is given and absent from the references: their errors
+            say nothing about it. Where no family is given, as for most closed models, the remark says so instead.
 
         Raises:
-            InputError: if a feature is missing (named) or not numeric, the table is empty, a model was not asked or
-                read as the references were, or there is no interval at `level`.
+            InputError: if a feature is missing (named) or not numeric, the table is empty, a model was not asked and
+                read like the references, or there is no interval at `level`.
 
         >>> proxy = fit_proxy(references, target="emergence_bits", candidate="best_feature")
         >>> found = proxy.predict(references.head(2)[["model", "family", *proxy.features]])
@@ -242,9 +240,9 @@ def fit_proxy(
     candidate: str = "auto",
     progress: Progress | None = None,
 ) -> Proxy:
-    """Learn `target` from the features of reference models, with honest left-out errors and intervals.
+    """Learn `target` from the features of reference models, with errors and intervals from left-out references.
 
-    Everything that is chosen is chosen without the rows a number is reported on: references are left out by family
+    Every choice is made without the rows a number is reported on: references are left out by family
     where there are enough families for `level` (nine at 90 %), else by model; the candidate is chosen among the rest
     by leaving families (models) out again; and the intervals are jackknife+ (up to ten groups) or CV+ over the same
     groups, each group with the same weight however many rows it has.
@@ -259,7 +257,7 @@ def fit_proxy(
             ``words.*``, ``accuracy.*``), ``scale`` from ``small.*`` and ``meta.*``.
         level: confidence of the intervals, between 0 and 1.
         bounds: (lower, upper) of the target, each may be None; they choose the link (identity, log or logit). Without
-            them, shares and percentages are told by name and values (0,1 or 0,100) and have no bounds otherwise.
+            them, shares and percentages are recognised by name and values (0,1 or 0,100) and have no bounds otherwise.
         candidate: "auto" chooses by left-out groups, except where all features are accuracies (``accuracy.*``) and the
             target has two bounds: then it is ``scaling_law``, the form known to fit. Or the name of one of
             `proxy.regression.candidates.CANDIDATES` to use it unconditionally.

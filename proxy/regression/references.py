@@ -185,7 +185,7 @@ def listed(names: Sequence[object], most: int = 6) -> str:
 
 
 def provenances(frame: pd.DataFrame) -> list[Provenance]:
-    """Return how the answers of a table's models came about, the commonest way first; empty where nobody wrote it."""
+    """Return how the answers of a table's models were made, the commonest way first; empty where it is not recorded."""
     if COLUMN not in frame.columns:
         return []
     return [read_provenance(str(text)) for text in frame[COLUMN].dropna().value_counts(sort=True).index]

@@ -50,25 +50,25 @@ class ProxyRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     With ``candidate="auto"`` two choices are made inside the rows given to `fit`, by leaving their groups out; the
     simplest wins among those within 2 % of the least loss. First which kinds of features are used: each kind alone,
-    all but one, or all, by the loss of ridge regression. A kind is what stands before the first dot of a name, such as
+    all but one, or all, by the loss of ridge regression. A kind is the part of its name before the first dot, such as
     ``behaviour``; names without a dot are of one kind. Then the candidate, on those kinds.
     Everything that sees a target is refitted for each group left out.
 
-    With ``output.*`` features and fewer than 20 groups the choice is among the forms that were named beforehand
+    With ``output.*`` features and fewer than 20 groups the choice is among the forms that were fixed beforehand
     (`proxy.regression.candidates.LINES`).
 
     Args:
         candidate: a name of `proxy.regression.candidates.CANDIDATES`, or ``"auto"``.
         bounds: (lower, upper) of the target; choose the link (`proxy.regression.links.Link`).
-        group_column: column of `X` whose rows are left out together; without one, every row stands alone.
+        group_column: column of `X` whose rows are left out together; without one, every row is its own group.
         family_column: column of `X` with the families that ``family_pooled`` pools over.
         size_column: column of `X` for ``log_parameters``; without one that candidate is not offered.
         one_unit: whether all features are measured in one unit, such as accuracies on several benchmarks. Then they
-            are divided by one number instead of each by its own spread, so that those that vary more count for more,
+            are divided by one number instead of each by its own spread, so that those that vary more have more weight,
             and gaps are filled from the other features, without indicators, both as in Observational Scaling Laws
             (Ruan et al. 2024). Where the target has two bounds, too, and there are at least seven groups, ``"auto"``
-            takes the form of that law, ``scaling_law``: a known form beats choosing by so few left-out groups.
-        reference_size_column: column of `X` with log parameters that are known of references alone, for
+            takes the form of that law, ``scaling_law``: a known form is better than a choice by so few left-out groups.
+        reference_size_column: column of `X` with log parameters that are known for references only, for
             ``size_surrogate``; it is no feature, and needed by `fit` only. Without one that candidate is not offered.
 
     Attributes:

@@ -58,7 +58,7 @@ def sweep(
     on_event: Callable[[Event], None] | None = None,
     cluster: Cluster | None = None,
 ) -> SweepResult:
-    """Measure all models of `config` on all its corpora, and write what is done as it is done.
+    """Measure all models of `config` on all its corpora, and write results as they arrive.
 
     Args:
         config: see `proxy.sweeps.config.load_config`.
@@ -66,7 +66,7 @@ def sweep(
         address: Ray cluster to join; None starts one on this machine for the time of the call.
         progress: called with the number of jobs that are over.
         on_event: called with every event.
-        cluster: instead of `address`, a cluster object of your own.
+        cluster: instead of `address`, your own cluster object.
 
     Returns:
         Which jobs have a result, and the records of those that failed.

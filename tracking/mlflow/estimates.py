@@ -75,8 +75,8 @@ def track_features(
     """Log a table of features as one run with figures of how readers see human and model texts; logged once.
 
     Args:
-        frame: column model and features, `small.<reader>.ie_<resolution>` among them; a row whose model is called
-            human holds texts by people.
+        frame: column model and features, `small.<reader>.ie_<resolution>` among them; a row whose model is named human
+            holds texts by people.
         tracking_uri: MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db.
         experiment: MLflow experiment.
         name: name of the run.
@@ -107,9 +107,9 @@ def track_emergence(
     experiment: str = "emergence",
     name: str = "emergence",
 ) -> str:
-    """Log an emergence table that no sweep is behind as one run: report, figures, a row per model; logged once.
+    """Log an emergence table without a sweep as one run: report, figures, a row per model; logged once.
 
-    Models behind an API stand among the open ones that were read in the same way, as a figure with intervals.
+    Models behind an API are shown with the open ones that were read in the same way, as a figure with intervals.
 
     Args:
         frame: an emergence table, as `emergence measure --out` writes it.

@@ -44,12 +44,12 @@ def promote(
     Args:
         name: of the registered model.
         version: the version; default the one with alias `candidate`.
-        anyway: promote also what is of no use or got no better.
+        anyway: promote even if it is of no use or not better.
         tracking_uri: MLflow server or database.
 
     Raises:
-        InputError: if there is no such model or version, it estimates something else than the champion, or it did no
-            better than its best baseline or than the champion and `anyway` is not given.
+        InputError: if there is no such model or version, it estimates a different target than the champion, or it did
+            no better than its best baseline or than the champion and `anyway` is not given.
 
     >>> import proxy
     >>> from pathlib import Path

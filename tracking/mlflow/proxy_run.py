@@ -67,12 +67,12 @@ def track_proxy(
         tracking_uri: MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db.
         experiment: MLflow experiment.
         register: name in the registry; None leaves it out.
-        alias: alias the version gets; `champion` is given by `promote` alone.
-        anyway: register also a proxy that did no better than its best baseline.
+        alias: alias of the version; `champion` is set by `promote` only.
+        anyway: register even a proxy that did no better than its best baseline.
 
     Raises:
-        InputError: if the folder is no saved proxy, the store, name or alias cannot be used, or a proxy of no use is to
-            be registered.
+        InputError: if the folder is not a saved proxy, the store, name or alias cannot be used, or the proxy is of no
+            use.
 
     >>> import proxy
     >>> proxy.fit_proxy(references, target="emergence_bits", candidate="best_feature").save(scratch / "tracked")

@@ -36,7 +36,7 @@ class TrackedSweep:
     Attributes:
         run_id: the sweep's own run.
         children: run of every job, by the job's key.
-        new: runs written this time; 0 when all had been there.
+        new: runs written this time; 0 if all existed already.
 
     >>> TrackedSweep("a1b2", {"0123456789abcdef": "c3d4"}, new=2).run_id
     'a1b2'
@@ -57,7 +57,7 @@ def track(
 ) -> TrackedSweep:
     """Log a sweep's results folder to MLflow: a run for the sweep, one below it per model and corpus.
 
-    What is tracked already is left alone, so this can be repeated: after the server was down, after the sweep was
+    What is already tracked is left as it is, so this can be repeated: after the server was down, after the sweep was
     resumed, or into another server.
 
     Args:
@@ -68,8 +68,8 @@ def track(
         display_name: what messages call the folder, where it is a copy of another place.
 
     Raises:
-        InputError: if the folder is no results folder, or the store cannot be used.
-        EmergenceError: if the store failed on the way; nothing on disk is lost.
+        InputError: if the folder is not a results folder, or the store cannot be used.
+        EmergenceError: if the store failed halfway; nothing on disk is lost.
 
     >>> store = f"sqlite:///{scratch}/mlflow.db"
     >>> track(results, tracking_uri=store).new  # the sweep's run and that of its one job
@@ -87,7 +87,7 @@ def replay(results: Results, tracker: Tracker, *, progress: Progress | None = No
     """Log `results` through any tracker; see `track`.
 
     Raises:
-        EmergenceError: if the tracker failed; with how much is tracked and how to go on.
+        EmergenceError: if the tracker failed; says how much is tracked and how to continue.
 
     >>> from tracking.mlflow.adapter import MlflowTracker
     >>> from tracking.results import read_results

@@ -44,7 +44,7 @@ class Tracker(Protocol):
     """Where runs are written to. Only the driver of a sweep holds one.
 
     Attributes:
-        writers: how many threads may write at once, each to runs of its own.
+        writers: how many threads may write at once, each to its own runs.
 
     >>> class Prints:  # a tracker of your own; `replay` takes it as it takes MLflow's
     ...     writers = 1
@@ -85,13 +85,13 @@ class Tracker(Protocol):
         """Add to a run; `at` (ms) is the time of the points. Parameters it has already keep their values."""
 
     def drop(self, run_id: str) -> None:
-        """Take a run away that another one replaces."""
+        """Delete a run that another one replaces."""
 
     def upload(self, run_id: str, folder: Path) -> None:
-        """Keep all files of `folder` with the run, in the same layout."""
+        """Upload all files of `folder` to the run, in the same layout."""
 
     def end(self, run_id: str, *, digest: str, failed: bool, ended: int) -> None:
-        """Mark the run as complete, last of all: from now on it counts as tracked with `digest`."""
+        """Mark the run as complete; called last: from now on it counts as tracked with `digest`."""
 
 
 def names_for(texts: Iterable[str]) -> dict[str, str]:

@@ -84,7 +84,7 @@ def report(
         Where it was written.
 
     Raises:
-        InputError: if the folder is no results folder, the table has no emergence, or the file cannot be written.
+        InputError: if the folder is not a results folder, the table has no emergence, or the file cannot be written.
 
     >>> page = report(results, scratch / "report.html").read_text(encoding="utf-8")
     >>> "gpt2-30k has the highest E(l): 2.00 ± 0.05 bits, after block 1 (blocks are numbered 0 to 1)" in page

@@ -16,16 +16,16 @@ class BudgetSpentError(EmergenceError):
 
 @dataclass(slots=True)
 class Budget:
-    """What answers cost and how much they may; also the running bill.
+    """Prices, limits and the running bill of answers.
 
     Attributes:
         input_price: of a million prompt tokens, in the user's currency; None where unknown.
         output_price: of a million answer tokens.
-        max_cost: most that may be spent.
-        max_total_tokens: most prompt and answer tokens together.
+        max_cost: spending limit.
+        max_total_tokens: limit on prompt and answer tokens together.
         prompt_tokens: billed in this run.
         completion_tokens: billed in this run.
-        earlier: prompt and answer tokens billed by earlier runs into the same log, or due for batches on their way;
+        earlier: prompt and answer tokens billed by earlier runs into the same log, or reserved for pending batches;
             they count against the limits.
 
     Raises:
@@ -67,11 +67,11 @@ class Budget:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is set aside, so that no call is in flight."""
+        """Whether nothing is reserved, so that no call is in flight."""
         return self._held == (0, 0)
 
     def hold(self, prompt_tokens: int, completion_tokens: int) -> None:
-        """Set the most that one call can cost aside, so that calls in flight cannot overrun the limit.
+        """Reserve the most that one call can cost, so that calls in flight cannot exceed the limit.
 
         Raises:
             BudgetSpentError: if it is more than is left.
@@ -93,10 +93,10 @@ class Budget:
         return f", of which earlier runs took {sum(self.earlier)} tokens" if any(self.earlier) else ""
 
     def settle(self, held: tuple[int, int], billed: tuple[int | None, int | None]) -> tuple[int, int]:
-        """Replace what was set aside by what the call cost; where the server did not say, by what was set aside.
+        """Replace the reservation by what the call cost, or keep it as the cost if the server does not say.
 
         Returns:
-            The prompt and answer tokens that were put on the bill.
+            The prompt and answer tokens billed.
         """
         self._held = (self._held[0] - held[0], self._held[1] - held[1])
         cost = (held[0] if billed[0] is None else billed[0], held[1] if billed[1] is None else billed[1])

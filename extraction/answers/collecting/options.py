@@ -20,10 +20,10 @@ LONGEST_TIMEOUT_S = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How hard to try.
+    """Concurrency, retries and time limit of calls.
 
     Attributes:
-        concurrency: most calls at once; fewer while the server complains.
+        concurrency: maximum number of concurrent calls; fewer while the server complains.
         max_retries: further attempts after a reply that was lost, refused for now or could not be read.
         timeout_s: longest wait for one whole reply, in seconds.
 
@@ -48,15 +48,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where a model answers, what is known of it, and what asking it may take.
+    """The server of a model: address, key, capabilities, limits and budget.
 
     Attributes:
         base_url: e.g. ``http://127.0.0.1:8000/v1``; by default OPENAI_BASE_URL or OpenAI itself.
         key_env: environment variable that holds the key; servers on this machine need none.
         endpoint: ``chat``, ``completions``, ``responses``, or ``auto`` for the first that answers.
-        capabilities: of the server, where known; otherwise they are found out by a few short questions.
+        capabilities: of the server, where known; otherwise a few short requests find out.
         http_client: transport to use instead of a new one.
-        limits: calls at once, attempts, longest wait.
+        limits: concurrency, retries and time limit.
         budget: prices and limits, which cover all that a log was billed for a model; carries the bill afterwards.
 
     Raises:

@@ -112,7 +112,7 @@ class Collector:
         try:
             endpoints = [endpoint] if endpoint else first
             found = await probe(api, self.model, endpoints, self.sampling, self.budget, several=samples > 1)
-        finally:  # what was asked is on the bill, whatever came of it
+        finally:  # what was asked is on the bill, whatever the result
             billed = self.budget.prompt_tokens - before[0], self.budget.completion_tokens - before[1]
             record: dict[str, Any] = {"key": sent["key"], "model": self.model, "billed": billed}
             if found is not None:

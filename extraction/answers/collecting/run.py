@@ -46,13 +46,13 @@ def collect(
     """Ask a model behind an OpenAI-compatible API for its answers to `prompts`, and write them to `out`.
 
     Every answer is appended to the log `out` with the ending ``.log.jsonl`` as it arrives. Called again, it asks only
-    for what is missing or failed, so that nothing is paid for twice.
+    for what is missing or failed, so nothing is paid for twice.
 
     Args:
         model: its name at the server.
         prompts: columns ``prompt_id`` and ``prompt``, see `extraction.answers.prompt_sets`.
         out: table to write, ``.parquet``, ``.csv`` or ``.json``.
-        server: where the model answers, how hard it is asked and what that may cost; by default OpenAI. If all prompts
+        server: address, limits and budget; by default OpenAI. If all prompts
             are lists of entities, the endpoint ``completions`` is tried first.
         sampling: what determines an answer beside its prompt: length, temperature, seed, system prompt, stops.
         samples: answers per prompt.

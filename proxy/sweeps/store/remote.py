@@ -114,7 +114,7 @@ class Remote:
         }
 
     def tidy(self) -> None:
-        """Nothing: an object store shows nothing half written, elsewhere it cannot be told whose it is."""
+        """Nothing: an object store shows nothing half written, elsewhere the owner is unknown."""
 
     @contextlib.contextmanager
     def _target(self, name: str) -> Iterator[str]:

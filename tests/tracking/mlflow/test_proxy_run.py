@@ -132,7 +132,7 @@ def test_features_show_people_among_models(fresh_sqlite, tmp_path: Path, emergen
 def test_bad_proxies_names_and_aliases_are_refused(saved: Path, fresh_sqlite, tmp_path: Path) -> None:
     uri = fresh_sqlite(tmp_path)
     known = {"model_code": SERVED, "input_example": pd.DataFrame({"small.a": [1.0]}), "tracking_uri": uri}
-    with pytest.raises(InputError, match="no saved proxy"):
+    with pytest.raises(InputError, match="not a saved proxy"):
         track_proxy(tmp_path, **known)
     with pytest.raises(InputError, match="emergence promote"):
         track_proxy(saved, alias="champion", **known)

@@ -155,7 +155,7 @@ def test_unreachable_server_is_named(small) -> None:
     ("damage", "message"),
     [
         ("missing", "No results folder at .*elsewhere; give the folder that `emergence sweep` wrote"),
-        ("no sweep.json", "holds no sweep.json, so it is no results folder"),
+        ("no sweep.json", "holds no sweep.json, so it is not a results folder"),
         ("bad json", r"jobs/\w+.json could not be read as JSON"),
         ("schema", f"has results schema 99, but this version reads {SCHEMA}"),
         ("no parquet", r"jobs/\w+.json says done but \w+.parquet is missing"),
