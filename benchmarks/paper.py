@@ -22,7 +22,7 @@ from pathlib import Path
 import paper_figures as figures
 from paper_claims import judge_all
 from paper_measured import SHOTS, measured
-from paper_rules import LISTS, Study, with_controls_as_rows
+from paper_rules import LISTS, Study, of_next, with_controls_as_rows
 from paper_text import write_predictive_study, write_study
 
 from estimators.contracts.conventions import SHUFFLED
@@ -42,7 +42,12 @@ def from_sweep(folder: Path) -> Study:
     predictive = table["estimator"] == "predictive"
     longest = table.groupby(["corpus", "windows"])["position"].transform("max")
     shots = table["corpus"].str.removesuffix(SHUFFLED).isin(LISTS) & (longest >= 2 * SHOTS)
-    return Study(main=table[~shots & ~predictive], shots=table[shots & ~predictive], next=table[~shots & predictive])
+    return Study(
+        main=table[~shots & ~predictive],
+        shots=table[shots & ~predictive],
+        next=table[~shots & predictive],
+        next_shots=table[shots & predictive],
+    )
 
 
 def main() -> None:
@@ -82,7 +87,7 @@ def main() -> None:
         write_study(claims, study, setting, arguments.out / "study.md")
         told["study.md"] = {claim.title: claim.verdict for claim in claims}
     if not study.next.empty:
-        claims = judge_all(Study(main=study.next), images / "predictive")
+        claims = judge_all(of_next(study), images / "predictive")
         figures.beside_controls(study.next, images)
         write_predictive_study(claims, study, arguments.out / "study-predictive.md")
         told["study-predictive.md"] = {claim.title: claim.verdict for claim in claims}

@@ -11,6 +11,18 @@ import paper_figures as figures
 from numpy.typing import ArrayLike, NDArray
 from paper_rules import ERRORS, TRAINED, Claim, answer, by_case, curve, difference, interval
 
+BY_WINDOW = (
+    "The comma is certain, so run alone it tells nothing: at even positions the mean of the micro information falls, "
+    "and IE rises by that alone, whatever the model does. The table separates the two steps."
+)
+OF_SAMPLE = (
+    "N windows can show at most log2 N bits: a levelling that moves with the number of windows, or that the ceiling "
+    "shares, is one of the sample and not of the model. "
+)
+BY_NEXT = (
+    "An entity alone says that a comma follows, and a comma alone that an entity does, so micro holds both. What IE "
+    "adds is which entity, and that none comes twice; it is read after a comma, and the comma after an entity."
+)
 KEYS = ["of", "corpus", "windows"]
 LEVEL = 0.95  # a curve has levelled off where it has made this share of its whole rise
 
@@ -37,8 +49,7 @@ def staircase(shots: pd.DataFrame, images: Path) -> Claim:
         "comma no more than a tenth of that, and IE at the ends of the shots rises by as many errors from the first to "
         "the seventh. A control shares this if it does so too.",
         verdict=answer(bool(climbing[trained].all()), not climbing[trained].any(), bool(climbing[~trained].any())),
-        remark="The comma is certain, so run alone it tells nothing: at even positions the mean of the micro "
-        "information falls, and IE rises by that alone, whatever the model does. The table separates the two steps.",
+        remark=BY_WINDOW if shots["resolution"].notna().any() else BY_NEXT,
         numbers=numbers,
         figure=figures.shots(found, images),
     )
@@ -101,9 +112,8 @@ def levelling(shots: pd.DataFrame, images: Path) -> Claim:
             bool((~rises | (shot > 7))[trained].all()),
             ceiling or bool(early[~trained].any()),
         ),
-        remark="N windows can show at most log2 N bits: a levelling that moves with the number of windows, or that the "
-        "ceiling shares, is one of the sample and not of the model. Where nothing rises, the shot at which it levels "
-        "off is chance, as the intervals show.",
+        remark=(OF_SAMPLE if shots["resolution"].notna().any() else "") + "Where nothing rises, the shot at which it "
+        "levels off is chance, as the intervals show.",
         numbers=numbers,
         figure=figures.levelling(found, images),
     )

@@ -101,6 +101,10 @@ class _One:
                 found["shots"].append(
                     self.emergence(model, COUNTRY, "sample-propagation", count, shuffled=shuffled, tokens=2 * SHOTS)
                 )
+            if largest:
+                found["next_shots"].append(
+                    self.emergence(model, COUNTRY, "predictive", self.list_count, shuffled=shuffled, tokens=2 * SHOTS)
+                )
         asked = self.arguments
         models = (self.trained, self.twin)[: 1 + end]
         found["trained"].append(
@@ -125,12 +129,15 @@ class _One:
     ) -> pd.DataFrame:
         """Measure the model, or its twin, on one corpus, perhaps with its tokens shuffled over the windows."""
         seed, queries = self.arguments.seed, self.arguments.queries
+        options = {"full": True} if tokens and estimator == "predictive" else None  # every shot is asked for
         chosen = windows(corpus, model.tokenizer, count=count, tokens=tokens, seed=seed, prefix=model.prefix)
         if shuffled:
             chosen = chosen.shuffled(seed)
         return self.kept(
             f"{chosen.corpus}-{count}" + ("-random" if model.name.endswith(TWIN) else "") + f"-{estimator}",
-            lambda: measure(model, chosen, estimator=estimator, propagation=Propagation(queries=queries), seed=seed),
+            lambda: measure(
+                model, chosen, estimator=estimator, propagation=Propagation(queries=queries), seed=seed, options=options
+            ),
             self.tell,
             chosen.hash,
             model.prefix,

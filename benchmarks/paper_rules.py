@@ -37,6 +37,7 @@ class Study:
         main: emergence table by sample propagation of all models and their controls on text and on lists.
         next: the same on text by the predictive observer.
         shots: emergence table of long lists, for several numbers of windows.
+        next_shots: the same by the predictive observer, for one number of windows.
         trained: one row per model, or random twin, and trained estimator.
         preset: one row per model, or random twin, kind of pairs and seed, by the paper's MINE.
     """
@@ -44,15 +45,21 @@ class Study:
     main: pd.DataFrame = field(default_factory=pd.DataFrame)
     next: pd.DataFrame = field(default_factory=pd.DataFrame)
     shots: pd.DataFrame = field(default_factory=pd.DataFrame)
+    next_shots: pd.DataFrame = field(default_factory=pd.DataFrame)
     trained: pd.DataFrame = field(default_factory=pd.DataFrame)
     preset: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+
+def of_next(study: Study) -> Study:
+    """What the predictive observer says, to be judged as what another one says."""
+    return Study(main=study.next, shots=study.next_shots)
 
 
 def by_scale(study: Study, *, large: bool) -> Study:
     """The part of the study that speaks of models of more than `LARGE` parameters, or of the others."""
     named = pd.concat([study.main, study.next])
     names = set(named.loc[(named["parameters"] >= LARGE) == large, "model"])
-    parts = {name: getattr(study, name) for name in ("main", "next", "shots", "trained", "preset")}
+    parts = {name: getattr(study, name) for name in ("main", "next", "shots", "next_shots", "trained", "preset")}
     return Study(**{name: table if table.empty else table[table["model"].isin(names)] for name, table in parts.items()})
 
 

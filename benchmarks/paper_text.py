@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 from paper_claims import judge_all
-from paper_rules import ERRORS, LARGE, LISTS, SHARE, TRAINED, Claim, Study, by_scale, only, peaks
+from paper_rules import ERRORS, LARGE, LISTS, SHARE, TRAINED, Claim, Study, by_scale, of_next, only, peaks
 
 from estimators import DEFAULT_RESOLUTION
 from estimators.contracts.cells import markdown
@@ -63,9 +63,9 @@ PREDICTIVE = """# The same claims by what comes next
 
 [The study](study.md) puts the paper's claims to the paper's kind of observer, which tells windows apart. Here the same
 questions are put to {models} through the **predictive** observer, which asks what a state tells about the next token
-([Reading the numbers](reading.md)), on {windows} windows of python-docs. Effects, errors and controls are those of the
-study: an effect counts as seen beyond {errors:g} standard errors, and as shared by a control that shows {share:.0%} of
-it.
+([Reading the numbers](reading.md)), on {windows} windows of python-docs and, for the largest model of each
+architecture, on lists of countries. Effects, errors and controls are those of the study: an effect counts as seen
+beyond {errors:g} standard errors, and as shared by a control that shows {share:.0%} of it.
 
 E at the highest block, in bits about the next token, by size: {rows}.
 
@@ -173,7 +173,7 @@ def _by_scale(parts: Mapping[bool, Study], claims: Sequence[Claim]) -> pd.DataFr
     }
     with TemporaryDirectory() as drawn:
         for large, part in parts.items():
-            for how, study in (("window", part), ("next", Study(main=part.next))):
+            for how, study in (("window", part), ("next", of_next(part))):
                 for claim in judge_all(study, Path(drawn)):
                     found[f"{'real' if large else 'bundled'}, {how}"][claim.title] = claim.verdict
     titles = [claim.title for claim in claims]
