@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from estimators.base import InputError
-from extraction.corpora.text import documents
+from extraction.corpora.text import check_count, documents
 from extraction.corpora.token_windows import Windows
 from extraction.models.load import added_prefix
 
@@ -44,7 +44,8 @@ def list_windows(
         prefix: token ids before every window; default: what the tokenizer adds.
 
     Raises:
-        InputError: if T is not a multiple of `demonstration`, or fewer entities fit the tokenizer than a window needs.
+        InputError: if T is not a multiple of `demonstration`, fewer entities fit the tokenizer than a window needs, or
+            `count` is below 1.
 
     >>> from extraction import load_model
     >>> tokenizer = load_model("gpt2-30k").tokenizer
@@ -52,6 +53,7 @@ def list_windows(
     >>> sorted(tokenizer.decode(row) for row in found.tokens)
     [' cat, dog,', ' dog, cat,']
     """
+    check_count(count)
     if demonstration < 2:
         raise InputError(f"A demonstration is an entity and its comma, at least 2 tokens; got {demonstration}.")
     if tokens < demonstration or tokens % demonstration:
@@ -118,12 +120,12 @@ def _ordered_choices(n: int, k: int, count: int | None, seed: int, name: str) ->
     """Distinct ordered choices of k out of n without repetition, uniform, (min(count, all of them), k)."""
     rng = np.random.default_rng(seed)
     total = math.perm(n, k)
-    if min(total, count or total) > LARGEST_ENUMERATION:
+    wanted = total if count is None else min(total, count)
+    if wanted > LARGEST_ENUMERATION:
         raise InputError(
             f"{name} has {total:,} windows of {k} entities, too many to take {'all' if count is None else count}; "
             f"give a count of at most {LARGEST_ENUMERATION:,}."
         )
-    wanted = min(total, count or total)
     if total <= 4 * LARGEST_ENUMERATION:
         rank = rng.choice(total, size=wanted, replace=False)
         digits = np.empty((wanted, k), np.int64)

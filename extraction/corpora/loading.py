@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from estimators.base import InputError
 from extraction.corpora.lists import list_windows
 from extraction.corpora.spec import TEXT_TOKENS, CorpusOptions, resolve_corpus
-from extraction.corpora.text import TextSample, documents, sample_text
+from extraction.corpora.text import TextSample, check_count, documents, sample_text
 from extraction.corpora.token_windows import Windows
 from extraction.models.load import added_prefix
 
@@ -52,8 +51,7 @@ def windows(
     """
     options = options or CorpusOptions()
     chosen = resolve_corpus(corpus)
-    if count is not None and count < 1:
-        raise InputError(f"count is the number of windows to sample, at least 1; got {count}.")
+    check_count(count)
     front = added_prefix(tokenizer) if prefix is None else tuple(int(i) for i in prefix)
     length = chosen.tokens(tokens, options.demonstration)
     if chosen.kind == "list":
@@ -110,7 +108,7 @@ def text_windows(
         name: of the corpus, for tables.
 
     Raises:
-        InputError: if no document is long enough for one window.
+        InputError: if no document is long enough for one window, or `count` is below 1.
 
     >>> from extraction import load_model
     >>> tokenizer = load_model("gpt2-30k").tokenizer

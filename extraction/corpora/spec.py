@@ -127,8 +127,8 @@ class CorpusSource:
             shown = length // demonstration
             total = math.perm(len(self.entities), shown)
             distinct = len(self.entities) * (demonstration - 1) + 1
-            return Workload(min(windows or total, total), shown * demonstration, distinct)
-        count = windows or ALL_WINDOWS
+            return Workload(total if windows is None else min(windows, total), shown * demonstration, distinct)
+        count = ALL_WINDOWS if windows is None else windows
         return Workload(count, length, min(TOKENS_KNOWN, count * length))
 
 

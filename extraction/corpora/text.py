@@ -82,6 +82,16 @@ class TextSample(NamedTuple):
     sections: bool = False
 
 
+def check_count(count: int | None) -> None:
+    """Refuse a number of windows below 1; None is all.
+
+    Raises:
+        InputError: if there would be no window.
+    """
+    if count is not None and count < 1:
+        raise InputError(f"count is the number of windows to sample, at least 1; got {count}.")
+
+
 def sample_text(
     texts: Iterable[str],
     tokenizer: Any,
@@ -98,8 +108,9 @@ def sample_text(
     Reading stops once there are `enough` windows to sample from; None: all is read.
 
     Raises:
-        InputError: if `tokens` or `at` make no sense, there is no text, or none long enough.
+        InputError: if `tokens`, `count` or `at` make no sense, there is no text, or none long enough.
     """
+    check_count(count)
     if tokens < 1:
         raise InputError(f"A window holds at least 1 token; got {tokens}.")
     if at not in STARTS:

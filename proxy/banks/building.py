@@ -10,6 +10,7 @@ import pandas as pd
 from estimators.base import InputError
 from estimators.contracts.controls import controls_as_columns
 from estimators.contracts.files import check_new_folder
+from estimators.contracts.numbers import number
 from estimators.contracts.peaks import at_end, at_resolution, measured
 from extraction.corpora.spec import BUILT_IN as BUILT_IN_CORPORA
 from extraction.corpora.spec import PYTHON_DOCS, resolve_corpus
@@ -24,6 +25,7 @@ from proxy.schemas import CONTINUATIONS, EMERGENCE
 STAGE = "@"  # MODEL@STAGE is a checkpoint of the run MODEL
 # What of a measurement a bank keeps; paths and seconds tell of the machine alone.
 LEFT_OUT = ("path", "seconds")
+FEWEST_WINDOWS = 8
 DIGITS = {"right": 2, "cost_bits": 1}  # of single windows: finer than what one window tells, and a tenth of the bytes
 
 
@@ -53,6 +55,8 @@ def build_bank(
     Raises:
         InputError: if a table cannot be used, corpora or ways of asking differ, or something needed is missing.
     """
+    if windows is not None:
+        number(windows, "windows", least=FEWEST_WINDOWS, whole=True)
     check_new_folder(folder, "bank")
     table = measured(pd.concat([_read(source) for source in sources], ignore_index=True))
     table = controls_as_columns(table)
@@ -205,16 +209,16 @@ def _corpora(
                 f"The models read different windows of {label}: {', '.join(map(str, lengths))} tokens, {min(counts)} "
                 f"to {max(counts)} windows; measure all alike."
             )
-        drawn = windows or max(counts, default=0)
+        sampled = max(counts, default=0) if windows is None else windows
         source = named.get(label, label)
         if label.startswith("hf:"):
-            entries.append(Corpus(label, resolve_corpus(label).version(), FETCHED, label, lengths[0], drawn))
+            entries.append(Corpus(label, resolve_corpus(label).version(), FETCHED, label, lengths[0], sampled))
         elif label in BUILT_IN_CORPORA and label != PYTHON_DOCS:
-            entries.append(Corpus(label, resolve_corpus(label).version(), BUILT_IN, label, lengths[0], drawn))
+            entries.append(Corpus(label, resolve_corpus(label).version(), BUILT_IN, label, lengths[0], sampled))
         elif label == PYTHON_DOCS or label in named:
             file = f"corpora/{Path(label).stem}.parquet"
             texts[file] = list(documents(source if label == PYTHON_DOCS else resolve_corpus(source).path or source))
-            entries.append(Corpus(label, text_hash("\n".join(texts[file])), BUNDLED, file, lengths[0], drawn))
+            entries.append(Corpus(label, text_hash("\n".join(texts[file])), BUNDLED, file, lengths[0], sampled))
         else:
             raise InputError(f"{label} is a file of yours; give it by --corpus PATH, so that the bank holds its text.")
     return tuple(entries), texts

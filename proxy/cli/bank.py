@@ -21,7 +21,7 @@ def build(
         typer.Option(help="File of a corpus whose text goes into the bank, repeatable; the first is the default."),
     ] = None,
     windows: Annotated[
-        int | None, typer.Option(min=8, help="Number of windows requested; default: taken from the rows.")
+        int | None, typer.Option(help="Number of windows requested; default: taken from the rows.")
     ] = None,
 ) -> None:
     """Make a bank of open models that were measured: their blocks and their output, on the same corpora.

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from proxy.cli.console import emit, progress, screen
+from proxy.cli.groups import COST, SERVER, Batch, Concurrency, DryRun, KeyEnv, MaxCost, Prices
 
 if TYPE_CHECKING:
     from extraction.answers.collecting.budget import Budget
 
 
-# Panels of --help.
-SERVER = "The server and the calls to it"
-SAMPLING = "What determines an answer"
-COST = "What it may cost"
+SAMPLING = "What determines an answer"  # a panel of --help
 
 
 def collect(
@@ -30,9 +28,7 @@ def collect(
     base_url: Annotated[
         str | None, typer.Option(help="Server; by default OPENAI_BASE_URL, or OpenAI.", rich_help_panel=SERVER)
     ] = None,
-    key_env: Annotated[
-        str, typer.Option(help="Environment variable that holds the API key.", rich_help_panel=SERVER)
-    ] = "OPENAI_API_KEY",
+    key_env: KeyEnv = "OPENAI_API_KEY",
     endpoint: Annotated[
         str, typer.Option(help="auto, chat, completions or responses.", rich_help_panel=SERVER)
     ] = "auto",
@@ -52,26 +48,13 @@ def collect(
     seed: Annotated[
         int, typer.Option(help="Base seed; the seed of each answer is derived from it.", rich_help_panel=SAMPLING)
     ] = 0,
-    concurrency: Annotated[
-        int,
-        typer.Option(
-            help="Maximum number of concurrent calls; lowered when the server complains.", rich_help_panel=SERVER
-        ),
-    ] = 8,
+    concurrency: Concurrency = 8,
     max_retries: Annotated[int, typer.Option(help="Further attempts after a lost reply.", rich_help_panel=SERVER)] = 5,
     timeout: Annotated[
         float, typer.Option(help="Longest wait for one reply, in seconds.", rich_help_panel=SERVER)
     ] = 120.0,
-    prices: Annotated[
-        Path | None,
-        typer.Option(help='JSON: {"MODEL": {"input": 2.5, "output": 10}}, per million tokens.', rich_help_panel=COST),
-    ] = None,
-    max_cost: Annotated[
-        float | None,
-        typer.Option(
-            help="Limit on what is billed for this log at these prices, earlier runs included.", rich_help_panel=COST
-        ),
-    ] = None,
+    prices: Prices = None,
+    max_cost: MaxCost = None,
     max_total_tokens: Annotated[
         int | None,
         typer.Option(
@@ -79,20 +62,8 @@ def collect(
             rich_help_panel=COST,
         ),
     ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Show what would be asked and what it would cost, then stop.", rich_help_panel=COST
-        ),
-    ] = False,
-    batch: Annotated[
-        bool,
-        typer.Option(
-            "--batch",
-            help="Use the Batch API: submit now; the same command fetches the answers later.",
-            rich_help_panel=SERVER,
-        ),
-    ] = False,
+    dry_run: DryRun = False,
+    batch: Batch = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answers as JSON.")] = False,
 ) -> None:
     """Ask a model behind an OpenAI-compatible API; every answer is kept as it arrives and paid for once.

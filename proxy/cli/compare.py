@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from proxy.cli.console import during, emit, screen, show
+from proxy.cli.groups import TrackingUri
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,10 +28,7 @@ def compare(
     runs: Annotated[list[str], typer.Argument(help="Results folders, or ids of MLflow runs; the first is the base.")],
     out: Annotated[Path | None, typer.Option(help="Write the differences here (.parquet, .csv, .json).")] = None,
     figure: Annotated[Path | None, typer.Option(help="Draw the differences here (.png).")] = None,
-    tracking_uri: Annotated[
-        str | None,
-        typer.Option(help="MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."),
-    ] = None,
+    tracking_uri: TrackingUri = None,
     resolution: Annotated[
         float | None, typer.Option(help="Compare at the resolution nearest to this, above 0; default 0.18.")
     ] = None,

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from proxy.cli.console import show
+from proxy.cli.groups import TrackingUri
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,9 +26,7 @@ READINGS = "predictive-20,output-20,output-2-of-20"
 
 def demo(
     results: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo-results"),
-    tracking_uri: Annotated[
-        str | None, typer.Option(help="MLflow store; sqlite in the working folder by default.")
-    ] = None,
+    tracking_uri: TrackingUri = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sweep.")] = 0,
 ) -> None:
     """Run the whole path on the bundled models: no network, no key, no GPU, a few minutes on two cores.

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from proxy.cli.console import during, emit, screen, show
+from proxy.cli.groups import COST, MLFLOW, SERVER, Concurrency, KeyEnv, MaxCost, Prices, Tokenizer, TrackingUri
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 # Panels of --help.
-API = "A model behind an API"
 BANK = "References"
 SAVED = "A saved proxy"
 
@@ -48,34 +48,25 @@ def estimate(
     ] = "predictive",
     base_url: Annotated[
         str | None,
-        typer.Option(help="Server; default OPENAI_BASE_URL, else OpenAI's own.", rich_help_panel=API),
+        typer.Option(help="Server; default OPENAI_BASE_URL, else OpenAI's own.", rich_help_panel=SERVER),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Ask without confirmation.", rich_help_panel=API)] = False,
-    key_env: Annotated[
-        str, typer.Option(help="Environment variable that holds the API key.", rich_help_panel=API)
-    ] = "OPENAI_API_KEY",
-    tokenizer: Annotated[
-        str | None,
-        typer.Option(
-            help="Tokenizer that cuts windows: hub id, folder, bundled name, tiktoken:...", rich_help_panel=API
-        ),
-    ] = None,
-    control: Annotated[bool, typer.Option(help="Ask shuffled windows too, as a control.", rich_help_panel=API)] = True,
-    prices: Annotated[
-        Path | None, typer.Option(help="Table of prices: model, input, output.", rich_help_panel=API)
-    ] = None,
-    max_cost: Annotated[
-        float | None, typer.Option(help="Spending limit, in the unit of --prices.", rich_help_panel=API)
-    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Send the requests without confirmation.", rich_help_panel=SERVER)
+    ] = False,
+    key_env: KeyEnv = "OPENAI_API_KEY",
+    tokenizer: Tokenizer = None,
+    control: Annotated[
+        bool, typer.Option(help="Ask for shuffled windows too, as a control.", rich_help_panel=SERVER)
+    ] = True,
+    prices: Prices = None,
+    max_cost: MaxCost = None,
     max_calls: Annotated[
         int | None,
-        typer.Option(min=1, help="Most calls for windows; fewer windows are asked for.", rich_help_panel=API),
+        typer.Option(min=1, help="Limit on calls; fewer windows are then asked for.", rich_help_panel=COST),
     ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Number of concurrent calls.", rich_help_panel=API)] = 8,
-    track: Annotated[bool, typer.Option("--track", help="Log the estimate to MLflow.")] = False,
-    tracking_uri: Annotated[
-        str | None, typer.Option(help="MLflow store; sqlite in the working folder by default.")
-    ] = None,
+    concurrency: Concurrency = 8,
+    track: Annotated[bool, typer.Option("--track", help="Log the estimate to MLflow.", rich_help_panel=MLFLOW)] = False,
+    tracking_uri: TrackingUri = None,
     every_level: Annotated[
         bool,
         typer.Option("--every-level", help="Also give the 50, 80, 90 and 95 % intervals.", rich_help_panel=SAVED),

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from proxy.cli.console import progress, screen, show
-
-MLFLOW = "MLflow"  # a panel of --help
+from proxy.cli.groups import MLFLOW, TrackingUri
 
 
 def fit(
@@ -37,9 +36,7 @@ def fit(
             "--anyway", help="Register even a proxy that did no better than its best baseline.", rich_help_panel=MLFLOW
         ),
     ] = False,
-    tracking_uri: Annotated[
-        str | None, typer.Option(help="MLflow store; sqlite in the working folder by default.", rich_help_panel=MLFLOW)
-    ] = None,
+    tracking_uri: TrackingUri = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:
     """Learn TARGET from reference models, leaving families out, and save the proxy with its card.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from proxy.cli.console import during, emit, progress, screen
+from proxy.cli.groups import COST, SERVER, Batch, Concurrency, DryRun, KeyEnv, MaxCost, Prices, Tokenizer
 from proxy.cli.summary import show_summary
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ WHAT = "What is measured"
 CONTROLS = "Controls"
 OUTPUT = "What is written and printed"
 STATES = "Where states are held"
-API = "Models behind an API"
 
 
 def measure(
@@ -146,61 +146,38 @@ def measure(
     ] = 50.0,
     base_url: Annotated[
         str | None,
-        typer.Option(help="Server that the model answers at; its output is then measured.", rich_help_panel=API),
+        typer.Option(help="Server that the model answers at; its output is then measured.", rich_help_panel=SERVER),
     ] = None,
-    key_env: Annotated[
-        str, typer.Option(help="Environment variable that holds the API key.", rich_help_panel=API)
-    ] = "OPENAI_API_KEY",
-    tokenizer: Annotated[
-        str | None,
-        typer.Option(
-            help="Tokenizer that cuts its windows: hub id, folder, .gguf, bundled name, tiktoken:ENCODING.",
-            rich_help_panel=API,
-        ),
-    ] = None,
+    key_env: KeyEnv = "OPENAI_API_KEY",
+    tokenizer: Tokenizer = None,
     ask: Annotated[
         str,
         typer.Option(
             help="auto; next: as auto, but have no text scored; or completions-echo, completions-logprobs, "
             "chat-logprobs, completions-samples, chat-samples; a "
             "chat asks open models for readings of the output in their chat template, too.",
-            rich_help_panel=API,
+            rich_help_panel=SERVER,
         ),
     ] = "auto",
     samples: Annotated[
-        int, typer.Option(min=2, help="Samples per text where an API gives no logprobs.", rich_help_panel=API)
+        int, typer.Option(min=2, help="Samples per text where an API gives no logprobs.", rich_help_panel=SERVER)
     ] = 8,
     log: Annotated[
-        Path | None, typer.Option(help="Where replies are kept, for all corpora.", rich_help_panel=API)
+        Path | None, typer.Option(help="Where replies are kept, for all corpora.", rich_help_panel=SERVER)
     ] = None,
-    prices: Annotated[
-        Path | None,
-        typer.Option(help='JSON: {"MODEL": {"input": 2.5, "output": 10}}, per million tokens.', rich_help_panel=API),
-    ] = None,
-    max_cost: Annotated[
-        float | None, typer.Option(help="Limit on what is billed for the log.", rich_help_panel=API)
-    ] = None,
+    prices: Prices = None,
+    max_cost: MaxCost = None,
     max_calls: Annotated[
         int,
         typer.Option(
-            min=1, help="Most calls per corpus; fewer lone tokens and windows keep to it.", rich_help_panel=API
+            min=1,
+            help="Limit on calls per corpus; fewer lone tokens and windows are then asked for.",
+            rich_help_panel=COST,
         ),
     ] = 2500,
-    concurrency: Annotated[int, typer.Option(help="Maximum number of concurrent calls.", rich_help_panel=API)] = 8,
-    batch: Annotated[
-        bool,
-        typer.Option(
-            "--batch",
-            help="Use the server's Batch API: submit now; the same command fetches the replies later.",
-            rich_help_panel=API,
-        ),
-    ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Show what would be asked and what it would cost, then stop.", rich_help_panel=API
-        ),
-    ] = False,
+    concurrency: Concurrency = 8,
+    batch: Batch = False,
+    dry_run: DryRun = False,
     beside: Annotated[
         Path | None,
         typer.Option(

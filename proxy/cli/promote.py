@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from proxy.cli.console import emit, screen
+from proxy.cli.groups import TrackingUri
 
 
 def promote(
@@ -15,10 +16,7 @@ def promote(
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Promote even if it beats neither a baseline nor the champion.")
     ] = False,
-    tracking_uri: Annotated[
-        str | None,
-        typer.Option(help="MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."),
-    ] = None,
+    tracking_uri: TrackingUri = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:
     """Give the alias `champion` to a registered proxy, and say what got better on models it had not seen.

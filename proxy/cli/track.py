@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from proxy.cli.console import during, progress, screen
+from proxy.cli.groups import TrackingUri
 
 
 def track(
@@ -17,10 +18,7 @@ def track(
             help="Results folder or URL of `emergence sweep`, or a table of `measure`, `features` or `estimate`."
         ),
     ],
-    tracking_uri: Annotated[
-        str | None,
-        typer.Option(help="MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."),
-    ] = None,
+    tracking_uri: TrackingUri = None,
     experiment: Annotated[str, typer.Option(help="MLflow experiment; created if missing.")] = "emergence",
     as_json: Annotated[bool, typer.Option("--json", help="Print the runs' ids as JSON.")] = False,
 ) -> None:

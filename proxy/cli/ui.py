@@ -7,13 +7,11 @@ from typing import Annotated
 import typer
 
 from proxy.cli.console import screen
+from proxy.cli.groups import TrackingUri
 
 
 def ui(
-    tracking_uri: Annotated[
-        str | None,
-        typer.Option(help="MLflow server or database; default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."),
-    ] = None,
+    tracking_uri: TrackingUri = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0 takes a free one.")] = 5000,
     experiment: Annotated[str, typer.Option(help="Experiment whose page is opened.")] = "emergence",
     browser: Annotated[bool, typer.Option(help="Open the page in your browser.")] = True,

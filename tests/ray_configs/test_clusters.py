@@ -142,7 +142,7 @@ def test_the_slurm_script_parses_and_names_what_it_needs() -> None:
     script = CLUSTERS / "slurm.sh"
     subprocess.run(["bash", "-n", str(script)], check=True)
     outcome = subprocess.run(["bash", str(script)], capture_output=True, text=True, check=False)
-    assert outcome.returncode != 0
+    assert outcome.returncode == 1
     assert "usage: sbatch slurm.sh CONFIG RESULTS" in outcome.stderr
 
 

@@ -65,11 +65,11 @@ def promote(
     uri = store_uri(tracking_uri)
     client = open_store(uri)
     with clear_errors(uri, starting=True):
-        entry = _version(client, name, version or CANDIDATE, uri)
+        entry = _version(client, name, CANDIDATE if version is None else version, uri)
         if entry is None:
             raise InputError(
-                f"{name} in {masked(uri)} has no {f'version {version}' if version else CANDIDATE}; register one with "
-                "`emergence fit --register`."
+                f"{name} in {masked(uri)} has no {CANDIDATE if version is None else f'version {version}'}; register "
+                "one with `emergence fit --register`."
             )
         before = _version(client, name, CHAMPION, uri)
         now, then = _evidence(client, entry), _evidence(client, before) if before else {}

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from estimators.base import InputError
+from extraction.corpora.lists import list_windows
 from extraction.corpora.loading import text_windows, windows
 from extraction.corpora.spec import CorpusOptions
 from extraction.corpora.text import sentence_starts
@@ -110,6 +111,18 @@ def test_options_that_make_no_sense(tokenizer: Any) -> None:
         windows("python-docs", tokenizer, options=CorpusOptions(at="word"))
     with pytest.raises(InputError, match="at least 1 token; got 0"):
         windows("python-docs", tokenizer, tokens=0)
+
+
+@pytest.mark.parametrize("count", [0, -3])
+def test_a_count_below_one_is_refused_by_each_maker_of_windows(tokenizer: Any, count: int) -> None:
+    message = f"count is the number of windows to sample, at least 1; got {count}"
+    for make in (
+        lambda: windows("animal", tokenizer, count=count),
+        lambda: text_windows([STORY], tokenizer, tokens=4, count=count),
+        lambda: list_windows("pets", ["dog", "cat"], tokenizer, tokens=4, count=count),
+    ):
+        with pytest.raises(InputError, match=message):
+            make()
 
 
 def test_windows_of_one_kind_of_token_still_group() -> None:

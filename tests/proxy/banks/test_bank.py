@@ -73,10 +73,18 @@ def test_a_changed_description_is_refused(copy: Path) -> None:
         load_bank(copy)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '"bank"'])
-def test_a_description_that_is_none_is_refused(copy: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "could not be read as JSON"),
+        ("[]", "describes no reference bank"),
+        ("{}", "describes no reference bank"),
+        ('"bank"', "describes no reference bank"),
+    ],
+)
+def test_a_description_that_is_none_is_refused(copy: Path, content: str, message: str) -> None:
     (copy / "bank.json").write_text(content)
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=message):
         load_bank(copy)
 
 
@@ -108,6 +116,11 @@ def _built(frame: pd.DataFrame, tmp_path: Path, name: str = "bank") -> Path:
     frame.to_parquet(tmp_path / f"{name}.parquet")
     build_bank([tmp_path / f"{name}.parquet"], tmp_path / name, name=name, licence="", provenance="")
     return tmp_path / name
+
+
+def test_no_windows_are_refused_rather_than_read_from_the_rows(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="windows takes a whole number of at least 8, got 0"):
+        build_bank([tmp_path / "t.parquet"], tmp_path / "b", name="b", licence="", provenance="", windows=0)
 
 
 def test_too_few_runs_are_said(table: Callable[..., pd.DataFrame], tmp_path: Path) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -13,31 +12,27 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tests.handlers import JsonHandler
+
 Run = Callable[..., Any]
 TOKENS = [f" w{number}" for number in range(40)]
 CHANCE = [1 / (rank + 1) / sum(1 / (k + 1) for k in range(40)) for rank in range(40)]
 
 
-class _Played(BaseHTTPRequestHandler):
+class _Played(JsonHandler):
     """Says by the length of the text which token is likeliest; scores no text."""
 
-    protocol_version = "HTTP/1.1"
     shown, chat_only = 20, True
 
-    def log_message(self, *_: object) -> None:
-        """Be quiet."""
-
-    def do_POST(self) -> None:
+    def post(self, body: Any) -> None:
         """Answer, or refuse as a server of this kind does."""
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         chat = self.path.endswith("/chat/completions")
         if not chat and (self.chat_only or not self.path.endswith("/completions")):
-            return self._reply(404, {"error": {"message": "There is no such endpoint."}})
+            return self.answer({"error": {"message": "There is no such endpoint."}}, 404)
         wanted = int((body.get("top_logprobs") if chat else body.get("logprobs")) or 0)
         if body.get("echo") or wanted > self.shown:
-            return self._reply(
-                400, {"error": {"message": "not supported", "param": "echo" if body.get("echo") else "logprobs"}}
-            )
+            wrong = {"message": "not supported", "param": "echo" if body.get("echo") else "logprobs"}
+            return self.answer({"error": wrong}, 400)
         text = body["messages"][-1]["content"] if chat else body["prompt"]
         turn = len(text) % 7
         logs = {TOKENS[(rank + turn) % 40]: math.log(p) for rank, p in enumerate(CHANCE)}
@@ -54,15 +49,7 @@ class _Played(BaseHTTPRequestHandler):
                 choice["logprobs"] = {"tokens": [said], "token_logprobs": [logs[said]], "top_logprobs": [top]}
             choices.append(choice)
         usage = {"prompt_tokens": len(text) // 3, "completion_tokens": len(choices), "total_tokens": 0}
-        return self._reply(200, {"id": "x", "model": body["model"], "choices": choices, "usage": usage})
-
-    def _reply(self, status: int, body: object) -> None:
-        content = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+        return self.answer({"id": "x", "model": body["model"], "choices": choices, "usage": usage})
 
 
 @pytest.fixture

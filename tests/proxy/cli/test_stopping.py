@@ -6,32 +6,24 @@ import subprocess
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
 import pytest
 
+from tests.handlers import JsonHandler
 
-class Answering(BaseHTTPRequestHandler):
+
+class Answering(JsonHandler):
     """Answers three prompts, then holds every other for a minute."""
 
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers["content-length"]))
+    def post(self, body):
         with self.server.lock:
             self.server.asked += 1
             silent = self.server.asked > self.server.answers
         if silent:
             self.server.over.wait(60)
             return
-        body = b'{"choices": [{"message": {"content": "said"}, "finish_reason": "stop"}]}'
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
+        self.answer({"choices": [{"message": {"content": "said"}, "finish_reason": "stop"}]})
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from estimators.base import InputError
-from extraction import Limits, Server, load_model
+from extraction import Limits, Server
 from extraction.answers.collecting.endpoints import Capabilities
 from extraction.answers.collecting.next_tokens import Asking
 from proxy.measurement.api import affordable, asked_texts, bill, gathered, measure_closed, open_api
@@ -18,16 +18,6 @@ from tests.proxy.behind import Behind
 
 QUICK = Limits(concurrency=4, max_retries=0)
 URL = "http://127.0.0.1:9/v1"
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_model("gpt2-90k", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def contexts(model):
-    return corpus_contexts("python-docs", model.tokenizer, count=60)
 
 
 @pytest.fixture(scope="module")

@@ -7,20 +7,10 @@ import pandas as pd
 import pytest
 
 from estimators.base import InputError
-from extraction import load_model, random_twin, windows
+from extraction import random_twin, windows
 from proxy.measurement.names import check_names
 from proxy.measurement.output import corpus_contexts, measure_output, open_output, output_rows, output_windows
 from proxy.measurement.table import Listeners, measure
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_model("gpt2-90k", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def contexts(model):
-    return corpus_contexts("python-docs", model.tokenizer, count=60)
 
 
 def test_the_twin_and_shuffled_windows_say_less(model, contexts):

@@ -133,8 +133,8 @@ def test_same_seed_same_numbers(model: LanguageModel, text: Windows, table: pd.D
     pd.testing.assert_frame_equal(again.drop(columns="seconds"), table.drop(columns="seconds"))
 
 
-def test_one_pass_gives_what_two_give(model: LanguageModel, text: Windows, table: pd.DataFrame) -> None:
-    how = Propagation(resolutions=(0.25,), queries=300)
+def _both_observers(model: LanguageModel, text: Windows, how: Propagation) -> pd.DataFrame:
+    """Measure by both observers from one pass, whose progress must end with its work."""
     steps: list[tuple[int, int]] = []
     both = measure(
         model,
@@ -144,7 +144,13 @@ def test_one_pass_gives_what_two_give(model: LanguageModel, text: Windows, table
         listeners=Listeners(progress=lambda done, total: steps.append((done, total))),
     )
     assert steps == sorted(steps)
-    assert steps[-1][0] == steps[-1][1]  # the bar ends with the work
+    assert steps[-1][0] == steps[-1][1]
+    return both
+
+
+def test_one_pass_gives_what_two_give(model: LanguageModel, text: Windows, table: pd.DataFrame) -> None:
+    how = Propagation(resolutions=(0.25,), queries=300)
+    both = _both_observers(model, text, how)
     alone = measure(model, text, estimator="sample-propagation", propagation=how)
     mine = both["estimator"] == "predictive"
     pd.testing.assert_frame_equal(both[mine].drop(columns="seconds"), table.drop(columns="seconds"))
@@ -279,16 +285,7 @@ def test_both_observers_from_one_pass_give_what_each_gives_alone(
 ) -> None:
     how = Propagation(resolutions=(0.18, 0.5), queries=200, project=32)
     alone = measure(model, text, estimator="sample-propagation", propagation=how)
-    steps: list[tuple[int, int]] = []
-    both = measure(
-        model,
-        text,
-        estimator="predictive,sample-propagation",
-        propagation=how,
-        listeners=Listeners(progress=lambda done, total: steps.append((done, total))),
-    )
-    assert steps == sorted(steps)
-    assert steps[-1][0] == steps[-1][1]  # the bar ends with the work
+    both = _both_observers(model, text, how)
     read = both[both["estimator"] == "predictive"].reset_index(drop=True)
     pd.testing.assert_frame_equal(read.drop(columns="seconds"), table.drop(columns="seconds"))
     states = both[both["estimator"] == "sample-propagation"].reset_index(drop=True)

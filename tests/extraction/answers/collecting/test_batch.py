@@ -152,15 +152,15 @@ def test_a_batch_in_the_wrong_way_or_of_a_faulty_server_is_said_in_a_sentence(tm
     with pytest.raises(InputError, match="no system prompt"):
         ask(out, good, batch=True, system="Be kind.", capabilities=Capabilities("completions"))
     state: dict = {}
-    with pytest.raises(NotReadyError):
+    with pytest.raises(NotReadyError, match="Submitted"):
         ask(out, batch_server(state), batch=True)
     finish(state)
     faults = [
-        httpx2.Response(500, json={"error": {"message": f"no file for {KEY}"}}),
-        httpx2.ReadError("reset"),
-        httpx2.Response(404, json={}),
+        (httpx2.Response(500, json={"error": {"message": f"no file for {KEY}"}}), r"^HTTP 500: no file for \[key\]"),
+        (httpx2.ReadError("reset"), "^the server could not be reached"),
+        (httpx2.Response(404, json={}), "^HTTP 404"),
     ]
-    for fault in faults:
+    for fault, message in faults:
 
         def faulty(request, fault=fault):
             if request.url.path.endswith("/content"):
@@ -169,7 +169,7 @@ def test_a_batch_in_the_wrong_way_or_of_a_faulty_server_is_said_in_a_sentence(tm
                 return fault
             return batch_server(state)(request)
 
-        with pytest.raises(EmergenceError) as caught:
+        with pytest.raises(EmergenceError, match=message) as caught:
             ask(out, faulty, batch=True)
         assert KEY not in str(caught.value)
     assert ask(out, batch_server(state), batch=True)["error"].isna().all()  # not marked as fetched in between
@@ -178,7 +178,7 @@ def test_a_batch_in_the_wrong_way_or_of_a_faulty_server_is_said_in_a_sentence(tm
 def test_the_reason_of_a_refused_batch_is_told_without_the_key(tmp_path):
     state: dict = {}
     out = tmp_path / "a.parquet"
-    with pytest.raises(NotReadyError):
+    with pytest.raises(NotReadyError, match="Submitted"):
         ask(out, batch_server(state), batch=True)
     state["batch"] |= {"status": "failed", "errors": {"data": [{"message": f"key {KEY} has no batches"}]}}
     with pytest.raises(EmergenceError, match=r"refused batch batch_1: key \[key\] has no batches"):

@@ -1,13 +1,12 @@
 """What is billed when runs end in the middle, and numbers that would switch a limit off."""
 
-import json
 import math
 import signal
 import subprocess
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
 import httpx2
 import pytest
@@ -17,6 +16,7 @@ from extraction.answers.collecting.budget import Budget, prompt_tokens_upper, re
 from extraction.answers.collecting.log import AnswerLog
 from extraction.answers.collecting.run import log_path
 from tests.extraction.answers.collecting.played import ask, good, reply
+from tests.handlers import JsonHandler
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -64,26 +64,16 @@ def test_numbers_that_are_none_are_refused_by_the_option_s_name(tmp_path, emerge
     assert [path.name for path in tmp_path.iterdir()] == ["prices.json"]
 
 
-class Counting(BaseHTTPRequestHandler):
+class Counting(JsonHandler):
     """Takes half a second for every answer, and counts the tokens that it bills for, whoever still waits."""
 
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+    def post(self, body):
         with self.server.lock:
             self.server.billed += 5 + body["max_tokens"]
             self.server.calls += 1
         time.sleep(0.5)
         usage = {"prompt_tokens": 5, "completion_tokens": body["max_tokens"], "total_tokens": 5 + body["max_tokens"]}
-        content = json.dumps(reply("said") | {"usage": usage}).encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_):
-        pass
+        self.answer(reply("said") | {"usage": usage})
 
 
 class Quiet(ThreadingHTTPServer):

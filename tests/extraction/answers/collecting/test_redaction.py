@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,6 +19,7 @@ from extraction import Limits, Server, collect
 from extraction.answers.collecting import pace
 from extraction.answers.collecting.endpoints import Capabilities
 from extraction.answers.collecting.redaction import one_line
+from tests.handlers import JsonHandler
 
 KEY = "sk-planted-" + "0123456789abcdef" * 9
 CHAT = Capabilities("chat")
@@ -82,13 +83,12 @@ def test_a_message_is_cut_after_the_key_is_out():
     assert one_line("none of it", "none") == "none of it"
 
 
-class Watching(BaseHTTPRequestHandler):
+class Watching(JsonHandler):
     """Looks at the process list while it is asked, and repeats the key in what it says."""
 
     lines: ClassVar[list[str]] = []
 
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+    def post(self, body):
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
                 self.lines.append(path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace"))
@@ -96,14 +96,7 @@ class Watching(BaseHTTPRequestHandler):
                 continue
         told = self.headers["authorization"]
         text = {"choices": [{"message": {"content": f"{told} for {body['messages'][-1]['content']}"}}]}
-        content = json.dumps(text | {"choices": [{**text["choices"][0], "finish_reason": "stop"}]}).encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_):
-        pass
+        self.answer(text | {"choices": [{**text["choices"][0], "finish_reason": "stop"}]})
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")
