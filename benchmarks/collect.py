@@ -110,8 +110,8 @@ def memory(url: str, prompts: int, folder: Path) -> None:
         command += ["--prompts", str(folder / "prompts.txt"), "--concurrency", str(CONCURRENCY)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         peaks[count] = int(done.stdout.split()[-1]) / 1e3
-    told = ", ".join(f"{peak:.0f} for {count:,} prompts" for count, peak in peaks.items())
-    print(f"peak memory of emergence collect, table included, MB: {told}")
+    peaks_said = ", ".join(f"{peak:.0f} for {count:,} prompts" for count, peak in peaks.items())
+    print(f"peak memory of emergence collect, table included, MB: {peaks_said}")
 
 
 def features_of_805(folder: Path) -> None:

@@ -81,17 +81,17 @@ def main() -> None:
         arguments.results.mkdir(parents=True, exist_ok=True)
         study = measured(arguments)
         setting = {name.replace("_", "-"): getattr(arguments, name) for name in SETTINGS}
-    told = {}
+    verdicts = {}
     if not study.main.empty:
         claims = judge_all(study, images)
         write_study(claims, study, setting, arguments.out / "study.md")
-        told["study.md"] = {claim.title: claim.verdict for claim in claims}
+        verdicts["study.md"] = {claim.title: claim.verdict for claim in claims}
     if not study.next.empty:
         claims = judge_all(of_next(study), images / "predictive")
         figures.beside_controls(study.next, images)
         write_predictive_study(claims, study, arguments.out / "study-predictive.md")
-        told["study-predictive.md"] = {claim.title: claim.verdict for claim in claims}
-    print(json.dumps(told, indent=1))
+        verdicts["study-predictive.md"] = {claim.title: claim.verdict for claim in claims}
+    print(json.dumps(verdicts, indent=1))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from proxy.measurement.table import emergence_by_block, peak_emergence
 
 TRAINED, RANDOM, SHUFFLED = CASES = ("trained", "random weights", "shuffled")  # the model, and its two controls
 LISTS = ("country", "animal", "color")  # corpora whose windows are lists of entities; all others are text
-HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "cannot be told here"
+HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "cannot be decided here"
 IN_CONTROL = "holds, but the control shows it too"
 ERRORS = 4.0  # standard errors that an effect must pass
 SHARE = 0.5  # share of an effect that makes a control show it too

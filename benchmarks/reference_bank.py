@@ -95,10 +95,10 @@ def collect(folders: dict[str, Path], real: dict[str, Path], corpora: list[str],
 
 def save(name: str, model: LanguageModel, family: str | None, corpus: str, saved: Path) -> None:
     """Measure a model on a corpus, and keep both its tables under its name in the bank."""
-    told: list[pd.DataFrame] = []
-    rows = measured(model, corpus, told.append)
+    continued: list[pd.DataFrame] = []
+    rows = measured(model, corpus, continued.append)
     rows = rows.assign(model=name, family=rows["family"] if family is None else family, path=None)
-    windows = pd.concat(told, ignore_index=True).assign(model=name)
+    windows = pd.concat(continued, ignore_index=True).assign(model=name)
     CONTINUATIONS.conform(windows).to_parquet(table_beside(saved))
     rows.to_parquet(saved)
 

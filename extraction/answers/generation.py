@@ -134,7 +134,7 @@ def _together(model: LanguageModel) -> Together:
 
     Some read what a prompt is padded with, knowing no mask; some (RWKV with its cache) mix up the rows of a batch.
     """
-    told = {
+    logits_by = {
         how: _first_scores(model, rows)
         for how, rows in {
             "alone": [[1, 2]],
@@ -145,8 +145,8 @@ def _together(model: LanguageModel) -> Together:
     # In half precision rounding may depend on what else is in the batch.
     tolerance = 1e-3 if model.model.dtype == torch.float32 else 0.05
     for how in ("padded", "equal"):
-        distance = (told[how] - told["alone"]).abs().sum(-1) / 2  # total variation, at each step
-        same = told[how].argmax(-1) == told["alone"].argmax(-1)
+        distance = (logits_by[how] - logits_by["alone"]).abs().sum(-1) / 2  # total variation, at each step
+        same = logits_by[how].argmax(-1) == logits_by["alone"].argmax(-1)
         steps = 1 + int(same[:-1].cumprod(0).sum())  # up to the first after which the answers are different texts
         if float(distance[:steps].max()) <= tolerance:
             return how

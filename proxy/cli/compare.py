@@ -74,7 +74,7 @@ def _show(table: pd.DataFrame) -> None:
     """Print the differences; what is the same for all of them stands above."""
     same = [name for name in SHARED if len(table[name].drop_duplicates()) == 1]
     known = [name for name in same if table[name].notna().all()]
-    told = "; ".join(f"{name.replace('_', ' ')} {table[name].iloc[0]}" for name in known)
-    screen.print(f"All: {told}." if told else "", highlight=False, markup=False, soft_wrap=True)
+    shared = "; ".join(f"{name.replace('_', ' ')} {table[name].iloc[0]}" for name in known)
+    screen.print(f"All: {shared}." if shared else "", highlight=False, markup=False, soft_wrap=True)
     names = [name for name in ("model", "corpus", *COLUMNS, *SHARED) if name not in same]
     show(table[list(dict.fromkeys(names))].rename(columns=COLUMNS), spare=SPARE)

@@ -88,8 +88,8 @@ def estimate_closed(
             return None
         measured, windows, why = answered
     if why is None:
-        with progress("Fitting without each run") as told:
-            found = estimate_emergence(references, measured, windows, estimator=estimator, progress=told)
+        with progress("Fitting without each run") as advance:
+            found = estimate_emergence(references, measured, windows, estimator=estimator, progress=advance)
     else:
         found = measured_alone(references, measured, why, estimator=estimator)
     write_estimate(found, folder)
@@ -212,11 +212,11 @@ def asked_rows(
     if total["calls"] and not given.yes and not agreed():
         say("Nothing was sent. The same command with --yes continues.")
         return None
-    told: list[pd.DataFrame] = []
+    continued: list[pd.DataFrame] = []
     with progress(f"Asking {model}") as report:
-        rows = ask(closed, asked, seed=bank.seed, progress=report, on_notice=say, on_windows=told.append)
+        rows = ask(closed, asked, seed=bank.seed, progress=report, on_notice=say, on_windows=continued.append)
     why = lacking(bank, corpus.name, closed.asking, estimator) if asked.way is None else None
-    return rows, pd.concat(told, ignore_index=True), why
+    return rows, pd.concat(continued, ignore_index=True), why
 
 
 def agreed() -> bool:

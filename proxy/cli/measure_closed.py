@@ -106,8 +106,8 @@ def measure_closed_models(
         check_asked(closed.asking, names)
         _say(f"{model} is asked by {closed.asking.name}; windows are cut by {called}; replies are kept in {log}")
         room = given.max_calls - trial_calls(closed)
-        with progress(f"Trying each first token with {model}") as told:
-            tried = {} if given.dry_run else find_first(closed, told)
+        with progress(f"Trying each first token with {model}") as advance:
+            tried = {} if given.dry_run else find_first(closed, advance)
         if tried:
             bits = ", ".join(f"{text or 'none'} {value:.2f}" for text, value in tried.items())
             _say(f"Neutral first token: {closed.first or 'none'} (bits that lone tokens tell after each: {bits})")
@@ -176,7 +176,7 @@ def measure_closed_models(
         raise typer.Exit(1)
 
 
-def keep_continuations(told: list[pd.DataFrame], out: Path | None) -> None:
+def keep_continuations(continued: list[pd.DataFrame], out: Path | None) -> None:
     """Write how single windows were continued beside the table `out`, where banks and `features --output` find it."""
     import pandas as pd
 
@@ -184,8 +184,8 @@ def keep_continuations(told: list[pd.DataFrame], out: Path | None) -> None:
     from proxy.measurement.continuations import table_beside
     from proxy.schemas import CONTINUATIONS
 
-    if out is not None and told:
-        write_table(pd.concat(told, ignore_index=True), table_beside(out), CONTINUATIONS)
+    if out is not None and continued:
+        write_table(pd.concat(continued, ignore_index=True), table_beside(out), CONTINUATIONS)
         _say(f"Wrote single windows to {table_beside(out)}")
 
 

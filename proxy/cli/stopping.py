@@ -27,7 +27,7 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a command as Ctrl-C does."""
 
 
-_told = threading.Event()  # that all has been said of the stop; what it interrupts may raise another exception
+_announced = threading.Event()  # that all has been said of the stop; what it interrupts may raise another exception
 
 
 def stoppable(command: Command) -> Command:
@@ -40,12 +40,12 @@ def stoppable(command: Command) -> Command:
 
     @functools.wraps(command)
     def run(*args: object, **options: object) -> None:
-        _told.clear()
+        _announced.clear()
         try:
             with pulse.beating(_line), _handling(signal.SIGINT, _interrupt), _handling(signal.SIGTERM, _as_interrupt):
                 command(*args, **options)
         except KeyboardInterrupt as stop:
-            if _told.is_set():
+            if _announced.is_set():
                 raise typer.Exit(STOPPED) from None
             what = str(stop) or "Finished work is kept"
             screen.print(
@@ -67,8 +67,8 @@ def kept(say: Callable[[], str] | str) -> Iterator[None]:
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if not _told.is_set():
-            _told.set()
+        if not _announced.is_set():
+            _announced.set()
             _write(f"Stopping. {say() if callable(say) else say}")
         raise KeyboardInterrupt
 

@@ -37,9 +37,9 @@ def show_summary(table: pd.DataFrame, *, to: Console | None = None) -> None:
     lines = depth_lines(table, to or Console())
     if lines:
         (to or Console()).print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
-    told = "; ".join(f"{name} {value if str(value) else 'none'}" for name, value in above.items())
-    if told:
-        screen.print(f"All: {told}.", highlight=False, markup=False, soft_wrap=True)
+    shared = "; ".join(f"{name} {value if str(value) else 'none'}" for name, value in above.items())
+    if shared:
+        screen.print(f"All: {shared}.", highlight=False, markup=False, soft_wrap=True)
     for line in unlike_lines(table):
         screen.print(line, highlight=False, markup=False, soft_wrap=True)
     verdicts = set(found["verdict"])

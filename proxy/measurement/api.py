@@ -27,7 +27,7 @@ from extraction.answers.collecting.next_tokens import (
     next_token_bill,
     next_tokens,
 )
-from proxy.measurement.api_prefix import CANDIDATES, LONE, SENTENCE, first_tokens, lone_pairs, told_bits
+from proxy.measurement.api_prefix import CANDIDATES, LONE, SENTENCE, first_tokens, lone_pairs, lone_token_bits
 from proxy.measurement.api_scored import POSITIONS, scored_texts, scores
 from proxy.measurement.names import SCORED, check_names
 from proxy.measurement.output import Contexts, NextTokenData, OnWindows, Symbols, naming, output_rows
@@ -182,7 +182,7 @@ def find_first(closed: Closed, progress: Progress | None = None) -> dict[str, fl
     bits = {}
     for first in closed.candidates:
         said = [replies.said.get(first + text) for text in pairs.alone]
-        bits[first] = told_bits([None if each is None else _shares(trial, each) for each in said], pairs)
+        bits[first] = lone_token_bits([None if each is None else _shares(trial, each) for each in said], pairs)
     closed.first = max(closed.candidates, key=bits.__getitem__)
     closed.candidates = ()
     return bits

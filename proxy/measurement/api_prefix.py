@@ -85,7 +85,7 @@ def _is_whole(text: str) -> bool:
     return bool(text) and "\ufffd" not in text
 
 
-def told_bits(said: Sequence[dict[str, float] | None], pairs: LonePairs) -> float:
+def lone_token_bits(said: Sequence[dict[str, float] | None], pairs: LonePairs) -> float:
     """Return the mean bits that lone tokens tell about the next one, the share of the unigram distribution fitted.
 
     Args:
@@ -93,8 +93,10 @@ def told_bits(said: Sequence[dict[str, float] | None], pairs: LonePairs) -> floa
         pairs: what came next.
 
     >>> pairs = LonePairs(["a", "b"], np.array([0, 1]), ["c", "d"], np.ones(2), {"c": 0.5, "d": 0.5})
-    >>> round(told_bits([{"c": 1.0}, {"d": 1.0}], pairs), 2), round(told_bits([{"d": 0.5}, {"d": 0.5}], pairs), 2)
-    (0.99, 0.0)
+    >>> round(lone_token_bits([{"c": 1.0}, {"d": 1.0}], pairs), 2)
+    0.99
+    >>> round(lone_token_bits([{"d": 0.5}, {"d": 0.5}], pairs), 2)
+    0.0
     """
     known = np.array([shares is not None for shares in said])[pairs.row]
     if not known.any():

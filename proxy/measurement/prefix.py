@@ -68,8 +68,8 @@ class NeutralPrefix:
         if self.text not in self.gains:
             return f"neutral first token {self.text!r}"
         without = f" ({self.gains['']:.2f} without)" if "" in self.gains else ""
-        told = f"{self.gains[self.text]:.2f} bits about the next one{without}"
-        return f"neutral first token {self.text!r}: lone tokens tell {told}"
+        gain = f"{self.gains[self.text]:.2f} bits about the next one{without}"
+        return f"neutral first token {self.text!r}: lone tokens tell {gain}"
 
 
 def with_prefix(model: LanguageModel, choice: str = AUTO) -> LanguageModel:

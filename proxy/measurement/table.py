@@ -194,7 +194,7 @@ class _Work:
 
     Attributes:
         of_windows: the emergence of single windows, in each observer's highest block.
-        told: the likelihoods that were passed on.
+        passed_on: the likelihoods that were passed on.
     """
 
     model: LanguageModel
@@ -205,7 +205,7 @@ class _Work:
     budget: StateBudget
     listeners: Listeners
     of_windows: list[pd.DataFrame] = field(default_factory=list)
-    told: list[Likelihoods] = field(default_factory=list)
+    passed_on: list[Likelihoods] = field(default_factory=list)
 
     def shared(self, names: Sequence[str], passes: int) -> dict[str, list[pd.DataFrame]]:
         """Read the predictive observer from one pass, and with it what else of `names` is asked for."""
@@ -263,12 +263,12 @@ class _Work:
         return self._read(said, contexts, names)
 
     def _read(self, said: NextTokenData, contexts: Contexts, names: Sequence[str]) -> dict[str, list[pd.DataFrame]]:
-        told = naming(self.listeners.continuations, self.model.name)
-        return {name: [output_rows(said, contexts, [name], seed=self.seed, on_windows=told)] for name in names}
+        on_windows = naming(self.listeners.continuations, self.model.name)
+        return {name: [output_rows(said, contexts, [name], seed=self.seed, on_windows=on_windows)] for name in names}
 
     def finish(self) -> None:
         """Hand on what listeners wait for still."""
-        if self.listeners.likelihoods is not None and not self.told:
+        if self.listeners.likelihoods is not None and not self.passed_on:
             with extract(self.model, self.windows, projection=Projection(1, self.seed), budget=self.budget) as some:
                 self._tell(some.likelihoods)
         if self.listeners.windows is not None and self.of_windows:
@@ -287,7 +287,7 @@ class _Work:
             self.windows,
             projection=Projection(project, self.seed),
             entering=trained,
-            likelihoods=self.listeners.likelihoods is not None and not self.told,
+            likelihoods=self.listeners.likelihoods is not None and not self.passed_on,
             budget=self.budget,
         ) as states:
             self._tell(states.likelihoods)
@@ -329,7 +329,7 @@ class _Work:
 
     def _tell(self, likelihoods: Likelihoods | None) -> None:
         if self.listeners.likelihoods is not None and likelihoods is not None:
-            self.told.append(likelihoods)
+            self.passed_on.append(likelihoods)
             self.listeners.likelihoods(likelihoods)
 
 

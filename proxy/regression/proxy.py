@@ -146,8 +146,8 @@ class Proxy(ProxyRecord):
 
     def _of_new_family(self, family: pd.Series) -> pd.Series:
         """Return which families are given but absent from the references, where models were left out one at a time."""
-        told = self.unit != "family" and self._families_known()
-        return family.notna() & ~family.isin(set(self.references["family"])) & told
+        families_compared = self.unit != "family" and self._families_known()
+        return family.notna() & ~family.isin(set(self.references["family"])) & families_compared
 
     def _families_known(self) -> bool:
         return bool((self.references["family"] != self.references["model"]).any())
@@ -278,8 +278,8 @@ def fit_proxy(
     table = read_references(references, target=target, groups=groups, mode=mode)
     remarks = list(table.remarks)
     if bounds is None:
-        bounds, told = inferred_bounds(target, table.y)
-        remarks += [told] if told else []
+        bounds, remark = inferred_bounds(target, table.y)
+        remarks += [remark] if remark else []
     link = Link(bounds)
     link.check(table.y)
     families = len(np.unique(table.families))

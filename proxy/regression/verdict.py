@@ -102,13 +102,13 @@ def _sentence(error: float, comparisons: list[Comparison], useful: bool, itself:
     )
     errors = f"mean absolute error {error:.3g} on left-out references{f', {others}' if others else ''}."
     if itself == "mean":
-        return f"It is {BASELINES[itself]}, because no feature told more: {errors} Do not use its estimates."
+        return f"It is {BASELINES[itself]}, because no feature predicts better: {errors} Do not use its estimates."
     best = comparisons[0]
     beaten = (
         f"did better than every {'other ' if itself else ''}baseline"
         if useful
         else f"did no better than {BASELINES[best.baseline]}"
     )
-    told = " (the difference could be chance)" if useful and best.upper >= 0 else ""
+    doubt = " (the difference could be chance)" if useful and best.upper >= 0 else ""
     advice = "" if useful else " Do not use its estimates." if best.baseline == "mean" else " Prefer that."
-    return f"It {f'is {BASELINES[itself]}, and ' if itself else ''}{beaten}{told}: {errors}{advice}"
+    return f"It {f'is {BASELINES[itself]}, and ' if itself else ''}{beaten}{doubt}: {errors}{advice}"

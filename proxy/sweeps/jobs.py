@@ -88,8 +88,8 @@ class Job:
     @cached_property
     def load_key(self) -> str:
         """Equal for jobs that one loading of the model serves."""
-        told = [self.settings["model"], self.model_version, self.controls, self.seed, self.measurement.prefix]
-        return json.dumps(told, sort_keys=True)
+        shared = [self.settings["model"], self.model_version, self.controls, self.seed, self.measurement.prefix]
+        return json.dumps(shared, sort_keys=True)
 
 
 def _hash(settings: dict[str, Any]) -> str:

@@ -26,9 +26,9 @@ def _signal_myself(sign: signal.Signals, *again: signal.Signals) -> None:
 
 
 @pytest.fixture(autouse=True)
-def nothing_told() -> None:
+def nothing_announced() -> None:
     """As at the start of a command."""
-    stopping._told.clear()
+    stopping._announced.clear()
 
 
 def test_what_a_library_makes_of_the_stop_adds_no_words(capfd: pytest.CaptureFixture[str]) -> None:

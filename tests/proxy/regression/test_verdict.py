@@ -68,7 +68,7 @@ def test_the_mean_is_of_no_use_whatever_its_error() -> None:
     found = verdict(frame.assign(best_feature=frame["truth"] + 0.5), groups, "mean")
     assert not found.useful
     assert found.sentence.startswith(
-        "It is the references' mean, because no feature told more: mean absolute error 0.2"
+        "It is the references' mean, because no feature predicts better: mean absolute error 0.2"
     )
     assert found.sentence.endswith("Do not use its estimates.")
     assert found.warning == "the proxy is the references' mean, whatever the model"
