@@ -8,16 +8,24 @@ WORD = r"(?:seed:)?(?:think|thinking|thought|thoughts|reason|reasoning)"
 # Where reasoning begins and ends, as families of models write it when their server does not part it from the answer,
 # and whether an end without its beginning means that all before it is reasoning.
 TAGS = (
-    (rf"<{WORD}\s*>", rf"</{WORD}\s*>", True),
+    (rf"<{WORD}\s*>", rf"</{WORD}\s*>", True),  # DeepSeek, Qwen, Seed, EXAONE and most others
     (r"\[THINK\]", r"\[/THINK\]", True),  # Mistral
     (r"◁think▷", r"◁/think▷", True),  # Kimi
     (r"<\|(?:begin_of_thought|START_THINKING)\|>", r"<\|(?:end_of_thought|END_THINKING)\|>", True),  # Sky-T1, Cohere
-    (r"<\|channel\|>(?:analysis|commentary)<\|message\|>", r"<\|end\|>", False),  # gpt-oss: it ends every message so
+    (r"<\|inner_prefix\|>", r"<\|inner_suffix\|>", True),  # Apertus
+    (r"\[unused16\]", r"\[unused17\]", True),  # Pangu
+    (r"<unused94>(?:thought\b)?", r"<unused95>", True),  # MedGemma
+    (r"<\|channel>(?:thought\b)?", r"<channel\|>", True),  # Gemma 4
+    # gpt-oss: an end closes every message of it; without its special tokens, the names of its channels are left.
+    (r"<\|channel\|>(?:analysis|commentary)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>", r"<\|(?:end|call)\|>", False),
+    (r"\A(?-i:analysis(?=.*assistantfinal))", r"assistantfinal", False),
+    (r"\AHere(?:'s| is) my thought process:(?=.*Here(?:'s| is) my response:)", r"Here(?:'s| is) my response:", False),
 )
 # What then stands around the answer itself.
 AROUND = (
-    r"(?:<\|start\|>assistant)?<\|channel\|>final<\|message\|>"
-    r"|<\|(?:begin_of_solution|end_of_solution|START_RESPONSE|END_RESPONSE|return)\|>"
+    r"(?:<\|start\|>assistant)?<\|channel\|>final<\|message\|>|<\|start\|>assistant\Z"
+    r"|<\|(?:begin_of_solution|end_of_solution|begin_of_box|end_of_box|START_RESPONSE|END_RESPONSE|return)\|>"
+    r"|\A\s*<(?:answer|response)>|</(?:answer|response)>\s*\Z|<turn\|>\s*\Z"
 )
 
 

@@ -36,7 +36,8 @@ def read_responses(source: str | PathLike[str]) -> pd.DataFrame:
             ``hf:NAME:CONFIG:SPLIT``, a data set of the hub or a folder with such columns.
 
     Returns:
-        Schema RESPONSES.
+        Schema RESPONSES. An answer that is reasoning in tags alone has no text, and ``attrs["reasoning_alone"]`` counts
+        them.
 
     Raises:
         InputError: if the source cannot be read, holds no usable answer, or something other than text.
@@ -90,14 +91,21 @@ def _named_as_here(frame: pd.DataFrame, source: str) -> pd.DataFrame:
                 f"Row {int(missing.argmax()) + 1} of {source} has no {name}, {int(missing.sum())} rows in all; give "
                 "every answer one, or take those rows out."
             )
+    alone = 0
     for name in {"text", "prompt"} & {*frame.columns}:
         values = [text_at(value, f"Row {row} of {source}, column {name},") for row, value in enumerate(frame[name], 1)]
         if name == "text":  # what a model wrote before its answer is no part of it
-            values = [value if value is None else without_tags(value)[0] for value in values]
+            parted = [("", None) if value is None else without_tags(value) for value in values]
+            no_answer = [not answer.strip() and before is not None for answer, before in parted]
+            alone = sum(no_answer)
+            kept = zip(values, parted, no_answer, strict=True)
+            values = [None if value is None or nothing else answer for value, (answer, _), nothing in kept]
         frame[name] = pd.Series(values, frame.index, "string")
     if "logprobs" in frame.columns:  # kept as JSON, whatever form a file of other people has them in
         plain = frame["logprobs"].map(lambda value: value.tolist() if isinstance(value, np.ndarray) else value)
         frame["logprobs"] = plain.map(lambda v: json.dumps(v) if isinstance(v, list | dict) else v)
     if "prompt_id" not in frame.columns and "prompt" in frame.columns:  # by content: the same in another file
         frame["prompt_id"] = [hashlib.sha256(str(prompt).encode()).hexdigest()[:16] for prompt in frame["prompt"]]
-    return RESPONSES.conform(frame)
+    frame = RESPONSES.conform(frame)
+    frame.attrs["reasoning_alone"] = alone
+    return frame

@@ -131,9 +131,9 @@ def collect(
         )
     for line in lines:
         screen.print(line, highlight=False, markup=False, soft_wrap=True)
-    if done.all_reasoning:
-        lines_of_reasoning = f"{done.all_reasoning} of {done.rows} answers are reasoning alone and count as missing"
-        screen.print(lines_of_reasoning, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    for what, count in (+done.instead).items():
+        line = f"{count} of {done.rows} answers are {what} and count as missing"
+        screen.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
     if as_json:
         emit(done.table(), None, as_json=True)
     for reason, count in done.reasons.most_common(10):

@@ -94,7 +94,14 @@ def features(
         parts = []
         for source in responses:
             with during(f"Opening {source}"):
-                parts.append(read_responses(source))
+                read = read_responses(source)
+            if alone := read.attrs["reasoning_alone"]:
+                screen.print(
+                    f"{source}: {alone} of {len(read)} answers are reasoning alone and count as missing; ask for them "
+                    "again with room for an answer, or with reasoning turned off.",
+                    style="yellow", highlight=False, markup=False, soft_wrap=True,
+                )  # fmt: skip
+            parts.append(read)
         answers = pd.concat(parts, ignore_index=True)
         models = []
         for name, display_name in distinct_models(readers or ["gpt2-2m"]).items():

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from estimators.contracts.files import replacing
 from extraction.answers.collecting.endpoints import Capabilities, Endpoint
 from extraction.answers.collecting.log import AnswerLog, answer_key
-from extraction.answers.collecting.replies import ALL_REASONING, is_count
+from extraction.answers.collecting.replies import INSTEAD, is_count
 from extraction.answers.conversations import prompt_text
 from extraction.answers.responses import COLLECTED, csv_texts
 from extraction.answers.sampling import Sampling
@@ -35,7 +35,7 @@ class Collected:
         rows: of the table, one per prompt and sample.
         missing: rows without an answer.
         cut_before_text: answers that reached their length before any text.
-        all_reasoning: answers of which there is reasoning alone; they are among the missing.
+        instead: how many answers are reasoning alone, tool calls, or audio or images; they are among the missing.
         reasons: why answers are missing, and how many each.
     """
 
@@ -44,7 +44,7 @@ class Collected:
     rows: int = 0
     missing: int = 0
     cut_before_text: int = 0
-    all_reasoning: int = 0
+    instead: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
 
     def table(self) -> pd.DataFrame:
@@ -58,7 +58,7 @@ class Collected:
         self.rows += len(piece)
         self.missing += int(piece["text"].isna().sum())
         self.cut_before_text += int(((piece["text"] == "") & (piece["finish_reason"] == "length")).sum())
-        self.all_reasoning += int((piece["error"] == ALL_REASONING).sum())
+        self.instead.update({what: int((piece["error"] == reason).sum()) for what, reason in INSTEAD.items()})
         self.reasons.update(piece["error"].dropna())
 
 

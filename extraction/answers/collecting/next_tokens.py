@@ -20,7 +20,7 @@ from extraction.answers.collecting.endpoints import Capabilities, Endpoint
 from extraction.answers.collecting.log import AnswerLog, answer_key
 from extraction.answers.collecting.options import Server
 from extraction.answers.collecting.pace import Pace
-from extraction.answers.collecting.replies import ALL_REASONING
+from extraction.answers.collecting.replies import INSTEAD, REASONING_ALONE
 from extraction.answers.collecting.requests import Collector
 from extraction.answers.collecting.run import run_async
 from extraction.answers.sampling import Sampling
@@ -349,7 +349,7 @@ def _gathered(log: AnswerLog, model: str, asking: Asking, texts: Sequence[str]) 
             failed = "held back by a content filter"
         if failed is None and all(not record["text"] and record.get("finish_reason") == "length" for record in records):
             failed = REASONING
-        if failed == ALL_REASONING:
+        if failed == INSTEAD[REASONING_ALONE]:
             failed = REASONING
         if failed is not None:
             replies.reasons[failed] += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, TypeGuard
 
@@ -24,10 +24,25 @@ WHOLE_STATUS = ("completed", "incomplete")  # of a response; queued or in progre
 REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
 REASONING_PARTS = ("thinking", "reasoning", "reasoning_content", "summary")  # of content sent in parts
 TEXT_PARTS = ("text", "output_text", None)
-ALL_REASONING = (
-    "the reply is reasoning alone, with no answer behind it; raise --max-tokens so that an answer fits, or turn "
-    "reasoning off at the server (or its reasoning parser, if that takes answers for reasoning)"
-)
+CALL_FIELDS = ("tool_calls", "function_call")  # of a message, and what its choice then ends for
+CALL_PARTS = re.compile(r"tool_use|(?:^|_)call$|approval_request$")  # of content, or of a response's output
+SOUND_AND_IMAGES = ("audio", "images", "image")
+REASONING_ALONE, CALLS, NO_WORDS = "reasoning alone", "tool calls", "audio or images"
+# What a reply can be in place of a text, and what to do: another attempt would be paid for and end much the same.
+INSTEAD = {
+    REASONING_ALONE: (
+        "the reply is reasoning alone, with no answer behind it; raise --max-tokens so that an answer fits, or turn "
+        "reasoning off at the server (or its reasoning parser, if that takes answers for reasoning)"
+    ),
+    CALLS: (
+        "the reply is a call of a tool, with no text beside it; none was offered, so take tools away from the model at "
+        "the server (or its tool parser, if that takes answers for calls), or ask for an answer in words by --system"
+    ),
+    NO_WORDS: (
+        "the reply is audio or images, with no text beside it; choose a model that answers in text, or set the "
+        "server's own defaults to text"
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +58,7 @@ class Answer:
         system_fingerprint: of the server's software.
         reasoning: what the model wrote before its answer, where the server sends it.
         reasoning_tokens: how many tokens that took, where the server counts them.
+        instead: what the reply holds in place of a text, of `INSTEAD`; None if the text is the answer.
     """
 
     text: str
@@ -53,11 +69,30 @@ class Answer:
     system_fingerprint: str | None
     reasoning: str | None = None
     reasoning_tokens: int | None = None
+    instead: str | None = None
 
-    @property
-    def all_reasoning(self) -> bool:
-        """Whether there is reasoning, and no answer behind it."""
-        return not self.text.strip() and bool(self.reasoning or self.reasoning_tokens)
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """What one choice, or one response, says.
+
+    Attributes:
+        text: the answer alone.
+        reasoning: what was written before it.
+        end: why it ends.
+        other: what is there beside text and reasoning, of `INSTEAD`.
+    """
+
+    text: str
+    reasoning: str | None = None
+    end: str | None = None
+    other: str | None = None
+
+    def instead(self, reasoning_tokens: int | None) -> str | None:
+        """What stands in place of a text."""
+        if self.text.strip():
+            return None
+        return self.other or (REASONING_ALONE if self.reasoning or reasoning_tokens else None)
 
 
 def read(endpoint: Endpoint, reply: object) -> list[Answer]:
@@ -92,7 +127,7 @@ def read(endpoint: Endpoint, reply: object) -> list[Answer]:
     answers, failures = [], []
     for choice in choices:
         try:
-            text, reasoning, end = _choice(endpoint, choice)
+            said = _choice(endpoint, choice)
         except MalformedAnswerError as error:
             failures.append(error)
             continue
@@ -108,14 +143,15 @@ def read(endpoint: Endpoint, reply: object) -> list[Answer]:
             whole = min(abs(len(logprobs) - count) for count in expected)
             if whole > 0.1 * tokens + 1:
                 logprobs = None  # some servers drop tokens that are not whole UTF-8: what is left is biased
-        if reasoning is not None:
-            logprobs = _of_answer(logprobs, text)
+        if said.reasoning is not None:
+            logprobs = _of_answer(logprobs, said.text)
         if tokens is None and logprobs is not None:
             tokens = len(logprobs)
+        thought = counted if alone else None
         answers.append(
             Answer(
-                text, end, prompt_tokens, tokens, logprobs, fingerprint and str(fingerprint),
-                reasoning, counted if alone else None,
+                said.text, said.end, prompt_tokens, tokens, logprobs, fingerprint and str(fingerprint),
+                said.reasoning, thought, said.instead(thought),
             )
         )  # fmt: skip
     if not answers:
@@ -136,8 +172,8 @@ def billed_tokens(endpoint: Endpoint, reply: object) -> tuple[int | None, int | 
     return _usage(reply, *names) if isinstance(reply, dict) else (None, None)
 
 
-def _choice(endpoint: Endpoint, choice: object) -> tuple[str, str | None, str | None]:
-    """Answer, reasoning and reason of the end in a choice.
+def _choice(endpoint: Endpoint, choice: object) -> _Message:
+    """What a choice says.
 
     Raises:
         MalformedAnswerError: if there is no answer, or it failed half way.
@@ -155,38 +191,64 @@ def _choice(endpoint: Endpoint, choice: object) -> tuple[str, str | None, str | 
         raise MalformedAnswerError(f"the answer failed half way: {reason}")
     if not isinstance(message, dict):
         raise MalformedAnswerError("a choice of the reply has no message")
-    content, reasoning = message.get("content" if endpoint == "chat" else "text"), _reasoning(message)
-    if endpoint == "chat" and content is None and message.get("refusal"):
-        return str(message["refusal"]), reasoning, "refusal"
-    if content is None and reasoning is None and (end is None or endpoint == "completions"):
+    content = message.get("content" if endpoint == "chat" else "text")
+    said = _with_reasoning(_content(content), _reasoning(message))
+    said = replace(said, end=said.end or end)
+    if endpoint == "chat" and not said.text.strip():
+        said = _elsewhere(message, said)
+    if content is None and not said.text and said.reasoning is None and said.other is None:
         if endpoint == "completions":
             raise MalformedAnswerError("a choice of the reply has no text")
-        raise MalformedAnswerError("a choice of the reply has neither text nor a reason for its end")
-    text, inside = _content(content)
-    if inside is None:
-        text, inside = without_tags(text)
-    return text, "\n".join(filter(None, (reasoning, inside))) or None, end
+        if end is None:
+            raise MalformedAnswerError("a choice of the reply has neither text nor a reason for its end")
+    return said
 
 
-def _content(content: object) -> tuple[str, str | None]:
-    """Text and reasoning of a message's content, whole or in parts."""
+def _content(content: object) -> _Message:
+    """What a message's content says, whole or in parts."""
     if content is None:
-        return "", None
+        return _Message("")
     if isinstance(content, str):
-        return content, None
+        return _Message(content)
     if not isinstance(content, list):
         raise MalformedAnswerError(f"the content of the reply is JSON {type(content).__name__}, not a text")
-    texts, reasoning = [], []
+    texts, reasoning, refusals, called = [], [], [], False
     for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
         if isinstance(part, str):
             texts.append(part)
-        elif isinstance(part, dict) and part.get("type") in REASONING_PARTS:
+        elif isinstance(part, dict) and kind in REASONING_PARTS:
             reasoning.append(_plain(next((part[name] for name in ("text", *REASONING_PARTS) if name in part), "")))
-        elif isinstance(part, dict) and part.get("type") in TEXT_PARTS and isinstance(part.get("text"), str):
+        elif isinstance(part, dict) and kind in TEXT_PARTS and isinstance(part.get("text"), str):
             texts.append(part["text"])
-    if content and not texts and not reasoning:
+        elif isinstance(part, dict) and kind == "refusal":
+            refusals.append(_plain(part.get("refusal")))
+        else:
+            called = called or bool(CALL_PARTS.search(str(kind)))
+    if content and not texts and not reasoning and not refusals and not called:
         raise MalformedAnswerError("the parts of the reply's content hold no text")
-    return "".join(texts), "\n".join(filter(None, reasoning)) or None
+    before = "\n".join(filter(None, reasoning)) or None
+    if refusals and not texts:
+        return _Message("".join(refusals), before, "refusal")
+    return _Message("".join(texts), before, other=CALLS if called else None)
+
+
+def _with_reasoning(said: _Message, beside: str | None) -> _Message:
+    """The message with the reasoning of a field of its own, and that in tags taken out of its text."""
+    text, inside = (said.text, said.reasoning) if said.reasoning is not None else without_tags(said.text)
+    return replace(said, text=text, reasoning="\n".join(filter(None, (beside, inside))) or None)
+
+
+def _elsewhere(message: Mapping[str, Any], said: _Message) -> _Message:
+    """What a message without text says in its other fields."""
+    refusal, audio = message.get("refusal"), message.get("audio")
+    if isinstance(refusal, str) and refusal:  # these are the model's words
+        return replace(said, text=refusal, end="refusal")
+    if isinstance(audio, dict) and isinstance(audio.get("transcript"), str):
+        return replace(said, text=audio["transcript"])
+    if said.end in CALL_FIELDS or any(message.get(name) for name in CALL_FIELDS):
+        return replace(said, other=CALLS)
+    return replace(said, other=NO_WORDS) if any(message.get(name) for name in SOUND_AND_IMAGES) else said
 
 
 def _reasoning(message: Mapping[str, Any]) -> str | None:
@@ -302,26 +364,31 @@ def _read_response(reply: Mapping[str, Any]) -> Answer:
         for part in _list(item.get("content"))
         if isinstance(part, dict)
     ]
-    reasoning = "\n".join(filter(None, (_reasoning_item(item) for item in items if item.get("type") == "reasoning")))
+    beside = "\n".join(filter(None, (_reasoning_item(item) for item in items if item.get("type") == "reasoning")))
     texts = [part for part in parts if part.get("type") == "output_text" and isinstance(part.get("text"), str)]
-    refusals = [part for part in parts if part.get("type") == "refusal"]
+    refusals = [_plain(part.get("refusal")) for part in parts if part.get("type") == "refusal"]
+    spoken = [_plain(part.get("transcript")) for part in parts if part.get("type") == "output_audio"]
+    called = any(CALL_PARTS.search(str(item.get("type"))) for item in items)
     counted = _reasoning_tokens(reply, "output_tokens_details")
     end = "stop"
     if status == "incomplete":
         details = reply.get("incomplete_details")
         end = str(details.get("reason", "incomplete")) if isinstance(details, dict) else "incomplete"
         end = {"max_output_tokens": "length"}.get(end, end)
-    elif not texts and not refusals and not reasoning and not counted:
+    elif not (texts or refusals or spoken or called or beside or counted):
         raise MalformedAnswerError("the reply holds no message")
-    text, inside = without_tags("".join(part["text"] for part in texts))
-    if refusals and not texts:
-        text, end = str(refusals[0].get("refusal", "")), "refusal"
+    written = "".join(part["text"] for part in texts)
+    said = _with_reasoning(_Message(written, end=end, other=CALLS if called else None), beside)
+    if not said.text.strip() and any(refusals):
+        said = replace(said, text="".join(refusals), end="refusal")
+    elif not said.text.strip() and spoken:
+        said = replace(said, text="".join(spoken), other=said.other or NO_WORDS)
     raw = [entry for part in texts for entry in _list(part.get("logprobs"))]
     logprobs = read_logprobs(raw) if raw else None
-    if inside is not None:
-        logprobs = _of_answer(logprobs, text)
+    if said.text != written:
+        logprobs = _of_answer(logprobs, said.text)
     tokens = _usage(reply, "input_tokens", "output_tokens")
-    return Answer(text, end, *tokens, logprobs, None, "\n".join(filter(None, (reasoning, inside))) or None, counted)
+    return Answer(said.text, said.end, *tokens, logprobs, None, said.reasoning, counted, said.instead(counted))
 
 
 def _reasoning_item(item: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ from extraction.answers.collecting.log import SYNC_EVERY_S, AnswerLog, answer_ke
 from extraction.answers.collecting.options import Limits
 from extraction.answers.collecting.pace import Pace, delay
 from extraction.answers.collecting.probe import most_tokens, probe
-from extraction.answers.collecting.replies import ALL_REASONING, Answer, billed_tokens
+from extraction.answers.collecting.replies import INSTEAD, Answer, billed_tokens
 from extraction.answers.sampling import Sampling
 
 GIVE_UP_AFTER = 20  # calls in a row, beyond those in flight, without any reply
@@ -307,7 +307,7 @@ class Collector:
     def keep(self, call: Call, answers: Sequence[tuple[Answer, float | None]], bill: Sequence[int]) -> Call | None:
         """Log the answers of one call with what they cost in all; return the part of it that is still missing.
 
-        An answer that is all reasoning is a failure, which another attempt would only pay for again.
+        One that is all reasoning, or a call of a tool, is a failure, which another attempt would only pay for again.
         """
         for key, (answer, took_s) in zip(call.keys, answers, strict=False):
             latency_s = None if took_s is None else round(took_s, 4)
@@ -329,10 +329,10 @@ class Collector:
     def note_answer(
         self, key: str, model: str, answer: Answer, bill: Sequence[int], latency_s: float | None = None
     ) -> None:
-        """Log one answer, of this run or of an earlier one with other settings; a failure if it is all reasoning."""
+        """Log one answer, of this run or of an earlier one with other settings; a failure if it is no text."""
         record = {"key": key, "model": model, **asdict(answer), "billed": list(bill), "latency_s": latency_s}
-        if answer.all_reasoning:
-            record |= {"error": ALL_REASONING, "text": None}
+        if record.pop("instead") is not None:
+            record |= {"error": INSTEAD[answer.instead], "text": None}
         self.log.append({**record, "created": _now()})
 
     def note_failure(self, key: str, model: str, reason: str, bill: Sequence[int] = (0, 0)) -> None:

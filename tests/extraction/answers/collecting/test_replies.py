@@ -8,7 +8,7 @@ import pytest
 
 from extraction.answers.collecting.endpoints import Capabilities
 from extraction.answers.collecting.faults import MalformedAnswerError, reason_of
-from extraction.answers.collecting.replies import read
+from extraction.answers.collecting.replies import CALLS, INSTEAD, NO_WORDS, REASONING_ALONE, read
 from extraction.answers.collecting.run import log_path
 from extraction.answers.reasoning import without_tags
 from extraction.answers.responses import read_responses
@@ -121,14 +121,84 @@ def test_an_answer_that_is_all_reasoning_is_a_failure_that_says_what_to_do(tmp_p
     assert calls.count("Say 1") == 1  # another attempt would be paid for and end the same
 
 
+CALL = {"id": "call_1", "type": "function", "function": {"name": "web_search", "arguments": '{"q": "longest river"}'}}
+WITHOUT_TEXT = {
+    "tool calls": (choice(message={"content": None, "tool_calls": [CALL]}, finish_reason="tool_calls"), CALLS),
+    "tool calls beside an empty text": (choice(message={"content": "\n", "tool_calls": [CALL]}), CALLS),
+    "tool calls without an end": (choice(message={"content": None, "tool_calls": [CALL]}, finish_reason=None), CALLS),
+    "tool calls after reasoning": (choice(message={"reasoning": "I search.", "tool_calls": [CALL]}), CALLS),
+    "a function call of the old form": (
+        choice(message={"content": None, "function_call": CALL["function"]}, finish_reason="function_call"),
+        CALLS,
+    ),
+    "an end that names calls alone": (choice(message={"content": ""}, finish_reason="tool_calls"), CALLS),
+    "content in parts, of which one is a call": (
+        choice(message={"content": [{"type": "tool_use", "name": "search", "input": {}}]}),
+        CALLS,
+    ),
+    "audio": (choice(message={"content": None, "audio": {"id": "a", "data": "UklGRg=="}}), NO_WORDS),
+    "images": (choice(message={"content": "", "images": [{"type": "image_url"}]}), NO_WORDS),
+}
+
+
+@pytest.mark.parametrize("kind", WITHOUT_TEXT)
+def test_an_answer_of_tool_calls_or_sound_alone_is_a_failure_that_says_what_to_do(tmp_path, kind):
+    played, what = WITHOUT_TEXT[kind]
+    calls = []
+
+    def server(request):
+        calls.append(prompt_of(request))
+        return httpx2.Response(200, json={"choices": [played]}) if prompt_of(request) == "Say 1" else good(request)
+
+    table = ask(tmp_path / "a.parquet", server)
+    assert table["error"].isna().tolist() == [True, False, True]
+    assert table["error"][1] == INSTEAD[what]
+    assert pd.isna(table["text"][1])
+    assert calls.count("Say 1") == 1  # another attempt would be paid for and end the same
+    assert read("chat", {"choices": [played]})[0].instead == what
+
+
+@pytest.mark.parametrize("kind", ["function_call", "custom_tool_call", "mcp_call", "web_search_call"])
+def test_a_response_that_is_a_tool_call_alone_is_one(kind):
+    item = {"type": kind, "name": "search", "arguments": "{}", "call_id": "c"}
+    assert read("responses", {"status": "completed", "output": [item]})[0].instead == CALLS
+    part = {"type": "output_text", "text": "The Elbe."}
+    said = {"status": "completed", "output": [item, {"type": "message", "content": [part]}]}
+    assert (read("responses", said)[0].text, read("responses", said)[0].instead) == ("The Elbe.", None)
+
+
+@pytest.mark.parametrize(
+    ("message", "text", "end"),
+    [
+        ({"content": None, "refusal": "I will not."}, "I will not.", "refusal"),
+        ({"content": "", "refusal": "I will not."}, "I will not.", "refusal"),
+        ({"content": [{"type": "refusal", "refusal": "I will not."}]}, "I will not.", "refusal"),
+        ({"content": "The Elbe.", "refusal": None}, "The Elbe.", "stop"),
+        ({"content": None, "audio": {"data": "UklGRg==", "transcript": "The Elbe."}}, "The Elbe.", "stop"),
+        ({"content": "I search.", "tool_calls": [CALL]}, "I search.", "stop"),
+        ({"content": "The Elbe.", "tool_calls": [], "function_call": None, "audio": None}, "The Elbe.", "stop"),
+        ({"content": "", "tool_calls": []}, "", "stop"),
+    ],
+)
+def test_what_the_model_said_is_its_answer_wherever_it_stands(message, text, end):
+    answer = read("chat", {"choices": [choice(message=message)]})[0]
+    assert (answer.text, answer.finish_reason, answer.instead) == (text, end, None)
+
+
+def test_a_response_that_refuses_or_speaks_is_what_it_says():
+    for part in ({"type": "refusal", "refusal": "I will not."}, {"type": "output_audio", "transcript": "I will not."}):
+        whole = {"status": "completed", "output": [{"type": "message", "content": [part]}]}
+        assert read("responses", whole)[0].text == "I will not."
+
+
 def test_reasoning_that_the_server_only_counts_is_reasoning():
     usage = {"prompt_tokens": 5, "completion_tokens": 64, "completion_tokens_details": {"reasoning_tokens": 64}}
     cut = {"choices": [choice(message={"content": ""}, finish_reason="length")], "usage": usage}
-    assert read("chat", cut)[0].all_reasoning
+    assert read("chat", cut)[0].instead == REASONING_ALONE
     item = {"type": "reasoning", "summary": []}
     reply = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}, "output": [item]}
     counted = {"input_tokens": 5, "output_tokens": 64, "output_tokens_details": {"reasoning_tokens": 64}}
-    assert read("responses", reply | {"usage": counted})[0].all_reasoning
+    assert read("responses", reply | {"usage": counted})[0].instead == REASONING_ALONE
 
 
 @pytest.mark.parametrize(
@@ -157,6 +227,27 @@ def test_reasoning_that_the_server_only_counts_is_reasoning():
             "A sum.",
         ),
         ("<|channel|>analysis<|message|>cut off", "", "cut off"),
+        (
+            "<|channel|>analysis<|message|>A sum.<|end|><|start|>assistant<|channel|>commentary to=functions.add "
+            "<|constrain|>json<|message|>{}<|call|>",
+            "",
+            "A sum.\n{}",
+        ),
+        ("analysisA sum.assistantfinalFour.", "Four.", "A sum."),  # the same without its special tokens
+        ("<unused94>thought\nA sum.<unused95>Four.", "Four.", "A sum."),
+        ("<unused94>thought\ncut off", "", "cut off"),
+        ("<|channel>thought\nA sum.<channel|>Four.<turn|>", "Four.", "A sum."),
+        ("<|channel>thought\ncut off", "", "cut off"),
+        ("<|inner_prefix|>A sum.<|inner_suffix|>Four.", "Four.", "A sum."),
+        ("[unused16]A sum.[unused17]Four.", "Four.", "A sum."),
+        ("<thought>A sum.</thought>Four.", "Four.", "A sum."),
+        ("<think>\nA sum.\n</think>\n<answer>\nFour.\n</answer>", "Four.", "A sum."),
+        ("A sum.\n</think>\n\n<response>\nFour.\n</response>\n", "Four.", "A sum."),
+        ("<think>A sum.</think><|begin_of_box|>Four.<|end_of_box|>", "Four.", "A sum."),
+        ("Here is my thought process: A sum. Here is my response: Four.", "Four.", "A sum."),
+        ("Analysis of a sum: four.", "Analysis of a sum: four.", None),
+        ("Here is my thought process: four.", "Here is my thought process: four.", None),
+        ("<answer>Four.</answer>", "<answer>Four.</answer>", None),
         ("Four.<|end|>", "Four.<|end|>", None),
         ("Four < five.", "Four < five.", None),
         ("  kept as it is ", "  kept as it is ", None),
@@ -178,9 +269,22 @@ def test_reasoning_is_stored_apart_and_features_read_the_answer_alone(tmp_path):
     assert table["text"].tolist() == ["The Elbe."]
     assert table["reasoning"].tolist() == ["They ask for a river."]
     assert read_responses(out)["text"].tolist() == ["The Elbe."]
-    base = {"model": ["m"], "prompt_id": ["0"], "text": ["<think>They ask for a river.</think>The Elbe."]}
-    pd.DataFrame(base).to_csv(tmp_path / "published.csv", index=False)
-    assert read_responses(tmp_path / "published.csv")["text"].tolist() == ["The Elbe."]
+    texts = ["<think>They ask for a river.</think>The Elbe.", "<think>They ask for", "", "[THINK]A river.[/THINK]\n"]
+    base = pd.DataFrame({"model": "m", "prompt_id": ["0", "1", "2", "3"], "text": texts})
+    for name in ("published.csv", "published.parquet"):
+        write = base.to_csv if name.endswith("csv") else base.to_parquet
+        write(tmp_path / name, index=False)
+        read_again = read_responses(tmp_path / name)
+        assert read_again["text"].fillna("none").tolist() == ["The Elbe.", "none", "", "none"]
+        assert read_again.attrs["reasoning_alone"] == 2
+
+
+def test_features_say_of_how_many_published_answers_there_is_reasoning_alone(tmp_path, emergence):
+    texts = ["<think>They ask for a river.", *[f"The Elbe is river {number}, and a long one." for number in range(19)]]
+    table = pd.DataFrame({"model": "m", "prompt_id": [str(number) for number in range(20)], "text": texts})
+    table.to_csv(tmp_path / "published.csv", index=False)
+    done = emergence("features", tmp_path / "published.csv", "--out", tmp_path / "f.parquet")
+    assert "1 of 20 answers are reasoning alone and count as missing" in done.err
 
 
 def test_logprobs_are_those_of_the_answer_alone():
@@ -207,8 +311,13 @@ def test_the_command_says_of_how_many_answers_there_is_reasoning_alone(tmp_path,
     (tmp_path / "p.txt").write_text("Write a poem.\nName a river.\n")
     done = emergence("collect", "m", "--base-url", URL, "--prompts", tmp_path / "p.txt", "--out", tmp_path / "a.csv")
     assert done.code == 1
-    assert "1 of 2 answers are reasoning alone" in done.err
+    assert "1 of 2 answers are reasoning alone and count as missing" in done.err
     assert "raise --max-tokens" in done.err
+    answers[0] = choice(message={"content": None, "tool_calls": [CALL]}, finish_reason="tool_calls")
+    done = emergence("collect", "m", "--base-url", URL, "--prompts", tmp_path / "p.txt", "--out", tmp_path / "b.csv")
+    assert done.code == 1
+    assert "1 of 2 answers are tool calls and count as missing" in done.err
+    assert "take tools away from the model at the server" in done.err
 
 
 @pytest.mark.parametrize(
