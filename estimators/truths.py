@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,10 @@ import torch
 
 from estimators.base import InputError
 from estimators.checks import seeded
+from estimators.contracts.files import check_file
 from estimators.entropy import plug_in_entropy
+
+LARGEST_PROBLEM = 2**30  # bytes that the arrays of a file may unpack to
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +162,12 @@ def folder_truths(folder: Path) -> Iterator[KnownTruth]:
     if not files:
         raise InputError(f"{folder} holds no .npz files with known truths; give a folder that does.")
     for file in files:
+        check_file(file)
         try:
+            with zipfile.ZipFile(file) as archive:
+                size = sum(entry.file_size for entry in archive.infolist())
+            if size > LARGEST_PROBLEM:
+                raise ValueError(f"they would take {size / 2**30:.1f} GiB in memory")
             with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 x, y = torch.from_numpy(arrays["x"]), torch.from_numpy(arrays["y"])
                 bits = float(arrays["mutual_information_bits"])

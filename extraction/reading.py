@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from estimators.base import InputError
+from estimators.contracts.files import check_file
 
 _HALF = re.compile("[\ud800-\udfff]")  # half of a character, which UTF-8 cannot hold but an escape in JSON can
 _INT64 = range(-(2**63), 2**63)
@@ -50,6 +53,7 @@ def read_text(path: Path) -> str:
     Raises:
         InputError: if the file cannot be read, or is not UTF-8 (the byte is named).
     """
+    check_file(path)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -63,6 +67,7 @@ def lines(path: Path) -> Iterator[str]:
     Raises:
         InputError: if the file cannot be read, or is not UTF-8 (the byte is named).
     """
+    check_file(path)
     start = 0
     try:
         with path.open("rb") as file:
@@ -162,6 +167,7 @@ def read_frame(path: Path, text_columns: Iterable[str] = ()) -> pd.DataFrame:
     Raises:
         InputError: if the file cannot be read as what its ending says, or two columns have one name.
     """
+    check_file(path)
     kind = path.suffix.removeprefix(".")
     try:
         frame = {"parquet": _parquet, "csv": lambda p: _csv(p, text_columns), "json": _json}[kind](path)
@@ -191,8 +197,15 @@ def check_columns(frame: pd.DataFrame, source: str) -> None:
 
 
 def _parquet(path: Path) -> pd.DataFrame:
-    table = pq.ParquetFile(path, page_checksum_verification=True).read()
-    names = table.schema.names
+    schema = pq.read_schema(path)
+    names = schema.names
+    # A text that a page names by its place in a dictionary may be long, and named by millions of rows.
+    texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_binary(field.type)]
+    table = pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=texts).read()
+    needed = sum(_written_out(column) for column in table.columns)
+    if needed > most_bytes():
+        raise InputError(f"{path} would take {needed / 2**30:.1f} GiB in memory; give a smaller one.")
+    table = table.cast(pa.schema([_without_dictionary(field) for field in table.schema], table.schema.metadata))
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"{path} has two columns named {twice}; rename or remove one.")
@@ -201,6 +214,24 @@ def _parquet(path: Path) -> pd.DataFrame:
         if field.type in _INTEGERS and field.name in frame.columns and table[field.name].null_count:
             frame[field.name] = table[field.name].to_pandas(types_mapper=_INTEGERS.get).array
     return frame
+
+
+def most_bytes() -> int:
+    """Half of this machine's memory: what a table may take written out."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _written_out(column: pa.ChunkedArray) -> int:
+    """Bytes of the texts of a column that is read as a dictionary; 0 of any other."""
+    total = 0
+    for chunk in column.chunks if pa.types.is_dictionary(column.type) else []:
+        lengths = pc.binary_length(chunk.dictionary)
+        total += pc.sum(pc.cast(lengths.take(chunk.indices), pa.int64())).as_py() or 0
+    return total
+
+
+def _without_dictionary(field: pa.Field) -> pa.Field:
+    return field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
 
 
 def _csv(path: Path, text_columns: Iterable[str]) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from estimators.base import InputError
+from estimators.contracts.files import check_file
 from estimators.contracts.peaks import complete, flags, measured
 from estimators.contracts.results_folder import (
     HEADER,
@@ -219,7 +220,7 @@ def _names(records: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    record = decode_record(_content(path), str(path))
+    record = decode_record(_content(path), str(path), path.stem)
     table = path.with_suffix(".parquet")
     if record["status"] != "failed" and not table.is_file():
         raise InputError(f"{path} says done but {table.name} is missing; delete it and run the sweep again.")
@@ -231,6 +232,7 @@ def _table(path: Path, sha256: str | None) -> pd.DataFrame:
 
 
 def _content(path: Path) -> bytes:
+    check_file(path)
     try:
         return path.read_bytes()
     except OSError as error:

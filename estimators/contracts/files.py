@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -106,6 +107,34 @@ def check_place(path: Path) -> None:
         raise InputError(
             f"The folder {folder} cannot be written ({error.strerror}); choose another for {path.name}."
         ) from None
+
+
+def check_file(path: Path, *, most_bytes: int | None = None) -> None:
+    """Refuse to read what is there but no file: of a pipe or device the end may never come.
+
+    A path at which there is nothing is left to whoever opens it.
+
+    Args:
+        path: to be read.
+        most_bytes: a file longer than this is refused, too.
+
+    Raises:
+        InputError: if it is a device, pipe or socket, or too long.
+
+    >>> check_file(Path("/dev/zero"))
+    Traceback (most recent call last):
+    estimators.base.InputError: /dev/zero is a device or pipe, not a file; save its content to a file and give that.
+    """
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise InputError(f"{path} is a device or pipe, not a file; save its content to a file and give that.")
+    if most_bytes is not None and found.st_size > most_bytes:
+        raise InputError(
+            f"{path} has {found.st_size:,} bytes, more than the {most_bytes:,} that such a file can have; give another."
+        )
 
 
 @contextmanager

@@ -128,21 +128,24 @@ def encode_record(
     return json.dumps(sealed(whole), indent=1).encode()
 
 
-def decode_record(content: bytes, file: str) -> dict[str, Any]:
+def decode_record(content: bytes, file: str, key: str | None = None) -> dict[str, Any]:
     """Return a job's record.
 
     Args:
         content: of the file.
         file: what messages call it.
+        key: of the job that the file is named after.
 
     Raises:
-        InputError: if it is damaged, or lacks a key that every record has.
+        InputError: if it is damaged, lacks a key that every record has, or is of another job.
     """
     record = _decode(content, file)
     missing = [name for name in REQUIRED if name not in record]
     if missing:
         raise InputError(f"{file} lacks {', '.join(missing)}; delete it and run the sweep again.")
     _require_whole(record, file, "delete it and run the sweep again")
+    if key is not None and record["key"] != key:
+        raise InputError(f"{file} is the record of another job, {record['key']}; delete it and run the sweep again.")
     return record
 
 

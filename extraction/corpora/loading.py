@@ -84,6 +84,59 @@ def windows(
     return _of_text(sample, chosen.label, front, seed)
 
 
+def check_corpus(
+    corpus: str | PathLike[str],
+    tokenizer: Any | None = None,
+    *,
+    tokens: int | None = None,
+    follows: bool = False,
+    options: CorpusOptions | None = None,
+) -> None:
+    """Refuse a corpus that gives no windows before the weights of a model are loaded for it.
+
+    Files are read to their end and tokenized up to the first window; a data set of the hub is read that far alone.
+
+    Args:
+        corpus: as for `windows`.
+        tokenizer: of the model; None: only whether the files can be read is checked.
+        tokens: T, as for `windows`.
+        follows: whether windows need a token after them.
+        options: as for `windows`.
+
+    Raises:
+        InputError: as `windows`.
+
+    >>> check_corpus("animal", tokens=9)
+    >>> from extraction.models.tokenizers import load_tokenizer
+    >>> check_corpus("animal", load_tokenizer("gpt2-30k"), tokens=9)
+    Traceback (most recent call last):
+    estimators.base.InputError: A list window of 2 tokens per entity and comma has a multiple of 2 tokens; got 9.
+    """
+    options = options or CorpusOptions()
+    chosen = resolve_corpus(corpus)
+    length = chosen.tokens(tokens, options.demonstration)
+    if chosen.kind == "list":
+        entities, more = chosen.entities, options.demonstration if follows else 0
+        if tokenizer is not None:
+            list_windows(
+                chosen.label, entities, tokenizer, tokens=length + more, count=1, demonstration=options.demonstration
+            )
+        return
+    if tokenizer is None and chosen.kind != "file":
+        return
+    texts = documents(
+        chosen.source if chosen.path is None else chosen.path, column=options.column, revision=options.revision
+    )
+    if tokenizer is not None:
+        sample_text(texts, tokenizer, length + follows, count=1, seed=0, at=options.at, name=chosen.label, enough=1)
+    if chosen.kind == "file":
+        holds = tokenizer is not None
+        for text in texts:
+            holds = holds or (bool(text) and not text.isspace())
+        if not holds:
+            raise InputError(f"{chosen.label} is empty; give a text of at least {length} tokens.")
+
+
 def text_windows(
     texts: Iterable[str],
     tokenizer: Any,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from estimators.base import InputError
+from estimators.contracts.files import check_file
 from extraction.corpora.categories import CATEGORIES, SHOWN
 from extraction.corpora.data_sets import parse_data_set
 from extraction.corpora.lists import read_entities
@@ -100,6 +101,7 @@ class CorpusSource:
             files = sorted(inner for inner in self.path.rglob("*") if inner.suffix in ENDINGS)
             return text_hash("\n".join(f"{file.relative_to(self.path)} {content_hash(file)}" for file in files))
         if self.path is not None:
+            check_file(self.path)
             if self.path.stat().st_size == 0:
                 raise InputError(
                     f"The corpus {self.source} is an empty file; give a text with at least one window of tokens."

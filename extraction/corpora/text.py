@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from estimators.base import InputError
+from estimators.contracts.files import check_file
 from extraction.corpora.data_sets import open_data_set, parse_data_set
 from extraction.corpora.plain_text import text_at
 from extraction.reading import json_rows, lines, parse_json, read_frame, read_text
@@ -128,17 +130,20 @@ def sample_text(
             return_attention_mask=False,
             verbose=False,
         )
+        new: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         for (document, text), row, offsets in zip(batch, encoded["input_ids"], encoded["offset_mapping"], strict=True):
             longest = max(longest, len(row))
             first = _starts(text, np.asarray(offsets, np.int64).reshape(-1, 2), at)
             first = first[first + tokens <= len(row)]
-            ids.append(np.asarray(row, np.int32))
-            starts.append(first + total)
-            owners.append(np.full(len(first), document, np.int64))
+            start = first + total
             total += len(row)
             seen = document + 1
-            ends.append(np.full(len(first), total, np.int64))
+            new.append((start, np.full(len(first), document, np.int64), np.full(len(first), total, np.int64)))
             found += len(first)
+        # Joined for the whole batch: an array of its own would take more than the tokens of a short text.
+        ids.append(np.fromiter(chain.from_iterable(encoded["input_ids"]), np.int32))
+        for kept, parts in zip((starts, owners, ends), zip(*new, strict=True), strict=True):
+            kept.append(np.concatenate(parts))
         if enough is not None and found >= enough:
             break
     if not seen:
@@ -297,11 +302,12 @@ def _frames(path: Path) -> Iterator[pd.DataFrame]:
 
 
 def _parquet(path: Path, column: str | None) -> Iterator[str]:
+    check_file(path)
     try:
-        file = pq.ParquetFile(path)
-        name = _text_column(file.schema_arrow.names, str(path), column)
-        batches = file.iter_batches(columns=[name])
-        yield from _texts((value for batch in batches for value in batch.column(0).to_pylist()), str(path))
+        name = _text_column(pq.read_schema(path).names, str(path), column)
+        # A page may name a long text by its place in a dictionary, in many rows: they are written out one by one.
+        batches = pq.ParquetFile(path, read_dictionary=[name]).iter_batches(columns=[name])
+        yield from _texts((value.as_py() for batch in batches for value in batch.column(0)), str(path))
     except InputError:
         raise
     except (OSError, ValueError, TypeError, KeyError, ArithmeticError) as error:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from estimators.base import InputError
+from estimators.contracts.files import check_file
 
 ENDING = ".gguf"
 
@@ -45,6 +46,7 @@ def read_header(path: Path) -> GgufHeader:
     """
     if importlib.util.find_spec("gguf") is None:
         raise InputError(f"{path.name} is read by the library gguf; pip install 'emergence-proxy[gguf]'.")
+    check_file(path)
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise InputError(f"{path} is not a GGUF file; give the file that llama.cpp runs.")

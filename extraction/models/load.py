@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from estimators.base import InputError
+from estimators.contracts.files import check_file
 from extraction.models.blocks import check_stream, decoder_of, find_blocks, used_blocks
 from extraction.models.devices import (
     chosen_device,
@@ -110,16 +111,13 @@ def load_model(
     <LanguageModel gpt2-30k: 33,632 parameters, 4 blocks of width 16, on cpu>
     """
     source = resolve_model(name)
-    name, where, family = source.display_name, source.location, source.family
+    name, family = source.display_name, source.family
     spread = device == "spread"
     place = chosen_device("auto" if spread else device)
-    options: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     file = source.path if is_gguf(source.path) else None
-    if file is not None:
-        if quantization is not None:
-            raise InputError(f"{name} is a GGUF file, which is already quantised; leave out {quantization}.")
-        read_header(file)
-        where, options = str(file.parent), {"gguf_file": file.name}
+    if file is not None and quantization is not None:
+        raise InputError(f"{name} is a GGUF file, which is already quantised; leave out {quantization}.")
+    where, options = _place(source, revision, trust_remote_code=trust_remote_code)
     with quiet(), without_bar() if file else nullcontext():
         config = _config(name, where, options)
         tokenizer = _tokenizer(name, where, options)
@@ -182,6 +180,37 @@ def load_model(
         prefix=added_prefix(tokenizer),
         path=source.path if source.kind == "disk" else None,
     )
+
+
+def model_tokenizer(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """Load the tokenizer of a model, and nothing else of it.
+
+    Args:
+        name: as for `load_model`.
+        revision: as for `load_model`.
+        trust_remote_code: as for `load_model`.
+
+    Raises:
+        InputError: as `load_model`.
+
+    >>> len(model_tokenizer("gpt2-30k"))
+    1024
+    """
+    source = resolve_model(name)
+    where, options = _place(source, revision, trust_remote_code=trust_remote_code)
+    with quiet():
+        return _tokenizer(source.display_name, where, options)
+
+
+def _place(source: Any, revision: str | None, *, trust_remote_code: bool) -> tuple[str, dict[str, Any]]:
+    """Where a model is found, and what transformers is told of it."""
+    if is_gguf(source.path):
+        read_header(source.path)
+        return str(source.path.parent), {"gguf_file": source.path.name}
+    if source.path is not None and source.path.is_dir():
+        for file in source.path.iterdir():  # the libraries would wait for the end of a pipe
+            check_file(file)
+    return source.location, {"revision": revision or "main", "trust_remote_code": trust_remote_code}
 
 
 def _blocks_held(model: Any, first: nn.Module, unread: Iterable[str]) -> int:

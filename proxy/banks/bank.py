@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from estimators.base import InputError
-from estimators.contracts.files import new_folder
+from estimators.contracts.files import check_file, new_folder
 from estimators.contracts.seals import content_hash, is_whole, sealed
 from extraction.tables import Schema, read_table, write_table
 from proxy.features.output import shown_in
@@ -185,6 +185,7 @@ def load_bank(folder: Path = SHIPPED) -> Bank:
     """
     folder = Path(folder)
     path = folder / DESCRIPTION
+    check_file(path)
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -77,7 +77,14 @@ def features(
     from proxy.features.kept import Kept
     from proxy.features.output import NOISE
     from proxy.features.scores import join_scores
-    from proxy.features.table import compute_features, join_output, join_target, measured_target
+    from proxy.features.table import (
+        check_answers,
+        compute_features,
+        join_output,
+        join_target,
+        measured_target,
+        names_measured,
+    )
     from proxy.measurement.prefix import with_prefix
     from proxy.schemas import EMERGENCE, REFERENCES
 
@@ -103,6 +110,9 @@ def features(
                 )  # fmt: skip
             parts.append(read)
         answers = pd.concat(parts, ignore_index=True)
+        check_answers(answers, samples=samples, characters=characters)
+        if measured is not None:
+            names_measured(answers["model"].dropna().unique().tolist(), measured)
         models = []
         for name, display_name in distinct_models(readers or ["gpt2-2m"]).items():
             with during(f"Loading the reader {display_name}"):

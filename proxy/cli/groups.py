@@ -71,6 +71,15 @@ class WindowOptions:
         options = CorpusOptions(column=self.column)
         return {"tokens": self.tokens, "count": self.windows, "seed": self.seed, "options": options}
 
+    def check(self, tokenizer: Any, *, follows: bool) -> None:
+        """Refuse a corpus that gives no windows, before a model is loaded or asked; see `check_corpus`."""
+        from extraction import CorpusOptions
+        from extraction.corpora.loading import check_corpus
+
+        check_corpus(
+            self.corpus, tokenizer, tokens=self.tokens, follows=follows, options=CorpusOptions(column=self.column)
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlOptions:

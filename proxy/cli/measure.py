@@ -215,6 +215,7 @@ def measure(
     from extraction import windows as make_windows
     from extraction.answers.collecting.next_tokens import check_way
     from extraction.corpora.token_windows import fewer_windows
+    from extraction.models.load import model_tokenizer
     from extraction.models.names import distinct_models
     from extraction.tables import check_table_path, write_table
     from proxy.cli.groups import ControlOptions, OutputOptions, WindowOptions
@@ -268,6 +269,9 @@ def measure(
     names = distinct_models(models)
     if len(names) < len(models):
         _remark(f"Models given more than once are measured once: {', '.join(names)}")
+    for name, display_name in names.items():
+        with during(f"{display_name}: reading {corpus}"):
+            corpus_windows.check(model_tokenizer(name, revision=revision), follows=bool(readings))
     with closing(_each_kept([*names], tables, out)) as each:
         for name in each:
             with during(f"Loading {names[name]}"):

@@ -94,6 +94,8 @@ def measure_closed_models(
     continued: list[pd.DataFrame] = []
     waiting = uncontrolled = False
     for model in models:
+        read.check(tokenizer_of_closed(model, given.tokenizer)[0], follows=True)
+    for model in models:
         tokenizer, own, called = tokenizer_of_closed(model, given.tokenizer)
         way = "next" if given.ask == "auto" and names and SCORED not in names else given.ask
         input_price, output_price = (None, None) if given.prices is None else read_prices(given.prices, model)

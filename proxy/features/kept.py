@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from estimators.contracts.seals import is_whole, sealed
+
 READ = ("prompt_id", "prompt", "text", "finish_reason", "logprobs")  # what features are made from
 Found = dict[str, float | None]
 
@@ -37,11 +39,11 @@ class Kept:
             return
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                key, found = json.loads(line)
-            except ValueError:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
                 continue
-            if isinstance(found, dict):
-                self._found[str(key)] = found
+            if isinstance(record, dict) and is_whole(record):  # what is torn or damaged is made again
+                self._found[str(record["key"])] = record["found"]
 
     def __len__(self) -> int:
         """How many results there are."""
@@ -57,7 +59,7 @@ class Kept:
         self._found[key] = plain
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write("\n" + json.dumps([key, plain]))
+                file.write("\n" + json.dumps(sealed({"key": key, "found": plain})))
         return plain
 
     def clear(self) -> None:

@@ -142,6 +142,19 @@ def _from(progress: Progress | None, start: int, total: int) -> Callable[[int], 
     return None if progress is None else lambda read: progress(start + read, total)
 
 
+def check_answers(responses: pd.DataFrame, *, samples: int | None = None, characters: int | None = None) -> None:
+    """Refuse answers of which no model has enough for features, before readers are loaded for them.
+
+    Raises:
+        InputError: if none has.
+    """
+    read = as_read(RESPONSES.conform(responses), samples=samples, characters=characters)
+    models = read["model"].dropna().unique().tolist()
+    few = _too_few(read[read["text"].fillna("").str.strip() != ""], models)
+    if not models or len(few) == len(models):
+        raise InputError(next(iter(few.values()), "The responses hold no answers; collect some first."))
+
+
 def _too_few(usable: pd.DataFrame, models: Sequence[str]) -> dict[str, str]:
     """Why models have no features at all."""
     counts = usable.groupby("model").size()
@@ -202,16 +215,27 @@ def join_target(frame: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     corpora = sorted(measured["corpus"].unique())
     if len(corpora) != 1:
         raise InputError(f"The emergence table holds the corpora {', '.join(corpora)}; name one by --corpus.")
-    measured_as = {name: found_as(name, measured["model"].tolist()) for name in frame["model"]}
-    missing = sorted(name for name, found in measured_as.items() if found is None)
-    if missing:
-        raise InputError(f"No emergence was measured for {', '.join(missing)}; measure them first (emergence sweep).")
+    measured_as = names_measured(frame["model"].tolist(), measured)
     frame = frame.assign(model=frame["model"].map(measured_as).astype("string"))
     measured = measured.assign(**{"meta.log_parameters": np.log10(measured["parameters"].astype("Float64"))})
     targets = [name for name in measured if str(name).startswith("emergence_bits")]
     columns = ["model", "family", "meta.log_parameters", "corpus", *targets]
     joined = frame.merge(measured[columns], on="model", how="left", validate="one_to_one")
     return REFERENCES.conform(joined)
+
+
+def names_measured(models: Sequence[str], measured: pd.DataFrame) -> dict[str, str]:
+    """What models are called among the measured ones.
+
+    Raises:
+        InputError: if one was not measured, or may be several of them.
+    """
+    known = measured["model"].tolist()
+    found = {name: found_as(name, known) for name in models}
+    missing = sorted(name for name, other in found.items() if other is None)
+    if missing:
+        raise InputError(f"No emergence was measured for {', '.join(missing)}; measure them first (emergence sweep).")
+    return {name: other for name, other in found.items() if other is not None}
 
 
 def join_output(frame: pd.DataFrame, said: pd.DataFrame) -> pd.DataFrame:

@@ -14,6 +14,7 @@ import pandas as pd
 import skops.io
 
 from estimators.base import InputError
+from estimators.contracts.files import check_file
 from estimators.contracts.seals import SEAL, is_whole
 from extraction.tables import read_table
 from proxy.regression.domain import Domain
@@ -60,6 +61,7 @@ def load_proxy(folder: str | PathLike[str]) -> Proxy:
     'emergence_bits'
     """
     folder = Path(folder)
+    check_file(folder / "proxy.json")
     try:
         description = json.loads((folder / "proxy.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:

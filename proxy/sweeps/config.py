@@ -13,12 +13,14 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from estimators.base import InputError
+from estimators.contracts.files import check_file
 from estimators.contracts.numbers import LARGEST, LARGEST_SEED
 from extraction.states.budget import MOST_GB, StateBudget
 from proxy.sweeps.strict import Named, Strict, explained, kind
 
 MOST_CPUS = 100_000
 MOST_GPUS = 10_000
+LARGEST_CONFIG = 2_000_000  # bytes, of some ten thousand models
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -242,6 +244,7 @@ def load_config(source: str | PathLike[str]) -> SweepConfig:
         InputError: if it is missing, not YAML, or breaks a rule of `SweepConfig`.
     """
     path = find_config(source)
+    check_file(path, most_bytes=LARGEST_CONFIG)
     try:
         # A SafeLoader that refuses repeated keys.
         content = yaml.load(path.read_text(encoding="utf-8-sig"), _StrictLoader)  # noqa: S506

@@ -12,7 +12,8 @@ from typing import Any
 
 from estimators.base import InputError
 from estimators.contracts.results_folder import RESULT_VERSION
-from extraction.corpora.spec import CorpusSource, corpus_names, resolve_corpus
+from extraction.corpora.loading import check_corpus
+from extraction.corpora.spec import CorpusOptions, CorpusSource, corpus_names, resolve_corpus
 from extraction.models.names import display_names, model_version, resolve_model
 from extraction.versions import cached_model
 from proxy.schemas import EMERGENCE
@@ -107,12 +108,14 @@ def make_jobs(config: SweepConfig, on_remark: Callable[[str], None] | None = Non
         on_remark: called with a sentence on what is listed more than once.
 
     Raises:
-        InputError: if a model or corpus does not exist.
+        InputError: if a model or corpus does not exist, or a corpus cannot be read.
     """
     measurement = _resolved(config.measurement)
     sources = [resolve_model(model.id) for model in config.models]
     labels = display_names(sources)
     corpora = [resolve_corpus(corpus.source) for corpus in config.corpora]
+    for corpus in config.corpora:
+        check_corpus(corpus.source, tokens=corpus.tokens, options=CorpusOptions(column=corpus.column))
     with ThreadPoolExecutor(HUB_CALLS) as pool:
         model_versions = [*pool.map(model_version, sources, [model.revision for model in config.models])]
         corpus_versions = [*pool.map(CorpusSource.version, corpora)]

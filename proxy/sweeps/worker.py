@@ -107,16 +107,30 @@ class Worker:
         import torch
 
         from extraction import CorpusOptions, windows
+        from extraction.corpora.loading import check_corpus
         from extraction.corpora.token_windows import fewer_windows
+        from extraction.models.load import model_tokenizer
         from proxy.measurement.names import estimator_names, is_output
         from proxy.measurement.output import output_windows
 
         torch.set_num_threads(self.threads)
         self._steps = (0, 0)
+        options = CorpusOptions(
+            at=job.corpus.at,
+            demonstration=job.corpus.demonstration,
+            column=job.corpus.column,
+            revision=job.corpus_version if COMMIT.fullmatch(job.corpus_version) else None,
+        )
+        follows = any(map(is_output, estimator_names(job.measurement.estimator)))
+        if self._loaded_key != job.load_key:  # before the weights are read
+            tokenizer = model_tokenizer(
+                job.model.id, revision=_revision(job), trust_remote_code=job.model.trust_remote_code
+            )
+            check_corpus(job.corpus.source, tokenizer, tokens=job.corpus.tokens, follows=follows, options=options)
         model = self._load(job)
         record |= {"revision": model.revision, "family": model.family, "parameters": model.parameters}
         record |= {"device": str(model.device), "gpus": accelerators()}
-        make = output_windows if any(map(is_output, estimator_names(job.measurement.estimator))) else windows
+        make = output_windows if follows else windows
         chosen = make(
             job.corpus.source,
             model.tokenizer,
@@ -124,12 +138,7 @@ class Worker:
             count=job.corpus.windows,
             seed=job.seed,
             prefix=model.prefix,
-            options=CorpusOptions(
-                at=job.corpus.at,
-                demonstration=job.corpus.demonstration,
-                column=job.corpus.column,
-                revision=job.corpus_version if COMMIT.fullmatch(job.corpus_version) else None,
-            ),
+            options=options,
         )
         fewer = fewer_windows(chosen, job.corpus.windows)
         if fewer:
@@ -197,10 +206,9 @@ class Worker:
         if self._loaded_key == job.load_key and self._model is not None:
             return self._model
         self._unload()
-        commit = job.model_version if COMMIT.fullmatch(job.model_version or "") else None
         self._model = load_model(
             job.model.id,
-            revision=commit or job.model.revision,
+            revision=_revision(job),
             dtype=job.model.dtype,
             device="spread" if self.gpus > 1 else "auto" if self.gpus else "cpu",
             quantization=job.model.quantization,
@@ -218,6 +226,11 @@ class Worker:
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _revision(job: Job) -> str | None:
+    """The commit of a hub model where it is known."""
+    return job.model_version if COMMIT.fullmatch(job.model_version or "") else job.model.revision
 
 
 def record_of(job: Job) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import zipfile
 
 import numpy as np
 import pytest
@@ -155,3 +156,16 @@ def test_bad_folders_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.zeros((3, 1)))
     with pytest.raises(InputError, match="must hold arrays x, y and mutual_information_bits"):
         list(folder_truths(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["claims 2**60 numbers", "unpacks to more than it may"])
+def test_a_problem_that_does_not_fit_in_memory_is_one_sentence(tmp_path, monkeypatch, kind):
+    if kind.startswith("claims"):
+        head = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1152921504606846976, 1), }".ljust(117) + b"\n"
+        with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+            archive.writestr("x.npy", b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head + bytes(64))
+    else:
+        monkeypatch.setattr("estimators.truths.LARGEST_PROBLEM", 10_000)
+        np.savez_compressed(tmp_path / "a.npz", x=np.zeros(10**6), y=np.zeros(10**6), mutual_information_bits=0.0)
+    with pytest.raises(InputError, match=r"a\.npz must hold arrays x, y and mutual_information_bits"):
+        next(folder_truths(tmp_path))

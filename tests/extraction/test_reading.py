@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -131,3 +132,18 @@ def test_no_flipped_bit_in_the_pages_of_a_table_is_believed(tmp_path: Path) -> N
         if list(read.columns) == list(frame.columns) and not read.equals(frame):
             believed.append(place)
     assert not believed
+
+
+def test_a_table_that_would_not_fit_in_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text of 1 MB that 5,000 rows name, and one that fits."""
+    path = tmp_path / "many.parquet"
+    rows = pa.array(np.zeros(5_000, np.int32))
+    pq.write_table(pa.table({"text": pa.DictionaryArray.from_arrays(rows, pa.array(["a" * 10**6]))}), path)
+    monkeypatch.setattr("extraction.reading.most_bytes", lambda: 10**9)
+    with pytest.raises(InputError, match=r"would take 4\.7 GiB in memory"):
+        read_frame(path)
+    few = pa.DictionaryArray.from_arrays(pa.array([0, 1, None, 0]), pa.array(["one", "two"]))
+    pq.write_table(pa.table({"text": few, "id": [1, 2, None, 4], "parts": [["a"], [], None, ["b"]]}), path)
+    found = read_frame(path)
+    assert found["text"].tolist() == ["one", "two", None, "one"]
+    assert found["id"].tolist() == [1, 2, pd.NA, 4]

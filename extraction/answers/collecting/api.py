@@ -156,7 +156,13 @@ class Api:
         if http_client is None:
             most = 2 * limits.concurrency  # a place held too long is lent
             connections = httpx2.Limits(max_connections=most, max_keepalive_connections=most)
-            http_client = openai.DefaultAsyncHttpxClient(limits=connections)
+            try:
+                http_client = openai.DefaultAsyncHttpxClient(limits=connections)
+            except (ValueError, ImportError) as error:  # a proxy's URL without scheme, of an unknown one, or of SOCKS
+                raise InputError(
+                    f"The proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names cannot be used ({masked(str(error))}); "
+                    "correct that variable, or unset it."
+                ) from None
         self._http = http_client
         # Retries are this project's own: the client would also repeat calls for which the quota is spent.
         self.client = openai.AsyncOpenAI(

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from estimators.base import EmergenceError, InputError
+from estimators.contracts.files import check_file
 from estimators.contracts.numbers import number
+
+LARGEST_TABLE = 10_000_000  # bytes of a price table
 
 
 class BudgetSpentError(EmergenceError):
@@ -115,6 +119,18 @@ def prompt_tokens_upper(prompt: str) -> int:
     return (len(prompt.encode()) + 1) // 2 + 16
 
 
+class TwiceError(Exception):
+    """A name that one object of JSON gives twice."""
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise TwiceError(next(name for name in names if names.count(name) > 1))
+    return found
+
+
 def read_prices(path: Path, model: str) -> tuple[float, float]:
     """Input and output price of a million tokens from a JSON file `{"model": {"input": 2.5, "output": 10}}`.
 
@@ -129,14 +145,17 @@ def read_prices(path: Path, model: str) -> tuple[float, float]:
         >>> read_prices(path, "m")
         (2.5, 10.0)
     """
+    check_file(path, most_bytes=LARGEST_TABLE)
     try:
-        table = json.loads(path.read_text(encoding="utf-8-sig"))
+        table = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_named_once)
         entry = table[model]
         found = entry["input"], entry["output"]
     except FileNotFoundError as error:
         raise InputError(f"No price table at {path}; check the path.") from error
     except KeyError as error:
         raise InputError(f"{path} has no {error.args[0]} for {model}; add it, or leave --prices out.") from error
+    except TwiceError as error:
+        raise InputError(f"{path} gives {error.args[0]} twice, so that its price is unclear; remove one.") from None
     except (OSError, ValueError, TypeError, IndexError, RecursionError) as error:
         raise InputError(
             f'{path} is not a price table, such as {{"{model}": {{"input": 2.5, "output": 10}}}} per million tokens.'

@@ -331,7 +331,8 @@ class Collector:
     ) -> None:
         """Log one answer, of this run or of an earlier one with other settings; a failure if it is no text."""
         record = {"key": key, "model": model, **asdict(answer), "billed": list(bill), "latency_s": latency_s}
-        if record.pop("instead") is not None:
+        del record["instead"]
+        if answer.instead is not None:
             record |= {"error": INSTEAD[answer.instead], "text": None}
         self.log.append({**record, "created": _now()})
 

@@ -271,7 +271,7 @@ def _larger(one: float | None, other: float | None) -> float | None:
 
 def _parsed(content: bytes, key: str) -> dict[str, Any] | None:
     try:
-        return decode_record(content, record_name(key))
+        return decode_record(content, record_name(key), key)
     except InputError:
         return None
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from estimators.contracts.files import replacing, temporary_beside
+from estimators.base import InputError
+from estimators.contracts.files import check_file, replacing, temporary_beside
 
 
 def test_an_error_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
@@ -50,3 +51,16 @@ def test_a_temporary_file_is_gone_at_the_end(tmp_path: Path) -> None:
         assert temporary.name.startswith(".")
         assert temporary.name.endswith(".part")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_device_a_pipe_and_a_file_that_is_too_long_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for odd in (tmp_path / "pipe", Path("/dev/zero"), Path("/dev/null")):
+        with pytest.raises(InputError, match="is a device or pipe, not a file"):
+            check_file(odd)
+    (tmp_path / "a.txt").write_text("12345")
+    check_file(tmp_path / "a.txt", most_bytes=5)
+    with pytest.raises(InputError, match="5 bytes, more than the 4"):
+        check_file(tmp_path / "a.txt", most_bytes=4)
+    check_file(tmp_path)
+    check_file(tmp_path / "missing")

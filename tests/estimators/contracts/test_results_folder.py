@@ -105,3 +105,10 @@ def test_a_table_that_is_not_what_its_record_says_is_named() -> None:
 def test_no_json_ends_in_a_traceback(content: bytes) -> None:
     with pytest.raises(InputError, match=r"jobs/a.json .*again"):
         form.decode_record(content, "jobs/a.json")
+
+
+def test_a_record_of_another_job_is_refused_by_name():
+    content = form.encode_record(KEY, RECORD, "failed", table_version=1)
+    assert form.decode_record(content, f"jobs/{KEY}.json", KEY)["key"] == KEY
+    with pytest.raises(InputError, match=f"jobs/b.json is the record of another job, {KEY}"):
+        form.decode_record(content, "jobs/b.json", "b")

@@ -2,11 +2,15 @@
 
 import json
 import sys
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from estimators.base import InputError
@@ -227,3 +231,27 @@ def test_too_few_windows_are_said(tokenizer: Any) -> None:
     assert said.startswith(f"small.txt has only {sampled} windows of 3 tokens, 2000 were asked for")
     assert fewer_windows(made, sampled) is None
     assert fewer_windows(made, None) is None
+
+
+def test_a_text_that_many_rows_name_is_written_out_row_by_row(tmp_path: Path) -> None:
+    """A file of 100 kB that would be 10 GB in memory."""
+    rows = pa.array(np.zeros(10_000, np.int32))
+    long = pa.DictionaryArray.from_arrays(rows, pa.array(["A dog ran to the tree. " * 45_000]))
+    pq.write_table(pa.table({"text": long}), tmp_path / "many.parquet")
+    found = text.documents(tmp_path / "many.parquet")
+    assert {len(next(found)) for _ in range(20)} == {len("A dog ran to the tree. " * 45_000)}
+    assert pa.total_allocated_bytes() < 100_000_000
+    found.close()
+
+
+def test_short_texts_take_no_more_memory_than_their_tokens(tokenizer: Any) -> None:
+    """A window takes 24 bytes and its tokens 4 each; arrays of their own would take 500 a text."""
+    count = 20_000
+    sizes = []
+    for texts in (count, 2 * count):
+        tracemalloc.start()
+        rows = ("The cat sat." for _ in range(texts))
+        text.sample_text(rows, tokenizer, 3, count=10, seed=0, at="sentence", name="t", enough=None)
+        sizes.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert (sizes[1] - sizes[0]) / count < 250

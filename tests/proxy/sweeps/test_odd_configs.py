@@ -73,3 +73,9 @@ def test_a_billion_laughs_are_not_laughed(tmp_path: Path) -> None:
 def test_a_byte_order_mark_is_no_content(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
     assert load_config(tmp_path / "a.yaml").models[0].id == "gpt2-30k"
+
+
+def test_a_config_that_would_take_minutes_to_read_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "long.yaml").write_text(GOOD + "x: [" + "1, " * 700_000 + "1]\n")
+    with pytest.raises(InputError, match="more than the 2,000,000 that such a file can have"):
+        load_config(tmp_path / "long.yaml")

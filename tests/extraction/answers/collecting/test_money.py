@@ -45,6 +45,25 @@ def test_what_is_no_price_table_is_one_sentence(tmp_path, content):
         read_prices(path, "m")
 
 
+@pytest.mark.parametrize(
+    ("content", "twice"),
+    [
+        ('{"m": {"input": 2.5, "output": 10}, "m": {"input": 0, "output": 0}}', "m"),
+        ('{"m": {"input": 2.5, "output": 10, "output": 0}}', "output"),
+        ('{"m": {"input": 2.5, "output": 10}, "x": {"input": 1, "input": 2}}', "input"),
+    ],
+)
+def test_a_price_that_stands_twice_is_refused(tmp_path, content, twice):
+    (tmp_path / "prices.json").write_text(content)
+    with pytest.raises(InputError, match=f"gives {twice} twice"):
+        read_prices(tmp_path / "prices.json", "m")
+
+
+def test_prices_in_scientific_notation_are_numbers(tmp_path):
+    (tmp_path / "prices.json").write_text('{"m": {"input": 2.5e-6, "output": 1E1}}')
+    assert read_prices(tmp_path / "prices.json", "m") == (2.5e-6, 10.0)
+
+
 @pytest.mark.parametrize(("content", "lacks"), [('{"m": {"input": 1}}', "output"), ('{"n": {}}', "m"), ("{}", "m")])
 def test_a_price_table_without_the_model_says_what_it_lacks(tmp_path, content, lacks):
     path = tmp_path / "prices.json"

@@ -152,7 +152,7 @@ def test_packed_replies_are_read(server, tmp_path):
 
 def test_replies_packed_otherwise_are_faults_with_a_reason(server, tmp_path):
     table = ask(f"{server}/v1", tmp_path / "a.csv", "brotli", "twice", "lie")
-    assert "packed as br, which was not asked for" in table["error"][0]
+    assert "packed as br, which was not requested" in table["error"][0]
     assert "packed as gzip, gzip" in table["error"][1]
     assert "not in the encoding that it names" in table["error"][2]
 
@@ -221,3 +221,16 @@ def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(monkeypatch, key, tm
     assert done.code == 2
     assert "no key has" in done.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("scheme", ["gopher", "socks5", "htp"])
+def test_a_proxy_that_cannot_be_used_is_one_sentence_without_its_password(tmp_path, emergence, monkeypatch, scheme):
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, f"{scheme}://me:SeCrEtPw9876@127.0.0.1:9")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-planted-0123456789")
+    (tmp_path / "p.txt").write_text("One\n")
+    place = ("--base-url", "https://api.example.invalid/v1")
+    done = emergence("collect", "m", *place, "--prompts", tmp_path / "p.txt", "--out", tmp_path / "a.csv")
+    assert done.code == 2
+    assert "The proxy that HTTPS_PROXY" in done.err
+    assert "SeCrEt" not in done.err

@@ -84,6 +84,16 @@ def test_a_record_cut_short_is_done_again(results: ResultsStore, jobs: list[Job]
     }
 
 
+def test_the_result_of_another_job_under_a_job_s_name_is_done_again(results: ResultsStore, jobs: list[Job]) -> None:
+    """All its files were copied, each of them whole."""
+    finish(results, jobs[0])
+    for ending in ("json", "parquet"):
+        results.storage.write(f"jobs/{jobs[1].key}.{ending}", results.storage.read(f"jobs/{jobs[0].key}.{ending}"))
+    found = results.find(job.key for job in jobs[:2])
+    assert found.done == {jobs[0].key}
+    assert [*found.rejected] == [jobs[1].key]
+
+
 def test_a_result_of_another_version_is_done_again(results: ResultsStore, jobs: list[Job]) -> None:
     finish(results, jobs[0])
     name = f"jobs/{jobs[0].key}.json"
