@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from estimators.base import InputError
 from extraction.corpora.lists import list_windows
 from extraction.corpora.spec import TEXT_TOKENS, CorpusOptions, resolve_corpus
 from extraction.corpora.text import TextSample, check_count, documents, sample_text
