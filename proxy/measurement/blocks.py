@@ -14,8 +14,7 @@ from estimators import MIEstimate, estimate_many, plug_in_entropy
 from estimators.positions import Queries, Symbols, WindowEmergence, choose_queries, window_emergence
 from extraction import States, Windows
 from extraction.states.budget import StateBudget
-
-DOCUMENTS_NEEDED = 20  # for an error over them; fewer say too little of how they differ
+from proxy.measurement.documents import FEW_DOCUMENTS, error_clusters, few_documents
 
 
 def emergence_of_block(
@@ -70,29 +69,26 @@ def propagated_block(
 
     `last` is given the emergence of every window read at the last position (`proxy.schemas.WINDOWS`).
     """
-    documents = _clusters(windows)
+    documents = error_clusters(windows)
+    flags = (FEW_DOCUMENTS,) if few_documents(windows, documents) else ()
     chosen = queries_of(windows, queries, seed)
     started = time.perf_counter()
     for values in emergence_of_block(states, windows, block, chosen, resolutions=resolutions, seed=seed, device=device):
         seconds = time.perf_counter() - started
         if values[0].position == states.positions and last is not None:
             last(pd.concat([_of_windows(block, one, chosen, documents) for one in values], ignore_index=True))
-        yield pd.DataFrame([_row(block, one, seconds, documents) for one in values])
+        yield pd.DataFrame([_row(block, one, seconds, documents, flags) for one in values])
         started = time.perf_counter()
 
 
 def queries_of(windows: Windows, most: int | None, seed: int) -> Queries:
     """Choose at most so many windows to evaluate; errors are taken over documents where there are enough."""
-    return choose_queries(windows.weights, most, seed, _clusters(windows))
+    return choose_queries(windows.weights, most, seed, error_clusters(windows))
 
 
-def _clusters(windows: Windows) -> np.ndarray | None:
-    """Return the document of each window (N,), where there are enough for errors over them; None: over windows."""
-    documents = windows.documents
-    return None if documents is None or len(np.unique(documents)) < DOCUMENTS_NEEDED else documents
-
-
-def _row(block: int, one: WindowEmergence, seconds: float, documents: np.ndarray | None) -> dict[str, Any]:
+def _row(
+    block: int, one: WindowEmergence, seconds: float, documents: np.ndarray | None, flags: tuple[str, ...]
+) -> dict[str, Any]:
     return {
         "layer": block,
         "position": one.position,
@@ -104,7 +100,7 @@ def _row(block: int, one: WindowEmergence, seconds: float, documents: np.ndarray
         "ie_sample_std": one.value.sample_std,
         "macro_ceiling_bits": one.macro_ceiling_bits,
         "micro_ceiling_bits": one.micro_ceiling_bits,
-        "flags": ",".join(one.flags),
+        "flags": ",".join([*flags, *one.flags]),
         "seconds": seconds,
         "documents": pd.NA if documents is None else len(np.unique(documents)),
     }

@@ -31,6 +31,7 @@ from extraction.corpora.token_windows import Windows
 from extraction.models.head import find_head
 from extraction.models.load import LanguageModel
 from extraction.states.raw import RawStates, token_bytes
+from proxy.measurement.documents import FEW_DOCUMENTS, few_documents
 from proxy.measurement.names import DEFAULT_FLOPS, LOGIT
 
 WINDOWS_NEEDED = 100
@@ -40,8 +41,6 @@ FULL_FLOPS = 1e14  # of reading, at most
 DOUBLE = 1.5  # the same for an operation in float64
 HEAD_BYTES = 2**24  # of float32 logits held at a time; larger tensors are slower on a CPU, see `WIDEST_BYTES`
 HEAD_ROWS = 64  # states that the head reads at once at least: its weights are read again for each batch
-
-FEW_DOCUMENTS = "few-documents"  # so that they are fitted on, and errors are taken over, parts of documents or windows
 
 Share = Callable[[float], None]
 
@@ -103,8 +102,7 @@ class PredictiveReader:
         self._weights = windows.weights[known]  # (n,)
         documents = None if windows.documents is None else windows.documents[known]
         fold, self._clusters = deal_folds(len(known), documents, seed)
-        few = windows.sections or (documents is not None and self._clusters is None)
-        self._flags = FEW_DOCUMENTS if few else ""
+        self._flags = FEW_DOCUMENTS if few_documents(windows, self._clusters) else ""
         self._fold = torch.from_numpy(fold)  # (n,)
         alone, token_of = windows.distinct_tokens()
         self._token_of = token_of[known]  # (n, T)

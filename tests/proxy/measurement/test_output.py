@@ -1,15 +1,23 @@
 """Output rows of open models from their heads, and windows as contexts of a next token."""
 
 from dataclasses import replace
+from pydoc_data.topics import topics
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from estimators.base import InputError
-from extraction import random_twin, windows
+from extraction import random_twin, text_windows, windows
 from proxy.measurement.names import check_names
-from proxy.measurement.output import corpus_contexts, measure_output, open_output, output_rows, output_windows
+from proxy.measurement.output import (
+    contexts_of,
+    corpus_contexts,
+    measure_output,
+    open_output,
+    output_rows,
+    output_windows,
+)
 from proxy.measurement.table import Listeners, measure
 
 
@@ -75,6 +83,23 @@ def test_windows_of_any_making_are_read(model):
     assert table["windows"].tolist() == [text.weights[20:].sum()]
     with pytest.raises(InputError, match="do not say which token follows"):
         measure(model, replace(text, next_tokens=None), estimator="output-20")
+
+
+def test_every_row_of_a_text_of_one_document_says_so(model):
+    one = text_windows(
+        ["\n\n".join(topics[name] for name in sorted(topics))], model.tokenizer, count=150, prefix=model.prefix
+    )
+    rows = measure(model, one, estimator=",".join(["predictive", "sample-propagation", *READINGS]))
+    assert rows["flags"].str.split(",").map(lambda flags: "few-documents" in flags).all()
+    mixed = one.shuffled(0)
+    assert measure(model, mixed, estimator="predictive-20")["flags"].tolist() == ["few-documents"]
+    lists = windows("animal", model.tokenizer, count=150, prefix=model.prefix)  # have no documents
+    rows = measure(model, lists, estimator="sample-propagation,output-20")
+    assert not rows["flags"].str.contains("few-documents").any()
+    many = contexts_of(output_windows("python-docs", model.tokenizer, count=600), model.tokenizer)
+    assert not many.few
+    assert not many.first(400, seed=0).few
+    assert many.first(20, seed=0).few  # too few of its documents are left to deal them whole
 
 
 @pytest.mark.parametrize("estimator", ["output-20", "predictive,output-20"])
