@@ -18,7 +18,8 @@ from proxy.measurement.output import (
     output_rows,
     output_windows,
 )
-from proxy.measurement.table import Listeners, measure
+from proxy.measurement.table import Listeners, Propagation, measure
+from tests.proxy.measurement.odd_heads import with_bent_head
 
 
 def test_the_twin_and_shuffled_windows_say_less(model, contexts):
@@ -60,14 +61,19 @@ def test_the_output_is_read_from_the_pass_of_the_states(model):
     ran = []
     hook = model.blocks[0].register_forward_hook(lambda module, args, output: ran.append(args[0].shape[:2].numel()))
     tokens = {}
-    for names in ("predictive", "predictive", ",".join(["predictive", *READINGS])):  # the first measures memory, once
+    propagated = ",".join(["sample-propagation", *READINGS])
+    # The first measures memory, once.
+    for names in ("predictive", "predictive", propagated, ",".join(["predictive", *READINGS])):
         ran.clear()
-        table = measure(model, text, estimator=names)
+        table = measure(model, text, estimator=names, propagation=Propagation(queries=20, resolutions=(0.18,)))
         tokens[names] = sum(ran)
+        if names == propagated:
+            without = table[table["layer"] < 0].set_index("estimator")
     hook.remove()
     assert len(set(tokens.values())) == 1
     assert text.tokens.size <= sum(ran) < text.tokens.size + model.vocabulary + 100  # windows and lone tokens, once
     found = table[table["layer"] < 0].set_index("estimator")
+    pd.testing.assert_frame_equal(without.drop(columns="seconds"), found.drop(columns="seconds"))
     apart = measure_output(model, corpus_contexts("python-docs", model.tokenizer, count=200), READINGS)
     apart = apart.set_index("estimator")
     assert found["corpus_hash"].equals(apart["corpus_hash"])  # the windows that a closed model is asked for
@@ -83,6 +89,14 @@ def test_windows_of_any_making_are_read(model):
     assert table["windows"].tolist() == [text.weights[20:].sum()]
     with pytest.raises(InputError, match="do not say which token follows"):
         measure(model, replace(text, next_tokens=None), estimator="output-20")
+
+
+def test_the_output_of_a_bent_head_is_read_beside_states():
+    model = with_bent_head("gpt2-30k")
+    text = windows("python-docs", model.tokenizer, count=60, prefix=model.prefix)
+    how = Propagation(queries=20, resolutions=(0.18,))
+    table = measure(model, text, estimator="sample-propagation,output-20", propagation=how)
+    assert sorted(table["estimator"].unique()) == ["output-20", "sample-propagation"]
 
 
 def test_every_row_of_a_text_of_one_document_says_so(model):
@@ -102,7 +116,7 @@ def test_every_row_of_a_text_of_one_document_says_so(model):
     assert many.first(20, seed=0).few  # too few of its documents are left to deal them whole
 
 
-@pytest.mark.parametrize("estimator", ["output-20", "predictive,output-20"])
+@pytest.mark.parametrize("estimator", ["output-20", "predictive,output-20", "sample-propagation,output-20"])
 def test_progress_ends_with_the_work(model, estimator):
     text = windows("python-docs", model.tokenizer, count=120, prefix=model.prefix)
     told = []
