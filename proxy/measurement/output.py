@@ -572,6 +572,11 @@ def _as_said(parts: Parts, count: int, vocabulary: int, row: np.ndarray, token: 
     for some, logits in parts:
         logits = logits if logits.is_cuda else logits.cpu()  # others lack float64
         logs = torch.log_softmax(logits[:, :vocabulary].double(), -1)
+        if bool(logs.isnan().any()):
+            raise InputError(
+                "Logits are not numbers, so nothing can be read of the output; load the model as bfloat16 or float32, "
+                "which do not overflow as float16 does."
+            )
         mine = np.flatnonzero(np.isin(row, some))
         places = np.searchsorted(some, row[mine])  # `some` ascends
         probability[mine] = logs[places, token[mine]].exp().cpu().numpy()
