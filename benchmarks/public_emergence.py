@@ -4,8 +4,8 @@ The references are the bank's: the ten bundled models and stages of their traini
 Each is estimated from its output features without its run, which is what `fit` and `estimate` print of left-out
 references; and without its architecture, and the largest models without all of their size, which the product refuses,
 as fewer than nine runs remain: there its regressor is taken, with 80 % intervals. Beside it stand the mean, a line in
-log parameters (which an API hides) and the best one feature. Targets are the peak of E(l) and E half way up. Everything
-that is chosen is chosen among the models that are kept, by leaving runs out.
+log parameters (which an API hides) and the best single feature. Targets are the peak of E(l) and E half way up.
+Everything that is chosen is chosen among the models that are kept, by leaving runs out.
 """
 
 from __future__ import annotations

@@ -24,7 +24,9 @@ from tracking.mlflow.server import user_interface
 IMAGES = Path(__file__).parent / "images"
 MODELS = ("gpt2-30k", "gpt2-280k", "gpt2-2m", "gemma-30k", "gemma-280k", "gemma-2m")
 WINDOWS = (500, 2000)
+COMPARED = "gpt2-2m"  # not shown on the fewer windows, learned on the more
 WIDTH = 1280
+TRAINING = "?workflowType=machine_learning"  # the sections for runs, not those for chat logs
 SETTLED = 4.0  # seconds after which a page of MLflow has drawn its charts
 NO_ASSISTANT = (
     "localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');"
@@ -39,7 +41,12 @@ def emergence(work: Path, *arguments: object) -> None:
     subprocess.run(command, cwd=work, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})  # noqa: S603
 
 
-def measure(work: Path, store: str) -> None:
+def store(work: Path, name: str) -> str:
+    """Return the address of a store of MLflow in the working folder; the demo has one of its own."""
+    return f"sqlite:///{work}/{name}.db"
+
+
+def measure(work: Path) -> None:
     """Run the sweeps and the demo, and track them."""
     for windows in WINDOWS:
         name = f"{windows}-windows"
@@ -49,13 +56,10 @@ def measure(work: Path, store: str) -> None:
             f"corpora: [{{source: python-docs, windows: {windows}}}]\ncontrols: true\n"
         )
         emergence(work, "sweep", config, "--results", f"results/{name}")
-        emergence(work, "track", f"results/{name}", "--tracking-uri", store)
+        emergence(work, "track", f"results/{name}", "--tracking-uri", store(work, "sweeps"))
     emergence(work, "report", f"results/{WINDOWS[-1]}-windows")
     if not (work / "demo" / "estimate.csv").is_file():
-        emergence(work, "demo", "--results", "demo", "--tracking-uri", store)
-    if not (work / "proxy").is_dir():
-        options = ("--target", "emergence_bits", "--out", "proxy", "--register", "emergence-of-answers", "--anyway")
-        emergence(work, "fit", "demo/references.parquet", *options, "--tracking-uri", store)
+        emergence(work, "demo", "--results", "demo", "--tracking-uri", store(work, "demo"))
 
 
 class Pages:
@@ -77,9 +81,9 @@ class Pages:
         """Return the first run that a condition finds."""
         return str(self.client.search_runs([self.experiment], condition)[0].info.run_id)
 
-    def show(self, path: str, *texts: str, height: int = 900) -> None:
+    def show(self, path: str, *texts: str, height: int = 900, width: int = WIDTH) -> None:
         """Open the page at `path` and wait until it shows `texts`."""
-        self.browser.open(f"{self.uri}/#/{path}", width=WIDTH, height=height)
+        self.browser.open(f"{self.uri}/#/{path}", width=width, height=height)
         self.browser.wait_for_text(*texts)
         self._settle()
 
@@ -98,12 +102,11 @@ class Pages:
 
     def tick(self, count: int) -> None:
         """Tick the boxes of the first rows, with the mouse."""
-        rows = self.browser.run(
-            "[...document.querySelectorAll('input[type=checkbox], [role=checkbox]')].map((box) => "
-            "{ const r = box.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })"
-        )
-        places = {round(y): x for x, y in rows}  # a box and its input lie at one place
-        for y, x in sorted(places.items())[1 : 1 + count]:  # the first is that of all rows
+        for row in range(count):  # the rows move up when the first is ticked
+            x, y = self.browser.run(
+                f"(() => {{ const box = document.querySelector('[row-index=\"{row}\"] input[type=checkbox]');"
+                "const r = box.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()"
+            )
             for kind in ("mousePressed", "mouseReleased"):
                 self.browser.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
             time.sleep(1)
@@ -119,7 +122,7 @@ class Pages:
         time.sleep(1)
 
 
-def look(work: Path, store: str) -> None:
+def look(work: Path) -> None:
     """Take all pictures."""
     browser = Browser(work, IMAGES)
     report = (work / "results" / f"{WINDOWS[-1]}-windows" / "report.html").as_uri()
@@ -127,36 +130,38 @@ def look(work: Path, store: str) -> None:
     browser.keep("report-desktop")
     browser.open(report, width=390, height=1400, dark=True)
     browser.keep("report-phone-dark")
-    with user_interface(store, port=0) as shown:
+    with user_interface(store(work, "sweeps"), port=0) as shown:
         pages = Pages(browser, shown.uri)
         runs = f"experiments/{pages.experiment}/runs"
-        view = f"{runs}?workflowType=machine_learning&viewStateShareKey=emergence"
+        view = f"{runs}{TRAINING}&viewStateShareKey=emergence"
         last = f"{WINDOWS[-1]}-windows"
         pages.show(view, "gemma-2m on python-docs", "verdict")
         pages.keep("mlflow-runs")
         sweep = pages.run_id(f"tags.kind = 'sweep' and attributes.run_name = '{last}'")
-        pages.show(f"{runs}/{sweep}", "jobs done", height=1100)
+        pages.show(f"{runs}/{sweep}{TRAINING}", "jobs done", height=1100, width=1500)
         pages.press("Show more")
         pages.scroll_to("Description")
         pages.keep("mlflow-sweep")
-        pages.show(f"{runs}/{sweep}/artifacts/summary.json", "View as table", "gemma-2m", height=640)
+        pages.show(f"{runs}/{sweep}/artifacts/summary.json{TRAINING}", "View as table", "gemma-2m", height=640)
         pages.keep("mlflow-table")
-        jobs = [
-            pages.run_id(f"tags.model = '{MODELS[-1]}' and tags.sweep = '{windows}-windows'") for windows in WINDOWS
-        ]
-        pages.show(f"{runs}/{jobs[-1]}/model-metrics", "by_layer", "ie_bits", height=1000)
+        jobs = [pages.run_id(f"tags.model = '{COMPARED}' and tags.sweep = '{windows}-windows'") for windows in WINDOWS]
+        pages.show(f"{runs}/{jobs[-1]}/model-metrics{TRAINING}", "by_layer", "ie_bits", height=1000)
+        browser.wait("document.querySelectorAll('svg.main-svg').length >= 5")
         pages.keep("mlflow-curves")
-        state = VIEW_STATE | {"searchFilter": f"tags.model = '{MODELS[-1]}'"}  # as if typed into the field
+        state = VIEW_STATE | {"searchFilter": f"tags.model = '{COMPARED}'"}  # as if typed into the field
         pages.client.set_experiment_tag(pages.experiment, f"{VIEW_TAG}-model", json.dumps(state))
-        pages.show(f"{view}-model", "gemma-2m on", height=620)
+        pages.show(f"{view}-model", f"{COMPARED} on", height=620)
         pages.tick(2)
         pages.keep("mlflow-compare-choose")
         listed = ",".join(f"%22{run}%22" for run in jobs)
-        pages.show(f"compare-runs?runs=[{listed}]&experiments=[%22{pages.experiment}%22]", "E_error", height=560)
+        compared = f"compare-runs?runs=[{listed}]&experiments=[%22{pages.experiment}%22]"
+        pages.show(compared, "E_error", height=560)
         pages.scroll_to("Metrics")
         pages.keep("mlflow-compare")
-        version = pages.client.get_model_version_by_alias("emergence-of-answers", "candidate").version
-        pages.show(f"models/emergence-of-answers/versions/{version}", "left out in turn", height=1300)
+    with user_interface(store(work, "demo"), port=0) as shown:
+        pages = Pages(browser, shown.uri)
+        version = pages.client.get_model_version_by_alias("emergence-demo", "candidate").version
+        pages.show(f"models/emergence-demo/versions/{version}{TRAINING}", "left out in turn", height=1000)
         pages.keep("mlflow-proxy")
     browser.close()
 
@@ -169,10 +174,9 @@ def main() -> None:
     given = parser.parse_args()
     work = given.work.absolute()
     work.mkdir(parents=True, exist_ok=True)
-    store = f"sqlite:///{work}/mlflow.db"
     if not given.only_look:
-        measure(work, store)
-    look(work, store)
+        measure(work)
+    look(work)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,6 @@
-"""The demo as a new user runs it, twice: the main job end to end, on real components.
-
-`SCREENSHOTS=docs/images pytest tests/test_demo.py` keeps its figure, which is the README's.
-"""
+"""The demo as a new user runs it, twice: the main job end to end, on real components."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -82,8 +78,6 @@ def test_demo_left_the_curves_and_the_registered_proxy_in_mlflow(demo: tuple[Pat
     parent = next(run for run in runs if run.info.run_id == children[0].data.tags["mlflow.parentRunId"])
     figure = Path(client.download_artifacts(parent.info.run_id, "figures/emergence_by_depth.png", str(tmp_path)))
     assert figure.read_bytes().startswith(b"\x89PNG")
-    if os.environ.get("SCREENSHOTS"):  # that of the README
-        shutil.copyfile(figure, Path(os.environ["SCREENSHOTS"]) / "demo_emergence_by_depth.png")
 
 
 @pytest.mark.slow

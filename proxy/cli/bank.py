@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from proxy.cli.console import screen, show
+from proxy.cli.console import during, screen, show
+
+READING = "Reading the bank"
 
 
 def build(
@@ -34,15 +36,16 @@ def build(
     """
     from proxy.banks.building import build_bank
 
-    made = build_bank(
-        sources,
-        out,
-        name=name or out.name,
-        licence=licence,
-        provenance=provenance,
-        corpora=corpus or (),
-        windows=windows,
-    )
+    with during(f"Building {out}"):
+        made = build_bank(
+            sources,
+            out,
+            name=name or out.name,
+            licence=licence,
+            provenance=provenance,
+            corpora=corpus or (),
+            windows=windows,
+        )
     screen.print(f"Wrote {out}: {len(made.models)} models of {made.runs} runs", highlight=False, soft_wrap=True)
 
 
@@ -59,7 +62,8 @@ def show_bank(
     from proxy.banks.estimating import FEWEST_RUNS
     from proxy.banks.ways import proxies
 
-    found = load_bank(bank or SHIPPED)
+    with during(READING):
+        found = load_bank(bank or SHIPPED)
     facts = {
         "name": found.name,
         "models": len(found.models),
@@ -94,7 +98,8 @@ def check(bank: Annotated[Path, typer.Argument(help="Folder of a bank.")]) -> No
     from proxy.banks.bank import load_bank
     from proxy.banks.estimating import check_runs
 
-    found = load_bank(bank)
+    with during(READING):
+        found = load_bank(bank)
     check_runs(found)
     screen.print(f"{bank} is whole: {len(found.models)} models of {found.runs} runs", highlight=False, soft_wrap=True)
 
@@ -110,7 +115,8 @@ def merge(
     """
     from proxy.banks.building import merge_banks
 
-    made = merge_banks(banks, out, name=name or out.name)
+    with during(f"Merging {len(banks)} banks"):
+        made = merge_banks(banks, out, name=name or out.name)
     screen.print(f"Wrote {out}: {len(made.models)} models of {made.runs} runs", highlight=False, soft_wrap=True)
 
 
@@ -134,11 +140,14 @@ def table(
     from proxy.schemas import REFERENCES
 
     check_table_path(out)
-    found = load_bank(bank or SHIPPED)
+    with during(READING):
+        found = load_bank(bank or SHIPPED)
     chosen = found.corpus(corpus).name
     if without is not None:
         found, _ = without_model(found, without)
-    references = reference_table(found, chosen, shown=max(found.shown(chosen), default=0), estimator=estimator)
+    shown = max(found.shown(chosen), default=0)
+    with during(f"Placing {len(found.models)} models by single windows"):
+        references = reference_table(found, chosen, shown=shown, estimator=estimator)
     emit(references, out, schema=REFERENCES)
     for remark in references.attrs["remarks"]:
         screen.print(f"Note: {remark}.", highlight=False, soft_wrap=True)

@@ -53,10 +53,10 @@ def calibrate(
 
     total = sum(len(applicable(problem, method)) for problem in problems())
     rows = []
-    with progress("Calibrating") as tell:
+    with progress("Calibrating") as report:
         for row in run(problems(), method, seed=seed):
             rows.append(row)
-            tell(len(rows), total)
+            report(len(rows), total)
     frame = pd.DataFrame([asdict(row) for row in rows], columns=[*_columns()])
     emit(frame, out, as_json=as_json)
     failed = [row for row in rows if row.failed]

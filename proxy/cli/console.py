@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from estimators.contracts.secrets import printable
@@ -25,6 +33,7 @@ if TYPE_CHECKING:
     from extraction.tables import Schema
 
 WIDE = 160
+LISTED = 6  # names of columns that are left out; more are counted
 NAME = 14  # characters of a name that stay together on a narrow screen
 TELLING = 0.01  # share of the work that must be done before it tells how long the rest takes
 
@@ -42,10 +51,12 @@ screen = Screen(stderr=True)  # progress and remarks; results alone go to stdout
 
 
 @contextmanager
-def progress(description: str | Callable[[], str]) -> Iterator[base.Progress]:
+def progress(description: str | Callable[[], str], *, counted: bool = True) -> Iterator[base.Progress]:
     """Show a bar with time left on stderr; without a terminal, a plain line now and then.
 
-    A `description` that can be called is asked again at every step, so that it can tell of the state of things.
+    Args:
+        description: what is done; one that can be called is asked again at every step.
+        counted: whether steps are things that a person counts, such as answers; else their share is shown.
     """
     say = description if callable(description) else lambda: description
     if screen.is_terminal:
@@ -53,7 +64,7 @@ def progress(description: str | Callable[[], str]) -> Iterator[base.Progress]:
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            MofNCompleteColumn() if counted else TaskProgressColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
         )
         with doing(say, drawn=True), Progress(*columns, console=screen) as bar:
@@ -71,7 +82,8 @@ def progress(description: str | Callable[[], str]) -> Iterator[base.Progress]:
         before = done - first[1]
         seconds = (now - first[0]) * (total - done) / max(1, before)
         left = f", about {seconds:.0f} s left" if before > TELLING * total else ""
-        at = f": {done} of {total}{left}"
+        far = f"{done} of {total}" if counted else f"{done / max(1, total):.0%}"
+        at = f": {far}{left}"
         if now - said >= SILENCE_S and 0 < done < total:
             said = now
             screen.print(say() + at, highlight=False)
@@ -132,33 +144,63 @@ def show(
 ) -> None:
     """Print `frame` as a table on stdout, numbers to three decimals and missing values as a dash.
 
-    Numbers are never broken: where the screen is narrow, names are, and then columns of `spare` are left out, the
-    first of them first, with a word.
+    Numbers are never broken or cut: where the screen is narrow, names and headings are broken, and then columns are
+    left out, with a word: those of `spare`, the first of them first, then from the right all but two.
     """
+    console = to or Console()
+    if not console.is_terminal:  # a file has no edge to wrap at
+        console.width = max(console.width, WIDE, _least_width(frame, broken=False))
+    broken = _least_width(frame, broken=False) > console.width
+    left_out: list[str] = []
+    order = [*(name for name in spare if name in frame.columns), *reversed(frame.columns[2:])]
+    for name in dict.fromkeys(map(str, order)):
+        if _least_width(frame.drop(columns=left_out), broken=broken) <= console.width:
+            break
+        left_out.append(name)
+    if title:  # above the table, which would break it at its own width
+        console.print(title, style="italic", highlight=False, markup=False, soft_wrap=True)
+    console.print(_table(frame.drop(columns=left_out), broken=broken), markup=False)
+    if left_out:
+        names = ", ".join(left_out) if len(left_out) <= LISTED else f"{len(left_out)} columns"
+        screen.print(f"Left out on so narrow a screen: {names}.", highlight=False, soft_wrap=True)
+
+
+def _table(frame: pd.DataFrame, *, broken: bool) -> Table:
+    """Lay out a table; where its headings may be `broken`, a column of numbers is as narrow as these and a word."""
     import pandas as pd
 
     from estimators.contracts.cells import cell
 
-    console = to or Console()
-    if not console.is_terminal:
-        console.width = max(console.width, WIDE)  # a file has no edge to wrap at
-    table, left_out = Table(), []
-    for gone in (None, *(name for name in spare if name in frame.columns)):
-        left_out += [] if gone is None else [gone]
-        table = Table()
-        kept = frame.drop(columns=left_out)
-        for name in kept.columns:
-            numeric = pd.api.types.is_numeric_dtype(kept[name])
-            least = None if numeric else min(NAME, max((len(cell(value)) for value in kept[name]), default=1))
-            table.add_column(
-                str(name), justify="right" if numeric else "left", overflow="fold", no_wrap=numeric, min_width=least
-            )
-        for row in kept.itertuples(index=False):
-            table.add_row(*(cell(value) for value in row))
-        if table.__rich_measure__(console, console.options).minimum <= console.width:
-            break
-    if title:  # above the table, which would break it at its own width
-        console.print(title, style="italic", highlight=False, markup=False, soft_wrap=True)
-    console.print(table, markup=False)
-    if left_out:
-        screen.print(f"Left out on so narrow a screen: {', '.join(left_out)}.", highlight=False, soft_wrap=True)
+    table = Table()
+    for name in frame.columns:
+        numeric = pd.api.types.is_numeric_dtype(frame[name])
+        least = _least(frame, name, broken=broken)
+        table.add_column(
+            str(name).replace("_", " ") if broken else str(name),
+            justify="right" if numeric else "left",
+            overflow="fold",
+            no_wrap=numeric and not broken,
+            width=least if numeric and broken else None,
+            min_width=least,
+        )
+    for row in frame.itertuples(index=False):
+        table.add_row(*(cell(value) for value in row))
+    return table
+
+
+def _least_width(frame: pd.DataFrame, *, broken: bool) -> int:
+    """Return how many characters a table is wide at least."""
+    return 1 + sum(3 + _least(frame, name, broken=broken) for name in frame.columns)  # each with two spaces and a line
+
+
+def _least(frame: pd.DataFrame, name: str, *, broken: bool) -> int:
+    """Return how many characters a column is wide at least: a number whole, and some of a name."""
+    import pandas as pd
+
+    from estimators.contracts.cells import cell
+
+    least = max((len(cell(value)) for value in frame[name]), default=1)
+    if not pd.api.types.is_numeric_dtype(frame[name]):
+        return min(NAME, least)
+    words = str(name).split("_") if broken else [str(name)]
+    return max(least, *(len(part) for word in words for part in word.split() or [""]))

@@ -10,6 +10,7 @@ import typer
 
 from proxy.cli.console import during, emit, screen, show
 from proxy.cli.groups import COST, MLFLOW, SERVER, Concurrency, KeyEnv, MaxCost, Prices, Tokenizer, TrackingUri
+from proxy.cli.unused import refuse
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,10 +82,14 @@ def estimate(
     Example: `emergence estimate gpt-4o-mini --yes`
     """
     if features is not None:
+        why = "for a model at an API, not for a saved proxy with FEATURES; leave it out."
+        refuse(why, panels=(BANK, SERVER, COST))
+        refuse("for a model at an API; emergence track logs a table of estimates.", names=("track",))
         saved_proxy(subject, features, out, tracking_uri, every_level=every_level, as_json=as_json)
         return
     from proxy.cli.estimate_closed import ClosedModel, estimate_closed, track_estimate
 
+    refuse("for a saved proxy; give a table of FEATURES as well, or leave it out.", panels=(SAVED,))
     given = ClosedModel(
         base_url=base_url,
         key_env=key_env,

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxy.cli.console import progress, screen, show
+from proxy.cli.console import during, progress, screen, show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +61,8 @@ def estimate_closed(
     from proxy.measurement.continuations import table_beside
     from proxy.schemas import CONTINUATIONS
 
-    references = load_bank(bank or SHIPPED)
+    with during("Reading the bank"):
+        references = load_bank(bank or SHIPPED)
     check_runs(references)
     chosen = references.corpus(corpus)
     if not proxies(references, chosen.name, estimator):
@@ -88,7 +89,7 @@ def estimate_closed(
             return None
         measured, windows, why = answered
     if why is None:
-        with progress("Fitting without each run") as advance:
+        with progress("Fitting with references left out in turn") as advance:
             found = estimate_emergence(references, measured, windows, estimator=estimator, progress=advance)
     else:
         found = measured_alone(references, measured, why, estimator=estimator)
@@ -228,9 +229,11 @@ def show_estimate(found: Estimate) -> None:
     """Print what was measured, what is estimated, and what the baselines did on left-out references."""
     from proxy.banks.report import estimates_table, measured_table
 
-    show(measured_table(found), f"Measured: emergence of {found.model}'s output on {found.corpus}, bits")
+    spare = ("asked", "windows", "accuracy")
+    show(measured_table(found), f"Measured: emergence of {found.model}'s output on {found.corpus}, bits", spare=spare)
     if found.proxy is not None:
-        show(estimates_table(found), f"E of its blocks ({found.estimator}), bits, from the bank {found.bank}")
+        title = f"E of its blocks ({found.estimator}), bits, from the bank {found.bank}"
+        show(estimates_table(found), title, spare=("in_domain", "size_error", "mean_error"))
     if found.proxy is not None:
         say(f"{found.model} lies {'inside' if found.peak['in_domain'] else 'outside'} the bank.")
         say(f"Peak, on left-out references: {found.proxy.verdict.sentence}")

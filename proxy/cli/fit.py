@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from proxy.cli.console import progress, screen, show
+from proxy.cli.console import during, progress, screen, show
 from proxy.cli.groups import MLFLOW, TrackingUri
 
 
@@ -56,7 +56,7 @@ def fit(
 
         check_registration(register, tracking_uri)  # before any work
     table = read_table(references)
-    with progress("fitting without each group") as report:
+    with progress("Fitting with references left out in turn") as report:
         proxy = fit_proxy(
             table,
             target=target,
@@ -66,7 +66,8 @@ def fit(
             bounds=parsed_bounds(bounds),
             progress=report,
         )
-    proxy.save(out)
+    with during(f"Drawing the card of {out}"):
+        proxy.save(out)
     screen.print(proxy.verdict.sentence, style=None if proxy.verdict.useful else "red", highlight=False, soft_wrap=True)
     for remark in proxy.remarks:
         screen.print(f"Note: {remark}.", highlight=False, soft_wrap=True)

@@ -14,6 +14,7 @@ import typer
 from proxy.cli.console import during, emit, progress, screen
 from proxy.cli.groups import COST, SERVER, Batch, Concurrency, DryRun, KeyEnv, MaxCost, Prices, Tokenizer
 from proxy.cli.summary import show_summary
+from proxy.cli.unused import refuse
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 WINDOWS = 2000
 CLOSED_WINDOWS = 500  # of a model behind an API, where 2,000 would be ten thousand calls
+OPEN = ("likelihoods", "option", "full", "revision", "device")  # beside where states are held: of open models alone
 # Panels of --help.
 WHAT = "What is measured"
 CONTROLS = "Controls"
@@ -242,6 +244,7 @@ def measure(
     corpus_windows = WindowOptions(corpus=corpus, windows=windows, tokens=tokens, column=column, seed=seed)
     control = ControlOptions(twin=twin, shuffled=shuffled, controls=controls)
     if base_url is not None:
+        refuse("for a model whose weights are here; leave it out.", panels=(STATES,), names=OPEN)
         from proxy.cli.measure_closed import ClosedOptions, measure_closed_models
 
         if twin or controls:
@@ -256,6 +259,7 @@ def measure(
         return
     from proxy.cli.measure_closed import keep_continuations
 
+    refuse("for a model behind an API; give its --base-url as well.", panels=(SERVER, COST), without=("ask",))
     options = parse_options(option or [])
     if full:
         options["full"] = True
@@ -268,7 +272,7 @@ def measure(
     continued: list[pd.DataFrame] = []
     names = distinct_models(models)
     if len(names) < len(models):
-        _remark(f"Models given more than once are measured once: {', '.join(names)}")
+        _remark(f"Models given more than once are measured once: {', '.join(names.values())}")
     for name, display_name in names.items():
         with during(f"{display_name}: reading {corpus}"):
             corpus_windows.check(model_tokenizer(name, revision=revision), follows=bool(readings))
@@ -306,7 +310,7 @@ def measure(
                 cases["shuffled"] = model, mixed
             found = {}
             for case, (one, read) in cases.items():
-                with progress(f"{one.name} on {read.corpus}") as report:
+                with progress(f"{one.name} on {read.corpus}", counted=False) as report:
                     found[case] = measure_model(
                         one,
                         read,

@@ -230,7 +230,9 @@ def show_output(rows: pd.DataFrame) -> None:
     rows = rows.sort_values(["estimator", "corpus", "model"], ignore_index=True)
     flags = rows["flags"].fillna("").str.split(",").map(lambda each: ", ".join(one for one in each if one != FAILED))
     rows = rows.assign(verdict=verdicts(rows), flags=flags)
-    show(rows[list(OUTPUT_SHOWN)].rename(columns=OUTPUT_SHOWN), "Emergence of the output, last position, bits")
+    spare = ("flags", "asked", "corpus", "micro", "macro")
+    shown = rows[list(OUTPUT_SHOWN)].rename(columns=OUTPUT_SHOWN)
+    show(shown, "Emergence of the output, last position, bits", spare=spare)
 
 
 def log_of(model: str, base_url: str, out: Path | None) -> Path:

@@ -9,6 +9,8 @@ from typing import Any, get_type_hints
 
 from typer.models import OptionInfo
 
+from proxy.cli.unused import flag, note_given
+
 
 def checked(command: Callable[..., Any]) -> Callable[..., Any]:
     """Return `command` with its numbers checked before it runs.
@@ -24,8 +26,11 @@ def checked(command: Callable[..., Any]) -> Callable[..., Any]:
         if isinstance(info, OptionInfo)
     }
 
+    defaults = {name: one.default for name, one in inspect.signature(command).parameters.items()}
+
     @functools.wraps(command)
     def run(**given: Any) -> Any:
+        note_given(given, defaults, options)
         for name, value in given.items():
             for one in value if isinstance(value, list | tuple) else (value,):
                 if name in options and isinstance(one, int | float) and not isinstance(one, bool):
@@ -40,9 +45,8 @@ def checked(command: Callable[..., Any]) -> Callable[..., Any]:
 def _check(name: str, value: float, option: OptionInfo) -> None:
     from estimators.contracts.numbers import LARGEST, LARGEST_SEED, number
 
-    called = next((word for word in option.param_decls or () if word.startswith("--")), f"--{name.replace('_', '-')}")
     whole = isinstance(value, int)
     most = option.max
     if most is None:
         most = LARGEST_SEED if name == "seed" else LARGEST
-    number(value, called, least=0 if option.min is None else option.min, most=most, whole=whole)
+    number(value, flag(name, option), least=0 if option.min is None else option.min, most=most, whole=whole)

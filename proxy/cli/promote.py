@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from proxy.cli.console import emit, screen
+from proxy.cli.console import during, emit, screen
 from proxy.cli.groups import TrackingUri
 
 
@@ -27,7 +27,8 @@ def promote(
     """
     from tracking.mlflow.promotion import promote as give
 
-    done = give(name, version=version, anyway=anyway, tracking_uri=tracking_uri)
+    with during(f"Comparing versions of {name}"):
+        done = give(name, version=version, anyway=anyway, tracking_uri=tracking_uri)
     emit(done.table, None, as_json=as_json)
     for remark in done.remarks:
         screen.print(f"Note: {remark}.", highlight=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -58,7 +59,17 @@ def now() -> str:
     >>> now()
     'Working'
     """
-    return _doing[-1].say() if _doing else "Working"
+    return _doing[-1].say() if _doing else "Loading libraries" if _importing() else "Working"
+
+
+def _importing() -> bool:
+    """Whether the main thread is at an import, which takes seconds before the first step of a command is named."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from proxy.cli.console import emit, screen, show
 from proxy.cli.summary import show_summary
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from proxy.sweeps.config import SweepConfig
     from proxy.sweeps.plan import Plan
 
@@ -183,7 +185,7 @@ def _print_plan(planned: Plan, where: str, as_json: bool) -> None:
         }
         sys.stdout.write(json.dumps(summary, indent=1) + "\n")
         return
-    show(planned.models)
+    show(plan_rows(planned.models))
     basis = "from the jobs done" if planned.measured else "a rough estimate from sizes"
     redo = f", {planned.rejected} to do again" if planned.rejected else ""
     screen.print(
@@ -194,6 +196,28 @@ def _print_plan(planned: Plan, where: str, as_json: bool) -> None:
     )
     for remark in planned.remarks:
         screen.print(remark, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def plan_rows(models: pd.DataFrame) -> pd.DataFrame:
+    """Return the models of a plan as a person reads them, without what is the same for all and says nothing.
+
+    >>> import pandas as pd
+    >>> rows = {"model": ["a", "b"], "version": ["1", "2"], "parameters": [10, 2_000_000], "jobs": 2, "done": 0}
+    >>> rows |= {"cpus": 1, "gpus": 0.0, "memory_gb": [1.0, 2.5], "minutes": [0.1, 5.95], "fits": ["yes", "NO"]}
+    >>> print(plan_rows(pd.DataFrame(rows)).to_string(index=False))
+    model  parameters  jobs memory  time fits
+        a          10     2 1.0 GB   6 s  yes
+        b     2000000     2 2.5 GB 6 min   NO
+    """
+    from proxy.cli.watching import duration
+
+    shown = models.assign(
+        gpus=[f"{count:g}" for count in models["gpus"]],
+        memory=[f"{size:.1f} GB" for size in models["memory_gb"]],
+        time=[duration(60 * minutes) for minutes in models["minutes"]],
+    )
+    told = [name for name, usual in {"done": 0, "cpus": 1, "gpus": "0"}.items() if (shown[name] != usual).any()]
+    return shown[["model", "parameters", "jobs", *told, "memory", "time", "fits"]]
 
 
 def _show_log(where: str, key: str) -> None:

@@ -30,8 +30,10 @@ def track(
     Example: `emergence track results/demo --tracking-uri http://127.0.0.1:5000`
     """
     import json
+    import shlex
     import sys
 
+    from estimators.contracts.secrets import masked
     from extraction.tables import read_table
     from proxy.cli.fetching import local_results
     from tracking import track as replay
@@ -53,5 +55,11 @@ def track(
         sys.stdout.write(json.dumps({"run_id": found.run_id, "children": found.children, "new": found.new}) + "\n")
         return
     was = f"{found.new} new" if found.new else "nothing new, all were already tracked"
-    screen.print(f"Tracked {results}: run {found.run_id} with {len(found.children)} runs below it ({was}).")
-    screen.print("Open it: emergence ui", highlight=False)
+    screen.print(
+        f"Tracked {results}: run {found.run_id} with {len(found.children)} runs below it ({was}).",
+        highlight=False,
+        soft_wrap=True,
+    )
+    store = f" --tracking-uri {shlex.quote(masked(tracking_uri))}" if tracking_uri else ""
+    where = "" if experiment == "emergence" else f" --experiment {shlex.quote(experiment)}"
+    screen.print(f"Open it: emergence ui{store}{where}", highlight=False, soft_wrap=True)

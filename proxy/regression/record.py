@@ -56,7 +56,7 @@ class ProxyRecord:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether it did better on left-out references than the mean, log parameters and the best one feature.
+        """Whether it did better on left-out references than the mean, log parameters and the best single feature.
 
         If it is one of these itself, than the others.
         """

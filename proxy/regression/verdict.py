@@ -8,7 +8,11 @@ import numpy as np
 import pandas as pd
 
 # What costs nothing to know; the size is known of open models only, and then a column of the validation.
-BASELINES = {"mean": "the references' mean", "log_parameters": "log parameters", "best_feature": "the best one feature"}
+BASELINES = {
+    "mean": "the references' mean",
+    "log_parameters": "log parameters",
+    "best_feature": "the best single feature",
+}
 REPEATS = 2_000  # of the bootstrap: the ends of a 90 % interval within a fortieth of its width
 SEED = 0
 
@@ -96,13 +100,15 @@ def verdict(validation: pd.DataFrame, groups: pd.Series, chosen: str | None = No
 
 def _sentence(error: float, comparisons: list[Comparison], useful: bool, itself: str | None) -> str:
     others = "; ".join(
-        f"{BASELINES[one.baseline]} {one.error:.3g} (difference {one.difference:+.3g}, 90 % {one.lower:+.3g} to "
-        f"{one.upper:+.3g})"
+        f"{BASELINES[one.baseline]} {one.error:.3g} (difference {one.difference:+.3g}, 90 % interval "
+        f"{one.lower:+.3g} to {one.upper:+.3g})"
         for one in comparisons
     )
     errors = f"mean absolute error {error:.3g} on left-out references{f', {others}' if others else ''}."
     if itself == "mean":
-        return f"It is {BASELINES[itself]}, because no feature predicts better: {errors} Do not use its estimates."
+        return (
+            f"The proxy is {BASELINES[itself]}, because no feature predicts better: {errors} Do not use its estimates."
+        )
     best = comparisons[0]
     beaten = (
         f"did better than every {'other ' if itself else ''}baseline"
@@ -111,4 +117,4 @@ def _sentence(error: float, comparisons: list[Comparison], useful: bool, itself:
     )
     doubt = " (the difference could be chance)" if useful and best.upper >= 0 else ""
     advice = "" if useful else " Do not use its estimates." if best.baseline == "mean" else " Prefer that."
-    return f"It {f'is {BASELINES[itself]}, and ' if itself else ''}{beaten}{doubt}: {errors}{advice}"
+    return f"The proxy {f'is {BASELINES[itself]}, and ' if itself else ''}{beaten}{doubt}: {errors}{advice}"

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING
 
+from estimators.contracts.cells import counted
 from extraction.corpora.spec import Workload, resolve_corpus
 from extraction.states.budget import PILOT_WINDOWS, state_bytes
-from proxy.measurement.costs import DEFAULT_FLOPS, LOGIT
-from proxy.measurement.names import PREDICTIVE_WINDOWS, estimator_names, is_output
+from proxy.measurement.names import DEFAULT_FLOPS, LOGIT, PREDICTIVE_WINDOWS, estimator_names, is_output
 from proxy.sweeps.cluster import Cluster, this_machine
 from proxy.sweeps.config import SweepConfig
 from proxy.sweeps.jobs import Job, make_jobs, out_of_reach
@@ -133,7 +133,7 @@ def _remarks(models: pd.DataFrame) -> list[str]:
     away = models.loc[models["version"] == "not reachable", "model"]
     if len(away):
         remarks.append(
-            f"{len(away)} models could not be looked up on the hub; if they change there, this plan cannot tell."
+            f"{counted(len(away), 'model')} could not be looked up on the hub; what changed there is not in this plan."
         )
     return remarks
 

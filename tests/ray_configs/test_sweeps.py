@@ -45,6 +45,9 @@ def test_the_plan_says_what_does_not_fit(emergence: Callable[..., Any], tmp_path
     assert "some/model-900b is neither bundled, nor a folder, nor in the hub's cache" in outcome.err
     assert "No node has room for some/model-900b" in outcome.err
     assert "2 jobs, 0 done" in outcome.err
+    assert "1 model could not be looked up" in outcome.err
+    assert "memory_gb" not in outcome.out  # told as sizes and times, and only what differs
+    assert "1.0 GB" in outcome.out
 
 
 def test_the_references_are_models_and_families_enough_for_a_bank() -> None:

@@ -39,8 +39,8 @@ COLUMNS = (
     "metrics.`E`",
     "metrics.`E_error`",
     "metrics.`E_twin`",
-    "metrics.`E_shuffled`",
     "tags.`verdict`",
+    "tags.`sweep`",
 )
 VIEW_STATE = {
     "selectedColumns": COLUMNS,

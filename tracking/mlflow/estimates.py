@@ -13,9 +13,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from estimators.base import InputError
-from estimators.contracts.cells import escaped, markdown
+from estimators.contracts.cells import escaped
 from estimators.contracts.controls import varying
 from tracking.mlflow.adapter import MlflowTracker
+from tracking.mlflow.notes import note_table
 from tracking.mlflow.sweep_run import SUMMARY, TABLES, artifact_link, drawn
 from tracking.mlflow.tracker import NOTE, DataSource, Point, finite, number
 from tracking.reports.figures import texts
@@ -60,7 +61,7 @@ def track_estimates(
             f"Estimates to track have columns model, estimate, lower, upper and a row; missing: "
             f"{', '.join(missing) or 'rows'}."
         )
-    tags = {"kind": "estimates", NOTE: markdown(frame, limit=SHOWN)}
+    tags = {"kind": "estimates", NOTE: note_table(frame, limit=SHOWN)}
     figures = {"parity.png": parity(frame)} if "truth" in frame and frame["truth"].notna().any() else {}
     return _track_table(frame, name, tags, figures, MlflowTracker(tracking_uri, experiment))
 
@@ -135,7 +136,7 @@ def track_emergence(
 
     def tags(run_id: str) -> dict[str, str]:
         images = [f"![{figure.title}]({artifact_link(run_id, f'figures/{figure.name}.png')})" for figure in drawn(rows)]
-        note = [escaped(alike(above)), "", markdown(columns, limit=SHOWN), "", *images]
+        note = [escaped(alike(above)), "", note_table(columns, limit=SHOWN), "", *images]
         verdict = {"verdict": count_verdicts(summary), TABLES: json.dumps([{"path": SUMMARY, "type": "table"}])}
         return {"kind": "emergence", "model": ", ".join(summary["model"].unique()), **verdict, NOTE: "\n".join(note)}
 

@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 
 from estimators.base import EmergenceError, InputError, Progress
-from estimators.contracts.cells import markdown
 from estimators.contracts.controls import CONTROLS, is_shuffled, is_twin, varying
 from estimators.contracts.files import locked
 from estimators.contracts.peaks import at_end, at_peak, at_resolution, flags
+from tracking.mlflow.notes import note_table
 from tracking.mlflow.sweep_run import source_of, track_sweep
 from tracking.mlflow.tracker import NOTE, Known, Point, Tracker, finite, named, number
 from tracking.results import WINDOWS_FILE, JobResult, Results, digest, flatten, read_results
@@ -271,12 +271,12 @@ def _points(key: str, values: pd.Series, steps: pd.Series) -> Iterable[Point]:
 def describe_job(job: JobResult, summary: pd.DataFrame) -> str:
     """Say in markdown what one job measured, or why it failed."""
     if job.failed:
-        reason = markdown(pd.DataFrame([{"error": str(job.record.get(k))} for k in ("error_type", "error")]))
+        reason = note_table(pd.DataFrame([{"error": str(job.record.get(k))} for k in ("error_type", "error")]))
         return f"Failed; the traceback is in job.json among the artifacts.\n\n{reason}"
     if summary.empty:
         return f"Done, but {job.reason}."
     return (
-        markdown(varying(summary)[0])
+        note_table(varying(summary)[0])
         + "\n\n`by_layer` at the last position, `by_position` and `by_resolution` at the highest block "
         "(step of a resolution: 1000 rho), `ie_by_layer` at the other resolutions; all rows are in emergence.parquet."
     )

@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from estimators.contracts.cells import escaped, markdown
+from estimators.contracts.cells import escaped
+from tracking.mlflow.notes import note_table
 
 SHOWN = 40  # models that a description holds
 
@@ -36,10 +37,11 @@ def _number(value: float | None) -> float:
 
 def describe_proxy(record: dict[str, Any], validation: pd.DataFrame) -> str:
     """Say in markdown how good a proxy is on models it had not seen."""
-    found = pd.DataFrame([{"score": name, "value": value} for name, value in scores(record).items()])
-    shown = validation[["model", "truth", "estimate", "lower", "upper"]]
+    columns = ["candidate", "mae", "rmse", "r2", "spearman", "coverage"]
+    found = pd.DataFrame(record["scores"]).reindex(columns=columns).dropna(axis=1, how="all")
+    shown = validation[["model", "truth", "estimate", "lower", "upper"]].dropna(axis=1, how="all")
     return (
         f"Proxy of **{escaped(str(record.get('target', 'the target')))}**, checked on {len(validation)} models "
         f"left out in turn. {escaped(str((record.get('verdict') or {}).get('sentence') or ''))}\n\n"
-        f"{markdown(found)}\n\n{markdown(shown, limit=SHOWN)}"
+        f"{note_table(found)}\n\n**Each left out in turn**\n\n{note_table(shown, limit=SHOWN)}"
     )

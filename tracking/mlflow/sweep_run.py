@@ -10,10 +10,11 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from estimators.contracts.cells import counted, escaped, markdown
+from estimators.contracts.cells import counted, escaped
 from estimators.contracts.comparable import unlike_lines
 from estimators.contracts.controls import is_shuffled, is_twin, varying
 from estimators.contracts.peaks import flags
+from tracking.mlflow.notes import note_table
 from tracking.mlflow.tracker import NOTE, DataSource, Point, Tracker, finite, named, number
 from tracking.reports.page import models_and_corpora, page
 from tracking.reports.rendering import png
@@ -83,7 +84,7 @@ def write_sweep_files(results: Results, summary: pd.DataFrame, folder: Path) -> 
     (folder / "sweep.json").write_text(json.dumps(results.record, indent=1), encoding="utf-8")
     (folder / "report.html").write_text(page(results), encoding="utf-8")
     summary.to_csv(folder / "summary.csv", index=False)
-    summary.to_json(folder / SUMMARY, orient="split", index=False)
+    summary.to_json(folder / SUMMARY, orient="split", index=False, double_precision=4)  # shown digit by digit
     summary.to_parquet(folder / "summary.parquet", index=False)
     table = results.table
     if table.empty:
@@ -112,9 +113,9 @@ def describe_sweep(results: Results, summary: pd.DataFrame, run_id: str) -> str:
     if results.missing:
         lines += ["", f"{counted(results.missing, 'job')} not ended yet."]
     if results.failures:
-        lines += ["", "**Failures**", "", markdown(_reasons(results.failures), limit=10)]
+        lines += ["", "**Failures**", "", note_table(_reasons(results.failures), limit=10)]
     if results.empty:
-        lines += ["", "**Done, but no value is a number**", "", markdown(_reasons(results.empty), limit=10)]
+        lines += ["", "**Done, but no value is a number**", "", note_table(_reasons(results.empty), limit=10)]
     return "\n".join(lines)
 
 
@@ -125,7 +126,7 @@ def _summary(summary: pd.DataFrame) -> list[str]:
     left = len(summary) - len(shown)
     columns, above = varying(shown.drop(columns=["family"], errors="ignore"))
     more = ["", f"{left} further rows are in summary.csv."] if left else []
-    return [*([escaped(alike(above)), ""] if above else []), markdown(columns), *more]
+    return [*([escaped(alike(above)), ""] if above else []), note_table(columns), *more]
 
 
 def drawn(rows: pd.DataFrame) -> list[SweepFigure]:

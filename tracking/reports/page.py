@@ -203,7 +203,7 @@ def html_table(frame: pd.DataFrame, caption: str, *, first: bool = False) -> str
     kind = "wide first" if first else "wide"
     return (
         f'<div class="{kind}" tabindex="0" role="region" aria-label="{escape(caption, quote=True)}"><table>'
-        f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+        f"<caption><span>{escape(caption)}</span></caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 

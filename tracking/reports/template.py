@@ -30,6 +30,8 @@ a { color: inherit }
   linear-gradient(to left, var(--shade), transparent) right / .9rem 100% scroll no-repeat }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; min-width: 100% }
 caption { padding: .5rem .75rem }
+/* A wide table scrolls, its caption stays. */
+caption span { position: sticky; left: .75rem; display: inline-block; max-width: calc(100vw - 4.5rem) }
 th, td { padding: .35rem .75rem; text-align: left; vertical-align: top; border-top: 1px solid var(--line) }
 td { overflow-wrap: normal } .short { white-space: nowrap }
 thead th { background: var(--tint); white-space: nowrap }

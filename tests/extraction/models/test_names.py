@@ -68,7 +68,7 @@ def test_measured_once_and_named_by_its_folder(folder: Path, emergence: Callable
         "measure", "tiny/", "./tiny", folder, "--corpus", "animal", "--windows", 120, "--out", "found.parquet"
     )
     assert done.code == 0, done.err
-    assert "given more than once are measured once: tiny/" in done.err
+    assert "given more than once are measured once: tiny\n" in done.err
     table = pd.read_parquet("found.parquet")
     assert set(table["model"]) == {"tiny"}
     assert set(table["path"]) == {str(folder.resolve())}

@@ -51,5 +51,5 @@ def test_a_proxy_without_skill_says_so(fitted: Proxy) -> None:
     held = fitted.validation
     baselines = held.assign(best_feature=held["mean"], log_parameters=held["mean"])
     unskilled = replace(fitted, validation=baselines.assign(estimate=held["mean"] + 1))
-    assert "**It is the best one feature, and did no better than the references' mean: " in card(unskilled)
+    assert "**The proxy is the best single feature, and did no better than the references' mean: " in card(unskilled)
     assert "Do not use its estimates.**" in card(unskilled)

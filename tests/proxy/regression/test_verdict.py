@@ -31,7 +31,7 @@ def test_what_does_no_better_than_one_baseline_is_of_no_use() -> None:
     found = verdict(frame.assign(log_parameters=frame["truth"] + 0.1), groups)
     assert not found.useful
     assert [one.baseline for one in found.comparisons] == ["log_parameters", "mean"]  # the strongest first
-    assert found.sentence.startswith("It did no better than log parameters")
+    assert found.sentence.startswith("The proxy did no better than log parameters")
     assert found.sentence.endswith("Prefer that.")
     assert verdict(*validation(0.6, 0.5)).sentence.endswith("Do not use its estimates.")
 
@@ -48,19 +48,21 @@ def test_a_difference_that_could_be_chance_is_said_so() -> None:
 
 
 def test_a_proxy_that_is_a_baseline_is_judged_against_the_others() -> None:
-    """From itself it cannot differ: the best one feature, .2 off, against the mean, .5 off."""
+    """From itself it cannot differ: the best single feature, .2 off, against the mean, .5 off."""
     frame, groups = validation(0.2, 0.5)
     found = verdict(frame.assign(best_feature=frame["estimate"]), groups, "best_feature")
     assert found.useful
     assert [one.baseline for one in found.comparisons] == ["mean"]
-    assert found.sentence.startswith("It is the best one feature, and did better than every other baseline: mean")
+    assert found.sentence.startswith(
+        "The proxy is the best single feature, and did better than every other baseline: mean"
+    )
     frame = frame.assign(best_feature=frame["truth"] + 0.3, log_parameters=frame["estimate"])
     size = verdict(frame, groups, "log_parameters")
     assert size.useful
-    assert size.sentence.startswith("It is log parameters, and did better than every other baseline")
+    assert size.sentence.startswith("The proxy is log parameters, and did better than every other baseline")
     worse = verdict(frame.assign(best_feature=frame["truth"] + 0.1), groups, "log_parameters")
     assert not worse.useful
-    assert worse.sentence.startswith("It is log parameters, and did no better than the best one feature")
+    assert worse.sentence.startswith("The proxy is log parameters, and did no better than the best single feature")
 
 
 def test_the_mean_is_of_no_use_whatever_its_error() -> None:
@@ -68,7 +70,7 @@ def test_the_mean_is_of_no_use_whatever_its_error() -> None:
     found = verdict(frame.assign(best_feature=frame["truth"] + 0.5), groups, "mean")
     assert not found.useful
     assert found.sentence.startswith(
-        "It is the references' mean, because no feature predicts better: mean absolute error 0.2"
+        "The proxy is the references' mean, because no feature predicts better: mean absolute error 0.2"
     )
     assert found.sentence.endswith("Do not use its estimates.")
     assert found.warning == "the proxy is the references' mean, whatever the model"

@@ -197,3 +197,9 @@ def test_mlflow_shows_the_sweep_its_curves_and_its_report(results, server, brows
     browser.wait("document.querySelector('iframe')")
     browser.open(f"{base}/runs")
     browser.wait_for_text("demo", "matching runs")
+
+
+def test_the_caption_of_a_wide_table_is_read_without_scrolling(browser: Browser, hard_page: Path) -> None:
+    browser.open(hard_page.as_uri(), width=390)
+    right = "Math.max(...[...document.querySelectorAll('caption span')].map((s) => s.getBoundingClientRect().right))"
+    assert browser.run(right) <= 390
