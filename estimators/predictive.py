@@ -231,14 +231,13 @@ def cross_calibrated(log_p: Tensor, log_u: Tensor, weights: Tensor, part: Tensor
         part: (n,) int64, the part of each row.
         parts: how many there are; each has rows.
     """
-    weights = weights.double() / weights.double().sum()
     sums = torch.zeros(parts, len(TEMPERATURES), len(SHARES), dtype=torch.float64)
     for place, share in enumerate(SHARES):
-        gains = gain_bits(log_p.double(), log_u.double(), share) * weights  # (temperatures, n)
+        gains = gain_bits(log_p.double(), log_u.double(), share) * weights.double()  # (temperatures, n)
         sums[:, :, place].index_add_(0, part, gains.T)
     chosen = []
     for number in range(parts):
-        place = int((sums.sum(0) - sums[number]).argmax())
+        place = int(sums[torch.arange(parts) != number].sum(0).argmax())
         chosen.append(Calibration(TEMPERATURES[place // len(SHARES)], SHARES[place % len(SHARES)]))
     return chosen
 
@@ -292,8 +291,6 @@ def unigram(tokens: np.ndarray, weights: np.ndarray, vocabulary: int) -> Tensor:
     Raises:
         InputError: if all of them are the same token, which leaves nothing to predict.
     """
-    if len(np.unique(tokens)) < 2:
-        raise InputError("Every next token is the same, so there is nothing to predict; give a more varied corpus.")
     return torch.from_numpy(np.log(unigram_of(tokens, vocabulary, weights)))
 
 

@@ -178,6 +178,9 @@ def unigram_of(symbols: np.ndarray, vocabulary: int, weights: np.ndarray | None 
         vocabulary: number of symbols, V.
         weights: (N,) of the windows.
 
+    Raises:
+        InputError: if all of them are the same token, which leaves nothing to predict.
+
     >>> unigram_of(np.array([[0], [0], [1]]), 4).round(3).tolist()
     [0.5, 0.3, 0.1, 0.1]
     """
@@ -185,5 +188,7 @@ def unigram_of(symbols: np.ndarray, vocabulary: int, weights: np.ndarray | None 
     times = np.broadcast_to(w[:, None], symbols.shape)
     counts: np.ndarray = np.bincount(symbols.ravel(), times.ravel(), vocabulary)  # (V,)
     different = np.count_nonzero(counts)
+    if different < 2:
+        raise InputError("Every next token is the same, so there is nothing to predict; give a more varied corpus.")
     found: np.ndarray = (counts + different / vocabulary) / (counts.sum() + different)
     return found

@@ -32,7 +32,8 @@ class Head:
     def logits(self, states: Tensor) -> Tensor:
         """Return the logits (n, V) of states (n, width) that leave the last block."""
         weight = next(self.output.parameters())
-        states = states.to(device=weight.device, dtype=weight.dtype if weight.is_floating_point() else None)
+        place = None if weight.is_meta else weight.device  # what is offloaded is moved to the states as it is needed
+        states = states.to(device=place, dtype=weight.dtype if weight.is_floating_point() else None)
         for module in self.before:
             states = module(states)
         logits: Tensor = self.output(states) * self.scale
@@ -88,7 +89,7 @@ def find_head(model: LanguageModel) -> Head:
     for scale in _scales(config):
         head = Head(tuple(before), output, None if cap is None else float(cap), scale)
         with torch.inference_mode():
-            ours = head.logits(left[0][0])
+            ours = head.logits(left[0][0]).to(own.device)  # a model on several devices gives its own on the first
         # Rounding differs between one and three rows at a time; half precision has about three digits.
         near = 1e-4 if own.dtype in (torch.float32, torch.float64) else 0.05
         if ours.shape == own[0].shape and float((ours - own[0]).norm()) <= near * float(own[0].norm()):
@@ -110,4 +111,4 @@ def _unknown(model: LanguageModel) -> InputError:
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.equal(one, other)
+    return one.shape == other.shape and torch.equal(one.cpu(), other.cpu())  # they may lie on different devices

@@ -115,8 +115,17 @@ def pool(macro: Moments, micro: Moments) -> tuple[Tensor, Tensor]:
 def pooled_statistics(
     macro: Moments, micro: Moments, *, features: int, seed: int, entering: bool, windows: int
 ) -> Statistics:
-    """Statistics without their scale, which is known only once the states are normalised."""
+    """Statistics without their scale, which is known only once the states are normalised.
+
+    Raises:
+        InputError: if states are not finite, as float16 leaves them where it overflows.
+    """
     mean, variance = pool(macro, micro)
+    if not bool(torch.isfinite(variance).all()):
+        raise InputError(
+            "States hold values that are not finite, so they cannot be normalised; load the model as bfloat16 or "
+            "float32, which do not overflow as float16 does."
+        )
     std = variance.sqrt()
     std[std <= CONSTANT * std.amax(dim=1, keepdim=True)] = 1.0
     scale = torch.full((len(mean),), torch.nan)

@@ -151,8 +151,8 @@ def _lengths(references: Sequence[Provenance], other: Provenance) -> list[str]:
 
 
 def fingerprint(model: LanguageModel) -> str:
-    """Return 12 hex digits that tell the weights of a reader from others: some numbers of each, and all shapes."""
-    digest = hashlib.sha256()
+    """Return 12 hex digits that tell a reader from others: some numbers of each weight, all shapes, and its prefix."""
+    digest = hashlib.sha256(repr(model.prefix).encode() if model.prefix else b"")
     for name, weight in sorted(model.model.state_dict().items()):
         start = weight.detach().flatten()[:PROBED].float().cpu().numpy()
         digest.update(f"{name} {tuple(weight.shape)}".encode() + start.tobytes())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -14,8 +15,8 @@ from estimators import MIEstimate, estimate_many, plug_in_entropy
 from estimators.positions import Queries, Symbols, WindowEmergence, choose_queries, window_emergence
 from extraction import States, Windows
 from extraction.states.budget import StateBudget
-
-DOCUMENTS_NEEDED = 20  # for an error over them; fewer say too little of how they differ
+from proxy.measurement.costs import LEVEL, PAIR, plan_reading
+from proxy.measurement.documents import FEW_DOCUMENTS, error_clusters, few_documents
 
 
 def emergence_of_block(
@@ -56,43 +57,90 @@ def emergence_of_block(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class PropagationPlan:
+    """What sample propagation reads of a model's states.
+
+    Attributes:
+        resolutions: noise levels relative to the RMS norm of the layer's states.
+        queries: windows whose information is read, at most.
+        positions: those that are read, from 1, ascending; the last is that of E.
+    """
+
+    resolutions: tuple[float, ...]
+    queries: int
+    positions: tuple[int, ...]
+
+
+def plan_propagation(
+    windows: Windows, *, blocks: int, features: int, resolutions: Sequence[float], queries: int, full: bool
+) -> PropagationPlan:
+    """Choose what is read of states: every position of at most `queries` windows, less where that is too dear.
+
+    >>> tokens = np.arange(16_000).reshape(2000, 8)
+    >>> windows = Windows("mine", "text", tokens, np.ones(2000))
+    >>> from functools import partial
+    >>> plan = partial(plan_propagation, windows, features=256, resolutions=[0.18], queries=4000)
+    >>> plan(blocks=30, full=False).positions, plan(blocks=150, full=False).positions
+    ((1, 2, 3, 4, 5, 6, 7, 8), (1, 4, 8))
+    """
+    count, length = windows.tokens.shape
+    alone = sum(len(np.unique(column)) for column in windows.tokens.T)
+    each = 4.0 * features + PAIR + LEVEL * len(resolutions)  # both products, and what follows
+
+    def cost(positions: tuple[int, ...], read: int) -> float:
+        return float(blocks * read * (count * sum(t > 1 for t in positions) + alone) * each)
+
+    positions, read, _ = plan_reading(cost, length, min(count, queries), full=full)
+    return PropagationPlan(tuple(resolutions), read, positions)
+
+
 def propagated_block(
     states: States,
     windows: Windows,
     block: int,
-    resolutions: Sequence[float],
-    queries: int,
+    plan: PropagationPlan,
+    *,
     seed: int,
     device: torch.device,
     last: Callable[[pd.DataFrame], None] | None = None,
 ) -> Iterable[pd.DataFrame]:
-    """Yield one frame per position, a row per resolution, by sample propagation on the model's own `device`.
+    """Yield one frame per position of `plan`, a row per resolution, by sample propagation on the model's own `device`.
 
     `last` is given the emergence of every window read at the last position (`proxy.schemas.WINDOWS`).
     """
-    documents = _clusters(windows)
-    chosen = queries_of(windows, queries, seed)
+    documents = error_clusters(windows)
+    chosen = queries_of(windows, plan.queries, seed)
+    same: dict[str, Any] = {
+        "windows_read": len(np.unique(chosen.rows)),
+        "documents": pd.NA if documents is None else len(np.unique(documents)),
+    }
+    flags = (FEW_DOCUMENTS,) if few_documents(windows, documents) else ()
     started = time.perf_counter()
-    for values in emergence_of_block(states, windows, block, chosen, resolutions=resolutions, seed=seed, device=device):
+    found = emergence_of_block(
+        states,
+        windows,
+        block,
+        chosen,
+        resolutions=plan.resolutions,
+        seed=seed,
+        device=device,
+        positions=plan.positions,
+    )
+    for values in found:
         seconds = time.perf_counter() - started
         if values[0].position == states.positions and last is not None:
             last(pd.concat([_of_windows(block, one, chosen, documents) for one in values], ignore_index=True))
-        yield pd.DataFrame([_row(block, one, seconds, documents) for one in values])
+        yield pd.DataFrame([_row(block, one, flags) for one in values]).assign(seconds=seconds, **same)
         started = time.perf_counter()
 
 
 def queries_of(windows: Windows, most: int | None, seed: int) -> Queries:
     """Choose at most so many windows to evaluate; errors are taken over documents where there are enough."""
-    return choose_queries(windows.weights, most, seed, _clusters(windows))
+    return choose_queries(windows.weights, most, seed, error_clusters(windows))
 
 
-def _clusters(windows: Windows) -> np.ndarray | None:
-    """Return the document of each window (N,), where there are enough for errors over them; None: over windows."""
-    documents = windows.documents
-    return None if documents is None or len(np.unique(documents)) < DOCUMENTS_NEEDED else documents
-
-
-def _row(block: int, one: WindowEmergence, seconds: float, documents: np.ndarray | None) -> dict[str, Any]:
+def _row(block: int, one: WindowEmergence, flags: tuple[str, ...]) -> dict[str, Any]:
     return {
         "layer": block,
         "position": one.position,
@@ -104,9 +152,7 @@ def _row(block: int, one: WindowEmergence, seconds: float, documents: np.ndarray
         "ie_sample_std": one.value.sample_std,
         "macro_ceiling_bits": one.macro_ceiling_bits,
         "micro_ceiling_bits": one.micro_ceiling_bits,
-        "flags": ",".join(one.flags),
-        "seconds": seconds,
-        "documents": pd.NA if documents is None else len(np.unique(documents)),
+        "flags": ",".join([*flags, *one.flags]),
     }
 
 

@@ -10,10 +10,8 @@ from estimators.base import InputError
 
 DEFAULT_ESTIMATOR = "predictive"
 PREDICTIVE_WINDOWS = 20_000  # most that the predictive observer uses: its errors are below .05 bits there
-DEFAULT_FLOPS = 1.2e13  # of its lenses and heads by default: with the model of 135 M parameters 3 minutes on 2 cores
 SCORED = "predictive"  # of the output: the whole probability of what followed, where a server scores any text
 _OUTPUT = re.compile(r"(output|predictive)-(\d+)|output-2-of-(\d+)")
-LOGIT = 600  # floating-point operations of a matrix product that take as long as a logit, from the exponential on
 
 
 def estimator_names(estimator: str) -> list[str]:
@@ -41,8 +39,10 @@ def check_options(names: Sequence[str], options: Mapping[str, Any]) -> None:
     """
     from estimators import estimator as known_estimator
 
-    if "full" in options and "predictive" not in names:
-        raise InputError(f"full is an option of the predictive observer; {' and '.join(names)} takes none.")
+    if "full" in options and not {"predictive", "sample-propagation"} & set(names):
+        raise InputError(
+            f"full is an option of predictive and sample-propagation; {' and '.join(names)} takes no such option."
+        )
     if not isinstance(options.get("full", False), bool):
         raise InputError(f"full is true or false; got {options['full']!r}.")
     options = trained_options(options)
@@ -54,7 +54,7 @@ def check_options(names: Sequence[str], options: Mapping[str, Any]) -> None:
 
 
 def trained_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of trained estimators: all but that of the predictive observer.
+    """Return the options of trained estimators: all but that of the other observers.
 
     >>> trained_options({"full": True, "steps": 50})
     {'steps': 50}

@@ -28,6 +28,7 @@ from extraction.models.batches import rows_at_once
 from extraction.models.head import Head
 from extraction.states.raw import RawStates
 from proxy.measurement.continuations import continuation_table, continued, means, of_model, window_keys
+from proxy.measurement.documents import FEW_DOCUMENTS, few_documents
 from proxy.measurement.names import SCORED, check_names
 from proxy.schemas import EMERGENCE
 
@@ -60,6 +61,7 @@ class Contexts:
         fold: (N,) fold of each window: it is read with what is fitted on the others.
         clusters: (N,) document of each window, whole in a fold; None where windows are dealt by themselves.
         dropped: windows left out because their text cannot be cut at whole characters.
+        few: whether errors are taken over parts of documents.
         asked: positions, from 0, whose lone tokens are read: all T, or a sample of them.
         rows: (N,) row of each in the windows that they were made of.
     """
@@ -77,6 +79,7 @@ class Contexts:
     following: list[list[str]]
     fold: np.ndarray
     clusters: np.ndarray | None = None
+    few: bool = False
     dropped: int = 0
     rows: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     asked: tuple[int, ...] = ()
@@ -104,7 +107,7 @@ class Contexts:
     def first(self, count: int, seed: int) -> Contexts:
         """Return the first `count` windows."""
         part = _contexts(self.corpus, self.ids[:count], self.weights[:count], None, None, self, seed)
-        return replace(part, asked=self.asked)
+        return replace(part, asked=self.asked, few=self.few or (self.clusters is not None and part.clusters is None))
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,7 +227,7 @@ def contexts_of(windows: Windows, tokenizer: Any, *, seed: int = 0) -> Contexts:
     ids = np.column_stack([windows.tokens[known], windows.next_tokens[known]])
     documents = None if windows.documents is None else windows.documents[known]
     made = _contexts(windows.corpus, ids, windows.weights[known], documents, tokenizer, None, seed)
-    return replace(made, rows=known[made.rows])
+    return replace(made, rows=known[made.rows], few=few_documents(windows, made.clusters))
 
 
 def _contexts(
@@ -272,8 +275,8 @@ def _contexts(
         alone_texts = [known[token] for token in alone.tolist()]
     return Contexts(
         corpus, _hash(cut, following, weights), ids, weights, distinct, np.array([place[text] for text in cut]),
-        alone, alone_texts, token_of.reshape(-1, t), rest, following, fold, clusters, dropped,
-        rows=rows,
+        alone, alone_texts, token_of.reshape(-1, t), rest, following, fold, clusters,
+        dropped=dropped, rows=rows,
     )  # fmt: skip
 
 
@@ -385,7 +388,7 @@ def _scored(
 def _row(
     name: str, found: OutputEmergence, data: NextTokenData, contexts: Contexts, keep: np.ndarray, macro: Shown, s: float
 ) -> dict[str, Any]:
-    flags = [*data.flags]
+    flags = [*data.flags, *([FEW_DOCUMENTS] if contexts.few else [])]
     if len(contexts.asked) < contexts.positions:
         flags.append(f"lone-tokens-at-{len(contexts.asked)}-of-{contexts.positions}-positions")
     flags += ceiling_flags(found.macro_bits, found.macro_ceiling_bits, found.macro_std_error)
@@ -569,6 +572,11 @@ def _as_said(parts: Parts, count: int, vocabulary: int, row: np.ndarray, token: 
     for some, logits in parts:
         logits = logits if logits.is_cuda else logits.cpu()  # others lack float64
         logs = torch.log_softmax(logits[:, :vocabulary].double(), -1)
+        if bool(logs.isnan().any()):
+            raise InputError(
+                "Logits are not numbers, so nothing can be read of the output; load the model as bfloat16 or float32, "
+                "which do not overflow as float16 does."
+            )
         mine = np.flatnonzero(np.isin(row, some))
         places = np.searchsorted(some, row[mine])  # `some` ascends
         probability[mine] = logs[places, token[mine]].exp().cpu().numpy()

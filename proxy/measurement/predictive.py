@@ -31,17 +31,14 @@ from extraction.corpora.token_windows import Windows
 from extraction.models.head import find_head
 from extraction.models.load import LanguageModel
 from extraction.states.raw import RawStates, token_bytes
-from proxy.measurement.names import DEFAULT_FLOPS, LOGIT
+from proxy.measurement.costs import LOGIT, plan_reading
+from proxy.measurement.documents import FEW_DOCUMENTS, few_documents
 
 WINDOWS_NEEDED = 100
 EARLIER = 500  # windows read at positions before the last: a curve needs less than the number that is reported
-LEAST = 600  # windows read at the last position, where there are as many, however large the head
-FULL_FLOPS = 1e14  # of reading, at most
 DOUBLE = 1.5  # the same for an operation in float64
 HEAD_BYTES = 2**24  # of float32 logits held at a time; larger tensors are slower on a CPU, see `WIDEST_BYTES`
 HEAD_ROWS = 64  # states that the head reads at once at least: its weights are read again for each batch
-
-FEW_DOCUMENTS = "few-documents"  # so that they are fitted on, and errors are taken over, parts of documents or windows
 
 Share = Callable[[float], None]
 
@@ -59,14 +56,12 @@ class PredictiveReader:
         model: the language model.
         windows: with their `next_tokens`.
         seed: deals documents to the folds.
-        full: read every position and window, unless that is more than `FULL_FLOPS`; else what `DEFAULT_FLOPS` allow:
-            small models at every position, large ones at three or at the last alone, the largest on fewer windows.
+        full: read every position, see `plan_reading`.
 
     Attributes:
         positions: those that are read, from 1, ascending; the last is that of E.
         windows: how many are read at the last position, of which the others are at most 500.
         flops: of lenses and heads, as many as a matrix product has that takes as long.
-        flops_each: of the head on one state.
         head: of the model.
 
     Raises:
@@ -103,8 +98,7 @@ class PredictiveReader:
         self._weights = windows.weights[known]  # (n,)
         documents = None if windows.documents is None else windows.documents[known]
         fold, self._clusters = deal_folds(len(known), documents, seed)
-        few = windows.sections or (documents is not None and self._clusters is None)
-        self._flags = FEW_DOCUMENTS if few else ""
+        self._flags = FEW_DOCUMENTS if few_documents(windows, self._clusters) else ""
         self._fold = torch.from_numpy(fold)  # (n,)
         alone, token_of = windows.distinct_tokens()
         self._token_of = token_of[known]  # (n, T)
@@ -121,29 +115,16 @@ class PredictiveReader:
             ]
         )  # (K, vocabulary) natural logarithms, each of the other folds
         self._device = model.device if model.device.type == "cuda" else torch.device("cpu")  # others lack float64
-        self.positions, self.windows, self.flops = self._plan(full)
-
-    def _plan(self, full: bool) -> tuple[tuple[int, ...], int, float]:
-        """Choose positions and windows by what they cost."""
         count, length = self._token_of.shape
-        every = tuple(range(1, length + 1))
-        three = tuple(sorted({1, (length + 1) // 2, length}))
-        allowed = FULL_FLOPS if full else DEFAULT_FLOPS
-        for positions in [every] if full else [every, three, (length,)]:
-            if (flops := self._cost(positions, count)) <= allowed:
-                return positions, count, flops
-        read = count
-        while self._cost(positions, read) > allowed and read > LEAST:
-            read = max(LEAST, int(0.8 * read))
-        return positions, read, self._cost(positions, read)
+        self.positions, self.windows, self.flops = plan_reading(self._cost, length, count, full=full)
 
     def _cost(self, positions: tuple[int, ...], read: int) -> float:
+        """Return the operations of lenses and heads, and set how many states the head then reads in a block."""
         width, vocabulary = self._model.width, self._model.vocabulary
         fold = self._fold[:read].numpy()
         alone = sum(len(np.unique(self._token_of[:read][fold == k])) for k in range(FOLDS))
         self._head_rows = read + min(EARLIER, read) * (len(positions) - 1) + alone
-        self.flops_each = vocabulary * (2.0 * width + LOGIT)
-        head = self._head_rows * self.flops_each
+        head = self._head_rows * vocabulary * (2.0 * width + LOGIT)
         sums = 4.0 * width**2 * (self._token_of.size + int((self._times > 0).sum()))
         solved = 2 * FOLDS * 40.0 * width**3
         return float(len(self._model.blocks) * (head + DOUBLE * (sums + solved)))

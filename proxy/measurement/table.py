@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,13 @@ from estimators.contracts.conventions import SINK
 from estimators.contracts.numbers import number
 from estimators.contracts.peaks import at_end, complete, peaks
 from extraction import LanguageModel, Likelihoods, Projection, States, Windows, extract, spill_notice
+from extraction.models.head import Head, find_head
 from extraction.states.budget import DEFAULT_BUDGET, StateBudget
 from extraction.states.extracting import spilling
 from extraction.states.raw import raw_bytes, raw_states
 from extraction.states.sinks import Sinks
-from proxy.measurement.blocks import propagated_block, trained_block
+from proxy.measurement.blocks import PropagationPlan, plan_propagation, propagated_block, trained_block
+from proxy.measurement.costs import LOGIT
 from proxy.measurement.names import (
     DEFAULT_ESTIMATOR,
     PREDICTIVE_WINDOWS,
@@ -63,6 +66,8 @@ class Propagation:
     Attributes:
         resolutions: noise levels relative to the RMS norm of the layer's states; the whole curve is kept.
         queries: windows sampled (by their weight, seeded) to read the information of; all when there are not more.
+            Where many windows of many blocks are to be compared, fewer positions and queries are read unless
+            the option `full` is set, see `proxy.measurement.costs`.
         project: features that wider states are projected to, for trained estimators too; None keeps all.
 
     Raises:
@@ -132,10 +137,10 @@ def measure(
         windows: N distinct windows of T tokens with their counts.
         estimator: `predictive`, what the states tell about the next token; `sample-propagation`, what they tell about
             the window itself; a trained one (`mine`, `infonce`, ...); a reading of the output (`predictive-20`,
-            `output-20`, `output-2-of-20`, `output-2`, see `proxy.measurement.output`); or several, separated by commas.
-            With `predictive`, sample propagation and the output are read from its pass.
-        options: of a trained estimator, e.g. ``{"preset": "paper", "epochs": 200}``; of the predictive observer
-            ``{"full": True}``, to read a large model at every position and on more windows.
+            `output-20`, `output-2-of-20`, `output-2`, see `proxy.measurement.output`); or several, separated by commas:
+            all but trained ones are then read from one pass.
+        options: of a trained estimator, e.g. ``{"preset": "paper", "epochs": 200}``; of the others ``{"full": True}``,
+            to read a large model at every position and on more windows.
         propagation: resolutions, queries and projection of sample propagation.
         seed: seed of projection, query sample, noise and the folds of the predictive observer.
         budget: how many states are held in memory, and where more are spilled.
@@ -164,9 +169,7 @@ def measure(
     work = _Work(model, windows, propagation, bool(given.get("full")), seed, budget, listeners)
     parts: dict[str, list[pd.DataFrame]] = {}
     readings = [name for name in names if is_output(name)]
-    shared = ["predictive", *readings] if "predictive" in names else []
-    if shared and "sample-propagation" in names and len(windows) <= PREDICTIVE_WINDOWS:
-        shared.append("sample-propagation")
+    shared = work.together(names)
     apart = [[name] for name in names if name not in shared and name not in readings]
     passes = [part for part in (shared, *apart, [] if shared else readings) if part]
     for place, together in enumerate(passes):
@@ -207,14 +210,36 @@ class _Work:
     of_windows: list[pd.DataFrame] = field(default_factory=list)
     passed_on: list[Likelihoods] = field(default_factory=list)
 
-    def shared(self, names: Sequence[str], passes: int) -> dict[str, list[pd.DataFrame]]:
-        """Read the predictive observer from one pass, and with it what else of `names` is asked for."""
-        model, windows = self.model, self.windows
-        if len(windows) > PREDICTIVE_WINDOWS:  # they are in random order
-            windows = windows.select(np.arange(PREDICTIVE_WINDOWS))
-        whole = windows is self.windows
-        reader = PredictiveReader(model, windows, seed=self.seed, full=self.full)  # refuses what cannot be read
+    @cached_property
+    def _head(self) -> Head:
+        return find_head(self.model)
+
+    def together(self, names: Sequence[str]) -> list[str]:
+        """Return those of `names` that are read from one pass, which keeps states as the model makes them."""
         readings = [name for name in names if is_output(name)]
+        states = ["sample-propagation"] if "sample-propagation" in names else []
+        if "predictive" in names:
+            return ["predictive", *readings, *(states if len(self.windows) <= PREDICTIVE_WINDOWS else [])]
+        spilled = self.budget.spilled(raw_bytes(self.model, self.windows))
+        if not (states and readings) or spilled > self.budget.spill_gb * 1e9:
+            return []  # projected states are smaller
+        try:
+            _ = self._head
+        except InputError:  # its output can be had from a run of the whole model only
+            return []
+        return [*states, *readings]
+
+    def shared(self, names: Sequence[str], passes: int) -> dict[str, list[pd.DataFrame]]:
+        """Read all of `names` from one pass."""
+        model, windows = self.model, self.windows
+        reader = None
+        if "predictive" in names:
+            if len(windows) > PREDICTIVE_WINDOWS:  # they are in random order
+                windows = windows.select(np.arange(PREDICTIVE_WINDOWS))
+            reader = PredictiveReader(model, windows, seed=self.seed, full=self.full)  # refuses what cannot be read
+        whole = windows is self.windows
+        readings = [name for name in names if is_output(name)]
+        plan = self._plan() if "sample-propagation" in names else None
         contexts = contexts_of(windows, model.tokenizer, seed=self.seed) if readings else None
         size = raw_bytes(model, windows)
         if self.listeners.notice is not None and self.budget.spilled(size):
@@ -225,9 +250,10 @@ class _Work:
         sequences = len(windows) + alone
         front = len(windows.prefix)
         forward = 2.0 * (model.parameters or 1) * (len(windows) * (front + length) + alone * (front + 1))
-        reading = max(1, round(reader.flops / forward * sequences))
-        saying = max(1, round(sequences * reader.flops_each / forward * sequences)) if readings else 0
-        again = len(model.blocks) * length if "sample-propagation" in names else 0
+        logits = model.vocabulary * (2.0 * model.width + LOGIT)
+        reading = 0 if reader is None else max(1, round(reader.flops / forward * sequences))
+        saying = max(1, round(sequences * logits / forward * sequences)) if readings else 0
+        again = 0 if plan is None else len(model.blocks) * len(plan.positions)
         total = (sequences + reading + saying + again) * passes  # as if each other pass took as long
 
         def step(offset: int, size: int) -> Progress | None:
@@ -242,17 +268,20 @@ class _Work:
             progress=step(0, sequences),
         ) as states:
             self._tell(states.likelihoods)
-            highest = _Highest()
-            rows = reader.rows(states, step(sequences, reading), self._listening(highest))
-            found = {"predictive": _flagged(list(rows), states.sinks)}
-            self._keep("predictive", highest)
+            found: dict[str, list[pd.DataFrame]] = {}
+            if reader is not None:
+                highest = _Highest()
+                rows = reader.rows(states, step(sequences, reading), self._listening(highest))
+                found["predictive"] = _flagged(list(rows), states.sinks)
+                self._keep("predictive", highest)
             if contexts is not None:
+                head = self._head if reader is None else reader.head
                 tell = step(sequences + reading, saying)
-                said = output_of_states(model, contexts, windows, states, reader.head, tell)
-                found |= self._read(said, contexts, readings)
-            if again:
+                found |= self._read(output_of_states(model, contexts, windows, states, head, tell), contexts, readings)
+            if plan is not None:
+                tell = step(sequences + reading + saying, again)
                 with states.normalised(Projection(self.propagation.project, self.seed)) as normal:
-                    found["sample-propagation"] = self._propagated(normal, step(sequences + reading + saying, again))
+                    found["sample-propagation"] = self._propagated(normal, plan, tell)
         return found
 
     def output(self, names: Sequence[str], number: int, of: int) -> dict[str, list[pd.DataFrame]]:
@@ -292,7 +321,7 @@ class _Work:
         ) as states:
             self._tell(states.likelihoods)
             if not trained:
-                return self._propagated(states, progress)
+                return self._propagated(states, self._plan(), progress)
             parts: list[pd.DataFrame] = []
             for block in range(states.blocks):
                 for row in trained_block(states, self.windows, block, name, options, self.seed, self.budget):
@@ -301,23 +330,33 @@ class _Work:
                         progress(len(parts), states.blocks * states.positions)
             return _flagged(parts, states.sinks)
 
-    def _propagated(self, states: States, progress: Progress | None) -> list[pd.DataFrame]:
+    def _plan(self) -> PropagationPlan:
+        how, width = self.propagation, self.model.width
+        return plan_propagation(
+            self.windows,
+            blocks=len(self.model.blocks),
+            features=width if how.project is None else min(how.project, width),
+            resolutions=how.resolutions,
+            queries=how.queries,
+            full=self.full,
+        )
+
+    def _propagated(self, states: States, plan: PropagationPlan, progress: Progress | None) -> list[pd.DataFrame]:
         parts: list[pd.DataFrame] = []
-        how, highest = self.propagation, _Highest()
+        highest = _Highest()
         for block in range(states.blocks):
             for row in propagated_block(
                 states,
                 self.windows,
                 block,
-                how.resolutions,
-                how.queries,
-                self.seed,
-                self.model.device,
-                self._listening(highest),
+                plan,
+                seed=self.seed,
+                device=self.model.device,
+                last=self._listening(highest),
             ):
                 parts.append(row)
                 if progress is not None:
-                    progress(len(parts), states.blocks * states.positions)
+                    progress(len(parts), states.blocks * len(plan.positions))
         self._keep("sample-propagation", highest)
         return _flagged(parts, states.sinks)
 

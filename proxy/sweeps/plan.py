@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from estimators.contracts.cells import counted
 from extraction.corpora.spec import Workload, resolve_corpus
 from extraction.states.budget import PILOT_WINDOWS, state_bytes
-from proxy.measurement.names import DEFAULT_FLOPS, LOGIT, PREDICTIVE_WINDOWS, estimator_names, is_output
+from proxy.measurement.costs import DEFAULT_FLOPS, LOGIT
+from proxy.measurement.names import PREDICTIVE_WINDOWS, estimator_names, is_output
 from proxy.sweeps.cluster import Cluster, this_machine
 from proxy.sweeps.config import SweepConfig
 from proxy.sweeps.jobs import Job, make_jobs, out_of_reach

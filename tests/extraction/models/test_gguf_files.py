@@ -55,7 +55,7 @@ def test_a_file_is_called_by_its_stem_however_it_is_spelled(tmp_path: Path, monk
         (lambda path: path.write_bytes(b"not a model"), "is not a GGUF file"),
         (lambda path: path.write_bytes(written(path).read_bytes()[:60]), "ends early or is damaged"),
         (lambda path: path.write_bytes(written(path).read_bytes()[:-40]), "ends early or is damaged"),
-        (lambda path: written(path, tensors=0), "holds a vocabulary and no weights"),
+        (lambda path: written(path, tensors=0), "holds a vocabulary but no weights"),
         (lambda path: written(path, architecture="unheard-of"), "could not be loaded|cannot read from GGUF"),
     ],
     ids=["other", "header", "weights", "vocabulary", "architecture"],
@@ -65,9 +65,10 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(content, message: str, t
     content(path)
     with pytest.raises(InputError, match=message):
         load_model(path)
-    done = emergence("measure", path, "--corpus", "python-docs")
+    done = emergence("measure", path, "--corpus", "python-docs", "--out", tmp_path / "rows.parquet")
     assert done.code == 2
-    assert "Traceback" not in done.err
+    assert [line for line in done.err.splitlines() if line.strip()][-1].startswith("Error: ")
+    assert [file.name for file in tmp_path.iterdir()] == ["broken.gguf"]  # nothing is written
 
 
 def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

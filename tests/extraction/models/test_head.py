@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from estimators.base import InputError
@@ -46,6 +47,17 @@ def test_logits_are_the_models_own(kind: str) -> None:
         own = model.model(input_ids=ids, use_cache=False).logits
     with torch.inference_mode():
         torch.testing.assert_close(head.logits(left[-1].flatten(0, 1)), own.flatten(0, 1), atol=1e-4, rtol=1e-4)
+
+
+def test_weights_that_are_moved_as_they_are_needed() -> None:
+    model = made("gemma2", **FAMILIES["gemma2"])
+    states = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        held = find_head(model).logits(states)
+    offloaded = cpu_offload(model.model, execution_device=torch.device("cpu"))
+    with torch.inference_mode():
+        moved = find_head(replace(model, model=offloaded)).logits(states)
+    torch.testing.assert_close(moved, held)
 
 
 def test_bundled_models_have_one() -> None:

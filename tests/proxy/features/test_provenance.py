@@ -90,6 +90,7 @@ def test_it_is_read_as_it_was_written_and_nothing_else_is() -> None:
 def test_a_fingerprint_tells_weights_and_not_copies_apart() -> None:
     one = load_model("gpt2-30k", device="cpu")
     assert fingerprint(one) == fingerprint(load_model("gpt2-30k", device="cpu")) != fingerprint(load_model("gpt2-90k"))
+    assert fingerprint(replace(one, prefix=(0,))) != fingerprint(one)  # it then reads otherwise
     with __import__("torch").no_grad():
         next(one.model.parameters())[0, 0] += 1
     assert fingerprint(one) != fingerprint(load_model("gpt2-30k", device="cpu"))

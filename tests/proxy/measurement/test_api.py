@@ -52,6 +52,11 @@ def test_through_the_transport_as_from_the_weights(model, contexts, tmp_path):
     assert through["parameters"].isna().all()
 
 
+def test_rows_of_few_documents_say_so(model, contexts, tmp_path):
+    through = measure_closed(closed(model, tmp_path), replace(contexts.first(30, seed=0), few=True))
+    assert through["flags"].str.contains("few-documents").all()
+
+
 def test_collisions_of_samples_agree_with_the_weights(model, contexts, tmp_path):
     api = closed(model, tmp_path, "completions-samples")
     through = measure_closed(api, contexts).iloc[0]

@@ -39,13 +39,16 @@ WORDS = (
 
 
 @pytest.fixture
-def refused(emergence: Callable[..., Any]) -> Callable[..., str]:
-    """Run `emergence measure`, which must refuse, and return the sentence that it says."""
+def refused(emergence: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Run `emergence measure`, which must refuse and write nothing, and return the sentence that it says."""
 
     def run(*args: object) -> str:
-        done = emergence("measure", "gpt2-30k", "--prefix", "none", *args)
+        folder = tmp_path_factory.mktemp("written")
+        written = ("--out", folder / "rows.parquet", "--plot", folder / "depth.png")
+        done = emergence("measure", "gpt2-30k", "--prefix", "none", *written, *args)
         assert done.code == 2, (done.out, done.err)
         assert done.out == ""
+        assert not list(folder.iterdir())
         last = [line for line in done.err.splitlines() if line.strip()][-1]
         assert last.startswith("Error: ")
         return str(last)
@@ -110,8 +113,9 @@ def test_one_next_token(refused: Callable[..., str], tmp_path: Path) -> None:
     assert len(lines) > 100
     same = tmp_path / "same.jsonl"
     same.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines), encoding="utf-8")
-    said = refused("--corpus", same, "--tokens", 1)
-    assert said == "Error: Every next token is the same, so there is nothing to predict; give a more varied corpus."
+    for estimator in ("predictive", "predictive-20"):
+        said = refused("--corpus", same, "--tokens", 1, "--estimator", estimator)
+        assert said == "Error: Every next token is the same, so there is nothing to predict; give a more varied corpus."
 
 
 def test_a_model_without_an_output_head(refused: Callable[..., str], loads: Callable[[LanguageModel], None]) -> None:
@@ -135,13 +139,19 @@ def test_states_that_overflow_in_half_precision(
     model.model.save_pretrained(tmp_path)
     model.tokenizer.save_pretrained(tmp_path)
     loads(load_model(tmp_path, device="cpu", dtype="float16"))
-    said = refused("--corpus", "python-docs")
-    assert "not finite, so no lens can be fitted; load the model as bfloat16 or float32" in said
+    for estimator, sentence in (
+        ("predictive", "States hold values that are not finite, so no lens can be fitted"),
+        ("sample-propagation", "States hold values that are not finite, so they cannot be normalised"),
+        ("output-20", "Logits are not numbers, so nothing can be read of the output"),
+    ):
+        said = refused("--corpus", "python-docs", "--windows", 300, "--estimator", estimator)
+        assert f"{sentence}; load the model as bfloat16 or float32" in said
 
 
-def test_full_is_an_option_of_the_predictive_observer_alone() -> None:
+def test_full_is_no_option_of_trained_estimators() -> None:
     check_options(["predictive", "mine"], {"full": True, "steps": 5})
-    with pytest.raises(InputError, match="full is an option of the predictive observer; mine takes none"):
+    check_options(["sample-propagation"], {"full": True})
+    with pytest.raises(InputError, match="full is an option of predictive and sample-propagation; mine takes no such"):
         check_options(["mine"], {"full": True})
     with pytest.raises(InputError, match="full is true or false; got 'yes'"):
         check_options(["predictive"], {"full": "yes"})

@@ -1,16 +1,25 @@
 """Output rows of open models from their heads, and windows as contexts of a next token."""
 
 from dataclasses import replace
+from pydoc_data.topics import topics
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from estimators.base import InputError
-from extraction import random_twin, windows
+from extraction import random_twin, text_windows, windows
 from proxy.measurement.names import check_names
-from proxy.measurement.output import corpus_contexts, measure_output, open_output, output_rows, output_windows
-from proxy.measurement.table import Listeners, measure
+from proxy.measurement.output import (
+    contexts_of,
+    corpus_contexts,
+    measure_output,
+    open_output,
+    output_rows,
+    output_windows,
+)
+from proxy.measurement.table import Listeners, Propagation, measure
+from tests.proxy.measurement.odd_heads import with_bent_head
 
 
 def test_the_twin_and_shuffled_windows_say_less(model, contexts):
@@ -52,14 +61,19 @@ def test_the_output_is_read_from_the_pass_of_the_states(model):
     ran = []
     hook = model.blocks[0].register_forward_hook(lambda module, args, output: ran.append(args[0].shape[:2].numel()))
     tokens = {}
-    for names in ("predictive", "predictive", ",".join(["predictive", *READINGS])):  # the first measures memory, once
+    propagated = ",".join(["sample-propagation", *READINGS])
+    # The first measures memory, once.
+    for names in ("predictive", "predictive", propagated, ",".join(["predictive", *READINGS])):
         ran.clear()
-        table = measure(model, text, estimator=names)
+        table = measure(model, text, estimator=names, propagation=Propagation(queries=20, resolutions=(0.18,)))
         tokens[names] = sum(ran)
+        if names == propagated:
+            without = table[table["layer"] < 0].set_index("estimator")
     hook.remove()
     assert len(set(tokens.values())) == 1
     assert text.tokens.size <= sum(ran) < text.tokens.size + model.vocabulary + 100  # windows and lone tokens, once
     found = table[table["layer"] < 0].set_index("estimator")
+    pd.testing.assert_frame_equal(without.drop(columns="seconds"), found.drop(columns="seconds"))
     apart = measure_output(model, corpus_contexts("python-docs", model.tokenizer, count=200), READINGS)
     apart = apart.set_index("estimator")
     assert found["corpus_hash"].equals(apart["corpus_hash"])  # the windows that a closed model is asked for
@@ -77,7 +91,32 @@ def test_windows_of_any_making_are_read(model):
         measure(model, replace(text, next_tokens=None), estimator="output-20")
 
 
-@pytest.mark.parametrize("estimator", ["output-20", "predictive,output-20"])
+def test_the_output_of_a_bent_head_is_read_beside_states():
+    model = with_bent_head("gpt2-30k")
+    text = windows("python-docs", model.tokenizer, count=60, prefix=model.prefix)
+    how = Propagation(queries=20, resolutions=(0.18,))
+    table = measure(model, text, estimator="sample-propagation,output-20", propagation=how)
+    assert sorted(table["estimator"].unique()) == ["output-20", "sample-propagation"]
+
+
+def test_every_row_of_a_text_of_one_document_says_so(model):
+    one = text_windows(
+        ["\n\n".join(topics[name] for name in sorted(topics))], model.tokenizer, count=150, prefix=model.prefix
+    )
+    rows = measure(model, one, estimator=",".join(["predictive", "sample-propagation", *READINGS]))
+    assert rows["flags"].str.split(",").map(lambda flags: "few-documents" in flags).all()
+    mixed = one.shuffled(0)
+    assert measure(model, mixed, estimator="predictive-20")["flags"].tolist() == ["few-documents"]
+    lists = windows("animal", model.tokenizer, count=150, prefix=model.prefix)  # have no documents
+    rows = measure(model, lists, estimator="sample-propagation,output-20")
+    assert not rows["flags"].str.contains("few-documents").any()
+    many = contexts_of(output_windows("python-docs", model.tokenizer, count=600), model.tokenizer)
+    assert not many.few
+    assert not many.first(400, seed=0).few
+    assert many.first(20, seed=0).few  # too few of its documents are left to deal them whole
+
+
+@pytest.mark.parametrize("estimator", ["output-20", "predictive,output-20", "sample-propagation,output-20"])
 def test_progress_ends_with_the_work(model, estimator):
     text = windows("python-docs", model.tokenizer, count=120, prefix=model.prefix)
     told = []

@@ -262,10 +262,10 @@ def test_shuffled_windows_keep_the_document_of_what_follows_them(text: Windows) 
 def test_large_models_are_read_at_fewer_positions_and_windows(
     model: LanguageModel, text: Windows, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from proxy.measurement import predictive
+    from proxy.measurement import costs, predictive
 
     cost = predictive.PredictiveReader(model, text, seed=0).flops
-    monkeypatch.setattr(predictive, "DEFAULT_FLOPS", 0.9 * cost)
+    monkeypatch.setattr(costs, "DEFAULT_FLOPS", 0.9 * cost)
     some = measure(model, text)
     assert sorted(set(some["position"])) == [1, 4, 8]
     assert some.groupby("position")["windows_read"].unique().map(list).tolist() == [[500], [500], [len(text)]]
@@ -274,9 +274,9 @@ def test_large_models_are_read_at_fewer_positions_and_windows(
     pd.testing.assert_frame_equal(
         measure(model, text, options={"full": True}).drop(columns="seconds"), table.drop(columns="seconds")
     )
-    monkeypatch.setattr(predictive, "DEFAULT_FLOPS", 1.0)
+    monkeypatch.setattr(costs, "DEFAULT_FLOPS", 1.0)
     few = predictive.PredictiveReader(model, text, seed=0)
-    assert (few.positions, few.windows) == ((8,), predictive.LEAST)
+    assert (few.positions, few.windows) == ((8,), costs.LEAST)
     assert few.flops < cost
 
 

@@ -1,6 +1,7 @@
 """The emergence table against a slow, readable twin, and what its summaries say."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,29 @@ def test_sampled_queries_agree_with_all(table: pd.DataFrame, model: LanguageMode
     difference = (some["ie_bits"] - table["ie_bits"]).abs()
     # 64 comparisons of two estimates with the stated errors: 4.5 errors leave a chance below 0.1 %.
     assert (difference <= 4.5 * np.hypot(some["ie_std_error"], table["ie_std_error"]) + 1e-6).all()
+
+
+def test_where_states_are_dear_fewer_positions_and_windows_are_read(
+    table: pd.DataFrame, model: LanguageModel, animals: Windows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from proxy.measurement import costs
+
+    how = Propagation(resolutions=(0.12, 0.25))
+    read = partial(measure, model, animals, estimator="sample-propagation", propagation=how, seed=0)
+    monkeypatch.setattr(costs, "LEAST", 50)
+    monkeypatch.setattr(costs, "DEFAULT_FLOPS", 1.0)
+    steps: list[tuple[int, int]] = []
+    few = read(listeners=Listeners(progress=lambda *step: steps.append(step)))
+    assert steps[-1][0] == steps[-1][1]
+    assert set(few["position"]) == {animals.tokens.shape[1]}
+    assert few["windows_read"].between(25, 50).all()
+    last = table[table["position"] == animals.tokens.shape[1]].reset_index(drop=True)
+    assert (last["windows_read"] == len(animals)).all()
+    # the error says what reading fewer windows costs: each of the numbers lies within five joint errors
+    apart = np.hypot(few["ie_std_error"].to_numpy(float), last["ie_std_error"].to_numpy(float))
+    assert (abs(few["ie_bits"].to_numpy(float) - last["ie_bits"].to_numpy(float)) < 5 * apart).all()
+    assert (few["ie_std_error"] > last["ie_std_error"]).all()
+    pd.testing.assert_frame_equal(read(options={"full": True}).drop(columns="seconds"), table.drop(columns="seconds"))
 
 
 def test_the_stated_error_is_what_other_noise_changes(model: LanguageModel) -> None:
