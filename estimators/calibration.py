@@ -12,7 +12,7 @@ from estimators.registry import estimate, methods
 from estimators.truths import KnownTruth
 
 DISCRETE_METHODS = ("sample-propagation", "entropy")
-CONTINUOUS_METHODS = ("infonce", "nwj", "smile", "mine", "gaussian")
+CONTINUOUS_METHODS = ("infonce", "nwj", "smile", "mine", "gaussian")  # and what is registered beside these
 DEFAULT_METHODS = ("sample-propagation", "infonce")  # what the project uses by default
 
 # An estimate states its error as this many standard errors (99.99 % of a normal), plus what float32 may round off.
@@ -63,7 +63,8 @@ def applicable(truth: KnownTruth, wanted: Sequence[str] | None = None) -> tuple[
     for name in wanted or ():
         if name not in methods():
             raise InputError(f"Unknown estimator {name!r}; known: {', '.join(methods())}.")
-    able: tuple[str, ...] = DISCRETE_METHODS if truth.discrete else CONTINUOUS_METHODS
+    added = (name for name in methods() if name not in (*DISCRETE_METHODS, *CONTINUOUS_METHODS))
+    able: tuple[str, ...] = DISCRETE_METHODS if truth.discrete else (*CONTINUOUS_METHODS, *added)
     if not truth.trainable:
         able = ("gaussian",)
     return able if wanted is None else tuple(name for name in able if name in wanted)

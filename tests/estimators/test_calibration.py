@@ -9,7 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from estimators import InputError, MIEstimate, plug_in_entropy
+from estimators import InputError, MIEstimate, plug_in_entropy, registry
 from estimators.calibration import Calibration, applicable, calibrate, verdict
 from estimators.truths import (
     KnownTruth,
@@ -26,6 +26,12 @@ from proxy.cli import app
 def test_discrete_truths_are_hit():
     small = [truth for truth in discrete_truths() if len(truth.x) < 10_000]
     assert {row.verdict for row in calibrate(small)} == {"within", "ceiling"}
+
+
+def test_an_estimator_registered_later_is_asked_too(monkeypatch):
+    monkeypatch.setitem(registry._METHODS, "added", registry._METHODS["gaussian"])
+    (pair,) = list(continuous_truths())[:1]
+    assert applicable(pair, ["added"]) == ("added",)
 
 
 def test_gaussian_channels_are_hit():
