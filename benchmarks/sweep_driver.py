@@ -123,22 +123,39 @@ def resume() -> None:
 
 
 def memory() -> None:
-    """Compare the driver's peak memory for few and for many jobs, each in a fresh process."""
+    """Compare the driver's memory for few and for many jobs, each in a fresh process: at its first job, at its end."""
     peaks = {}
-    for jobs in (500, 5_000):
+    for jobs in (200, 500, 5_000):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            peaks[jobs], seconds = pool.apply(_drive, (jobs,))
+            first, last, peaks[jobs], seconds = pool.apply(_drive, (jobs,))
             pool.close()
             pool.join()
-        print(f"{jobs} jobs: peak {peaks[jobs]:.0f} MB, {jobs / seconds:.0f} jobs per second through the driver")
-    few, more = peaks.values()
-    print(f"growth per 1,000 jobs: {(more - few) / 4.5:.1f} MB")
+        print(
+            f"{jobs} jobs: {first:.0f} MB at the first job, {last:.0f} MB at the end, peak {peaks[jobs]:.0f} MB, "
+            f"{jobs / seconds:.0f} jobs per second through the driver"
+        )
+    few, *_, more = peaks.values()
+    print(f"growth per 1,000 jobs: {(more - few) / 4.8:.1f} MB")
 
 
-def _drive(jobs: int) -> tuple[float, float]:
+def _drive(jobs: int) -> tuple[float, float, float, float]:
+    """Memory when the first job starts, at the end and at most (MB), and the seconds that the sweep took."""
+    first: list[float] = []
+
+    def watch(event: Event) -> None:
+        if event.kind == "start" and not first:
+            first.append(_resident())
+
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as texts:
         config = many(jobs, Path(texts))
         began = time.perf_counter()
-        result = sweep(config, folder, cluster=Instant())
+        result = sweep(config, folder, cluster=Instant(), on_event=watch)
         assert len(result.done) == jobs  # noqa: S101
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.perf_counter() - began
+        took = time.perf_counter() - began
+        return first[0], _resident(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, took
+
+
+def _resident() -> float:
+    """What this process holds in memory now, in MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20

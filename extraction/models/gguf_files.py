@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,21 @@ from estimators.base import InputError
 from estimators.contracts.files import check_file
 
 ENDING = ".gguf"
+SIZES = {
+    0: 1,
+    1: 1,
+    2: 2,
+    3: 2,
+    4: 4,
+    5: 4,
+    6: 4,
+    7: 1,
+    10: 8,
+    11: 8,
+    12: 8,
+}  # bytes of a value, by the number of its type
+TEXT, ARRAY = 8, 9
+MOST_ENTRIES = 10_000_000  # of an array; the largest vocabularies have a million
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +69,7 @@ def read_header(path: Path) -> GgufHeader:
     from gguf import GGUFReader
 
     try:
+        _check_lengths(path)
         reader = GGUFReader(str(path), "r")
     except Exception as error:  # it checks little: a file that ends early fails anywhere in it
         raise InputError(
@@ -71,6 +88,53 @@ def read_header(path: Path) -> GgufHeader:
     blocks, width = (int(size) if isinstance(size, int) else None for size in sizes)
     total = sum(math.prod(int(side) for side in tensor.shape) for tensor in reader.tensors)
     return GgufHeader(architecture, total, blocks, width)
+
+
+def _check_lengths(path: Path) -> None:
+    """Refuse a header that claims more than the file holds: the library would look for it without end.
+
+    Raises:
+        ValueError: saying so.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(4)
+        order = "<" if struct.unpack("<I", file.read(4))[0] & 0xFFFF else ">"
+
+        def number(code: str) -> int:
+            return int(struct.unpack(order + code, file.read(struct.calcsize(order + code)))[0])
+
+        def count() -> int:
+            found = number("Q")
+            if found > MOST_ENTRIES:
+                raise ValueError(f"it claims {found:,} entries")
+            return found
+
+        def skip(length: int) -> None:
+            if length > size - file.tell():
+                raise ValueError(f"it claims {length:,} bytes that are not there")
+            file.seek(length, 1)
+
+        def skip_value(kind: int) -> None:
+            if kind == TEXT:
+                skip(number("Q"))
+            elif kind == ARRAY:
+                inner, length = number("I"), count()
+                if inner in SIZES:
+                    skip(length * SIZES[inner])
+                else:
+                    for _ in range(length):
+                        skip_value(inner)
+            else:
+                skip(SIZES[kind])
+
+        tensors, keys = count(), count()
+        for _ in range(keys):
+            skip(number("Q"))
+            skip_value(number("I"))
+        for _ in range(tensors):
+            skip(number("Q"))
+            skip(8 * number("I") + 12)  # sides, then type and place
 
 
 @contextmanager

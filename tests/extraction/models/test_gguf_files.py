@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -93,3 +94,33 @@ def test_real_models_load_and_have_twins(file: str, parameters: int, blocks: int
     likely = model.model(input_ids=ids).logits[0, -1].topk(5).indices
     assert "Paris" in {model.tokenizer.decode(token).strip() for token in likely}
     assert random_twin(model).parameters == parameters
+
+
+def _text(text: bytes) -> bytes:
+    return struct.pack("<Q", len(text)) + text
+
+
+HUGE = 2**60
+ARCHITECTURE = _text(b"general.architecture")
+CLAIMS = {
+    "tensors": struct.pack("<QQ", HUGE, 0),
+    "keys": struct.pack("<QQ", 1, HUGE),
+    "the length of a name": struct.pack("<QQQ", 1, 1, HUGE),
+    "numbers in an array": struct.pack("<QQ", 1, 1) + ARCHITECTURE + struct.pack("<IIQ", 9, 4, HUGE),
+    "texts in an array": struct.pack("<QQ", 1, 1) + ARCHITECTURE + struct.pack("<IIQ", 9, 8, HUGE),
+    "numbers of an array, fewer": struct.pack("<QQ", 1, 1) + ARCHITECTURE + struct.pack("<IIQ", 9, 4, 10**7),
+    "arrays in arrays": struct.pack("<QQ", 1, 1)
+    + ARCHITECTURE
+    + struct.pack("<I", 9)
+    + struct.pack("<IQ", 9, 1) * 5000,
+    "sides of a tensor": struct.pack("<QQ", 1, 0) + _text(b"a") + struct.pack("<I", 2**31),
+}
+
+
+@pytest.mark.parametrize("what", CLAIMS)
+def test_a_header_that_claims_more_than_the_file_holds_is_refused_at_once(what: str, tmp_path: Path) -> None:
+    """The library would look for an array of 2**60 numbers without end."""
+    path = tmp_path / "huge.gguf"
+    path.write_bytes(b"GGUF" + struct.pack("<I", 3) + CLAIMS[what])
+    with pytest.raises(InputError, match="ends early or is damaged"):
+        read_header(path)
