@@ -26,7 +26,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pandas as pd
 from sweep_driver import memory, resume
 
-from proxy import cluster as on_ray
+from proxy.sweeps import cluster as on_ray
 from proxy.sweeps import plan
 from proxy.sweeps.config import parse_config
 from proxy.sweeps.jobs import Job, make_jobs

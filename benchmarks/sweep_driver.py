@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from proxy import cluster as on_ray
+from proxy.sweeps import cluster as on_ray
 from proxy.sweeps.config import SweepConfig, parse_config
 from proxy.sweeps.jobs import Job, make_jobs
 from proxy.sweeps.placement import GIB, Demand, Node
