@@ -23,13 +23,13 @@ def cell(value: object, number: str = ".3f", *, missing: str = MISSING, thousand
         missing: text for None, NaN and NA.
         thousands: whether to group the digits of whole numbers.
 
-    >>> cell(1.23456), cell(float("nan")), cell(1234567, thousands=True), cell("gpt2")
-    ('1.235', '–', '1,234,567', 'gpt2')
+    >>> cell(1.23456), cell(-0.0001), cell(float("nan")), cell(1234567, thousands=True), cell("gpt2")
+    ('1.235', '0.000', '–', '1,234,567', 'gpt2')
     """  # noqa: RUF002
     if pd.api.types.is_scalar(value) and pd.isna(value):  # type: ignore[call-overload]
         return missing
     if isinstance(value, float):
-        return format(value, number)
+        return format(value, f"z{number}")  # no -0.000
     return f"{value:,}" if thousands and isinstance(value, Integral) else printable(str(value))
 
 

@@ -77,4 +77,14 @@ def _show(table: pd.DataFrame) -> None:
     shared = "; ".join(f"{name.replace('_', ' ')} {table[name].iloc[0]}" for name in known)
     screen.print(f"All: {shared}." if shared else "", highlight=False, markup=False, soft_wrap=True)
     names = [name for name in ("model", "corpus", *COLUMNS, *SHARED) if name not in same]
-    show(table[list(dict.fromkeys(names))].rename(columns=COLUMNS), spare=SPARE)
+    shown = table[list(dict.fromkeys(names))].rename(columns=COLUMNS)
+    show(shown.assign(p=[chance(value) for value in shown["p"]]), spare=SPARE)
+
+
+def chance(p: float) -> str:
+    """Return a probability as a person reads it.
+
+    >>> chance(0.0421), chance(2.5e-6), chance(float("nan"))
+    ('0.042', '<.001', '')
+    """
+    return "" if p != p else "<.001" if p < 0.001 else f"{p:.3f}"
