@@ -19,6 +19,8 @@ Array = NDArray[np.float64]
 
 # What is known of the models to be estimated decides what may be learned from.
 PREFIXES = {"outputs": ("output.", "small.", "behaviour.", "words.", "accuracy."), "scale": ("small.", "meta.")}
+NO_TARGETS = ("model", "family", "run", "parameters", COLUMN)
+NO_TARGET_PREFIXES = (*PREFIXES["outputs"], *PREFIXES["scale"], "noise.")
 SIZE = "meta.log_parameters"
 LARGEST = 1e100  # of a feature or target: sums of squares stay finite
 WORDS = "words."
@@ -75,7 +77,9 @@ def read_references(references: pd.DataFrame, *, target: str, groups: str | None
         raise InputError("Every reference row needs a model name; some are empty.")
     if target not in frame.columns:
         candidates = [
-            c for c in frame.columns if c not in ("model", "family") and not c.startswith(PREFIXES["outputs"])
+            name
+            for name in frame.columns
+            if name not in NO_TARGETS and not name.startswith(NO_TARGET_PREFIXES) and not name.endswith("_std_error")
         ]
         raise InputError(
             f"There is no target column {target}; the table has {', '.join(candidates) or 'no other column'}."

@@ -156,6 +156,10 @@ def test_another_level_is_given_where_there_are_intervals_of_it(proxy: Proxy, ni
         (lambda t: t.assign(bits=np.nan), "None of the 9 models has a value of bits"),
         (lambda t: t.assign(bits=3.0), "the same bits"),
         (lambda t: t.drop(columns="bits"), "no target column bits"),
+        (
+            lambda t: t.rename(columns={"bits": "score"}).assign(**{"noise.output.j": 1.0, "score_std_error": 0.1}),
+            r"no target column bits; the table has score\.$",
+        ),
         (lambda t: t.drop(columns="model"), "needs the columns model"),
         (lambda t: t[["model", "family", "bits"]], "none of the 3 columns"),
         (lambda t: t.assign(**{"small.gpt2-30k.f0": "high"}), "small.gpt2-30k.f0 must hold numbers"),
