@@ -47,7 +47,7 @@ def losses(
     give bits at once, and exp2 takes a fraction of the time of exp.
     """
     device, dtype = rows.device, rows.dtype
-    log_p = p.log2()
+    log_p = p.log2()  # (n,)
     nats = 1 / math.log(2)  # turns an exponent of e into one of 2
     uniform = bool((p == p[0]).all())
     log_weight = log_p.to(dtype).to(device)
@@ -55,35 +55,36 @@ def losses(
     variance = torch.zeros_like(mean_loss)
     step = max(1, QUERY_ROWS // draws)
     for begin in range(0, len(chosen), step):
-        at = chosen[begin : begin + step]
-        query = rows[at.to(device)] - mean
-        noise = torch.randn(draws, len(at), rows.shape[1], generator=generator).to(dtype).to(device)
-        own = (noise * query).sum(dim=2).reshape(-1, 1)
-        half_norm = (query.square().sum(dim=1) / 2).repeat(draws)[:, None]
-        noise = noise.reshape(-1, rows.shape[1])
-        total = torch.full((len(sigmas), len(noise)), -math.inf, dtype=dtype, device=device)
+        at = chosen[begin : begin + step]  # (b,)
+        query = rows[at.to(device)] - mean  # (b, k)
+        noise = torch.randn(draws, len(at), rows.shape[1], generator=generator).to(dtype).to(device)  # (draws, b, k)
+        own = (noise * query).sum(dim=2).reshape(-1, 1)  # (draws b, 1): z.y_i
+        half_norm = (query.square().sum(dim=1) / 2).repeat(draws)[:, None]  # (draws b, 1)
+        noise = noise.reshape(-1, rows.shape[1])  # (draws b, k), all queries of a draw together
+        total = torch.full((len(sigmas), len(noise)), -math.inf, dtype=dtype, device=device)  # (resolutions, draws b)
         # A last block of few queries must not make one tile of all rows.
         width = max(1, min(_SCORE_VALUES // len(noise), _BLOCK_VALUES // rows.shape[1], rows.shape[0]))
         for start in range(0, rows.shape[0], width):
-            block = rows[start : start + width] - mean
-            near = query @ block.T
-            half_square = (half_norm + block.square().sum(dim=1) / 2).sub_(near.repeat(draws, 1)).clamp_(min=0)
-            along = own - noise @ block.T
+            block = rows[start : start + width] - mean  # (w, k)
+            near = query @ block.T  # (b, w)
+            half_square = half_norm + block.square().sum(dim=1) / 2  # (draws b, w): |y_i - y_j|^2 / 2, once reduced
+            half_square.sub_(near.repeat(draws, 1)).clamp_(min=0)
+            along = own - noise @ block.T  # (draws b, w): z.(y_i - y_j)
             inside = ((at >= start) & (at < start + width)).nonzero()[:, 0]
             if len(inside):  # the true row's own term is exactly 1, which is what keeps the ceiling
                 column = (at[inside] - start).to(device).repeat(draws)
                 line = (inside[None, :] + len(at) * torch.arange(draws)[:, None]).reshape(-1).to(device)
                 half_square[line, column] = 0
                 along[line, column] = 0
-            score = torch.empty_like(along)
+            score = torch.empty_like(along)  # (draws b, w)
             for level, sigma in enumerate(sigmas):
                 torch.mul(half_square, -nats / sigma**2, out=score).sub_(along, alpha=nats / sigma)
                 if not uniform:
                     score += log_weight[start : start + width]
-                top = score.amax(dim=1, keepdim=True)
-                tile = score.sub_(top).exp2_().sum(dim=1).log2_() + top[:, 0]
+                top = score.amax(dim=1, keepdim=True)  # (draws b, 1)
+                tile = score.sub_(top).exp2_().sum(dim=1).log2_() + top[:, 0]  # (draws b,)
                 torch.logaddexp2(total[level], tile, out=total[level])
-        evidence = total.cpu().double().reshape(len(sigmas), draws, len(at))
+        evidence = total.cpu().double().reshape(len(sigmas), draws, len(at))  # (resolutions, draws, b)
         if not uniform:
             evidence = evidence - log_p[at]
         evidence = evidence.clamp(min=0)  # so it is in exact arithmetic: the sum holds the row's own term

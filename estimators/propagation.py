@@ -100,14 +100,14 @@ def sample_propagation(
     if not (math.isfinite(scale) and scale >= 0) or (scale == 0 and norm > 0):
         raise InputError(f"scale must be a positive number, the RMS norm of the centred states; got {scale}.")
 
-    chosen = torch.arange(count) if index is None else index
-    surprise = -p.log2()  # -log2 p_i of every row
+    chosen = torch.arange(count) if index is None else index  # (q,)
+    surprise = -p.log2()  # (n,), -log2 p_i of every row
     if norm == 0:  # one distinct state: the observer learns nothing
-        loss = surprise[chosen].expand(len(levels), -1)
+        loss = surprise[chosen].expand(len(levels), -1)  # (resolutions, q)
         variance = torch.zeros_like(loss)
     else:
         sigmas = [level * scale for level in levels]
-        loss, variance = losses(rows, mean, p, chosen, sigmas, draws, generator)
+        loss, variance = losses(rows, mean, p, chosen, sigmas, draws, generator)  # both (resolutions, q)
 
     flags: tuple[str, ...] = ("constant-input",) if norm == 0 else ()
     flags += half_precision(states)

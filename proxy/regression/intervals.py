@@ -74,6 +74,7 @@ class Intervals:
         fitted = clone(regressor).fit(X, y, weights)
         errors = np.empty(len(y))  # (n,)
         without = []
+        # Not cross_validate: weights would have to be routed to it, and errors are taken on the scale of the link.
         for fold in range(folds.max() + 1):
             left, kept = folds == fold, folds != fold
             other = clone(regressor).fit(X[kept], y[kept], weights[kept])
