@@ -293,8 +293,8 @@ def _check_resolutions(base: str, other: str, both: pd.DataFrame) -> None:
         row = unequal.iloc[0]
         raise InputError(
             f"{row['model']} on {row['corpus']} was read at resolution {row['resolution_base']} in {base} and at "
-            f"{row['resolution_other']} in {other}: a difference would be one of observers; choose a resolution that "
-            "both hold (--resolution), or measure them alike."
+            f"{row['resolution_other']} in {other}: a difference would be one between observers; choose a resolution "
+            "that both hold (--resolution), or measure them in the same way."
         )
 
 

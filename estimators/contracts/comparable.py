@@ -38,10 +38,10 @@ def unlike_lines(table: pd.DataFrame) -> list[str]:
 
     >>> rows = pd.DataFrame({"model": ["a", "b"], "corpus": "animal", "windows": [600, 2000]})
     >>> unlike_lines(rows.assign(estimator="predictive"))
-    ['Not measured alike on animal: numbers of windows differ (600 to 2,000).']
+    ['Not measured in the same way on animal: numbers of windows differ (600 to 2,000).']
     """
     if table.empty:  # of a sweep in which every job failed, without columns
         return []
     groups = table.groupby(["corpus", "estimator"], sort=False)
     found = [(corpus, phrase) for (corpus, _), rows in groups for phrase in unlike(rows.drop_duplicates("model"))]
-    return list(dict.fromkeys(f"Not measured alike on {corpus}: {phrase}." for corpus, phrase in found))
+    return list(dict.fromkeys(f"Not measured in the same way on {corpus}: {phrase}." for corpus, phrase in found))

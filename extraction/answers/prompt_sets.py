@@ -91,9 +91,7 @@ def check_prompts(frame: pd.DataFrame, source: str = "the table") -> pd.DataFram
         raise InputError(f"{source} has prompts without prompt_id; give all of them one, or none.")
     twice = [] if all_distinct(result["prompt_id"]) else result["prompt_id"][result["prompt_id"].duplicated()].tolist()
     if twice:
-        raise InputError(
-            f"prompt_id {twice[0]!r} occurs more than once in {source}; give each prompt an id of its own."
-        )
+        raise InputError(f"prompt_id {twice[0]!r} occurs more than once in {source}; give each prompt a unique id.")
     return result
 
 

@@ -198,8 +198,8 @@ def check_beginnings(model: nn.Module, blocks: list[nn.Module], ids: Tensor, nam
     if float((whole - beginning).abs().max()) > tolerance * float(whole.abs().max()):
         raise InputError(
             f"{name} attends to the {most} best-scored tokens and breaks ties among them by the length of the run, so "
-            f"a token's state depends on how many follow it; take windows of at most {most} tokens with what stands "
-            "before them."
+            f"a token's state depends on how many follow it; take windows of at most {most} tokens, the tokens before "
+            "them included."
         )
 
 

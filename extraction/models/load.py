@@ -150,7 +150,7 @@ def load_model(
     if quantization is not None and all(type(weight) is nn.Parameter for weight in model.parameters()):
         raise InputError(
             f"{quantization} left every weight of {name} as it was: it does not know this kind of layer or its size; "
-            "take another."
+            "use another quantization."
         )
     if "device_map" not in weights:
         model.to(place)
@@ -345,7 +345,7 @@ def _tokenizer(name: str, where: str, options: dict[str, Any]) -> Any:
     except Exception as error:  # whatever stands in a tokenizer.json
         raise InputError(
             f"The tokenizer of {name} could not be loaded ({first_line(error)}); "
-            "a tokenizer.json must lie with the model."
+            "a tokenizer.json must be in the model's folder."
         ) from error
     if not usable:
         raise InputError(

@@ -207,7 +207,7 @@ def _corpora(
         if len(lengths) > 1 or (counts and min(counts) < 0.8 * max(counts)):
             raise InputError(
                 f"The models read different windows of {label}: {', '.join(map(str, lengths))} tokens, {min(counts)} "
-                f"to {max(counts)} windows; measure all alike."
+                f"to {max(counts)} windows; measure all in the same way."
             )
         sampled = max(counts, default=0) if windows is None else windows
         source = named.get(label, label)
@@ -220,5 +220,5 @@ def _corpora(
             texts[file] = list(documents(source if label == PYTHON_DOCS else resolve_corpus(source).path or source))
             entries.append(Corpus(label, text_hash("\n".join(texts[file])), BUNDLED, file, lengths[0], sampled))
         else:
-            raise InputError(f"{label} is a file of yours; give it by --corpus PATH, so that the bank holds its text.")
+            raise InputError(f"{label} is your own file; give it by --corpus PATH, so that the bank holds its text.")
     return tuple(entries), texts

@@ -283,7 +283,9 @@ def estimate_emergence(
         bank.emergence[(bank.emergence["corpus"] == corpus.name) & bank.emergence["model"].isin(same)], estimator
     )
     if same:
-        remarks.append(f"{model} is in the bank: its whole run is left out, and its own values stand beside")
+        remarks.append(
+            f"{model} is in the bank: its whole run is left out, and its own values are shown beside the estimate"
+        )
     families = sorted(references["family"].unique())
     if len(families) == 1:
         remarks.append(f"all references are of one family, {families[0]}: nothing is known about others")

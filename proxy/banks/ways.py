@@ -67,6 +67,6 @@ def lacking(bank: Bank, corpus: str, asking: Asking, estimator: str = ESTIMATOR)
     readings = f"predictive-{asking.shown},output-{asking.shown},output-2-of-{asking.shown}"
     return (
         f"{'as a chat ' if asking.chat else ''}the server gives {given}, and the proxies of {bank.name} on {corpus} "
-        f"need {known}: none remains, and references are needed that were asked alike ({how} --estimator "
+        f"need {known}: none remains, and references asked in the same way are needed ({how} --estimator "
         f"{readings if asking.shown else 'output-2'})"
     )

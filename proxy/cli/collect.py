@@ -21,7 +21,7 @@ SAMPLING = "What determines an answer"  # a panel of --help
 
 def collect(
     model: Annotated[str, typer.Argument(help="The model's name at the server.")],
-    out: Annotated[Path, typer.Option(help="Table to write: .parquet, .csv or .json; the log lies beside it.")],
+    out: Annotated[Path, typer.Option(help="Table to write: .parquet, .csv or .json; the log is kept beside it.")],
     prompts: Annotated[
         str, typer.Option(help="Built-in set (demo, lists, questions) or a .txt, .jsonl, .csv or .parquet file.")
     ] = "demo",

@@ -133,8 +133,8 @@ def write_kept(frame: pd.DataFrame, out: Path, schema: Schema | None = None) -> 
         write_table(frame, kept, schema)
     except OSError:
         raise EmergenceError(
-            f"{out} could not be written ({reason}), nor could the temporary folder; free some space and run the same "
-            "command again."
+            f"{out} could not be written ({reason}), and the temporary folder could not either; free some space and "
+            "run the same command again."
         ) from None
     raise EmergenceError(f"{out} could not be written ({reason}); its {len(frame)} rows are kept in {kept}: move them.")
 

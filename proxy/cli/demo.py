@@ -162,7 +162,7 @@ def reached(compared: pd.DataFrame) -> list[str]:
 
     peak = compared.iloc[0].to_dict()
     if pd.isna(peak["estimate"]) or pd.isna(peak["lower"]):
-        return ["No estimate of the peak is given, and so no promise: the model lies too far from the references."]
+        return ["No estimate of the peak is given: the model is too far from the references."]
     error, width = abs(peak["error"]), peak["upper"] - peak["lower"]
     inside = peak["lower"] <= peak["truth"] <= peak["upper"]
     aims = [

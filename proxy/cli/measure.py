@@ -95,8 +95,8 @@ def measure(
         str,
         typer.Option(
             metavar="auto|none|TOKEN",
-            help="What stands before windows and lone tokens: auto is what the tokenizer adds, else of its special "
-            "tokens and none what lone tokens predict best after.",
+            help="Token before windows and lone tokens. auto: what the tokenizer adds; otherwise the special token, "
+            "or none, after which lone tokens predict best.",
             rich_help_panel=WHAT,
         ),
     ] = "auto",
@@ -122,7 +122,7 @@ def measure(
         bool,
         typer.Option(
             "--controls",
-            help="Put a random-weights twin and shuffled windows beside each number, and flag what is not above both.",
+            help="Measure a random-weights twin and shuffled windows for each number, and flag what is not above both.",
             rich_help_panel=CONTROLS,
         ),
     ] = False,
@@ -248,7 +248,7 @@ def measure(
         from proxy.cli.measure_closed import ClosedOptions, measure_closed_models
 
         if twin or controls:
-            _remark("A model behind an API has no random-weights twin; shuffled windows are the control that it has.")
+            _remark("A model behind an API has no random-weights twin; use shuffled windows as its control.")
         given = ClosedOptions(
             base_url=base_url, key_env=key_env, tokenizer=tokenizer, ask=ask, samples=samples, prefix=prefix, log=log,
             prices=prices, max_cost=max_cost, max_calls=max_calls, concurrency=concurrency, batch=batch,

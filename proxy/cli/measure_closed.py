@@ -219,7 +219,10 @@ def with_others(table: pd.DataFrame, others: pd.DataFrame | None) -> pd.DataFram
     same = others["estimator"].isin(set(table["estimator"])) & others["corpus"].isin(corpora) & (others["layer"] < 0)
     same &= as_chats(others).isin(set(as_chats(table)))
     if not same.any():
-        _say("What stands beside has no output rows of the same corpus and estimator that were asked in the same way.")
+        _say(
+            "The table given by --beside has no output rows of this corpus and estimator that were asked in the same "
+            "way."
+        )
     return pd.concat([table, others[same]], ignore_index=True)
 
 

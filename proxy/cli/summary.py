@@ -63,7 +63,9 @@ def sink_words(table: pd.DataFrame) -> list[str]:
     for name, one in rows[sunk].groupby("model", sort=False):
         blocks = rows.loc[rows["model"] == name, "layer"].nunique()
         behind = one["prefix"].fillna("").astype(str).iloc[0]
-        remedy = f"though {behind!r} stands in front" if behind else "which --prefix auto or a special token may fix"
+        remedy = (
+            f"although {behind!r} is put before them" if behind else "which --prefix auto or a special token may fix"
+        )
         words.append(
             f"Attention sinks in {one['layer'].nunique()} of {blocks} blocks of {name}: states at a position, or of "
             f"tokens run alone, are over five times as large as the others and say little about their token, {remedy}."

@@ -51,7 +51,7 @@ def join_scores(frame: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     if not any(found.values()):
         raise InputError(
             f"The table of scores has none of the {len(frame)} models of the answers: it has {known[0]}, they are of "
-            f"{frame['model'].iloc[0]}; name them alike."
+            f"{frame['model'].iloc[0]}; use the same names."
             if known
             else "The table of scores names no model."
         )

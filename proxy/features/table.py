@@ -269,7 +269,7 @@ def found_as(name: str, measured: Sequence[str]) -> str | None:
         return name
     found = [other for other in measured if same_model(name, other)]
     if len(found) > 1:
-        raise InputError(f"{name} may be {' or '.join(found)} of the other table; name it alike in both tables.")
+        raise InputError(f"{name} may be {' or '.join(found)} of the other table; use the same name in both tables.")
     return found[0] if found else None
 
 

@@ -333,7 +333,7 @@ def check_asked(asking: Asking, names: Sequence[str]) -> None:
     for name in names:
         if name == SCORED and not asking.scored:
             raise InputError(
-                f"The server is not asked to score text, so {name} cannot be had; it gives {_listed(asking)}."
+                f"The server is not asked to score text, so {name} is not available; it gives {_listed(asking)}."
             )
         if name == SCORED:
             continue

@@ -349,7 +349,7 @@ def output_rows(
         kind, k, of = _parsed(name)
         if name != "output-2":
             if macro.samples is not None:
-                raise InputError(f"{name} needs logprobs; from samples only output-2 can be had.")
+                raise InputError(f"{name} needs logprobs; only output-2 can be read from samples.")
             if of > macro.symbols.shape[1]:
                 raise InputError(f"{name} needs {of} tokens shown; here are {macro.symbols.shape[1]}.")
             macro, alone = macro.top(of), alone.top(of)

@@ -203,7 +203,7 @@ def _check_provenance(frame: pd.DataFrame) -> list[str]:
     for text, models in frame.groupby(COLUMN)["model"]:
         refused, _ = differences(known, read_provenance(str(text)))
         if refused:
-            raise InputError(f"References were not asked and read alike: {models.iloc[0]} has {refused[0]}.")
+            raise InputError(f"References were not asked and read in the same way: {models.iloc[0]} has {refused[0]}.")
     unknown = frame["model"][frame[COLUMN].isna()].tolist()
     return [f"how the answers of {listed(unknown)} were made is not recorded"] if unknown else []
 
@@ -245,7 +245,7 @@ def _check_measurement(frame: pd.DataFrame, target: str) -> list[str]:
             without = int((frame[verdict] == "no controls").sum())
             remarks.append(f"no controls were run of {target} for {without} of {len(frame)} references")
     about = frame.rename(columns={f"{target}_{name}": name for name in ABOUT})
-    remarks += [f"{target} was not measured alike for all references: {phrase}" for phrase in unlike(about)]
+    remarks += [f"{target} was not measured in the same way for all references: {phrase}" for phrase in unlike(about)]
     return remarks
 
 

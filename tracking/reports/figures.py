@@ -164,7 +164,9 @@ def _law(axes: Axes, rows: pd.DataFrame) -> None:
     axes.plot(xs, law[0] + law[1] * np.log10(xs), color="#888888", ls=":")
     label = f"E = {law[0]:.2f} {law[1]:+.2f} log10 N\nR² = {law[2]:.2f}, {len(rows)} models"
     for phrase in (differences := unlike(rows)):
-        label += ("\nnot measured alike:\n" if phrase == differences[0] else "\n") + shortened(phrase, LAW_ROOM, 8)
+        label += ("\nnot measured in the same way:\n" if phrase == differences[0] else "\n") + shortened(
+            phrase, LAW_ROOM, 8
+        )
     axes.annotate(label, (0.03, 0.97), xycoords="axes fraction", va="top", fontsize=8)
 
 

@@ -25,7 +25,7 @@ from tracking.summary import alike, count_verdicts, figure_rows, summary_table
 
 READING = """
 <dl>
-<dt>Verdict</dt><dd><b>learned</b>: E lies above its controls, the same network with random weights (twin) and the same
+<dt>Verdict</dt><dd><b>learned</b>: E is above its controls, the same network with random weights (twin) and the same
 text with its tokens shuffled over the windows (shuffled), by four joint standard errors. <b>not shown</b>: it does not,
 and the controls are about 0; more windows might show it. <b>control failed</b>: it does not, and the control is above 0
 itself, so the number says nothing about learning. <b>no controls</b>: none was run.</dd>
@@ -35,7 +35,7 @@ Information emergence is their difference, IE(l, t) = MI macro(l, t) &minus; mea
 bits: what the block carries of the sequence beyond what it carries of its tokens. E(l) is IE at the last token.</dd>
 <dt>Resolution</dt><dd>Between layers that are functions of the text the information is limited only by the
 observer, here by noise of relative size rho. No number means anything without its rho, and at very fine rho even a
-network with random weights scores high. Compare at one rho only, and trust what lies above the controls. The
+network with random weights scores high. Compare at one rho only, and trust what is above the controls. The
 predictive observer has no rho.</dd>
 <dt>Ceilings</dt><dd>Neither part can exceed the entropy of the text seen. An estimate near its ceiling says "at least
 about this".</dd>
@@ -45,7 +45,7 @@ seeing the values and so a little high.</dd>
 <dt>Flags</dt><dd><b>above-ceiling</b>: larger than is provably possible, do not use. <b>saturated</b>: near the ceiling
 or the logarithm of the sample, a lower bound at best. <b>unreliable</b>: the estimator's own checks failed.
 <b>control-failed</b>: E is not above its controls, see Verdict. <b>sink</b>: computed from states at attention sinks,
-far larger than the others; measure behind a neutral first token.
+far larger than the others; measure after a neutral first token.
 <b>constant-input</b>: the text is the same everywhere at this position, so its information is 0.</dd>
 </dl>
 """
@@ -239,7 +239,9 @@ def _highest(title: str, rows: pd.DataFrame) -> str:
         f"Of {counted(len(rows), 'model')}: {count_verdicts(rows)}.",
     ]
     if differences := unlike(rows):
-        said.append(f"They were not measured alike, so this is not a ranking: {escape('; '.join(differences))}.")
+        said.append(
+            f"They were not measured in the same way, so this is not a ranking: {escape('; '.join(differences))}."
+        )
     return " ".join(said) + "</p>"
 
 

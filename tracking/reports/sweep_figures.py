@@ -99,7 +99,8 @@ SWEEP_FIGURES = (
     SweepFigure(
         "emergence_of_the_output",
         "Emergence of the output",
-        "What the next token alone says, of models behind an API and of open ones read in the same way, without a lens."
+        "Emergence of the next-token distribution alone, of models behind an API and of open ones read in the same "
+        "way, without a lens."
         f" Bars: 90 %; shaded: 90 % of the controls. {HOLLOW}",
         forest,
         output_rows,
@@ -118,7 +119,7 @@ SWEEP_FIGURES = (
         "emergence_by_resolution",
         "Emergence by resolution",
         "The same peak at every noise level. Fine noise counts collisions and gives random networks high values too: "
-        "a number is evidence of learning only where the controls lie below it.",
+        "a number is evidence of learning only where the controls are below it.",
         by_resolution,
         resolution_rows,
         "resolution",

@@ -31,7 +31,7 @@ REASONING_ALONE, CALLS, NO_WORDS = "reasoning alone", "tool calls", "audio or im
 # What a reply can be in place of a text, and what to do: another attempt would be paid for and end much the same.
 INSTEAD = {
     REASONING_ALONE: (
-        "the reply is reasoning alone, with no answer behind it; raise --max-tokens so that an answer fits, or turn "
+        "the reply contains reasoning but no answer; raise --max-tokens so that an answer fits, or turn "
         "reasoning off at the server (or its reasoning parser, if that takes answers for reasoning)"
     ),
     CALLS: (

@@ -147,7 +147,7 @@ def test_a_model_without_its_output_is_refused_with_the_command(
 
 
 def test_the_text_of_ones_own_must_come_along(table: Callable[..., pd.DataFrame], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"mine\.txt is a file of yours; give it by --corpus PATH"):
+    with pytest.raises(InputError, match=r"mine\.txt is your own file; give it by --corpus PATH"):
         _built(table(["one-1"], corpus="mine.txt"), tmp_path)
 
 

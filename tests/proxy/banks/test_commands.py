@@ -85,7 +85,7 @@ def test_a_chat_that_no_reference_was_asked_as_is_measured_and_the_references_na
         "as a chat the server gives 20 logprobs, and the proxies of made on python-docs need logprobs-20, samples"
         in said
     )
-    assert "references are needed that were asked alike (--ask chat-logprobs" in said
+    assert "references asked in the same way are needed (--ask chat-logprobs" in said
     assert "A limit of 450 calls buys" in said
     measured = pd.read_parquet("made/measured.parquet")
     assert list(measured["estimator"]) == ["predictive-20", "output-20"]

@@ -170,7 +170,7 @@ def test_a_server_that_gives_less_is_told_which_proxies_remain(bank: Bank) -> No
     assert few.startswith(
         "the server gives 5 logprobs, and the proxies of made on python-docs need logprobs-20, samples"
     )
-    assert "references are needed that were asked alike (--ask completions-logprobs --estimator predictive-5" in few
+    assert "references asked in the same way are needed (--ask completions-logprobs --estimator predictive-5" in few
     assert fitting_way(bank, "python-docs", _asking("chat", shown=20)) is None
     chat = lacking(bank, "python-docs", _asking("chat", shown=20))
     assert chat.startswith("as a chat the server gives 20 logprobs")
@@ -222,7 +222,7 @@ def test_what_no_proxy_fits_is_measured_alone(bank: Bank, table: Table, tmp_path
     write_estimate(found, tmp_path / "made")
     said = card(found)
     assert "Not estimated; what follows says why." in said
-    assert "references are needed that were asked alike" in said
+    assert "references asked in the same way are needed" in said
     assert "predictive-20" in said  # as measured
 
 

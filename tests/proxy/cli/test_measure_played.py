@@ -130,7 +130,7 @@ def test_what_was_asked_as_text_does_not_stand_beside_a_chat(measure) -> None:
 def test_other_numbers_of_shown_tokens_do_not_stand_beside(measure) -> None:
     done, _ = measure("--beside", "bank", most=5)
     assert done.code == 0, done.err
-    assert "no output rows of the same corpus and estimator that were asked in the same way" in done.err
+    assert "no output rows of this corpus and estimator that were asked in the same way" in done.err
 
 
 def test_an_open_model_is_not_asked_in_a_way_that_does_not_exist(emergence) -> None:

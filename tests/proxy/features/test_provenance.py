@@ -123,5 +123,5 @@ def test_a_proxy_keeps_how_its_references_were_asked_and_refuses_others() -> Non
 def test_references_that_were_asked_otherwise_are_no_references() -> None:
     table = references()
     odd = compute_features(answers(40, start=40).assign(model="odd"), []).assign(score=9.0)
-    with pytest.raises(InputError, match="References were not asked and read alike: odd has other prompts"):
+    with pytest.raises(InputError, match="References were not asked and read in the same way: odd has other prompts"):
         fit_proxy(pd.concat([table, odd], ignore_index=True), target="score")

@@ -155,7 +155,7 @@ def test_a_server_that_ignores_echo_is_found_out(model, few, tmp_path):
     with pytest.raises(InputError, match="The server scores no text"):
         closed(model, tmp_path, "completions-echo")
     with pytest.raises(
-        InputError, match="not asked to score text, so predictive cannot be had; it gives predictive-20"
+        InputError, match="not asked to score text, so predictive is not available; it gives predictive-20"
     ):
         measure_closed(closed(model, tmp_path), few, ["predictive"])
 

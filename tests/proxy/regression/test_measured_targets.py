@@ -1,4 +1,4 @@
-"""What `fit` says of a target that failed its controls, or was not measured alike for all references."""
+"""What `fit` says of a target that failed its controls, or was not measured in the same way for all references."""
 
 import pandas as pd
 import pytest

@@ -128,7 +128,7 @@ def test_models_that_were_not_measured_alike_are_told_apart_in_words(small, job_
     tracker = MemoryTracker()
     tracked = replay(read_results(small.folder), tracker)
     note = tracker.runs[tracked.run_id].tags["mlflow.note.content"]
-    assert "Not measured alike on animal: numbers of windows differ (600 to 2,000)." in note
+    assert "Not measured in the same way on animal: numbers of windows differ (600 to 2,000)." in note
 
 
 def test_two_jobs_of_one_name_are_distinguished(small, job_rows) -> None:

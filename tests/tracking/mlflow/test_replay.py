@@ -47,7 +47,7 @@ def test_sweep_is_logged_with_curves_tables_and_figures(results, uri: str, tmp_p
     assert (
         f"![Emergence by depth](get-artifact?path=figures%2Femergence_by_depth.png&run_uuid={tracked.run_id})" in note
     )
-    assert "Not measured alike" not in note
+    assert "Not measured in the same way" not in note
     shown = client.download_artifacts(tracked.run_id, "summary.json", str(tmp_path))
     assert pd.read_json(shown, orient="split")["model"].nunique() == 5
     assert json.loads(parent.data.tags["mlflow.loggedArtifacts"]) == [{"path": "summary.json", "type": "table"}]

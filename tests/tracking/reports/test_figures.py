@@ -137,9 +137,9 @@ def test_a_law_of_models_that_were_not_measured_alike_says_so(table: pd.DataFram
         return "".join(text.get_text() for text in figures.by_size(rows).axes[0].texts)
 
     alike = table.assign(windows=600, corpus_hash="1", prefix="")
-    assert "not measured alike" not in law(alike)
+    assert "not measured in the same way" not in law(alike)
     few = alike.assign(windows=alike["windows"].where(alike["model"] != "gpt2-2m", 2000))
-    assert "not measured alike:\nnumbers of windows differ (600 to 2,000)" in law(few)
+    assert "not measured in the same way:\nnumbers of windows differ (600 to 2,000)" in law(few)
 
 
 def test_lists_are_marked_by_shots(table: pd.DataFrame) -> None:

@@ -109,9 +109,11 @@ def test_models_that_were_not_measured_alike_are_not_ranked_in_silence(job_rows,
     def said(*tables: pd.DataFrame) -> str:
         return " ".join(Page(report(pd.concat(tables), tmp_path / "t.html").read_text()).text)
 
-    assert "not measured alike, so this is not a ranking: numbers of windows differ (600 to 900)" in said(*both)
+    assert "not measured in the same way, so this is not a ranking: numbers of windows differ (600 to 900)" in said(
+        *both
+    )
     assert "/m/a" in said(*both)
-    assert "not measured alike" not in said(both[0], both[1].assign(windows=600))
+    assert "not measured in the same way" not in said(both[0], both[1].assign(windows=600))
 
 
 def test_bad_paths_are_refused(small, tmp_path: Path, emergence) -> None:
