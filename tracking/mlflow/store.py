@@ -153,10 +153,15 @@ def _check_server(uri: str) -> None:
 def _check_database(uri: str) -> None:
     """Knock at a database's door: MLflow would do so for two minutes, saying so each time."""
     from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
 
-    url = make_url(uri)
     try:
+        url = make_url(uri)
         url.get_dialect().import_dbapi()
+    except (ArgumentError, ValueError) as error:  # an unknown driver, a port that is no number
+        raise InputError(
+            f"{masked(uri)} is not the URL of a database, such as postgresql://host:5432/name: {masked(str(error))}."
+        ) from None
     except ImportError as error:
         driver = str(error.name)
         raise InputError(

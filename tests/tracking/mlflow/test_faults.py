@@ -218,6 +218,17 @@ def test_a_database_without_a_driver_is_named(small, monkeypatch: pytest.MonkeyP
         track(small.folder, tracking_uri="postgresql+psycopg://me:secret@127.0.0.1:9/db")
 
 
+@pytest.mark.parametrize(
+    "uri",
+    ["mysql+nodriver://me:SeCrEt@127.0.0.1:9/db", "postgresql://me:SeCrEt@host:port/db", "postgresql+x://me:SeCrEt@h"],
+)
+def test_a_database_url_that_is_none_is_one_sentence_without_its_password(small, uri: str) -> None:
+    with pytest.raises(InputError, match=r"\*\*\*@.* is not the URL of a database") as caught:
+        track(small.folder, tracking_uri=uri)
+    assert "SeCrEt" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_database_that_does_not_answer_is_named(small) -> None:
     pytest.importorskip("psycopg")
     with pytest.raises(InputError, match=r"postgresql\+psycopg://\*\*\*@127.0.0.1:9/db did not answer at 127.0.0.1:9"):
