@@ -74,12 +74,12 @@ class MlflowTracker:
     def __init__(self, uri: str | None = None, experiment: str = "emergence") -> None:
         self.uri = store_uri(uri)
         self.client = open_store(self.uri, create=True)
-        self.experiment = experiment
+        self.experiment = masked(experiment)
         self.writers = 1 if self._direct else WRITERS
         self._fresh: set[str] = set()  # runs without parameters yet
         self._places: dict[str, str] = {}  # where the artifacts of runs begun here go
         with clear_errors(self.uri, starting=True):
-            self.experiment_id = self._experiment_id(experiment)
+            self.experiment_id = self._experiment_id(self.experiment)
 
     def _experiment_id(self, name: str) -> str:
         from mlflow.exceptions import MlflowException
@@ -162,7 +162,9 @@ class MlflowTracker:
         tags = {KEY: key, SWEEP: sweep} | ({MLFLOW_PARENT_RUN_ID: parent} if parent else {})
         asked = time.monotonic()
         with clear_errors(self.uri):
-            run = self.client.create_run(self.experiment_id, start_time=started or None, tags=tags, run_name=name)
+            run = self.client.create_run(
+                self.experiment_id, start_time=started or None, tags=tags, run_name=masked(name)
+            )
         run_id = str(run.info.run_id)
         if time.monotonic() - asked > request_timeout():  # MLflow asked again and may have made two runs
             same = list(self._search(f"tags.`{SWEEP}` = '{sweep}' and tags.`{KEY}` = '{key}'"))
@@ -187,8 +189,8 @@ class MlflowTracker:
         from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
         metrics = iter([Metric(p.key, p.value, at, p.step) for p in points])
-        names = iter([Param(k, v[:LONGEST_PARAM]) for k, v in self._unset(run_id, params or {}).items()])
-        marks = iter([RunTag(k, v[:LONGEST_TAG]) for k, v in (tags or {}).items() if v])
+        names = iter([Param(k, masked(v)[:LONGEST_PARAM]) for k, v in self._unset(run_id, params or {}).items()])
+        marks = iter([RunTag(k, masked(v)[:LONGEST_TAG]) for k, v in (tags or {}).items() if v])
         with clear_errors(self.uri):
             while True:
                 some = list(islice(names, OTHERS_PER_BATCH)), list(islice(marks, OTHERS_PER_BATCH))

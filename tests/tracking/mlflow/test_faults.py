@@ -242,6 +242,18 @@ def test_passwords_stay_out_of_messages() -> None:
     assert masked("http://me:secret@127.0.0.1:9") in str(caught.value)
 
 
+def test_names_and_tags_that_hold_a_password_are_masked_in_the_store(tmp_path: Path) -> None:
+    from tracking.mlflow.adapter import MlflowTracker
+
+    named = "http://me:SeCrEt@host/x?token=SeCrEt"
+    tracker = MlflowTracker(f"sqlite:///{tmp_path}/m.db", named)
+    run = tracker.start("key", named, sweep="sweep", parent=None, started=0)
+    tracker.log(run, params={"place": named}, tags={"place": named})
+    assert tracker.experiment == "http://***@host/x?token=***"
+    assert MlflowTracker(f"sqlite:///{tmp_path}/m.db", named).experiment_id == tracker.experiment_id
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"SeCrEt" in path.read_bytes()]
+
+
 def test_experiment_of_a_server_cannot_be_written_around_it(small, server) -> None:
     track(small.folder, tracking_uri=server.uri, experiment="around")
     with pytest.raises(InputError, match="through a server"):
