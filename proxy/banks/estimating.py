@@ -26,7 +26,7 @@ from proxy.banks.targets import (
 from proxy.banks.ways import Way, fitting_way, lacking, proxies
 from proxy.features.output import NOISE, OUTPUT, SAMPLES, needed_readings, shown_in
 from proxy.measurement.api import LEAST_WINDOWS as LEAST_READ
-from proxy.measurement.api import Closed, affordable, bill, measure_closed, readings, trial_calls
+from proxy.measurement.api import Closed, affordable, all_calls, bill, measure_closed, readings
 from proxy.measurement.output import OUTPUT_LAYER, Contexts, OnWindows, corpus_contexts
 from proxy.regression.domain import WITHHELD
 from proxy.regression.folds import rows_needed
@@ -147,7 +147,7 @@ def to_ask(
         corpus: on which.
         closed: the model.
         estimator: of the blocks to estimate.
-        calls: most calls for windows and lone tokens; fewer windows are asked for then.
+        calls: most calls, all in all; fewer windows are asked for then.
         control: whether shuffled windows are asked for, too.
 
     Raises:
@@ -159,18 +159,16 @@ def to_ask(
     limit = closed.server.budget.max_cost
     if limit is None:
         return asked
-    known = asked.contexts
     for _ in range(TRIES):
-        total = bills(closed, asked)
-        cost, count = total["cost"], total["calls"]
-        if cost is None or count is None or cost <= limit:
+        cost = bills(closed, asked)["cost"]
+        if cost is None or cost <= limit:
             return asked
-        room = int(len(known.texts) + len(known.asked_texts) if calls is None else calls)
+        several = [asked.contexts] if asked.control is None else [asked.contexts, asked.control]
+        room = all_calls(closed, several) if calls is None else calls
         calls = int(SLACK * room * limit / cost)
         asked = _within_calls(
             bank, corpus, closed, estimator, control, calls, f"A limit of {limit:g}, about {calls} calls,"
         )
-        known = asked.contexts
     return asked
 
 
@@ -188,15 +186,21 @@ def _within_calls(
     place = corpus.place(bank.folder)
     make = partial(corpus_contexts, place, closed.tokenizer, tokens=corpus.tokens, seed=bank.seed)
     contexts = replace(make(count=corpus.windows), corpus=corpus.name)
+    whole = len(contexts.ids)
+    several = [contexts]
+    if control:
+        count = min(CONTROL_WINDOWS, max(LEAST_WINDOWS, whole // 3))
+        several.append(replace(make(count=count, shuffled=True), corpus=f"{corpus.name}{SHUFFLED}"))
     if calls is not None:
-        whole = len(contexts.ids)
+        room = calls - all_calls(closed, [])
         try:
-            contexts = affordable(contexts, closed.asking, calls, seed=bank.seed, sampled=False)
+            several = affordable(several, closed.asking, room, seed=bank.seed, sampled=False)
         except InputError as error:
             raise InputError(
                 f"{bought} buys fewer than {LEAST_READ} of the {whole} windows that {bank.name} needs; at least "
                 f"{LEAST_WINDOWS} are needed to place a model among its references."
             ) from error
+        contexts = several[0]
         if len(contexts.ids) < LEAST_WINDOWS:
             raise InputError(
                 f"{bought} buys {len(contexts.ids)} of the {whole} windows that the references of {bank.name} read, "
@@ -207,17 +211,12 @@ def _within_calls(
                 f"{bought} buys {len(contexts.ids)} of the {whole} windows that the references read: errors of "
                 f"what is measured are about {(whole / len(contexts.ids)) ** 0.5:.1f} times as large"
             )
-    other = None
-    if control:
-        count = min(CONTROL_WINDOWS, max(LEAST_WINDOWS, len(contexts.ids) // 3))
-        other = replace(make(count=count, shuffled=True), corpus=f"{corpus.name}{SHUFFLED}")
-    return Asked(corpus, way, names, contexts, other, tuple(remarks))
+    return Asked(corpus, way, names, contexts, several[1] if control else None, tuple(remarks))
 
 
 def bills(closed: Closed, asked: Asked) -> dict[str, float | None]:
     """What asking would take and cost at most; see `extraction.answers.collecting.next_tokens.next_token_bill`."""
     total = bill(closed, asked.contexts)
-    total["calls"] = (total["calls"] or 0) + trial_calls(closed)  # to settle a first token, where the bank has one
     if asked.control is None:
         return total
     more = bill(closed, asked.control, [asked.contexts])

@@ -63,7 +63,7 @@ def estimate(
     max_cost: MaxCost = None,
     max_calls: Annotated[
         int | None,
-        typer.Option(min=1, help="Limit on calls; fewer windows are then asked for.", rich_help_panel=COST),
+        typer.Option(min=1, help="Limit on calls in all; fewer windows are then asked for.", rich_help_panel=COST),
     ] = None,
     concurrency: Concurrency = 8,
     track: Annotated[bool, typer.Option("--track", help="Log the estimate to MLflow.", rich_help_panel=MLFLOW)] = False,

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from proxy.cli.groups import ControlOptions, OutputOptions, WindowOptions
+    from proxy.measurement.api import Closed
+    from proxy.measurement.output import Contexts
 
 OUTPUT_SHOWN = {
     "model": "model",
@@ -75,17 +77,14 @@ def measure_closed_models(
     from extraction.answers.collecting.budget import read_prices
     from extraction.models.tokenizers import tokenizer_of_closed
     from proxy.measurement.api import (
-        affordable,
         ask_in_batch,
         bill,
         check_asked,
         find_first,
         measure_closed,
         open_api,
-        trial_calls,
     )
     from proxy.measurement.names import SCORED, check_names
-    from proxy.measurement.output import corpus_contexts
     from proxy.schemas import EMERGENCE
 
     check_names(names)
@@ -106,31 +105,21 @@ def measure_closed_models(
             log=log, own_tokenizer=own, way=way, samples=given.samples, prefix=given.prefix,
         )  # fmt: skip
         check_asked(closed.asking, names)
+        if closed.asking.scored and not own:
+            _say(
+                f"{model} shows tokens that are not those of a reference tokenizer, so its scores of the text give "
+                "predictive alone; --tokenizer names its own, --ask next gives what it shows"
+            )
         _say(f"{model} is asked by {closed.asking.name}; windows are cut by {called}; replies are kept in {log}")
-        room = given.max_calls - trial_calls(closed)
+        laid_out = planned(closed, read, given.max_calls, shuffled=control.shuffled or control.controls)
         with progress(f"Trying each first token with {model}") as advance:
             tried = {} if given.dry_run else find_first(closed, advance)
         if tried:
             bits = ", ".join(f"{text or 'none'} {value:.2f}" for text, value in tried.items())
             _say(f"Neutral first token: {closed.first or 'none'} (bits that lone tokens tell after each: {bits})")
-        laid_out = []
-        for shuffled in (False, True) if control.shuffled or control.controls else (False,):
-            contexts = corpus_contexts(read.corpus, tokenizer, shuffled=shuffled, **read.arguments())
-            all_windows = len(contexts.ids)
-            contexts = affordable(contexts, closed.asking, room, seed=read.seed)
-            if contexts.dropped:
-                _say(f"{contexts.dropped} windows cannot be cut at whole characters and are left out")
-            if len(contexts.ids) < all_windows:
-                _say(f"{len(contexts.ids)} of {all_windows} windows are asked for, to keep to {given.max_calls} calls")
-            if len(contexts.asked) < contexts.positions:
-                _say(
-                    f"Lone tokens are asked for at {len(contexts.asked)} of {contexts.positions} positions, chosen at "
-                    "random"
-                )
-            laid_out.append(contexts)
         if given.dry_run:
-            for place, contexts in enumerate(laid_out):
-                _say_bill(bill(closed, contexts, laid_out[:place]), contexts.corpus, as_json=output.as_json)
+            bills = {each.corpus: bill(closed, each, laid_out[:place]) for place, each in enumerate(laid_out)}
+            _say_bills(bills, closed.opening, given.max_calls, as_json=output.as_json)
             continue
         if given.batch:
             try:
@@ -176,6 +165,33 @@ def measure_closed_models(
     keep_continuations(continued, output.out)
     if uncontrolled:
         raise typer.Exit(1)
+
+
+def planned(closed: Closed, read: WindowOptions, max_calls: int, *, shuffled: bool) -> list[Contexts]:
+    """Windows, and shuffled ones as a control, within the calls that are left; what is left out is said.
+
+    Raises:
+        InputError: if the corpus cannot be read, or the calls are too few.
+    """
+    from proxy.measurement.api import affordable, all_calls
+    from proxy.measurement.output import corpus_contexts
+
+    every = [
+        corpus_contexts(read.corpus, closed.tokenizer, shuffled=each, **read.arguments())
+        for each in (False, True)[: 1 + shuffled]
+    ]
+    for each in every:
+        if each.dropped:
+            _say(f"{each.corpus}: {each.dropped} windows cannot be cut at whole characters and are left out")
+    room = max_calls - all_calls(closed, [])
+    chosen = affordable(every, closed.asking, room, seed=read.seed)
+    text, count = chosen[0], len(chosen[0].ids)
+    if count < len(every[0].ids):
+        also = ", and as many shuffled ones," if shuffled else ""
+        _say(f"{count} of {len(every[0].ids)} windows{also} are asked for, to keep to {max_calls} calls")
+    if len(text.asked) < text.positions:
+        _say(f"Lone tokens are asked for at {len(text.asked)} of {text.positions} positions, chosen at random")
+    return chosen
 
 
 def keep_continuations(continued: list[pd.DataFrame], out: Path | None) -> None:
@@ -253,14 +269,20 @@ def _say(text: str) -> None:
     screen.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _say_bill(bill: dict[str, float | None], corpus: str, *, as_json: bool) -> None:
+def _say_bills(bills: dict[str, dict[str, float | None]], opening: int, max_calls: int, *, as_json: bool) -> None:
     import json
 
-    if as_json:
-        sys.stdout.write(json.dumps({"corpus": corpus, **bill}) + "\n")
-        return
-    cost = "" if bill["cost"] is None else f", costing about {bill['cost']:.4f}"
-    sys.stdout.write(
-        f"{corpus}: {bill['calls']} calls for {bill['answers']} answers: about {bill['prompt_tokens']} prompt tokens "
-        f"and {bill['answer_tokens']} answer tokens{cost}. No window was sent.\n"
-    )
+    for corpus, bill in bills.items():
+        if as_json:
+            sys.stdout.write(json.dumps({"corpus": corpus, **bill}) + "\n")
+            continue
+        cost = "" if bill["cost"] is None else f", costing about {bill['cost']:.4f}"
+        first = f", {bill['first_token']} to settle a first token" if bill["first_token"] else ""
+        sys.stdout.write(
+            f"{corpus}: {bill['calls']} calls ({bill['windows']} for windows, {bill['lone_tokens']} for lone tokens"
+            f"{first}) for {bill['answers']} answers: about {bill['prompt_tokens']} prompt tokens and "
+            f"{bill['answer_tokens']} answer tokens{cost}. No window was sent.\n"
+        )
+    if not as_json:
+        calls = int(sum(bill["calls"] or 0 for bill in bills.values()))
+        sys.stdout.write(f"With {opening} first questions {calls + opening} calls, of at most {max_calls}.\n")

@@ -26,6 +26,8 @@ from extraction.answers.collecting.next_tokens import (
     find_asking,
     next_token_bill,
     next_tokens,
+    questions_asked,
+    settled,
 )
 from proxy.measurement.api_prefix import CANDIDATES, LONE, SENTENCE, first_tokens, lone_pairs, lone_token_bits
 from proxy.measurement.api_scored import POSITIONS, scored_texts, scores
@@ -59,6 +61,7 @@ class Closed:
         first: text of the first token that is sent before completions; empty: none.
         candidates: texts that may become `first`, among them ``""``, when `find_first` tries them.
         server_adds: tokens the server itself puts in front, in a chat beyond its template; None where it does not say.
+        opening: calls that finding this out took.
     """
 
     model: str
@@ -70,6 +73,7 @@ class Closed:
     first: str = ""
     candidates: tuple[str, ...] = ()
     server_adds: int | None = None
+    opening: int = 0
 
     def ask(self, texts: Sequence[str], progress: Progress | None = None) -> Replies:
         """Replies to `texts`, by the text without the first token."""
@@ -112,14 +116,17 @@ def open_api(
     """
     asking = find_asking(model, log=log, server=server, way=way, samples=samples)
     closed = Closed(model, server, tokenizer, own_tokenizer, asking, log)
-    if asking.chat:
-        if prefix not in (AUTO, NONE):
-            raise InputError("A chat takes no first token; leave --prefix out.")
-        closed.server_adds = _added_to_chat(closed, _answer(closed))
-        return closed
+    if asking.chat and prefix not in (AUTO, NONE):
+        raise InputError("A chat takes no first token; leave --prefix out.")
     if asking.scored and not own_tokenizer:  # the symbols it shows are not those that the reference cuts
         closed.asking = replace(asking, shown=0)
     plain = _answer(closed)
+    closed.asking = settled(closed.asking, plain)
+    refused = asking.capabilities.several and not closed.asking.capabilities.several
+    closed.opening = questions_asked(model, log) + closed.asking.calls + refused
+    if asking.chat:
+        closed.server_adds = _added_to_chat(closed, plain)
+        return closed
     if plain is not None and plain.prompt_tokens is not None and own_tokenizer:
         closed.server_adds = plain.prompt_tokens - _count(tokenizer, SENTENCE)
     if prefix not in (AUTO, NONE):
@@ -127,6 +134,7 @@ def open_api(
     elif prefix == AUTO and not closed.server_adds and plain is not None and plain.prompt_tokens is not None:
         taken = []
         for text in first_tokens(tokenizer, own=own_tokenizer):
+            closed.opening += closed.asking.calls
             said = closed.ask([text + SENTENCE]).said.get(text + SENTENCE)
             if said is not None and said.prompt_tokens == plain.prompt_tokens + 1:
                 taken.append(text)
@@ -196,13 +204,9 @@ def _trial(closed: Closed) -> Closed:
     return replace(closed, asking=Asking(able, shown=closed.asking.shown or CAPPED))
 
 
-def trial_calls(closed: Closed) -> int:
-    """Calls that `find_first` makes at most."""
-    return len(closed.candidates) * LONE * _calls_each(closed.asking)
-
-
-def _calls_each(asking: Asking) -> int:
-    return 1 if asking.shown or asking.capabilities.several else asking.samples
+def all_calls(closed: Closed, several: Sequence[Contexts]) -> int:
+    """Calls that measuring `several` takes at most, with what opening it took and `find_first` makes."""
+    return closed.opening + len(closed.candidates) * LONE * closed.asking.calls + _calls(closed.asking, several)
 
 
 def _shares(closed: Closed, said: Said) -> dict[str, float]:
@@ -225,7 +229,9 @@ def asked_texts(asking: Asking, contexts: Contexts) -> list[str]:
     return list(dict.fromkeys((*windows, *(text for row in pairs for text in row))))
 
 
-def affordable(contexts: Contexts, asking: Asking, calls: int, *, seed: int = 0, sampled: bool = True) -> Contexts:
+def affordable(
+    several: Sequence[Contexts], asking: Asking, calls: int, *, seed: int = 0, sampled: bool = True
+) -> list[Contexts]:
     """As many windows as can be asked in `calls` calls, with lone tokens at as many positions.
 
     Where not all lone tokens can be asked for, positions are left out before windows are, down to `POSITIONS`: on text
@@ -233,39 +239,55 @@ def affordable(contexts: Contexts, asking: Asking, calls: int, *, seed: int = 0,
     token and the next one is a call, so there no more is asked for than as many pairs as `POSITIONS` a window.
 
     Args:
-        contexts: windows.
+        several: windows, and those of their control, which are asked at the same positions, so that they share lone
+            tokens; of all the same share is left out.
         asking: how the model is asked.
-        calls: at most.
+        calls: at most, for all together.
         seed: of the folds of fewer windows.
         sampled: whether positions may be left out; otherwise only windows are.
 
     Raises:
         InputError: if that is fewer than 10 windows.
     """
-    least = min(POSITIONS, contexts.positions) if sampled else contexts.positions
-    most = min(calls, (1 + POSITIONS) * len(contexts.ids)) if asking.scored and sampled else calls
-    for positions in range(contexts.positions, least - 1, -1):
-        some = contexts if positions == contexts.positions else contexts.at_positions(positions)
+    lead = several[0]
+    least = min(POSITIONS, lead.positions) if sampled else lead.positions
+    pairs = (1 + POSITIONS) * sum(len(each.ids) for each in several)
+    most = min(calls, pairs) if asking.scored and sampled else calls
+    for positions in range(lead.positions, least - 1, -1):
+        draw = lead if positions == lead.positions else lead.at_positions(positions)
+        some = [draw, *(replace(each, asked=draw.asked) for each in several[1:])]
         if _calls(asking, some) <= (calls if positions == least else most):
             return some
-    few, many = 0, len(contexts.ids)  # fewer windows never take more calls
+    largest = max(len(each.ids) for each in some)
+
+    def shares(count: int) -> list[int]:
+        return [-(-len(each.ids) * count // largest) for each in some]
+
+    few, many = 0, largest  # fewer windows never take more calls
     while few < many:
         middle = (few + many + 1) // 2
-        few, many = (middle, many) if _calls(asking, some, middle) <= calls else (few, middle - 1)
-    if few < LEAST_WINDOWS:
+        few, many = (middle, many) if _calls(asking, some, shares(middle)) <= calls else (few, middle - 1)
+    if min(shares(few)) < LEAST_WINDOWS:
+        also = "" if len(several) == 1 else ", those of the control"
         raise InputError(
-            f"{max(calls, 0)} calls are too few for {LEAST_WINDOWS} windows and their lone tokens; raise --max-calls."
+            f"{max(calls, 0)} calls beside the first questions are too few for {LEAST_WINDOWS} windows{also} and "
+            "their lone tokens; raise --max-calls."
         )
-    return some.first(few, seed)
+    return [each.first(count, seed) for each, count in zip(some, shares(few), strict=True)]
 
 
-def _calls(asking: Asking, contexts: Contexts, windows: int | None = None) -> int:
-    """Calls for the first windows and their lone tokens."""
-    if asking.scored:
-        texts, pairs = scored_texts(contexts)
-        return len({*texts[:windows], *(text for row in pairs[:windows] for text in row)})
-    some = contexts.token_of[:windows][:, contexts.asked]
-    return _calls_each(asking) * (len(np.unique(contexts.of_window[:windows])) + len(np.unique(some)))
+def _calls(asking: Asking, several: Sequence[Contexts], counts: Sequence[int] | None = None) -> int:
+    """Calls for the first windows of each and their lone tokens; what they share is asked once."""
+    asked: set[str] = set()
+    for place, each in enumerate(several):
+        count = None if counts is None else counts[place]
+        if asking.scored:
+            texts, pairs = scored_texts(each)
+            asked.update(texts[:count], *pairs[:count])
+        else:
+            asked.update(each.texts[one] for one in np.unique(each.of_window[:count]))
+            asked.update(each.alone_texts[one] for one in np.unique(each.token_of[:count][:, each.asked]))
+    return asking.calls * len(asked)
 
 
 def bill(closed: Closed, contexts: Contexts, counted: Collection[Contexts] = ()) -> dict[str, float | None]:
@@ -275,17 +297,30 @@ def bill(closed: Closed, contexts: Contexts, counted: Collection[Contexts] = ())
         closed: the model.
         contexts: windows.
         counted: windows that another bill counts; what they share with `contexts`, above all lone tokens, is theirs.
+
+    Returns:
+        Beside what `next_token_bill` returns, the calls for each part: ``windows``, ``lone_tokens`` and
+        ``first_token``, which settle what stands in front.
     """
     before = {text for each in counted for text in asked_texts(closed.asking, each)}
-    texts = [closed.first + text for text in asked_texts(closed.asking, contexts) if text not in before]
-    asked = [(texts, closed)]
+    if closed.asking.scored:
+        windows, pairs = scored_texts(contexts)
+        alone = [text for row in pairs for text in row]
+    else:
+        windows, alone = contexts.texts, contexts.asked_texts
+    parts = {"windows": [closed.first + text for text in dict.fromkeys(windows) if text not in before]}
+    before |= set(windows)
+    parts["lone_tokens"] = [closed.first + text for text in dict.fromkeys(alone) if text not in before]
+    parts["first_token"] = []
     if len(closed.candidates) > 1 and not counted:
-        more = [first + text for first in closed.candidates for text in lone_pairs(closed.tokenizer).alone]
-        trial = _trial(closed)
-        asked = [(texts + more, closed)] if trial is closed else [*asked, (more, trial)]
+        tried = [first + text for first in closed.candidates for text in lone_pairs(closed.tokenizer).alone]
+        known = set() if closed.asking.scored else {text for texts in parts.values() for text in texts}
+        parts["first_token"] = [text for text in dict.fromkeys(tried) if text not in known]
     total: dict[str, float | None] = {}
-    for some, one in asked:
-        for name, value in next_token_bill(one.model, some, one.asking, log=one.log, budget=one.server.budget).items():
+    for part, texts in parts.items():
+        asking = _trial(closed).asking if part == "first_token" else closed.asking
+        found = next_token_bill(closed.model, texts, asking, log=closed.log, budget=closed.server.budget)
+        for name, value in {**found, part: found["calls"]}.items():
             before_it = total.get(name, 0)
             total[name] = None if value is None or before_it is None else before_it + value
     return total
@@ -381,6 +416,14 @@ def measure_closed(
     if on_notice is not None:
         for reason, count in replies.reasons.most_common(5):
             on_notice(f"{count} texts were not answered: {reason}")
+        left_out = 0 if data.keep is None else int((~data.keep).sum())
+        if left_out:
+            where = " where what follows begins" if closed.asking.scored else ""
+            also = "a reply is missing, or " if replies.reasons else ""
+            on_notice(
+                f"{left_out} of {len(contexts.ids)} windows of {contexts.corpus} are left out: {also}the server cuts "
+                f"their text into other tokens{where}"
+            )
     table = output_rows(data, contexts, names, seed=seed, on_windows=naming(on_windows, closed.model))
     return EMERGENCE.conform(table.assign(model=closed.model))
 

@@ -23,7 +23,8 @@ class Behind:
     ``most`` (logprobs that it shows), ``cap`` (above which it refuses), ``renormalise``, ``scale``, ``bos`` (tokens
     that it adds), ``long`` (a sentence for one token), ``trim`` (leading spaces), ``greedy``, ``echo``, ``filter``
     (all), ``filter_some`` (one long text in so many), ``filter_shuffled`` (what
-    is asked after the text), ``no_n``, ``no_batches``.
+    is asked after the text), ``no_n``, ``most_n`` (answers that it takes in a call), ``few_n`` (that it gives),
+    ``no_batches``.
     """
 
     def __init__(self, model, **faults):
@@ -31,10 +32,12 @@ class Behind:
         self.rng = np.random.default_rng(0)
         self.long = set()
         self.asked = []  # bodies of the requests
+        self.seen = set()  # bodies of all requests, those that were refused, too; one asked for again once
 
     def __call__(self, request):
         body = json.loads(request.content)
         chat, faults = "messages" in body, self.faults
+        self.seen.add(request.content)
         if chat != bool(faults.get("chat")) and not faults.get("both"):
             return httpx2.Response(404, json={"error": {"message": "no"}})
         self.asked.append(body)
@@ -44,7 +47,7 @@ class Behind:
         ids = self.model.tokenizer(prompt, add_special_tokens=False)["input_ids"]
         if len(ids) > faults.get("context", 10**6):
             return httpx2.Response(400, json={"error": {"message": "the context is too short for this"}})
-        if body.get("n", 1) > 1 and faults.get("no_n"):
+        if body.get("n", 1) > (1 if faults.get("no_n") else faults.get("most_n", 99)):
             return httpx2.Response(400, json={"error": {"message": "n must be 1", "param": "n"}})
         if max(int(body.get("logprobs") or 0), int(body.get("top_logprobs") or 0)) > faults.get("cap", 99):
             name = "top_logprobs" if chat else "logprobs"
@@ -65,7 +68,8 @@ class Behind:
         shown = torch.topk(p, min(asked, faults.get("most", 20))).indices.tolist() if asked else []
         q = p / p[shown].sum() if faults.get("renormalise") else p * faults.get("scale", 1.0)
         top = [{"token": self.text(one), "logprob": min(0.0, math.log(float(q[one])))} for one in shown]
-        choices = [self.choice(number, prompt, p, top, chat) for number in range(body.get("n", 1))]
+        given = min(body.get("n", 1), faults.get("few_n", 99))
+        choices = [self.choice(number, prompt, p, top, chat) for number in range(given)]
         usage = {"prompt_tokens": len(ids) + faults.get("bos", 0), "completion_tokens": len(choices)}
         if faults.get("long"):
             usage["completion_tokens"] = 3

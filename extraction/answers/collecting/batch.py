@@ -8,7 +8,8 @@ import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import islice, repeat
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -17,7 +18,7 @@ from extraction.answers.collecting.api import Api
 from extraction.answers.collecting.budget import BudgetSpentError
 from extraction.answers.collecting.endpoints import PATHS, Capabilities
 from extraction.answers.collecting.faults import BrokenError, MalformedAnswerError, RefusedError, reason_of
-from extraction.answers.collecting.replies import billed_tokens
+from extraction.answers.collecting.replies import Answer, billed_tokens
 from extraction.answers.collecting.requests import Call, Collector, cut
 
 if TYPE_CHECKING:
@@ -48,7 +49,6 @@ async def ask_in_batches(
         InputError: if the server has no Batch API, or no system prompt.
         BudgetSpentError: if the limit does not allow for all; what it does allow for is submitted.
     """
-    capabilities = replace(capabilities, several=False)
     run.begin(capabilities)
     await _find_again(run, api)
     before = run.log.on_the_way()
@@ -65,17 +65,16 @@ async def ask_in_batches(
     on_the_way = run.log.on_the_way()
     ready, due = [], 0
     for call in run.calls(capabilities, texts, samples):
-        due += call.keys[0] in on_the_way
-        if call.keys[0] not in before:
-            ready.append(call)
+        due += sum(key in on_the_way for key in call.keys)
+        ready += _lines_of(run, call, before)
     if ready and not unknown and not waiting:
-        names, spent = [], None
+        names, spent, count = [], None, 0
         try:
             for part in _parts(run, capabilities, ready):
                 names.append(await _submit(run, api, capabilities, part))
+                count += len(part.calls)
         except BudgetSpentError as error:
             spent = error
-        count = len(run.log.on_the_way() - on_the_way)
         submitted = f"Submitted {count} calls as {', '.join(names)}; answers come within 24 hours"
         if spent is not None:
             raise BudgetSpentError(f"{submitted if names else 'Nothing was submitted'}. {spent}") from None
@@ -89,9 +88,23 @@ class _Part:
     """The requests of one batch: their file, and what they can cost."""
 
     file: IO[bytes]
-    keys: list[str]
+    calls: list[tuple[str, ...]]  # keys of each
     held: tuple[int, int] = (0, 0)
     size: int = 0
+
+
+def _lines_of(run: Collector, call: Call, before: set[str]) -> list[Call]:
+    """Lines for those answers of a call that are not on their way.
+
+    They stand in one line, unless they failed together: some servers take `n` up to a number of their own.
+    """
+    open_ = [(number, key) for number, key in zip(call.samples, call.keys, strict=True) if key not in before]
+    if any(run.log.record(key) is not None for _, key in open_):
+        return [Call(call.prompt, (number,), (key,)) for number, key in open_]
+    if not open_:
+        return []
+    numbers, keys = zip(*open_, strict=True)
+    return [Call(call.prompt, numbers, keys)]
 
 
 def _asked(run: Collector, batch: Batch) -> Mapping[str, Any] | None:
@@ -101,7 +114,8 @@ def _asked(run: Collector, batch: Batch) -> Mapping[str, Any] | None:
 
 async def _submit(run: Collector, api: Api, capabilities: Capabilities, part: _Part) -> str:
     token = uuid.uuid4().hex
-    asked = {"model": run.model, "endpoint": capabilities.endpoint, "stop": run.sampling.stop, "keys": part.keys}
+    asked: dict[str, Any] = {"model": run.model, "endpoint": capabilities.endpoint, "stop": run.sampling.stop}
+    asked |= {"keys": [key for keys in part.calls for key in keys], "together": [len(keys) for keys in part.calls]}
     made = int(time.time())
     run.log.append({"batch": token, "state": "preparing", **asked, "held": part.held, "made": made})
     run.log.sync()
@@ -160,14 +174,14 @@ def _parts(run: Collector, capabilities: Capabilities, calls: Iterable[Call]) ->
             break
         request = {"custom_id": call.keys[0], "method": "POST", "url": url, "body": run.body(capabilities, call)}
         line = json.dumps(request).encode() + b"\n"
-        if part is not None and (len(part.keys) == MOST_CALLS or part.size + len(line) > MOST_BYTES):
+        if part is not None and (len(part.calls) == MOST_CALLS or part.size + len(line) > MOST_BYTES):
             part.file.flush()
             yield part
             part = None
         if part is None:
             part = _Part(tempfile.NamedTemporaryFile(prefix="emergence-batch-", suffix=".jsonl"), [])  # noqa: SIM115
         part.file.write(line)
-        part.keys.append(call.keys[0])
+        part.calls.append(call.keys)
         part.size += len(line)
         part.held = part.held[0] + held[0], part.held[1] + held[1]
     if part is not None:
@@ -193,27 +207,42 @@ async def _fetch_all(run: Collector, api: Api, capabilities: Capabilities, batch
 
 async def _fetch(run: Collector, api: Api, asked: Mapping[str, Any], file: str) -> None:
     """Log every answer in a result file, also those that this run does not ask for: they are paid for."""
-    keys = set(asked["keys"]) if "keys" in asked else None
+    calls = _keys_by_name(asked) if "keys" in asked else None
     async for line in _lines(api, file):
         try:
             entry = json.loads(line)
-            key = str(entry["custom_id"])
+            name = str(entry["custom_id"])
         except (ValueError, KeyError, TypeError, RecursionError):
             continue  # without its name a line cannot be assigned; the answer stays missing
-        if run.log.answered(key) or (key not in keys if keys is not None else not re.fullmatch("[0-9a-f]{32}", key)):
+        keys = calls.get(name, ()) if calls is not None else (name,) if re.fullmatch("[0-9a-f]{32}", name) else ()
+        missing = [(place, key) for place, key in enumerate(keys) if not run.log.answered(key)]
+        if not missing:
             continue
         reply, reason = _outcome(entry)
-        if reason is not None:
-            run.note_failure(key, asked["model"], api.clean(reason))
-            continue
-        billed = billed_tokens(asked["endpoint"], reply)
-        bill = run.budget.settle((0, 0), (billed[0] or 0, billed[1] or 0))
-        try:
-            answer = api.read(asked["endpoint"], reply)[0]
-        except MalformedAnswerError as error:
-            run.note_failure(key, asked["model"], str(error), bill)
-        else:
-            run.note_answer(key, asked["model"], cut(answer, asked["stop"]), bill)
+        answers: list[Answer] = []
+        bill = (0, 0)
+        if reason is None:
+            if len(missing) == len(keys):  # else a run that died among them has noted the bill with the first
+                billed = billed_tokens(asked["endpoint"], reply)
+                bill = run.budget.settle((0, 0), (billed[0] or 0, billed[1] or 0))
+            try:
+                answers = [answer for answer, _ in zip(api.read(asked["endpoint"], reply), keys, strict=False)]
+                reason = f"the reply has {len(answers)} of {len(keys)} answers asked for"
+            except MalformedAnswerError as error:
+                reason = str(error)
+        for place, key in missing:
+            if place < len(answers):
+                run.note_answer(key, asked["model"], cut(answers[place], asked["stop"]), bill)
+            else:
+                run.note_failure(key, asked["model"], api.clean(reason or ""), bill)
+            bill = (0, 0)
+
+
+def _keys_by_name(asked: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Keys of the answers of each line, by its name; in a log of an earlier release each line has one."""
+    keys = iter(asked["keys"])
+    lines = (tuple(islice(keys, count)) for count in asked.get("together") or repeat(1, len(asked["keys"])))
+    return {line[0]: line for line in lines}
 
 
 def _outcome(entry: Mapping[str, Any]) -> tuple[object, str | None]:

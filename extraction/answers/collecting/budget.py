@@ -29,6 +29,7 @@ class Budget:
         max_total_tokens: limit on prompt and answer tokens together.
         prompt_tokens: billed in this run.
         completion_tokens: billed in this run.
+        calls: made in this run, or handed in as a batch.
         earlier: prompt and answer tokens billed by earlier runs into the same log, or reserved for pending batches;
             they count against the limits.
 
@@ -46,6 +47,7 @@ class Budget:
     max_total_tokens: int | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    calls: int = 0
     earlier: tuple[int, int] = (0, 0)
     _held: tuple[int, int] = (0, 0)
 
@@ -92,6 +94,7 @@ class Budget:
                 f"The next answer could pass the limit of {self.max_cost:g} on the bill{self._already()}."
             )
         self._held = (self._held[0] + prompt_tokens, self._held[1] + completion_tokens)
+        self.calls += 1
 
     def _already(self) -> str:
         return f", of which earlier runs took {sum(self.earlier)} tokens" if any(self.earlier) else ""

@@ -59,6 +59,7 @@ class AnswerLog(Closing):
         submitted: what each batch was asked for, by the token it was submitted under.
         over: tokens of batches that have been fetched, or never arrived.
         billed: prompt and answer tokens, by model.
+        questions: calls of the last time that each question of what a server can do was looked into, by model and key.
 
     Raises:
         InputError: if another process holds the file, or it is not an answer log of this version.
@@ -80,6 +81,7 @@ class AnswerLog(Closing):
         self.submitted: dict[str, Mapping[str, Any]] = {}
         self.over: set[str] = set()
         self.billed: dict[str, tuple[int, int]] = {}
+        self.questions: dict[tuple[str, str], int] = {}
         self._sent: dict[str, tuple[str, int, int]] = {}  # calls without an outcome: model, and the most they cost
         self._secret = secret
         self._synced_all = True
@@ -236,6 +238,8 @@ class AnswerLog(Closing):
             before = self.billed.get(str(record["model"]), (0, 0))
             self.billed[str(record["model"])] = (before[0] + (billed[0] or 0), before[1] + (billed[1] or 0))
             self._sent.pop(str(record.get("key")), None)
+        if "calls" in record:
+            self.questions[str(record["model"]), str(record["key"])] = int(record["calls"])
         if "sent" in record:
             _, *before_this = self._sent.get(str(record["key"]), ("", 0, 0))
             held = record["sent"]
@@ -278,6 +282,8 @@ def _well_formed(record: Mapping[str, Any]) -> bool:
         return False
     if "sent" in record and not (counts(record["sent"]) and None not in record["sent"] and "model" in record):
         return False
+    if "calls" in record and not (type(record["calls"]) is int and {"key", "model"} <= set(record)):
+        return False
     kinds = {"text": str | None, "error": str, "model": str, "batch": str}
     if any(name in record and not isinstance(record[name], kind) for name, kind in kinds.items()):
         return False
@@ -287,6 +293,8 @@ def _well_formed(record: Mapping[str, Any]) -> bool:
         return isinstance(record["key"], str)
     if "keys" in record:
         whole = isinstance(record["keys"], list) and all(isinstance(key, str) for key in record["keys"])
+        together = record.get("together", [])
+        whole = whole and isinstance(together, list) and all(type(count) is int and count > 0 for count in together)
         if not (whole and counts(record.get("held")) and None not in record["held"] and "model" in record):
             return False
     return isinstance(record.get("state"), str)

@@ -54,6 +54,7 @@ class Asking:
         shown: tokens shown with their logprob; 0: answers are sampled, or text is scored and nothing beside it shown.
         samples: answers per text; 1 with logprobs.
         scored: whether the server scores the text it is given, token by token (`echo` with logprobs).
+        rounds: calls that all samples of a text take where the server takes `n`, perhaps up to a number of its own.
 
     Example:
         >>> Asking(Capabilities("completions"), shown=20).name, Asking(Capabilities("chat"), samples=8).name
@@ -64,6 +65,12 @@ class Asking:
     shown: int = 0
     samples: int = 1
     scored: bool = False
+    rounds: int = 1
+
+    @property
+    def calls(self) -> int:
+        """Calls that one text takes."""
+        return self.rounds if self.capabilities.several else self.samples
 
     @property
     def chat(self) -> bool:
@@ -102,6 +109,7 @@ class Said:
         lengths: answer tokens that the server counted, of each sample.
         ends: why each sample ended.
         echoed: whether the reply began with the text it was asked to continue; that part is left out.
+        calls: that the samples came from.
     """
 
     top: dict[str, float] = field(default_factory=dict)
@@ -111,6 +119,7 @@ class Said:
     lengths: list[int | None] = field(default_factory=list)
     ends: list[str | None] = field(default_factory=list)
     echoed: bool = False
+    calls: int = 1
 
 
 @dataclass(slots=True)
@@ -198,6 +207,26 @@ def find_asking(
             f"The server shows no logprobs at its {endpoint} endpoint for {model}; ask for {endpoint}-samples."
         )
     return found[0]
+
+
+def settled(asking: Asking, said: Said | None) -> Asking:
+    """The way of asking, with how many calls the samples of a text take, as those of a first one show.
+
+    >>> first = Said(texts=["a", "b", "a", "b"], calls=2)
+    >>> settled(Asking(Capabilities("chat", several=True), samples=4), first).calls
+    2
+    """
+    if said is None or not said.texts or not asking.capabilities.several:
+        return asking
+    if said.calls < asking.samples:
+        return replace(asking, rounds=said.calls)
+    return replace(asking, capabilities=replace(asking.capabilities, several=False))
+
+
+def questions_asked(model: str, log: Path) -> int:
+    """Calls that went into finding out what the server can do."""
+    with AnswerLog(log) as kept:
+        return sum(calls for (name, _), calls in kept.questions.items() if name == model)
 
 
 def _scoring(model: str, log: Path, server: Server) -> Asking | None:
@@ -371,6 +400,7 @@ def _gathered(log: AnswerLog, model: str, asking: Asking, texts: Sequence[str]) 
             said.texts = [str(record["text"]).removeprefix(text if echoed else "") for record in records]
             said.lengths = [record.get("completion_tokens") for record in records]
             said.ends = [record.get("finish_reason") for record in records]
+            said.calls = max(1, sum(any(record.get("billed") or ()) for record in records))  # one bill per call
         replies.said[text] = said
     return replies
 
@@ -410,10 +440,9 @@ def next_token_bill(
         for text in dict.fromkeys(texts):
             prompt = asking.prompt(text)
             missing = sum(kept is None or not kept.answered(key) for key in _keys(model, asking, prompt))
-            together = 1 if asking.capabilities.several else missing
-            calls += min(missing, together)
+            calls += min(missing, asking.calls)
             answers += missing
-            tokens += min(missing, together) * (len(prompt) // 4 + (8 if asking.chat else 1))
+            tokens += min(missing, asking.calls) * (len(prompt) // 4 + (8 if asking.chat else 1))
     finally:
         if kept is not None:
             kept.close()

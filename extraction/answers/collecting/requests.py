@@ -105,7 +105,7 @@ class Collector:
             if capabilities.path is not None:
                 api.go_to(capabilities.path)
             return capabilities
-        before = self.budget.prompt_tokens, self.budget.completion_tokens
+        before = self.budget.prompt_tokens, self.budget.completion_tokens, self.budget.calls
         found: Capabilities | None = None
         sent = {"key": f"probe-{place}", "model": self.model, "sent": most_tokens()}
         self.log.append(sent)  # as for every call: if this process dies, the next one charges it at its most
@@ -114,7 +114,8 @@ class Collector:
             found = await probe(api, self.model, endpoints, self.sampling, self.budget, several=samples > 1)
         finally:  # what was asked is on the bill, whatever the result
             billed = self.budget.prompt_tokens - before[0], self.budget.completion_tokens - before[1]
-            record: dict[str, Any] = {"key": sent["key"], "model": self.model, "billed": billed}
+            calls = self.budget.calls - before[2]
+            record: dict[str, Any] = {"key": sent["key"], "model": self.model, "billed": billed, "calls": calls}
             if found is not None:
                 self.log.append({"for": place, "capabilities": asdict(found), **record})
             else:

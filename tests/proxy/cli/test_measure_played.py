@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import json
+import re
 import subprocess
 import sys
 import time
@@ -16,6 +19,7 @@ import pytest
 
 from extraction import load_model
 from proxy.banks.bank import SHIPPED
+from proxy.measurement.output import corpus_contexts
 from tests.proxy.behind import Batches, Behind, on_a_socket
 
 WINDOWS = 24
@@ -83,6 +87,50 @@ def test_one_command_gives_what_a_server_has_with_error_and_control(measure, fau
     assert len(server.behind.asked) <= 2500
 
 
+SAMPLES = CHAT | NO_LOGPROBS
+
+
+@pytest.mark.parametrize(
+    ("faults", "calls"),
+    [
+        ({"scores": "echo"}, 220),
+        ({}, 150),
+        ({}, 110),
+        (CHAT, 90),
+        (SAMPLES, 90),
+        (SAMPLES | {"no_n": True}, 500),
+        (SAMPLES | {"most_n": 4}, 500),  # two are given for one call, eight are refused
+        (SAMPLES | {"few_n": 4}, 150),  # eight take two calls
+    ],
+)
+def test_a_limit_holds_for_all_that_a_command_asks(measure, faults, calls) -> None:
+    """First questions, first tokens that are tried, windows, lone tokens and the control."""
+    limited = ("--controls", "--prefix", "auto", "--max-calls", calls)
+    done, server = measure(*limited, **faults)
+    assert done.code == 0, done.err
+    assert 0.7 * calls < len(server.behind.seen) <= calls
+    rows = table()
+    assert rows[["ie_bits", "shuffled_ie_bits"]].notna().all(axis=None)
+    assert (rows["windows"] >= 10).all()
+
+
+def test_the_bill_says_how_the_calls_are_divided(measure) -> None:
+    limited = ("--controls", "--prefix", "auto", "--max-calls", 200)
+    done, before = measure(*limited, "--dry-run")
+    assert done.code == 0, done.err
+    text, shuffled, whole = done.out.splitlines()
+    assert re.search(r"\(\d+ for windows, \d+ for lone tokens, \d+ to settle a first token\)", text)
+    more = re.search(r"\(\d+ for windows, (\d+) for lone tokens\)", shuffled)
+    assert int(more[1]) <= 8  # of a window that the text leaves out; all others are those of the text
+    opening, said = map(int, re.fullmatch(r"With (\d+) first questions (\d+) calls, of at most 200\.", whole).groups())
+    assert len(before.behind.seen) <= opening < 40
+    done, server = measure(*limited, "--log", "new.jsonl")
+    assert done.code == 0, done.err
+    assert len(server.behind.seen) <= said <= 200
+    done, server = measure(*limited, "--log", "new.jsonl", "--dry-run", "--json")
+    assert [json.loads(line)["calls"] for line in done.out.splitlines()] == [0, 0]
+
+
 @pytest.mark.parametrize(
     ("ask", "faults", "flag"),
     [
@@ -144,6 +192,54 @@ def test_a_model_that_thinks_first_is_found_out_before_it_is_paid_for(measure) -
     assert len(server.behind.asked) < 40  # the questions that find out what the server does, and one sentence
 
 
+def test_windows_that_the_server_cuts_otherwise_are_counted(measure, model, tmp_path) -> None:
+    """A tokenizer of fewer merges cuts some of them in the middle of the server's tokens."""
+    model.tokenizer.save_pretrained(tmp_path / "finer")
+    place = tmp_path / "finer" / "tokenizer.json"
+    merges = json.loads(place.read_text(encoding="utf-8"))
+    merges["model"]["merges"] = merges["model"]["merges"][: int(0.4 * len(merges["model"]["merges"]))]
+    place.write_text(json.dumps(merges), encoding="utf-8")
+    done, _ = measure("--tokenizer", tmp_path / "finer", scores="echo")
+    assert done.code == 0, done.err
+    assert re.search(r"\d+ of \d+ windows of python-docs are left out: the server cuts their text into other", done.err)
+    assert table()["flags"].str.contains("incomplete").all()
+
+
+def test_text_scored_behind_a_reference_tokenizer_gives_the_predictive_reading_alone(
+    model, emergence, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    monkeypatch.chdir(tmp_path)
+    with on_a_socket(Batches(Behind(model, scores="echo"))) as url:
+        asked = command(url)
+        place = asked.index("--tokenizer")
+        done = emergence(*asked[:place], *asked[place + 2 :])
+    assert done.code == 0, done.err
+    assert "so its scores of the text give predictive alone" in " ".join(done.err.split())
+    assert table()["estimator"].tolist() == ["predictive"]
+
+
+def test_a_second_corpus_asks_only_what_is_new(model, emergence, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    monkeypatch.chdir(tmp_path)
+    text = " ".join(inspect.getdoc(one) or "" for one in (argparse, json, re, subprocess))
+    (tmp_path / "other.txt").write_text(text, encoding="utf-8")
+    server = Batches(Behind(model))
+    with on_a_socket(server) as url:
+        done = emergence(*command(url), "--controls")
+        assert done.code == 0, done.err
+        first = {body["prompt"] for body in server.behind.asked}
+        del server.behind.asked[:]
+        done = emergence(*command(url), "--controls", "--corpus", "other.txt", "--out", "other.parquet")
+        assert done.code == 0, done.err
+    second = [body["prompt"] for body in server.behind.asked]
+    assert len(second) == len(set(second)) > WINDOWS
+    assert not first & set(second)
+    alone = set(corpus_contexts("other.txt", model.tokenizer, count=WINDOWS).asked_texts)
+    assert len(alone & first) > 20  # asked for the first corpus
+    assert alone & set(second) == alone - first
+
+
 def test_what_is_held_back_is_counted(measure) -> None:
     done, _ = measure("--ask", "completions-logprobs", filter_some=17)
     assert "texts were not answered: held back by a content filter" in done.err
@@ -190,8 +286,12 @@ class Batched:
 
     def submitted(self) -> list[str]:
         """Names of all calls that were handed in, in every batch."""
+        return [line["custom_id"] for line in self.lines()]
+
+    def lines(self) -> list[dict]:
+        """All calls that were handed in, in every batch."""
         return [
-            json.loads(line)["custom_id"]
+            json.loads(line)
             for name in (batch["input_file_id"] for batch in self.server.made.values())
             for line in self.server.files[name].splitlines()
         ]
@@ -211,10 +311,15 @@ class Batched:
 
 
 @pytest.fixture
-def batched(model, emergence, tmp_path, monkeypatch):
+def batched(model, emergence, tmp_path, monkeypatch, request):
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     monkeypatch.chdir(tmp_path)
-    return Batched(model, emergence)
+    return Batched(model, emergence, **getattr(request, "param", {}))
+
+
+def kept() -> list[dict]:
+    """Records of the log."""
+    return [json.loads(line) for path in Path().glob("*.log.jsonl") for line in path.read_text("utf-8").splitlines()]
 
 
 def test_a_batch_is_submitted_asked_after_and_fetched(batched) -> None:
@@ -244,7 +349,32 @@ def test_a_batch_is_submitted_asked_after_and_fetched(batched) -> None:
         assert len(server.behind.asked) == asked
 
 
+@pytest.mark.parametrize(
+    ("batched", "each"),
+    [(NO_LOGPROBS, 8), (NO_LOGPROBS | {"no_n": True}, 1), (NO_LOGPROBS | {"most_n": 4}, 1)],
+    indirect=["batched"],
+)
+def test_a_batch_asks_for_all_samples_of_a_window_in_one_line_where_n_is_taken(batched, each) -> None:
+    server = batched.server
+    with on_a_socket(server) as url:
+        run = partial(batched.emergence, *command(url), "--windows", 12, "--batch")
+        done = run()
+        lines = batched.lines()
+        assert (done.code, f"Submitted {len(lines)} calls" in done.err) == (1, True), done.err
+        assert {line["body"].get("n", 1) for line in lines} == {each}
+        server.finished.set()
+        done = run()
+        assert done.code == 0, done.err
+        assert set(table()["asked"]) == {"chat-samples-8"}
+        answered = {record["key"]: record for record in kept() if record.get("text") is not None}
+        assert {line["custom_id"] for line in lines} <= set(answered)
+        assert len(answered) == len(lines) * each + 8  # and of the sentence that is asked first
+        done = run()
+        assert (done.code, "billed 0 prompt and 0 answer tokens" in done.err) == (0, True), done.err
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("batched", [{}, NO_LOGPROBS], indirect=True, ids=["logprobs", "samples"])
 def test_a_batch_whose_process_was_killed_is_found_again_and_paid_for_once(batched) -> None:
     server = batched.server
     with on_a_socket(server) as url:
@@ -263,11 +393,11 @@ def test_a_batch_whose_process_was_killed_is_found_again_and_paid_for_once(batch
         assert len(server.made) == 1
         calls = batched.submitted()
         assert len(calls) == len(set(calls))
-        kept = [
-            json.loads(line) for path in Path().glob("*.log.jsonl") for line in path.read_text("utf-8").splitlines()
-        ]
-        answered = [record["key"] for record in kept if record.get("text") is not None]
+        answered = [record["key"] for record in kept() if record.get("text") is not None]
         assert sorted(answered) == sorted(set(answered))
+        billed = {record["key"] for record in kept() if record.get("text") is not None and any(record["billed"])}
+        assert len(billed & set(calls)) == len(calls)
+        assert len(billed - set(calls)) == 1  # the sentence that is asked first
 
 
 def test_a_server_without_batches_is_said_in_a_sentence(measure) -> None:

@@ -121,7 +121,7 @@ def test_a_server_that_scores_text_is_found_out_and_gives_the_whole_predictive_r
 ):
     api = closed(model, tmp_path, "auto", scores=field)
     assert (api.asking.name, api.asking.capabilities.scores) == ("completions-echo", field)
-    some = affordable(contexts, api.asking, 2500)
+    [some] = affordable([contexts], api.asking, 2500)
     asked = bill(api, some)["calls"]
     assert asked <= (1 + POSITIONS) * len(contexts.ids)
     table = measure_closed(api, some)
@@ -145,7 +145,7 @@ def test_a_server_that_scores_text_is_found_out_and_gives_the_whole_predictive_r
 
 def test_a_server_that_scores_text_and_shows_nothing_beside(model, contexts, tmp_path):
     api = closed(model, tmp_path, "auto", scores="echo", bare=True)
-    table = measure_closed(api, affordable(contexts, api.asking, 200))
+    table = measure_closed(api, *affordable([contexts], api.asking, 200))
     assert list(table["estimator"]) == ["predictive"]
     with pytest.raises(InputError, match="the text's own tokens alone"):
         measure_closed(api, contexts, ["predictive-20"])
@@ -198,20 +198,20 @@ def test_windows_that_the_server_cuts_otherwise_are_left_out(model, contexts, tm
 def test_positions_and_then_windows_are_left_out_to_keep_to_the_calls(contexts):
     logprobs = Asking(Capabilities("completions"), shown=20)
     every = len(contexts.texts) + len(contexts.alone_texts)
-    assert affordable(contexts, logprobs, every) is contexts
-    fewer = affordable(contexts, logprobs, every - 1)
+    assert affordable([contexts], logprobs, every) == [contexts]
+    [fewer] = affordable([contexts], logprobs, every - 1)
     assert (len(fewer.ids), len(fewer.asked)) == (len(contexts.ids), 7)
-    some = affordable(contexts, logprobs, 100)
+    [some] = affordable([contexts], logprobs, 100)
     assert len(some.asked) == POSITIONS
     assert 90 < len(some.texts) + len(some.asked_texts) <= 100
     assert some.texts == contexts.texts[: len(some.texts)]
-    whole = affordable(contexts, logprobs, 100, sampled=False)
+    [whole] = affordable([contexts], logprobs, 100, sampled=False)
     assert len(whole.asked) == 8
     assert len(whole.ids) < len(some.ids)
     samples = Asking(Capabilities("chat"), samples=8)
-    assert 8 * len(set(asked_texts(samples, affordable(contexts, samples, 900)))) <= 900
+    assert 8 * len(set(asked_texts(samples, *affordable([contexts], samples, 900)))) <= 900
     with pytest.raises(InputError, match="too few for 10 windows"):
-        affordable(contexts, logprobs, 10)
+        affordable([contexts], logprobs, 10)
 
 
 def test_micro_of_some_positions_is_the_mean_over_them(model, contexts):
