@@ -81,6 +81,7 @@ def measure_closed_models(
         bill,
         check_asked,
         find_first,
+        first_is_known,
         measure_closed,
         open_api,
     )
@@ -113,7 +114,7 @@ def measure_closed_models(
         _say(f"{model} is asked by {closed.asking.name}; windows are cut by {called}; replies are kept in {log}")
         laid_out = planned(closed, read, given.max_calls, shuffled=control.shuffled or control.controls)
         with progress(f"Trying each first token with {model}") as advance:
-            tried = {} if given.dry_run else find_first(closed, advance)
+            tried = find_first(closed, advance) if first_is_known(closed) or not given.dry_run else {}
         if tried:
             bits = ", ".join(f"{text or 'none'} {value:.2f}" for text, value in tried.items())
             _say(f"Neutral first token: {closed.first or 'none'} (bits that lone tokens tell after each: {bits})")

@@ -196,6 +196,18 @@ def find_first(closed: Closed, progress: Progress | None = None) -> dict[str, fl
     return bits
 
 
+def first_is_known(closed: Closed) -> bool:
+    """Whether `find_first` would ask nothing, because its replies are kept."""
+    if len(closed.candidates) < 2:
+        return True
+    texts, asking = _tried(closed), _trial(closed).asking
+    return not next_token_bill(closed.model, texts, asking, log=closed.log, budget=closed.server.budget)["calls"]
+
+
+def _tried(closed: Closed) -> list[str]:
+    return [first + text for first in closed.candidates for text in lone_pairs(closed.tokenizer).alone]
+
+
 def _trial(closed: Closed) -> Closed:
     """The model as lone tokens are asked of it: what it shows, where else it scores text."""
     able = closed.asking.capabilities
@@ -313,7 +325,7 @@ def bill(closed: Closed, contexts: Contexts, counted: Collection[Contexts] = ())
     parts["lone_tokens"] = [closed.first + text for text in dict.fromkeys(alone) if text not in before]
     parts["first_token"] = []
     if len(closed.candidates) > 1 and not counted:
-        tried = [first + text for first in closed.candidates for text in lone_pairs(closed.tokenizer).alone]
+        tried = _tried(closed)
         known = set() if closed.asking.scored else {text for texts in parts.values() for text in texts}
         parts["first_token"] = [text for text in dict.fromkeys(tried) if text not in known]
     total: dict[str, float | None] = {}

@@ -95,7 +95,7 @@ SAMPLES = CHAT | NO_LOGPROBS
     [
         ({"scores": "echo"}, 220),
         ({}, 150),
-        ({}, 110),
+        ({}, 130),
         (CHAT, 90),
         (SAMPLES, 90),
         (SAMPLES | {"no_n": True}, 500),
