@@ -173,8 +173,8 @@ def measure(
         int,
         typer.Option(
             min=1,
-            help="Limit on all calls for a model: first questions, windows, lone tokens, control; fewer lone tokens and "
-            "windows are then asked for.",
+            help="Limit on all calls for a model: first questions, windows, lone tokens, control; fewer lone tokens "
+            "and windows are then asked for.",
             rich_help_panel=COST,
         ),
     ] = 2500,
