@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from mlflow import MlflowClient
+from PIL import Image
 
 from tests.browser import Browser
 from tracking.mlflow.adapter import VIEW_STATE, VIEW_TAG
@@ -164,6 +165,11 @@ def look(work: Path) -> None:
         pages.show(f"models/emergence-demo/versions/{version}{TRAINING}", "left out in turn", height=1000)
         pages.keep("mlflow-proxy")
     browser.close()
+    for picture in [
+        *IMAGES.glob("mlflow-*.png"),
+        *IMAGES.glob("report-*.png"),
+    ]:  # 256 colours: a third of the bytes
+        Image.open(picture).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(picture, optimize=True)
 
 
 def main() -> None:
