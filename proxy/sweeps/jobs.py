@@ -114,11 +114,11 @@ def make_jobs(config: SweepConfig, on_remark: Callable[[str], None] | None = Non
     sources = [resolve_model(model.id) for model in config.models]
     labels = display_names(sources)
     corpora = [resolve_corpus(corpus.source) for corpus in config.corpora]
-    for corpus in config.corpora:
-        check_corpus(corpus.source, tokens=corpus.tokens, options=CorpusOptions(column=corpus.column))
     with ThreadPoolExecutor(HUB_CALLS) as pool:
         model_versions = [*pool.map(model_version, sources, [model.revision for model in config.models])]
         corpus_versions = [*pool.map(CorpusSource.version, corpora)]
+    for corpus in config.corpora:
+        check_corpus(corpus.source, tokens=corpus.tokens, options=CorpusOptions(column=corpus.column))
     jobs = [
         Job(
             model=model,
