@@ -75,7 +75,7 @@ class _One:
         self.trained, self.arguments, self.title = trained, arguments, title
         self.twin = random_twin(trained, seed=arguments.seed)
         self.kept = Kept(arguments.results, trained)
-        large = trained.parameters > LARGE
+        self.large = large = trained.parameters > LARGE
         self.count = arguments.large_windows if large else arguments.windows
         self.next_count = arguments.large_windows if large else arguments.next_windows
         half = arguments.large_windows // 2
@@ -101,7 +101,7 @@ class _One:
                 found["shots"].append(
                     self.emergence(model, COUNTRY, "sample-propagation", count, shuffled=shuffled, tokens=2 * SHOTS)
                 )
-            if largest:
+            if largest and not self.large:  # at every position, the head of a large model would take half an hour
                 found["next_shots"].append(
                     self.emergence(model, COUNTRY, "predictive", self.list_count, shuffled=shuffled, tokens=2 * SHOTS)
                 )

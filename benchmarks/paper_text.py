@@ -63,7 +63,7 @@ PREDICTIVE = """# The same claims by what comes next
 
 [The study](study.md) puts the paper's claims to the paper's kind of observer, which tells windows apart. Here the same
 questions are put to {models} through the **predictive** observer, which asks what a state tells about the next token
-([Reading the numbers](reading.md)), on {windows} windows of python-docs and, for the largest model of each
+([Reading the numbers](reading.md)), on {windows} windows of python-docs and, for the largest bundled model of each
 architecture, on lists of countries. Effects, errors and controls are those of the study: an effect counts as seen
 beyond {errors:g} standard errors, and as shared by a control that shows {share:.0%} of it.
 
