@@ -5,23 +5,35 @@
 `--stages` holds the checkpoints that `benchmarks/train_reference_models.py --keep-checkpoints` wrote for the three
 smallest models of both architectures. `--book` is an English book in the public domain. Every model is measured on
 three corpora, with a random twin and shuffled windows as controls: blocks by the predictive observer and by sample
-propagation, the output by all readings, window by window, and on the first corpus in its chat template too. A table
-that is in `--tables` already is not measured again. `--real` is a folder of models, GGUF files or folders, such as
-`benchmarks/real_models.py` fetches; they come into the bank as any others.
+propagation, the output by all readings, window by window, and on the first corpus in its chat template too. Every
+model also answers the demo prompts, as `emergence answer` lets it. What is in `--tables` already is not made again.
+`--real` is a folder of models, GGUF files or folders, such as `benchmarks/real_models.py` fetches; they come into the
+bank as others.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from estimators import DEFAULT_RESOLUTION
 from estimators.contracts.controls import with_controls
-from extraction import LanguageModel, Windows, load_model, random_twin, reference_models
+from extraction import (
+    LanguageModel,
+    Sampling,
+    Windows,
+    generate_answers,
+    load_model,
+    prompts,
+    random_twin,
+    reference_models,
+)
 from extraction.answers.collecting.next_tokens import INSTRUCTION
+from extraction.tables import RESPONSES, write_table
 from proxy import Listeners, Propagation, measure
 from proxy.banks.bank import load_bank
 from proxy.banks.building import build_bank
@@ -34,6 +46,7 @@ from proxy.schemas import CONTINUATIONS
 WINDOWS = 2000
 CORPUS = "python-docs"  # the bank's default
 CHAT_CORPUS = CORPUS  # a chat puts some sixty tokens before each window, so it is asked on one corpus alone
+PROMPTS = "demo"
 READINGS = [name for shown in (20, SAMPLES) for name in needed_readings(shown)]
 LICENCE = "tables: that of this package; python-docs: PSF-2.0; the book: public domain"
 
@@ -54,7 +67,7 @@ def main() -> None:
     real = {} if given.real is None else real_models(given.real)
     tables = collect(folders, real, [CORPUS, str(given.book), "animal"], given.tables)
     build_bank(
-        tables,
+        [*tables, *answered(folders | real, given.tables)],
         given.out,
         name="bundled",
         licence=LICENCE,
@@ -90,6 +103,20 @@ def collect(folders: dict[str, Path], real: dict[str, Path], corpora: list[str],
                 save(name, with_prefix(load_model(str(place))), family, corpus, saved)
                 sys.stderr.write(f"measured {name} on {Path(corpus).name}\n")
             found.append(saved)
+    return found
+
+
+def answered(folders: dict[str, Path], tables: Path) -> list[Path]:
+    """Let models answer that did not yet, and return the tables of all their answers."""
+    found = []
+    for name, place in folders.items():
+        saved = tables / f"{name}.answers.parquet"
+        if not saved.is_file():
+            model = replace(load_model(str(place)), name=name)
+            answers = generate_answers(model, prompts(PROMPTS), sampling=Sampling(logprobs=0))
+            write_table(answers, saved, RESPONSES)
+            sys.stderr.write(f"answers of {name}\n")
+        found.append(saved)
     return found
 
 

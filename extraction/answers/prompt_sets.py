@@ -19,6 +19,7 @@ from extraction.corpora.plain_text import NotTextError
 from extraction.reading import check_columns, frame_of, json_rows, lines
 from extraction.tables import Schema, read_table
 
+BUILT_IN = ("demo", "lists", "questions")
 DEMO_LISTS = 60
 ROWS_AT_A_TIME = 1000
 SHOTS = range(1, 13)  # the paper's figure shows 1 to 12 demonstrations
@@ -154,7 +155,7 @@ def _read(path: Path) -> pd.DataFrame:
     if path.suffix not in (".txt", ".jsonl", ".json", ".csv", ".parquet"):
         raise InputError(
             f"No built-in prompts called {path}, and prompt files end in .txt, .jsonl, .json, .csv or .parquet; "
-            "the built-in sets are demo, lists and questions."
+            f"the built-in sets are {', '.join(BUILT_IN)}."
         )
     if path.suffix in (".csv", ".parquet", ".json"):
         frame = read_table(path)

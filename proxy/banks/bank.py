@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
@@ -25,9 +26,19 @@ KIND = "emergence-bank"
 DESCRIPTION = "bank.json"
 SHIPPED = Path(__file__).parent / "shipped"  # the bundled models and their training stages
 TABLES = ("emergence.parquet", "models.parquet")
-SINGLE_WINDOWS = "continuations.parquet"  # of banks that have them
 WEIGHTS, CHAT = "weights", "weights-chat"  # how references were asked: to continue a text, or as a chat
 BUNDLED, BUILT_IN, FETCHED = "bundled", "built-in", "fetched"
+
+# One row per feature that the free answers of a model show (schema REFERENCES has them as columns, of which words alone
+# are thousands), and how the answers came about and were read (`proxy.features.provenance`).
+ANSWERS = Schema(
+    name="answer features",
+    version=1,
+    columns={"model": "string", "provenance": "string", "feature": "string", "value": "Float64"},
+    required=("model", "provenance", "feature", "value"),
+)
+# Tables that a bank may lack, by their field.
+FURTHER = {"continuations": ("continuations.parquet", CONTINUATIONS), "answers": ("answers.parquet", ANSWERS)}
 
 # One row per model of a bank. Checkpoints of one training run share its name, and count as one.
 MODELS = Schema(
@@ -78,6 +89,7 @@ class Bank:
         emergence: schema EMERGENCE, last position: blocks, and the output as layer -1.
         folder: where it lies.
         continuations: schema CONTINUATIONS; without rows where single windows were not kept.
+        answers: schema ANSWERS; without rows where nobody answered.
     """
 
     name: str
@@ -90,6 +102,7 @@ class Bank:
     emergence: pd.DataFrame
     folder: Path = field(default=SHIPPED)
     continuations: pd.DataFrame = field(default_factory=CONTINUATIONS.empty)
+    answers: pd.DataFrame = field(default_factory=ANSWERS.empty)
 
     def corpus(self, name: str | None = None) -> Corpus:
         """Return a corpus by name, by default the first.
@@ -113,6 +126,11 @@ class Bank:
     def runs(self) -> int:
         """Independent training runs."""
         return int(self.models["run"].nunique())
+
+    def answer_features(self) -> pd.DataFrame:
+        """Features of the answers: one row per model that answered, with ``provenance``, null where not shown."""
+        plain = self.answers.astype({"value": "float64"})  # thousands of columns in one block
+        return plain.pivot_table("value", ["model", "provenance"], "feature").reset_index()
 
     def output(self, corpus: str, *, chat: bool = False) -> pd.DataFrame:
         """Rows of the references' output on a corpus, by one way of asking."""
@@ -152,10 +170,12 @@ def save_bank(bank: Bank, folder: Path, texts: Mapping[str, list[str]]) -> None:
         write_table(bank.emergence, made / TABLES[0], EMERGENCE)
         write_table(bank.models, made / TABLES[1], MODELS)
         tables = [*TABLES]
-        if len(bank.continuations):
-            packed = CONTINUATIONS.arrow(CONTINUATIONS.conform(bank.continuations))
-            pq.write_table(packed, made / SINGLE_WINDOWS, compression="zstd", compression_level=19)
-            tables.append(SINGLE_WINDOWS)
+        for part, (name, schema) in FURTHER.items():
+            frame = getattr(bank, part)
+            if len(frame):
+                packed = schema.arrow(schema.conform(frame))
+                pq.write_table(packed, made / name, compression="zstd", compression_level=19)
+                tables.append(name)
         for name, documents in texts.items():
             pd.DataFrame({"text": documents}).to_parquet(made / name, compression="zstd", compression_level=19)
         description = {
@@ -209,11 +229,11 @@ def load_bank(folder: Path = SHIPPED) -> Bank:
             read_table(folder / TABLES[1], MODELS),
             read_table(folder / TABLES[0], EMERGENCE),
             folder,
-            **(
-                {"continuations": read_table(folder / SINGLE_WINDOWS, CONTINUATIONS)}
-                if SINGLE_WINDOWS in description["sha256"]
-                else {}
-            ),
+            **{
+                part: read_table(folder / name, schema)
+                for part, (name, schema) in FURTHER.items()
+                if name in description["sha256"]
+            },
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
@@ -261,10 +281,10 @@ def _check_content(bank: Bank) -> None:
     twice = bank.models["model"][bank.models["model"].duplicated()]
     if len(twice):
         raise InputError(f"The bank in {bank.folder} names {twice.iloc[0]} twice among its models; build it again.")
-    measured = set(bank.emergence["model"]) | set(bank.continuations["model"])
-    unknown = sorted(measured - set(bank.models["model"]))
+    named = {*bank.emergence["model"], *bank.continuations["model"], *bank.answers["model"]}
+    unknown = sorted(named - set(bank.models["model"]))
     if unknown:
-        raise InputError(f"The bank in {bank.folder} has measurements of {unknown[0]}, which is not among its models.")
-    values = bank.emergence["ie_bits"].to_numpy(dtype=float, na_value=math.nan)
-    if not all(math.isfinite(value) for value in values):
-        raise InputError(f"The bank in {bank.folder} holds emergence that is not finite; build it again.")
+        raise InputError(f"The bank in {bank.folder} has rows of {unknown[0]}, which is not among its models.")
+    for what, numbers in (("emergence", bank.emergence["ie_bits"]), ("a feature of answers", bank.answers["value"])):
+        if not np.isfinite(numbers.to_numpy(dtype=float, na_value=math.nan)).all():
+            raise InputError(f"The bank in {bank.folder} holds {what} that is not finite; build it again.")

@@ -1,4 +1,4 @@
-"""Building a bank from sweeps and tables of measurements, and merging banks."""
+"""Building a bank from sweeps, tables of measurements and tables of answers, and merging banks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from estimators.base import InputError
+from estimators.base import InputError, Progress
 from estimators.contracts.controls import controls_as_columns
 from estimators.contracts.files import check_new_folder
 from estimators.contracts.numbers import number
@@ -17,9 +17,11 @@ from extraction.corpora.spec import PYTHON_DOCS, resolve_corpus
 from extraction.corpora.text import documents
 from extraction.tables import read_table
 from extraction.versions import text_hash
+from proxy.banks.answers import holds_answers, read_answers
 from proxy.banks.bank import BUILT_IN, BUNDLED, FETCHED, MODELS, WEIGHTS, Bank, Corpus, load_bank, save_bank
 from proxy.measurement.continuations import table_beside
 from proxy.measurement.output import OUTPUT_LAYER
+from proxy.regression.references import check_provenance
 from proxy.schemas import CONTINUATIONS, EMERGENCE
 
 STAGE = "@"  # MODEL@STAGE is a checkpoint of the run MODEL
@@ -38,12 +40,14 @@ def build_bank(
     provenance: str,
     corpora: Sequence[str] = (),
     windows: int | None = None,
+    progress: Progress | None = None,
 ) -> Bank:
     """Make a bank of measured open models.
 
     Args:
         sources: results folders of sweeps and emergence tables: blocks, and the output (layer -1), of every model.
-            Tables of continuations that lie beside them (`outputs.continuations.parquet`) come along.
+            Tables of continuations that lie beside them (`outputs.continuations.parquet`) come along. Tables of answers
+            give the features of the answers of models that are measured.
         folder: new folder of the bank.
         name: of the bank.
         licence: under which its tables may be used.
@@ -51,6 +55,7 @@ def build_bank(
         corpora: files of the corpora that no installation has; their text goes into the bank. The first corpus named
             is the default.
         windows: sampled from each corpus; default: taken from the rows.
+        progress: called with the number of answers read.
 
     Raises:
         InputError: if a table cannot be used, corpora or ways of asking differ, or something needed is missing.
@@ -58,6 +63,12 @@ def build_bank(
     if windows is not None:
         number(windows, "windows", least=FEWEST_WINDOWS, whole=True)
     check_new_folder(folder, "bank")
+    answered = [source for source in sources if holds_answers(source)]
+    sources = [source for source in sources if source not in answered]
+    if not sources:
+        raise InputError(
+            "Only answers were given; give measurements of the models too (emergence measure, emergence sweep)."
+        )
     table = measured(pd.concat([_read(source) for source in sources], ignore_index=True))
     table = controls_as_columns(table)
     parts = [table[table["layer"] == OUTPUT_LAYER], at_end(at_resolution(table[table["layer"] != OUTPUT_LAYER]))]
@@ -87,6 +98,7 @@ def build_bank(
         EMERGENCE.conform(table.sort_values(["corpus", "model", "estimator", "layer"], ignore_index=True)),
         folder,
         _continuations(sources, set(first.index)),
+        read_answers(answered, [*first.index], progress),
     )
     save_bank(bank, folder, texts)
     return load_bank(folder)
@@ -96,7 +108,8 @@ def merge_banks(folders: Sequence[Path], folder: Path, *, name: str) -> Bank:
     """Merge banks of different models, on the corpora that all of them have.
 
     Raises:
-        InputError: if they share no corpus, a corpus differs in content or windows, or a model is in two of them.
+        InputError: if they share no corpus, a corpus differs in content or windows, a model is in two of them, or their
+            models did not answer alike.
     """
     check_new_folder(folder, "bank")
     banks = [load_bank(each) for each in folders]
@@ -136,7 +149,9 @@ def merge_banks(folders: Sequence[Path], folder: Path, *, name: str) -> Bank:
         pd.concat([bank.emergence[bank.emergence["corpus"].isin(names)] for bank in banks], ignore_index=True),
         folder,
         pd.concat([bank.continuations[bank.continuations["corpus"].isin(names)] for bank in banks], ignore_index=True),
+        pd.concat([bank.answers for bank in banks], ignore_index=True),
     )
+    check_provenance(merged.answer_features())
     texts = {c.source: read_table(first.folder / c.source)["text"].tolist() for c in shared if c.kept == BUNDLED}
     save_bank(merged, folder, texts)
     return load_bank(folder)

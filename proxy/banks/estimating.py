@@ -1,4 +1,4 @@
-"""From a bank and what a model says next to its emergence: its output as measured, its blocks as estimated."""
+"""From a bank and what a model says to its emergence: its output as measured, its blocks as estimated."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pandas as pd
 from estimators.base import InputError, Progress
 from estimators.contracts.controls import with_controls
 from estimators.contracts.conventions import SHUFFLED
+from proxy.banks.answers import answer_references, features_alike
 from proxy.banks.bank import CHAT, WEIGHTS, Bank, Corpus
 from proxy.banks.targets import (
     DEPTHS,
@@ -24,13 +25,15 @@ from proxy.banks.targets import (
     without_model,
 )
 from proxy.banks.ways import Way, fitting_way, lacking, proxies
-from proxy.features.output import NOISE, OUTPUT, SAMPLES, needed_readings, shown_in
+from proxy.features.output import NOISE, SAMPLES, needed_readings, shown_in
 from proxy.measurement.api import LEAST_WINDOWS as LEAST_READ
 from proxy.measurement.api import Closed, affordable, all_calls, bill, measure_closed, readings
 from proxy.measurement.output import OUTPUT_LAYER, Contexts, OnWindows, corpus_contexts
 from proxy.regression.domain import WITHHELD
 from proxy.regression.folds import rows_needed
 from proxy.regression.proxy import Proxy, fit_proxy
+from proxy.regression.references import PREFIXES
+from proxy.schemas import EMERGENCE
 
 LEVEL = 0.9
 FEWEST_RUNS = rows_needed(LEVEL)
@@ -70,7 +73,7 @@ class Estimate:
         corpus: of the bank.
         bank: name of the bank.
         estimator: of the blocks.
-        measured: output rows of the emergence table, the control beside each.
+        measured: output rows of the emergence table, the control beside each; none where only answers are known.
         table: target, depth, how (estimated, measured, not estimated), estimate, lower, upper, level, in_domain,
             novelty, candidate, proxy_error, mean_error, size_error (mean absolute errors on left-out references), mean
             (of the references), truth (of a model of the bank, else empty), remarks.
@@ -275,22 +278,99 @@ def estimate_emergence(
     model, corpus = _one_of(rows, bank)
     way = _way_of(rows, bank, corpus, estimator)
     check_runs(bank, level)
-    kept, same = without_model(bank, model)
+    kept, _ = without_model(bank, model)
     references = reference_table(kept, corpus.name, shown=way.shown, chat=way.chat, estimator=estimator)
-    remarks = [*references.attrs["remarks"]]
+    _check_remaining(references, bank, corpus.name, model, level)
+    features = model_features(kept, rows, windows, corpus=corpus.name, shown=way.shown, chat=way.chat)
+    read = estimator == ESTIMATOR and way.shown != SAMPLES
+    known = _Known(model, corpus.name, estimator, rows, features, read)
+    return _estimate(bank, known, references, level=level, candidate=candidate, progress=progress)
+
+
+def estimate_from_answers(
+    bank: Bank,
+    answers: pd.DataFrame,
+    corpus: str | None = None,
+    *,
+    estimator: str = ESTIMATOR,
+    level: float = LEVEL,
+    candidate: str = "auto",
+    progress: Progress | None = None,
+) -> Estimate:
+    """Estimate the emergence of a model's blocks from what it answered, where nothing of it was measured.
+
+    Args:
+        bank: the references, with their answers to the same prompts.
+        answers: of one model (schema RESPONSES).
+        corpus: of the bank, on which emergence is estimated; default: its first.
+        estimator: as for `estimate_emergence`.
+        level: of the intervals.
+        candidate: as for `proxy.fit_proxy`.
+        progress: called with the number of answers read, then after each target.
+
+    Raises:
+        InputError: if the answers are of several models, or were asked otherwise than the bank's, or it has none.
+    """
+    model, name = _one_model(answers), bank.corpus(corpus).name
+    check_runs(bank, level)
+    kept, _ = without_model(bank, model)
+    references = answer_references(kept, name, estimator=estimator)
+    _check_remaining(references, bank, name, model, level)
+    features = features_alike(kept, answers, progress)
+    known = _Known(model, name, estimator, EMERGENCE.empty(), features, read=False)
+    return _estimate(bank, known, references, level=level, candidate=candidate, progress=progress)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Known:
+    """What is known of the model to estimate.
+
+    Attributes:
+        model: its name.
+        corpus: of the bank.
+        estimator: of the blocks.
+        measured: output rows, none where only answers are known.
+        features: one row; ``attrs["remarks"]`` is what must be said of it.
+        read: whether the output's own reading is that of the last block.
+    """
+
+    model: str
+    corpus: str
+    estimator: str
+    measured: pd.DataFrame
+    features: pd.DataFrame
+    read: bool
+
+
+def _estimate(
+    bank: Bank,
+    known: _Known,
+    references: pd.DataFrame,
+    *,
+    level: float,
+    candidate: str,
+    progress: Progress | None,
+) -> Estimate:
+    """Fit the proxies of all targets and apply them; `references` are without the model and its run."""
+    features, estimator = known.features, known.estimator
+    _, same = without_model(bank, known.model)
+    remarks = [*references.attrs["remarks"], *features.attrs.get("remarks", [])]
+    if known.measured.empty:
+        remarks.append(
+            f"nothing of {known.model} was measured, as only its answers are known; to measure the emergence of its "
+            f"output, ask the API (emergence estimate {known.model} --base-url URL)"
+        )
     own = profile_targets(
-        bank.emergence[(bank.emergence["corpus"] == corpus.name) & bank.emergence["model"].isin(same)], estimator
+        bank.emergence[(bank.emergence["corpus"] == known.corpus) & bank.emergence["model"].isin(same)], estimator
     )
     if same:
         remarks.append(
-            f"{model} is in the bank: its whole run is left out, and its own values are shown beside the estimate"
+            f"{known.model} is in the bank: its whole run is left out, and its own values are shown beside the estimate"
         )
     families = sorted(references["family"].unique())
     if len(families) == 1:
         remarks.append(f"all references are of one family, {families[0]}: nothing is known about others")
-    _check_remaining(references, bank, corpus.name, model, level)
-    features = model_features(kept, rows, windows, corpus=corpus.name, shown=way.shown, chat=way.chat)
-    names = [str(name) for name in references if str(name).startswith(OUTPUT)]
+    names = [str(name) for name in references if str(name).startswith(PREFIXES["outputs"])]
     unknown = [name for name in names if name not in features or bool(features[name].isna().all())]
     references = references.drop(columns=[*unknown, *(NOISE + name for name in unknown)], errors="ignore")
     fitted: dict[str, Proxy] = {}
@@ -299,8 +379,7 @@ def estimate_emergence(
     for done, name in enumerate(targets):
         if progress is not None:
             progress(done, len(targets))
-        last = name == target(1.0) and estimator == ESTIMATOR and way.shown != SAMPLES
-        if last:
+        if known.read and name == target(1.0):
             line = _last_block(references, features, level)
         else:
             fitted[name] = fit_proxy(references, target=name, level=level, candidate=candidate)
@@ -315,7 +394,7 @@ def estimate_emergence(
     found = pd.DataFrame(lines)
     if pd.isna(found["estimate"].iloc[0]) or not bool(found["in_domain"].iloc[0]):
         remarks.append(references_needed(peak, features))
-    return Estimate(model, corpus.name, bank.name, estimator, rows, found, peak, tuple(remarks))
+    return Estimate(known.model, known.corpus, bank.name, estimator, known.measured, found, peak, tuple(remarks))
 
 
 def measured_alone(bank: Bank, measured: pd.DataFrame, why: str, *, estimator: str = ESTIMATOR) -> Estimate:
@@ -429,9 +508,7 @@ def _one_of(rows: pd.DataFrame, bank: Bank) -> tuple[str, Corpus]:
             "The table has no output rows (layer -1); measure the model with --estimator "
             "predictive-20,output-20,output-2-of-20, or behind an API with --base-url."
         )
-    models, corpora = sorted(rows["model"].unique()), sorted(rows["corpus"].unique())
-    if len(models) > 1:
-        raise InputError(f"The table holds {len(models)} models, {', '.join(models[:4])}; keep the one to estimate.")
+    model, corpora = _one_model(rows), sorted(rows["corpus"].unique())
     known = [corpus.name for corpus in bank.corpora]
     if len(corpora) > 1 or corpora[0] not in known:
         raise InputError(
@@ -445,7 +522,14 @@ def _one_of(rows: pd.DataFrame, bank: Bank) -> tuple[str, Corpus]:
             f"The model read windows of {', '.join(map(str, sorted(positions)))} tokens of {corpus.name}, the "
             f"references of {bank.name} {corpus.tokens}; measure it with --tokens {corpus.tokens}."
         )
-    return models[0], corpus
+    return model, corpus
+
+
+def _one_model(rows: pd.DataFrame) -> str:
+    models = sorted(rows["model"].unique())
+    if len(models) > 1:
+        raise InputError(f"The table holds {len(models)} models, {', '.join(models[:4])}; keep the one to estimate.")
+    return str(models[0])
 
 
 def _way_of(rows: pd.DataFrame, bank: Bank, corpus: Corpus, estimator: str) -> Way:

@@ -24,19 +24,25 @@ MEASURED = (
     "windows",
 )  # fmt: skip
 SHOWN = ("target", "how", "estimate", "lower", "upper", "in_domain", "proxy_error", "mean_error", "size_error")
-FILES = ("card.md", "estimate.csv", "measured.parquet", "profile.png")
+CARD, ESTIMATE, MEASURED_ROWS, PROFILE = "card.md", "estimate.csv", "measured.parquet", "profile.png"
 
 
-def write_estimate(found: Estimate, folder: Path) -> None:
-    """Write card.md, estimate.csv, measured.parquet and profile.png into `folder`, each whole or not at all."""
+def write_estimate(found: Estimate, folder: Path) -> list[str]:
+    """Write card.md, estimate.csv, profile.png and, where something was measured, measured.parquet into `folder`.
+
+    Each appears whole or not at all. Returns their names.
+    """
     from tracking.reports.rendering import png
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_table(found.table.assign(model=found.model, corpus=found.corpus, bank=found.bank), folder / FILES[1])
-    write_table(found.measured, folder / FILES[2], EMERGENCE)
-    for name, content in ((FILES[3], png(profile_figure(found))), (FILES[0], card(found).encode())):
+    write_table(found.table.assign(model=found.model, corpus=found.corpus, bank=found.bank), folder / ESTIMATE)
+    for name, content in ((PROFILE, png(profile_figure(found))), (CARD, card(found).encode())):
         with replacing(folder / name) as temporary:
             Path(temporary).write_bytes(content)
+    if found.measured.empty:
+        return [CARD, ESTIMATE, PROFILE]
+    write_table(found.measured, folder / MEASURED_ROWS, EMERGENCE)
+    return [CARD, ESTIMATE, MEASURED_ROWS, PROFILE]
 
 
 def measured_table(found: Estimate) -> pd.DataFrame:
@@ -56,20 +62,24 @@ def estimates_table(found: Estimate) -> pd.DataFrame:
 def card(found: Estimate) -> str:
     """Return the card in markdown."""
     model = escaped(printable(found.model))
+    alone = found.measured.empty
     parts = [
         f"# Emergence of {model} on {escaped(printable(found.corpus))}",
         "",
-        f"From what the model says next, and from the references of the bank `{printable(found.bank)}`. The output is "
-        f"*measured*; E of the blocks (`{found.estimator}`) is *estimated* by a regression over models whose weights "
-        "are open, and holds for models like them.",
-        "",
-        "## Measured: emergence of the output, bits",
-        "",
-        markdown(measured_table(found), ".3g", missing=""),
-        "",
-        "## Emergence of the blocks, bits",
+        f"From what the model {'answered' if alone else 'says next'}, and from the references of the bank "
+        f"`{printable(found.bank)}`. {'Nothing' if alone else 'The output'} is *measured*; E of the blocks "
+        f"(`{found.estimator}`) is *estimated* by a regression over models whose weights are open, and holds for "
+        "models like them.",
         "",
     ]
+    if not alone:
+        parts += [
+            "## Measured: emergence of the output, bits",
+            "",
+            markdown(measured_table(found), ".3g", missing=""),
+            "",
+        ]
+    parts += ["## Emergence of the blocks, bits", ""]
     if found.proxy is None:
         parts += ["Not estimated; what follows says why.", ""]
     else:

@@ -45,16 +45,12 @@ def reference_table(
         estimator: of the blocks.
 
     Returns:
-        Schema REFERENCES: model, run, family, ``meta.log_parameters``, ``output.*`` with ``noise.output.*`` (where
-        single windows were kept, ability and components too, by what was fitted on the other runs), ``emergence_peak``
-        and ``emergence_at_<depth>`` with standard errors, in bits. Models with an emergence at the peak that is no
-        chance, but is not above its controls, are left out; ``attrs["remarks"]`` names them. Where they are more than a
-        quarter it is the observer, or the corpus, that tells nothing learned apart: none is left out, and this is said.
+        As `with_targets`, the features ``output.*`` with ``noise.output.*`` (where single windows were kept, ability
+        and components too, by what was fitted on the other runs).
 
     Raises:
         InputError: if the bank has no such readings on the corpus.
     """
-    rows = bank.emergence[bank.emergence["corpus"] == corpus]
     shown_here = bank.shown(corpus, chat=chat)
     if shown not in shown_here:
         known = ", ".join(f"{k} tokens shown" if k else "samples" for k in shown_here) or "none"
@@ -66,7 +62,28 @@ def reference_table(
     windows = bank.windows(corpus, reading_of(shown), chat=chat)
     if len(windows):
         features = features.merge(reference_features(windows, bank.run_of), on="model", how="left")
-    targets = profile_targets(rows, estimator)
+    return with_targets(bank, corpus, features, estimator)
+
+
+def with_targets(bank: Bank, corpus: str, features: pd.DataFrame, estimator: str = ESTIMATOR) -> pd.DataFrame:
+    """Put what is known of a bank's models, and their targets on one corpus, to the features of each.
+
+    Args:
+        bank: the references.
+        corpus: name of the corpus.
+        features: one row per model; models without one are no references.
+        estimator: of the blocks.
+
+    Returns:
+        Schema REFERENCES: model, run, family, ``meta.log_parameters``, the features, ``emergence_peak`` and
+        ``emergence_at_<depth>`` with standard errors, in bits. Models with an emergence at the peak that is no
+        chance, but is not above its controls, are left out; ``attrs["remarks"]`` names them. Where they are more than a
+        quarter it is the observer, or the corpus, that tells nothing learned apart: none is left out, and this is said.
+
+    Raises:
+        InputError: if the bank has no such blocks on the corpus.
+    """
+    targets = profile_targets(bank.emergence[bank.emergence["corpus"] == corpus], estimator)
     if targets.empty:
         raise InputError(
             f"The bank {bank.name} has no blocks measured by {estimator} on {corpus}; it has "
@@ -181,8 +198,8 @@ def without_model(bank: Bank, model: str) -> tuple[Bank, list[str]]:
     same = [name for name in bank.models["model"] if name == model or same_model(model, name)]
     runs = {bank.run_of[name] for name in same}
     left = set(bank.models.loc[bank.models["run"].isin(runs), "model"])
-    models, emergence, continuations = (
+    models, emergence, continuations, answers = (
         frame[~frame["model"].isin(left)].reset_index(drop=True)
-        for frame in (bank.models, bank.emergence, bank.continuations)
+        for frame in (bank.models, bank.emergence, bank.continuations, bank.answers)
     )
-    return replace(bank, models=models, emergence=emergence, continuations=continuations), same
+    return replace(bank, models=models, emergence=emergence, continuations=continuations, answers=answers), same

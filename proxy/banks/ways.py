@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from extraction.answers.collecting.next_tokens import Asking
+from proxy.banks.answers import prompts_of
 from proxy.banks.bank import CHAT, WEIGHTS, Bank
 from proxy.banks.targets import ESTIMATOR
 from proxy.features.output import SAMPLES
+from proxy.regression.references import provenances
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,13 @@ def lacking(bank: Bank, corpus: str, asking: Asking, estimator: str = ESTIMATOR)
     given = f"{asking.shown} logprobs" if asking.shown else "samples alone"
     how = f"--ask {'chat' if asking.chat else 'completions'}-{'logprobs' if asking.shown else 'samples'}"
     readings = f"predictive-{asking.shown},output-{asking.shown},output-2-of-{asking.shown}"
+    remains = "none remains"
+    if asked := provenances(bank.answers):
+        remains = (
+            f"that of answers to {prompts_of(asked[0])} remains (emergence collect, then emergence estimate TABLE)"
+        )
     return (
         f"{'as a chat ' if asking.chat else ''}the server gives {given}, and the proxies of {bank.name} on {corpus} "
-        f"need {known}: none remains, and references asked in the same way are needed ({how} --estimator "
+        f"need {known}: {remains}, and references asked in the same way are needed ({how} --estimator "
         f"{readings if asking.shown else 'output-2'})"
     )

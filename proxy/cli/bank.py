@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from proxy.cli.console import during, screen, show
+from proxy.cli.console import during, progress, screen, show
 
 READING = "Reading the bank"
 
 
 def build(
-    sources: Annotated[list[Path], typer.Argument(help="Results folders of sweeps, or emergence tables.")],
+    sources: Annotated[list[Path], typer.Argument(help="Results of sweeps, emergence tables, tables of answers.")],
     out: Annotated[Path, typer.Option(help="New folder for the bank.")],
     name: Annotated[str | None, typer.Option(help="Name of the bank; default: of its folder.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of its tables.")] = "not stated",
@@ -28,15 +28,18 @@ def build(
 ) -> None:
     """Make a bank of open models that were measured: their blocks and their output, on the same corpora.
 
+    With tables of what they answered (`emergence answer`, all to the same prompts) the bank also estimates models of
+    which only answers are known.
+
     Models are measured by `emergence measure MODELS --estimator
     predictive,predictive-20,output-20,output-2-of-20,output-2`. `MODEL@STAGE` is a checkpoint of the run MODEL;
     checkpoints of a run count as one.
 
-    Example: `emergence bank build results/references --out my-bank --licence CC0-1.0`
+    Example: `emergence bank build results/references answers.parquet --out my-bank --licence CC0-1.0`
     """
     from proxy.banks.building import build_bank
 
-    with during(f"Building {out}"):
+    with progress(f"Building {out}") as advance:
         made = build_bank(
             sources,
             out,
@@ -45,6 +48,7 @@ def build(
             provenance=provenance,
             corpora=corpus or (),
             windows=windows,
+            progress=advance,
         )
     screen.print(f"Wrote {out}: {len(made.models)} models of {made.runs} runs", highlight=False, soft_wrap=True)
 
@@ -58,17 +62,22 @@ def show_bank(
     """
     import pandas as pd
 
+    from proxy.banks.answers import prompts_of
     from proxy.banks.bank import SHIPPED, load_bank
     from proxy.banks.estimating import FEWEST_RUNS
     from proxy.banks.ways import proxies
+    from proxy.regression.references import provenances
 
     with during(READING):
         found = load_bank(bank or SHIPPED)
+    count = found.answers["model"].nunique()
+    asked = [f"{count} models, {prompts_of(one)}; {one.sentence}" for one in provenances(found.answers)[:1]]
     facts = {
         "name": found.name,
         "models": len(found.models),
         "runs": found.runs,
         "families": ", ".join(sorted(found.models["family"].unique())),
+        "answers": asked[0] if asked else "none",
         "licence": found.licence,
         "provenance": found.provenance,
     }

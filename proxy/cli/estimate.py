@@ -26,8 +26,8 @@ def estimate(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="Name of a model at an API, or a table of its output rows; with FEATURES the folder of a proxy, "
-            "`models:/NAME@ALIAS` or the id of a run.",
+            help="Name of a model at an API, or a table of its output rows or answers; with FEATURES the folder of a "
+            "proxy, `models:/NAME@ALIAS` or the id of a run.",
         ),
     ],
     features: Annotated[
@@ -77,7 +77,8 @@ def estimate(
     """Estimate the emergence of a model whose weights are closed, from what it says next.
 
     Shows the bill, asks the model what the bank's proxy needs, and gives its output's emergence as measured and that of
-    its blocks as estimated. With FEATURES it applies a proxy that `emergence fit` saved instead.
+    its blocks as estimated. Of a table of its answers (`emergence collect`) to the prompts that the bank's references
+    answered, only the blocks are estimated. With FEATURES it applies a proxy that `emergence fit` saved instead.
 
     Example: `emergence estimate gpt-4o-mini --yes`
     """

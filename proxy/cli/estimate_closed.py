@@ -53,10 +53,12 @@ def estimate_closed(
     """
     from estimators.base import InputError
     from estimators.contracts.files import check_place
+    from extraction.answers.responses import read_responses
     from extraction.tables import write_table
+    from proxy.banks.answers import holds_answers
     from proxy.banks.bank import SHIPPED, load_bank
-    from proxy.banks.estimating import check_runs, estimate_emergence, measured_alone
-    from proxy.banks.report import FILES, write_estimate
+    from proxy.banks.estimating import check_runs, estimate_emergence, estimate_from_answers, measured_alone
+    from proxy.banks.report import MEASURED_ROWS, write_estimate
     from proxy.banks.ways import proxies
     from proxy.measurement.continuations import table_beside
     from proxy.schemas import CONTINUATIONS
@@ -75,32 +77,38 @@ def estimate_closed(
         raise InputError(f"{folder} is a file; give a folder for card, tables and figure by --out.")
     check_place(folder)
     path = Path(subject)
-    if path.is_file():
+    answers = read_responses(path) if holds_answers(path) else None
+    why = None
+    if answers is not None:
+        windows = None
+    elif path.is_file():
         measured, windows = read_rows(path, references, None if corpus is None else chosen)
-        why = None
     elif path.is_dir():
         raise InputError(
-            f"{subject} is a folder: name a model at an API or a table of its output rows, or give a table of features "
-            "as well, where it is a proxy."
+            f"{subject} is a folder: name a model at an API or a table of its output rows or answers, or give a table "
+            "of features as well, where it is a proxy."
         )
     else:
         answered = asked_rows(subject, given, references, chosen, estimator, folder)
         if answered is None:
             return None
         measured, windows, why = answered
-    if why is None:
+    if answers is not None:
+        with progress("Reading answers, fitting with references left out in turn") as advance:
+            found = estimate_from_answers(references, answers, corpus, estimator=estimator, progress=advance)
+    elif why is None:
         with progress("Fitting with references left out in turn") as advance:
             found = estimate_emergence(references, measured, windows, estimator=estimator, progress=advance)
     else:
         found = measured_alone(references, measured, why, estimator=estimator)
-    write_estimate(found, folder)
+    written = write_estimate(found, folder)
     if windows is not None and not path.is_file():
-        write_table(windows, table_beside(folder / FILES[2]), CONTINUATIONS)
+        write_table(windows, table_beside(folder / MEASURED_ROWS), CONTINUATIONS)
     if as_json:
         sys.stdout.write(found.table.to_json(orient="records", indent=1) + "\n")
     else:
         show_estimate(found)
-    say(f"Wrote {', '.join(FILES)} into {folder}")
+    say(f"Wrote {', '.join(written)} into {folder}")
     return found
 
 
@@ -130,13 +138,7 @@ def read_rows(path: Path, bank: Bank, corpus: Corpus | None) -> tuple[pd.DataFra
     from proxy.measurement.continuations import table_beside
     from proxy.schemas import CONTINUATIONS, EMERGENCE
 
-    raw = read_table(path)
-    if "prompt_id" in raw.columns:
-        raise InputError(
-            f"{path} holds free answers; the references of {bank.name} were asked for the next token after windows. "
-            "Measure its output (emergence measure --base-url), or go by features, fit and estimate PROXY FEATURES."
-        )
-    table = EMERGENCE.conform(raw)
+    table = read_table(path, EMERGENCE)
     output = table[table["layer"] < 0]
     has = sorted(output["corpus"].unique())
     if corpus is not None and corpus.name not in has:
@@ -229,8 +231,9 @@ def show_estimate(found: Estimate) -> None:
     """Print what was measured, what is estimated, and what the baselines did on left-out references."""
     from proxy.banks.report import estimates_table, measured_table
 
-    spare = ("asked", "windows", "accuracy")
-    show(measured_table(found), f"Measured: emergence of {found.model}'s output on {found.corpus}, bits", spare=spare)
+    if len(found.measured):
+        title = f"Measured: emergence of {found.model}'s output on {found.corpus}, bits"
+        show(measured_table(found), title, spare=("asked", "windows", "accuracy"))
     if found.proxy is not None:
         title = f"E of its blocks ({found.estimator}), bits, from the bank {found.bank}"
         show(estimates_table(found), title, spare=("in_domain", "size_error", "mean_error"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,12 +69,12 @@ def features(
     import pandas as pd
 
     from estimators.base import InputError
-    from extraction import load_model
     from extraction.answers.responses import read_responses
     from extraction.models.names import distinct_models
     from extraction.tables import check_table_path, read_table
     from proxy.features.kept import Kept
     from proxy.features.output import NOISE
+    from proxy.features.readers import DEFAULT_READERS, load_reader
     from proxy.features.scores import join_scores
     from proxy.features.table import (
         check_answers,
@@ -85,7 +84,6 @@ def features(
         measured_target,
         names_measured,
     )
-    from proxy.measurement.prefix import with_prefix
     from proxy.schemas import EMERGENCE, REFERENCES
 
     if out is not None:
@@ -114,9 +112,9 @@ def features(
         if measured is not None:
             names_measured(answers["model"].dropna().unique().tolist(), measured)
         models = []
-        for name, display_name in distinct_models(readers or ["gpt2-2m"]).items():
+        for name, display_name in distinct_models(readers or [*DEFAULT_READERS]).items():
             with during(f"Loading the reader {display_name}"):
-                models.append(replace(with_prefix(load_model(name)), name=display_name))
+                models.append(load_reader(name, display_name))
         if len(kept):
             screen.print(f"Continuing from {kept.path}: {len(kept)} results of an earlier run.", highlight=False)
         with progress("Reading answers") as tell:

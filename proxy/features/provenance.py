@@ -120,7 +120,11 @@ def differences(references: Sequence[Provenance], other: Provenance) -> tuple[li
     elif other.prompts not in {one.prompts for one in references}:
         said.append(f"asked {other.count} prompts that are nearly those of the references")
     if other.samples != known.samples:
-        remedy = f"give --samples {known.samples}" if other.samples > known.samples else "collect as many"
+        remedy = (
+            f"keep {known.samples} of each (features --samples {known.samples})"
+            if other.samples > known.samples
+            else "collect as many"
+        )
         refused.append(f"{other.samples} samples a prompt, the references {known.samples}; {remedy}")
     refused += _lengths(references, other)
     for name in sorted({*known.sampling} & {*other.sampling}):
@@ -141,11 +145,14 @@ def _lengths(references: Sequence[Provenance], other: Provenance) -> list[str]:
     """Return the refusal of answers that were cut where those of the other side go on."""
     at, longest = references[0].characters, max(one.longest for one in references)
     if at is not None and other.longest > at and other.characters != at:
-        return [f"answers of up to {other.longest:,} characters, the references' end at {at:,}; give --characters {at}"]
+        return [
+            f"answers of up to {other.longest:,} characters, the references' end at {at:,}; cut them there (features "
+            f"--characters {at})"
+        ]
     if at is None and other.characters is not None and longest > other.characters:
         return [
-            f"answers that end at {other.characters:,} characters, the references' have up to {longest:,}; make the "
-            f"references' features with --characters {other.characters}"
+            f"answers that end at {other.characters:,} characters, the references' have up to {longest:,}; cut them "
+            f"there (features --characters {other.characters})"
         ]
     return []
 

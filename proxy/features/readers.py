@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,15 +12,22 @@ import torch
 
 from estimators.base import InputError
 from estimators.positions import WindowEmergence
-from extraction import LanguageModel, Projection, Statistics, Windows, extract
+from extraction import LanguageModel, Projection, Statistics, Windows, extract, load_model
 from extraction.answers.prompt_texts import OPENINGS, QUESTIONS
 from extraction.models.batches import rows_in_memory
 from proxy.measurement.blocks import emergence_of_block, queries_of
+from proxy.measurement.prefix import with_prefix
 
 TOKENS = 8  # per window, as the paper's natural text
 WINDOWS = 800
 RESOLUTIONS = (0.06, 0.12, 0.18, 0.25, 0.5)
+DEFAULT_READERS = ("gpt2-2m",)
 NAMES = ("macro", "micro", "ie", "ie_spread")
+
+
+def load_reader(name: str, display_name: str | None = None) -> LanguageModel:
+    """Load a model to read answers, with its neutral first token, under the name that its features get."""
+    return replace(with_prefix(load_model(name)), name=display_name or name)
 
 
 class Reader:

@@ -97,7 +97,7 @@ def read_references(references: pd.DataFrame, *, target: str, groups: str | None
         remarks.append(f"without {target}, so no references: {listed(without)}")
         frame = frame[frame[target].notna()]
     frame = frame.sort_values(["family", "model"], kind="stable").reset_index(drop=True)
-    remarks += _check_provenance(frame)
+    remarks += check_provenance(frame)
     names = sorted(
         c for c in frame.columns if c.startswith(PREFIXES[mode]) and c != target and not c.startswith(f"{target}_")
     )
@@ -195,7 +195,7 @@ def provenances(frame: pd.DataFrame) -> list[Provenance]:
     return [read_provenance(str(text)) for text in frame[COLUMN].dropna().value_counts(sort=True).index]
 
 
-def _check_provenance(frame: pd.DataFrame) -> list[str]:
+def check_provenance(frame: pd.DataFrame) -> list[str]:
     """Refuse references that do not compare with one another; return what is to be said of them."""
     known = provenances(frame)
     if not known:

@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 
 from tests.handlers import JsonHandler
+from tests.proxy.banks.conftest import NAMES
+from tests.proxy.banks.test_answers import answers
 
 Run = Callable[..., Any]
 TOKENS = [f" w{number}" for number in range(40)]
@@ -133,6 +135,42 @@ def test_a_table_without_the_corpus_that_was_asked_for_is_refused(
     done = emergence("estimate", "measured.parquet", "--corpus", "animal")
     assert done.code == 2
     assert "measured.parquet holds no output rows on animal; it has python-docs." in done.err
+
+
+def test_a_table_of_answers_is_estimated_by_a_bank_that_has_answers(
+    emergence: Run, table: Callable[..., pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("proxy.banks.answers.DEFAULT_READERS", ("gpt2-30k",))
+    table(NAMES).to_parquet("measured.parquet")
+    answers(NAMES).to_parquet("open.parquet")
+    answers(["closed-4"]).to_parquet("closed.parquet")
+    answers(["closed-4"], first=50).to_parquet("other.parquet")
+    done = emergence("bank", "build", "measured.parquet", "open.parquet", "--out", "bank")
+    assert done.code == 0, done.err
+    shown = emergence("bank", "show", "bank")
+    assert "14 models, 12 prompts of hash" in " ".join(shown.out.replace("│", " ").split())
+    done = emergence("estimate", "closed.parquet", "--bank", "bank", "--out", "made")
+    assert done.code == 0, done.err
+    said = " ".join(done.err.split())
+    assert "nothing of closed-4 was measured, as only its answers are known" in said
+    assert "closed-4 lies inside the bank." in said
+    assert "Wrote card.md, estimate.csv, profile.png into made" in said
+    assert "Measured" not in done.out
+    assert set(pd.read_csv("made/estimate.csv")["how"]) == {"estimated"}
+    refused = emergence("estimate", "other.parquet", "--bank", "bank")
+    assert refused.code == 2
+    assert "closed-4 did not answer as the references of bank did" in refused.err
+
+
+def test_a_bank_without_answers_refuses_a_table_of_them(
+    emergence: Run, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answers(["closed-4"]).to_parquet("closed.parquet")
+    done = emergence("estimate", "closed.parquet", "--bank", built)
+    assert done.code == 2
+    assert "The bank made holds no answers of its references; let them answer" in done.err
 
 
 def test_few_runs_are_refused_before_anything_is_asked(

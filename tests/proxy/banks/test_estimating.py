@@ -17,7 +17,7 @@ from extraction.answers.collecting.next_tokens import Asking
 from proxy.banks.bank import Bank, load_bank
 from proxy.banks.building import build_bank
 from proxy.banks.estimating import bills, estimate_emergence, measured_alone, to_ask
-from proxy.banks.report import FILES, card, write_estimate
+from proxy.banks.report import card, write_estimate
 from proxy.banks.targets import PEAK, reference_table, target, without_model
 from proxy.banks.ways import Way, fitting_way, lacking
 from proxy.measurement.api import Closed
@@ -48,8 +48,9 @@ def test_a_known_law_is_found_again(bank: Bank, table: Table, tmp_path: Path) ->
     assert lines.loc[target(0.5), "estimate"] == pytest.approx(true[1], abs=0.15)
     assert lines.loc[PEAK, "proxy_error"] < lines.loc[PEAK, "mean_error"]
     assert np.isnan(lines.loc[PEAK, "truth"])
-    write_estimate(found, tmp_path / "made")
-    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == sorted(FILES)
+    written = write_estimate(found, tmp_path / "made")
+    assert written == ["card.md", "estimate.csv", "measured.parquet", "profile.png"]
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == written
     assert "mean absolute error" in card(found)
 
 

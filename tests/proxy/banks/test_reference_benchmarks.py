@@ -43,8 +43,12 @@ def test_bundled_models_and_further_ones_are_measured_into_one_bank(
     folders = {name: reference_models.path(name) for name in ("gpt2-30k", "gemma-30k")}
     tables = script.collect(folders, further, ["python-docs"], tmp_path)
     assert script.collect(folders, further, ["python-docs"], tmp_path) == tables  # measured once
-    build_bank(tables, tmp_path / "bank", name="made", licence="", provenance="", windows=150)
+    (tmp_path / "prompts.txt").write_text("\n".join(f"The {number} old houses stood" for number in range(12)))
+    monkeypatch.setattr(script, "PROMPTS", tmp_path / "prompts.txt")
+    answers = script.answered(folders | further, tmp_path)
+    build_bank([*tables, *answers], tmp_path / "bank", name="made", licence="", provenance="", windows=150)
     bank = load_bank(tmp_path / "bank")
+    assert set(bank.answers["model"]) == {*folders, *further}
     assert set(bank.models["family"]) == {"gpt2", "gemma"}
     assert bank.shown("python-docs") == bank.shown("python-docs", chat=True) == [20, 0]
     rows = bank.emergence

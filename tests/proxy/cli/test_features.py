@@ -119,7 +119,7 @@ def test_another_way_of_asking_is_refused_with_its_remedy(emergence: Run, tmp_pa
     assert emergence("features", tmp_path / "three.json", "--readers", "gpt2-30k", "--out", closed).code == 0
     refused = emergence("estimate", tmp_path / "proxy", closed)
     assert refused.code == 2
-    assert "3 samples a prompt, the references 1; give --samples 1" in refused.err
+    assert "3 samples a prompt, the references 1; keep 1 of each (features --samples 1)" in refused.err
     again = ["--readers", "gpt2-30k", "--out", closed, "--samples", "1"]
     assert emergence("features", tmp_path / "three.json", *again).code == 0
     given = emergence("estimate", tmp_path / "proxy", closed, "--json")

@@ -40,7 +40,7 @@ KNOWN = provenance_of(answers(), {"gpt2-30k": "ab"})
         (answers(295), None),  # 5 of 300 were never answered by whoever published them
         (answers(start=300), "other prompts (300, of which about 0%"),
         (answers(150), "other prompts (150"),
-        (answers(300, 3), "3 samples a prompt, the references 1; give --samples 1"),
+        (answers(300, 3), "3 samples a prompt, the references 1; keep 1 of each (features --samples 1)"),
         (answers(length=300), "answers that end at 300 characters"),
     ],
 )
@@ -56,7 +56,7 @@ def test_long_answers_are_refused_until_they_are_cut_like_the_references() -> No
     assert cut.characters == 300
     long = answers()
     (sentence,), _ = differences([cut], provenance_of(long, {}))
-    assert "give --characters 300" in sentence
+    assert "cut them there (features --characters 300)" in sentence
     assert differences([cut], provenance_of(long.assign(text=long["text"].str[:300]), {}, characters=300)) == ([], [])
 
 
