@@ -12,9 +12,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from proxy.regression.proxy import fit_proxy
 from tests.handlers import JsonHandler
 from tests.proxy.banks.conftest import NAMES
-from tests.proxy.banks.test_answers import answers
+from tests.proxy.banks.test_answers import FIXED, READER, answers
 
 Run = Callable[..., Any]
 TOKENS = [f" w{number}" for number in range(40)]
@@ -141,7 +142,9 @@ def test_a_table_of_answers_is_estimated_by_a_bank_that_has_answers(
     emergence: Run, table: Callable[..., pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("proxy.banks.answers.DEFAULT_READERS", ("gpt2-30k",))
+    monkeypatch.setattr("proxy.banks.answers.DEFAULT_READERS", (READER,))
+    by_one = {"candidate": FIXED}
+    monkeypatch.setattr("proxy.banks.estimating.fit_proxy", lambda table, **how: fit_proxy(table, **{**how, **by_one}))
     table(NAMES).to_parquet("measured.parquet")
     answers(NAMES).to_parquet("open.parquet")
     answers(["closed-4"]).to_parquet("closed.parquet")
