@@ -279,7 +279,7 @@ def affordable(
     while few < many:
         middle = (few + many + 1) // 2
         few, many = (middle, many) if _calls(asking, some, shares(middle)) <= calls else (few, middle - 1)
-    if min(shares(few)) < LEAST_WINDOWS:
+    if shares(few)[0] < LEAST_WINDOWS:
         also = "" if len(several) == 1 else ", those of the control"
         raise InputError(
             f"{max(calls, 0)} calls beside the first questions are too few for {LEAST_WINDOWS} windows{also} and "
