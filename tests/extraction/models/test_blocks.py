@@ -332,5 +332,5 @@ def test_a_model_without_a_list_of_blocks_is_refused() -> None:
     model = build("gpt2", GPT)
     model.config.n_layer = 7
     model.transformer.h = nn.ModuleList([nn.Identity(), nn.Identity()])
-    with pytest.raises(InputError, match="not a list of 7 blocks"):
+    with pytest.raises(InputError, match="no list of 7 blocks"):
         find_blocks(model, "gpt2")

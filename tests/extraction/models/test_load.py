@@ -190,7 +190,7 @@ def test_a_depth_that_is_never_built_is_refused_at_once(gpt2_folder: Path, tmp_p
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"n_layer": 0}, "holds not a list of 0 blocks"),
+        ({"n_layer": 0}, "holds no list of 0 blocks"),
         ({"text_config": {"model_type": "llama"}}, "holds an invalid text_config"),
         ({"n_embd": 10**6}, "do not have the sizes that its config.json gives"),
         ({"n_inner": 10**12}, "do not have the sizes that its config.json gives"),

@@ -115,7 +115,7 @@ def test_of_more_samples_as_many_are_read_as_of_the_references(bank: Bank) -> No
 
 def test_how_answers_were_sampled_may_be_unknown(bank: Bank) -> None:
     found = features_alike(bank, answers(["three-4"]).drop(columns="sampling"))
-    assert found.attrs["remarks"] == ["not recorded on one side how answers were sampled"]
+    assert found.attrs["remarks"] == ["how answers were sampled is not recorded on one side"]
 
 
 @pytest.mark.parametrize(
@@ -159,8 +159,14 @@ def test_answers_that_a_bank_cannot_hold_are_refused(table: Table, tmp_path: Pat
     cases = {
         "holds answers of three-1, which was not measured": [answers(["one-1", "three-1"])],
         "one-1 answers in .*said-0.parquet and in .*said-1.parquet": [known, answers(["one-1"])],
-        "were not asked and read alike: one-2 has other prompts": [answers(["one-1"]), answers(["one-2"], first=99)],
-        "were not asked and read alike: one-2 has temperature": [answers(["one-1"]), answers(["one-2"], temperature=0)],
+        "not asked and read in the same way: one-2 has other prompts": [
+            answers(["one-1"]),
+            answers(["one-2"], first=99),
+        ],
+        "in the same way: one-2 has temperature": [
+            answers(["one-1"]),
+            answers(["one-2"], temperature=0),
+        ],
         "one-2 has 4 usable answers, fewer than the 10": [answers(["one-1"]), answers(["one-2"], prompts=4)],
     }
     for number, (sentence, said) in enumerate(cases.items()):
@@ -177,7 +183,7 @@ def test_answers_are_merged_and_those_of_other_prompts_refused(table: Table, tmp
     other = _build(table(["two-3"]), [answers(["two-3"], first=99)], tmp_path, "other")
     merged = merge_banks([one.folder, two.folder, silent.folder], tmp_path / "all", name="all")
     assert set(merged.answers["model"]) == {"one-1", "two-1"}
-    with pytest.raises(InputError, match="were not asked and read alike: two-3 has other prompts"):
+    with pytest.raises(InputError, match="were not asked and read in the same way: two-3 has other prompts"):
         merge_banks([one.folder, other.folder], tmp_path / "both", name="both")
 
 

@@ -108,7 +108,9 @@ def test_a_limit_holds_for_all_that_a_command_asks(measure, faults, calls) -> No
     limited = ("--controls", "--prefix", "auto", "--max-calls", calls)
     done, server = measure(*limited, **faults)
     assert done.code == 0, done.err
-    assert 0.7 * calls < len(server.behind.seen) <= calls
+    repeated = faults.keys() & {"no_n", "most_n", "few_n"}  # the same text is asked for several times
+    made = server.behind.asked if repeated else server.behind.seen  # calls may be made again after a fault
+    assert 0.7 * calls < len(made) <= calls
     rows = table()
     assert rows[["ie_bits", "shuffled_ie_bits"]].notna().all(axis=None)
     assert (rows["windows"] >= 10).all()
@@ -327,7 +329,7 @@ def test_a_batch_is_submitted_asked_after_and_fetched(batched) -> None:
     with on_a_socket(server) as url:
         run = partial(batched.emergence, *command(url), "--controls", "--batch")
         done = run()
-        assert (done.code, "the same command fetches the rest later" in done.err) == (1, True), done.err
+        assert (done.code, "the same command later fetches the rest" in done.err) == (1, True), done.err
         done = run()
         assert (done.code, "is in progress" in done.err) == (1, True), done.err
         assert not Path("closed.parquet").exists()

@@ -118,7 +118,7 @@ def test_what_a_batch_was_asked_for_is_not_asked_for_again_without_it(tmp_path):
     out = tmp_path / "a.parquet"
     with pytest.raises(NotReadyError, match="Submitted 3 calls"):
         ask(out, batch_server(state), batch=True)
-    with pytest.raises(InputError, match="3 of these answers are on their way in a batch"):
+    with pytest.raises(InputError, match="3 of these answers are pending in a batch"):
         ask(out, good)
     assert estimate_bill("m", some_prompts(3), out=out, budget=Budget())["answers"] == 0
     assert ask(out, good, temperature=0.5)["error"].isna().all()  # other answers may be asked for
