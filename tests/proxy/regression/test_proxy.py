@@ -179,7 +179,7 @@ def test_bad_tables_are_refused(nine: pd.DataFrame, change: Callable[..., pd.Dat
         ({"level": 90}, "between 0 and 1"),
         ({"bounds": (0.0, 1.0)}, "outside|bounds"),
         ({"bounds": (None, 1.0)}, "lower bound"),
-        ({"candidate": "forest"}, "no candidate"),
+        ({"candidate": "forest"}, "Unknown candidate"),
     ],
 )
 def test_bad_arguments_are_refused(nine: pd.DataFrame, arguments: dict[str, object], message: str) -> None:
