@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from estimators.base import InputError
+from estimators.contracts.conventions import NO_OVERFLOW
 from estimators.contracts.variances import mean_variance
 from estimators.shown import unigram_of
 
@@ -118,10 +119,7 @@ def check_finite(states: Tensor) -> Tensor:
     tensor([1., 1.])
     """
     if not bool(torch.isfinite(states).all()):
-        raise InputError(
-            "States hold values that are not finite, so no lens can be fitted; load the model as bfloat16 or "
-            "float32, which do not overflow as float16 does."
-        )
+        raise InputError(f"States hold values that are not finite, so no lens can be fitted; {NO_OVERFLOW}.")
     return states
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from estimators.base import InputError
+from estimators.contracts.conventions import NO_OVERFLOW
 
 FORMAT = "emergence-statistics/1"
 CONSTANT = 1e-6  # a feature whose deviation is below this share of the layer's largest is constant
@@ -122,10 +123,7 @@ def pooled_statistics(
     """
     mean, variance = pool(macro, micro)
     if not bool(torch.isfinite(variance).all()):
-        raise InputError(
-            "States hold values that are not finite, so they cannot be normalised; load the model as bfloat16 or "
-            "float32, which do not overflow as float16 does."
-        )
+        raise InputError(f"States hold values that are not finite, so they cannot be normalised; {NO_OVERFLOW}.")
     std = variance.sqrt()
     std[std <= CONSTANT * std.amax(dim=1, keepdim=True)] = 1.0
     scale = torch.full((len(mean),), torch.nan)

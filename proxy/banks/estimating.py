@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -278,12 +278,12 @@ def estimate_emergence(
     model, corpus = _one_of(rows, bank)
     way = _way_of(rows, bank, corpus, estimator)
     check_runs(bank, level)
-    kept, _ = without_model(bank, model)
+    kept, same = without_model(bank, model)
     references = reference_table(kept, corpus.name, shown=way.shown, chat=way.chat, estimator=estimator)
     _check_remaining(references, bank, corpus.name, model, level)
     features = model_features(kept, rows, windows, corpus=corpus.name, shown=way.shown, chat=way.chat)
     read = estimator == ESTIMATOR and way.shown != SAMPLES
-    known = _Known(model, corpus.name, estimator, rows, features, read)
+    known = _Known(model, same, corpus.name, estimator, rows, features, read)
     return _estimate(bank, known, references, level=level, candidate=candidate, progress=progress)
 
 
@@ -313,11 +313,11 @@ def estimate_from_answers(
     """
     model, name = _one_model(answers), bank.corpus(corpus).name
     check_runs(bank, level)
-    kept, _ = without_model(bank, model)
+    kept, same = without_model(bank, model)
     references = answer_references(kept, name, estimator=estimator)
     _check_remaining(references, bank, name, model, level)
     features = features_alike(kept, answers, progress)
-    known = _Known(model, name, estimator, EMERGENCE.empty(), features, read=False)
+    known = _Known(model, same, name, estimator, EMERGENCE.empty(), features, read=False)
     return _estimate(bank, known, references, level=level, candidate=candidate, progress=progress)
 
 
@@ -327,6 +327,7 @@ class _Known:
 
     Attributes:
         model: its name.
+        same: what it is called in the bank; nothing where it is not there.
         corpus: of the bank.
         estimator: of the blocks.
         measured: output rows, none where only answers are known.
@@ -335,6 +336,7 @@ class _Known:
     """
 
     model: str
+    same: Sequence[str]
     corpus: str
     estimator: str
     measured: pd.DataFrame
@@ -353,7 +355,6 @@ def _estimate(
 ) -> Estimate:
     """Fit the proxies of all targets and apply them; `references` are without the model and its run."""
     features, estimator = known.features, known.estimator
-    _, same = without_model(bank, known.model)
     remarks = [*references.attrs["remarks"], *features.attrs.get("remarks", [])]
     if known.measured.empty:
         remarks.append(
@@ -361,9 +362,9 @@ def _estimate(
             f"output, ask the API (emergence estimate {known.model} --base-url URL)"
         )
     own = profile_targets(
-        bank.emergence[(bank.emergence["corpus"] == known.corpus) & bank.emergence["model"].isin(same)], estimator
+        bank.emergence[(bank.emergence["corpus"] == known.corpus) & bank.emergence["model"].isin(known.same)], estimator
     )
-    if same:
+    if known.same:
         remarks.append(
             f"{known.model} is in the bank: its whole run is left out, and its own values are shown beside the estimate"
         )

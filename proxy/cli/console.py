@@ -6,7 +6,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,24 +148,26 @@ def show(
     left out, with a word: those of `spare`, the first of them first, then from the right all but two.
     """
     console = to or Console()
+    least = {name: _least(frame, name, broken=False) for name in frame.columns}
     if not console.is_terminal:  # a file has no edge to wrap at
-        console.width = max(console.width, WIDE, _least_width(frame, broken=False))
-    broken = _least_width(frame, broken=False) > console.width
+        console.width = max(console.width, WIDE, _table_width(least.values()))
+    if broken := _table_width(least.values()) > console.width:
+        least = {name: _least(frame, name, broken=True) for name in frame.columns}
     left_out: list[str] = []
     order = [*(name for name in spare if name in frame.columns), *reversed(frame.columns[2:])]
     for name in dict.fromkeys(map(str, order)):
-        if _least_width(frame.drop(columns=left_out), broken=broken) <= console.width:
+        if _table_width(width for column, width in least.items() if column not in left_out) <= console.width:
             break
         left_out.append(name)
     if title:  # above the table, which would break it at its own width
         console.print(title, style="italic", highlight=False, markup=False, soft_wrap=True)
-    console.print(_table(frame.drop(columns=left_out), broken=broken), markup=False)
+    console.print(_table(frame.drop(columns=left_out), least, broken=broken), markup=False)
     if left_out:
         names = ", ".join(left_out) if len(left_out) <= LISTED else f"{len(left_out)} columns"
         screen.print(f"Left out on so narrow a screen: {names}.", highlight=False, soft_wrap=True)
 
 
-def _table(frame: pd.DataFrame, *, broken: bool) -> Table:
+def _table(frame: pd.DataFrame, widths: Mapping[str, int], *, broken: bool) -> Table:
     """Lay out a table; where its headings may be `broken`, a column of numbers is as narrow as these and a word."""
     import pandas as pd
 
@@ -174,7 +176,7 @@ def _table(frame: pd.DataFrame, *, broken: bool) -> Table:
     table = Table()
     for name in frame.columns:
         numeric = pd.api.types.is_numeric_dtype(frame[name])
-        least = _least(frame, name, broken=broken)
+        least = widths[name]
         table.add_column(
             str(name).replace("_", " ") if broken else str(name),
             justify="right" if numeric else "left",
@@ -188,9 +190,9 @@ def _table(frame: pd.DataFrame, *, broken: bool) -> Table:
     return table
 
 
-def _least_width(frame: pd.DataFrame, *, broken: bool) -> int:
-    """Return how many characters a table is wide at least."""
-    return 1 + sum(3 + _least(frame, name, broken=broken) for name in frame.columns)  # each with two spaces and a line
+def _table_width(columns: Iterable[int]) -> int:
+    """Return how many characters a table of columns so wide takes, each with two spaces and a line."""
+    return 1 + sum(3 + width for width in columns)
 
 
 def _least(frame: pd.DataFrame, name: str, *, broken: bool) -> int:

@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 
 from estimators.base import InputError, Progress
+from estimators.contracts.conventions import NO_OVERFLOW
 from estimators.entropy import ceiling_flags
 from estimators.folds import FOLDS, deal_folds
 from estimators.output import Followed, OutputEmergence, output_emergence, predictive_emergence, scored_emergence
@@ -573,10 +574,7 @@ def _as_said(parts: Parts, count: int, vocabulary: int, row: np.ndarray, token: 
         logits = logits if logits.is_cuda else logits.cpu()  # others lack float64
         logs = torch.log_softmax(logits[:, :vocabulary].double(), -1)
         if bool(logs.isnan().any()):
-            raise InputError(
-                "Logits are not numbers, so nothing can be read of the output; load the model as bfloat16 or float32, "
-                "which do not overflow as float16 does."
-            )
+            raise InputError(f"Logits are not numbers, so nothing can be read of the output; {NO_OVERFLOW}.")
         mine = np.flatnonzero(np.isin(row, some))
         places = np.searchsorted(some, row[mine])  # `some` ascends
         probability[mine] = logs[places, token[mine]].exp().cpu().numpy()
