@@ -59,6 +59,7 @@ class Pace:
         self._began: dict[object, float] = {}  # of each call in flight, the oldest first
         self._took: deque[float] = deque(maxlen=REPLIES_REMEMBERED)
         self._usual: float | None = None  # median of those
+        self._complaints = 0  # in a row: since the last answer
         self._unlimited: dict[asyncio.Timeout, tuple[float, float, int]] = {}  # begun before 20 replies were known
         self._line = asyncio.Lock()
         self._changed = asyncio.Condition()  # a place is free again, or the run is over
@@ -144,6 +145,7 @@ class Pace:
             tokens: most that a call like this one takes from the server's allowance.
             took_s: seconds from request to reply.
         """
+        self._complaints = 0
         if took_s is not None:
             self._took.append(took_s)
             if len(self._took) >= REPLIES_FOR_MEDIAN:
@@ -164,8 +166,11 @@ class Pace:
             else:  # until all of it is back; some is back before: go on, one call at a time
                 self.limit = 1.0
 
-    def complained(self, wait_s: float | None, attempt: int) -> None:
-        """Go at half the pace, after the pause the server asks for.
+    def complained(self, wait_s: float | None) -> None:
+        """Go at half the pace, after a pause of all calls: the one that the server asks for, if it asks for one.
+
+        Else a server that answers others in between gets a short pause, however often this one call was refused, and
+        one that only complains gets twice the last one.
 
         Raises:
             ServerBusyError: if that pause is longer than two minutes.
@@ -177,7 +182,8 @@ class Pace:
         now = time.monotonic()
         if now >= self._resume:  # many calls in flight complain of one and the same moment
             self.limit = max(1.0, self.limit / 2)
-        self._resume = max(self._resume, now + (delay(attempt) if wait_s is None else wait_s))
+            self._complaints += 1
+        self._resume = max(self._resume, now + (delay(self._complaints - 1) if wait_s is None else wait_s))
 
 
 def delay(attempt: int) -> float:

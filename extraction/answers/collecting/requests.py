@@ -258,7 +258,7 @@ class Collector:
             raise BrokenError(reason, reached=False, maybe_billed=True, late=True) from None
         except BusyError as error:
             billed = (0, 0)
-            self.pace.complained(error.wait_s, attempt)
+            self.pace.complained(error.wait_s)
             raise
         except BrokenError as error:
             billed = (None, None) if error.maybe_billed else (0, 0)

@@ -175,7 +175,7 @@ def test_mlflow_shows_a_registered_proxy(server, browser: Browser, reference_tab
     tracked = track_proxy(tmp_path / "proxy", register="emergence-shown", **known)
     browser.open(f"{server.uri}/#/models/emergence-shown/versions/{tracked.version}", height=1500)
     browser.wait_for_text("emergence-shown", "candidate", "left out in turn", "mae")
-    browser.wait("[...document.querySelectorAll('td')].some((cell) => cell.innerText === 'spearman')")
+    browser.wait("[...document.querySelectorAll('td')].some((cell) => cell.innerText.trim() === 'spearman')")
 
 
 @pytest.mark.slow
@@ -187,7 +187,7 @@ def test_mlflow_shows_the_sweep_its_curves_and_its_report(results, server, brows
     base = f"{server.uri}/#/experiments/{number}"
     browser.open(f"{base}/runs/{tracked.run_id}", height=1500)
     browser.wait_for_text("5 models on 2 corpora: 9 jobs done, 1 failed", "gpt2-2m on animal", "Measured On")
-    browser.wait("[...document.querySelectorAll('td')].some((cell) => cell.innerText === 'gemma-2m')")
+    browser.wait("[...document.querySelectorAll('td')].some((cell) => cell.innerText.trim() === 'gemma-2m')")
     child = tracked.children[results.key("gpt2-2m", "animal")]
     browser.open(f"{base}/runs/{child}/model-metrics", height=1200)
     browser.wait_for_text("by_layer", "by_position", "ie_bits", "macro_bits", "micro_bits")

@@ -47,13 +47,27 @@ def test_the_bill_is_estimated_without_asking(tmp_path):
 
 def test_pauses_follow_the_headers_and_pace_follows_the_complaints():
     rate = pace.Pace(16)
-    rate.complained(0.0, 0)
+    rate.complained(0.0)
     assert rate.limit == 8
     for _ in range(200):
         rate.answered({})
     assert rate.limit == 16
     with pytest.raises(pace.ServerBusyError, match="7200 s"):
-        rate.complained(7200.0, 0)
+        rate.complained(7200.0)
+
+
+def test_one_call_refused_again_and_again_pauses_the_others_no_longer_than_any():
+    rate = pace.Pace(4)
+    for _ in range(10):
+        rate.complained(None)
+        rate.answered({})
+
+    async def timed():
+        started = time.monotonic()
+        async with rate.turn():
+            return time.monotonic() - started
+
+    assert asyncio.run(timed()) < 2 * pace.FIRST_DELAY_S  # a tenth refusal in a row would pause for 15 to 30 s
 
 
 @pytest.mark.parametrize(("reset", "pause"), [("80ms", 0.08), ("0.08", 0.08), ("6m0s", 0.0), ("soon", 0.0)])
