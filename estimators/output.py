@@ -161,17 +161,20 @@ def _windows(
     return c, w, np.bincount(c, w, contexts)
 
 
-def jackknife(value: float, without: np.ndarray, weights: np.ndarray | None = None) -> float | None:
+def jackknife(
+    value: float, without: np.ndarray, weights: np.ndarray | None = None, clusters: np.ndarray | None = None
+) -> float | None:
     """Standard error of `value` from what it is without each window.
 
     Window i changes the value by (1 - w_i) (without_i - value), which is what the linear part of it contributes; with
     equal weights the usual delete-one jackknife, sqrt((n-1)/n sum (v_i - mean)^2), for a weighted mean the error of a
-    ratio estimator.
+    ratio estimator. Windows of one document resemble each other: over documents, their contributions are added up first.
 
     Args:
         value: from all windows.
         without: (N,) without window i.
         weights: (N,) of the windows; None: alike.
+        clusters: (N,) document of each window; None: each is by itself.
 
     Returns:
         None if some window cannot be left out, because the value would not exist.
@@ -184,7 +187,9 @@ def jackknife(value: float, without: np.ndarray, weights: np.ndarray | None = No
     w = np.full(len(without), 1 / len(without)) if weights is None else np.asarray(weights) / np.sum(weights)
     moved = (1 - w) * (without - value)
     moved -= moved.mean()
-    return math.sqrt(float(moved @ moved) * len(w) / (len(w) - 1))
+    if clusters is not None:
+        moved = np.bincount(np.unique(clusters, return_inverse=True)[1], moved)
+    return math.sqrt(float(moved @ moved) * len(moved) / (len(moved) - 1))
 
 
 def shown_probability(shown: Shown, unigram: np.ndarray, rows: np.ndarray, true: np.ndarray) -> np.ndarray:
@@ -250,8 +255,9 @@ def output_emergence(
     *,
     order: int = 1,
     of_window: np.ndarray | None = None,
+    clusters: np.ndarray | None = None,
 ) -> OutputEmergence:
-    """O = J(window) - (1/t) sum_s J(token s alone), its standard error by a jackknife over windows.
+    """O = J(window) - (1/t) sum_s J(token s alone), its standard error by a jackknife over documents or windows.
 
     Args:
         macro: N windows, or C different ones.
@@ -260,6 +266,7 @@ def output_emergence(
         weights: (N,) how often each window counts.
         order: 1 for J (Shannon), 2 for J2 (collisions).
         of_window: (N,) row of `macro` of each window; None: one each.
+        clusters: (N,) document of each window, over which errors are taken; None: over windows.
 
     Raises:
         InputError, EmergenceError: as `shannon` and `order_two`.
@@ -280,11 +287,11 @@ def output_emergence(
         whole.bits,
         micro,
         value,
-        jackknife(value, whole.without - micro_without, weights),
+        jackknife(value, whole.without - micro_without, weights, clusters),
         whole.ceiling_bits,
         float(np.mean([part.ceiling_bits for part in parts])),
-        jackknife(whole.bits, whole.without, weights),
-        jackknife(micro, micro_without, weights),
+        jackknife(whole.bits, whole.without, weights, clusters),
+        jackknife(micro, micro_without, weights, clusters),
     )
 
 

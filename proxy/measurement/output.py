@@ -359,7 +359,9 @@ def output_rows(
             found = predictive_emergence(macro.take(of_window), alone, token_of, followed, asked=contexts.asked)
         else:
             order = 2 if k == 2 else 1
-            found = output_emergence(macro, alone, token_of, weights, order=order, of_window=of_window)
+            found = output_emergence(
+                macro, alone, token_of, weights, order=order, of_window=of_window, clusters=clusters
+            )
         how = continued(macro, of_window, data.true[keep][:, -1], ranked=name != "output-2")
         row = _row(name, found, data, contexts, keep, macro, time.perf_counter() - started)
         rows.append(row | means(how, weights, clusters))

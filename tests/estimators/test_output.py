@@ -166,6 +166,24 @@ def test_the_jackknife_is_the_spread_over_repeated_draws(order, samples):
     assert np.mean(errors) == pytest.approx(np.std(values), rel=0.2)
 
 
+def test_over_documents_the_error_is_the_spread_over_documents():
+    """200 times 30 documents of 4 windows that say much the same: tolerance as above, and windows alone would be low."""
+    rng = np.random.default_rng(6)
+    kinds = rng.dirichlet(np.full(12, 0.3), size=40)
+    lone = rng.dirichlet(np.full(12, 2.0), size=5)
+    document = np.repeat(np.arange(30), 4)
+    values, over_documents, over_windows = [], [], []
+    for _ in range(200):
+        token_of = rng.integers(0, 5, (120, 2))
+        p = 0.7 * kinds[rng.integers(0, 40, 30)][document] + 0.3 * lone[token_of[:, 1]]
+        found = output_emergence(whole(p), whole(lone), token_of, clusters=document)
+        values.append(found.ie_bits)
+        over_documents.append(found.std_error)
+        over_windows.append(output_emergence(whole(p), whole(lone), token_of).std_error)
+    assert np.mean(over_documents) == pytest.approx(np.std(values), rel=0.2)
+    assert np.mean(over_windows) < 0.75 * np.std(values)  # about 1 / sqrt(4) of it
+
+
 def test_jackknife_of_a_weighted_mean_is_that_of_a_ratio_estimator():
     rng = np.random.default_rng(4)
     v, w = rng.normal(size=400), rng.integers(1, 4, 400).astype(float)
