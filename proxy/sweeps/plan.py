@@ -164,14 +164,18 @@ def spilled_gb(job: Job) -> float:
     size, settings = shape(job.model), job.measurement
     work = workload(job)
     narrow = min(settings.project or size.width, size.width)
+    names, budget = estimator_names(settings.estimator), job.resources.budget
     sizes = [
         state_bytes(size.blocks, size.width, min(work.windows, PREDICTIVE_WINDOWS), work.tokens, work.distinct)
         if name == "predictive"
         else state_bytes(size.blocks + (name != "sample-propagation"), narrow, *work)  # others see what enters block 0
-        for name in estimator_names(settings.estimator)
-        if not is_output(name)  # keeps no states
+        for name in names
+        if not is_output(name)  # keeps no states of its own
     ]
-    return max(map(job.resources.budget.spilled, sizes), default=0) / 1e9
+    if "sample-propagation" in names and any(map(is_output, names)):  # one pass for both, if what it keeps has room
+        whole = state_bytes(size.blocks, size.width, *work)
+        sizes += [whole] if budget.spilled(whole) <= budget.spill_gb * 1e9 else []
+    return max(map(budget.spilled, sizes), default=0) / 1e9
 
 
 def load_seconds(job: Job, wanted: Demand) -> float:

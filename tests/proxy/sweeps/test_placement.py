@@ -149,6 +149,11 @@ def test_states_take_memory_or_are_spilled() -> None:
     )  # 36 blocks projected to 256 features
     (job,) = jobs(all_lists)  # predictive: 36 blocks of their own width, of some of the windows
     assert spilled_gb(job) == pytest.approx(4e-9 * 36 * 1280 * (20_000 * 10 + 17))
+    both = "sample-propagation,output-20"
+    (job,) = jobs(all_lists, estimator=both)  # states as the model makes them would not fit in spill_gb: as if alone
+    assert spilled_gb(job) == pytest.approx(4e-9 * 36 * 256 * (524_160 * 10 + 17))
+    (job,) = jobs(all_lists, estimator=both, spill_gb=1000)  # both from one pass
+    assert spilled_gb(job) == pytest.approx(4e-9 * 36 * 1280 * (524_160 * 10 + 17))
     (job,) = jobs(all_lists, states_gb=400)
     assert spilled_gb(job) == 0
     assert demand(billions(7), Resources(states_gb=20), [GPU_NODE]).memory == 32 * GIB
