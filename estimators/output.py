@@ -168,7 +168,7 @@ def jackknife(
 
     Window i changes the value by (1 - w_i) (without_i - value), which is what the linear part of it contributes; with
     equal weights the usual delete-one jackknife, sqrt((n-1)/n sum (v_i - mean)^2), for a weighted mean the error of a
-    ratio estimator. Windows of one document resemble each other: over documents, their contributions are added up first.
+    ratio estimator. Windows of one document resemble each other: over documents, what they contribute is added up.
 
     Args:
         value: from all windows.

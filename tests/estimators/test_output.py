@@ -167,7 +167,7 @@ def test_the_jackknife_is_the_spread_over_repeated_draws(order, samples):
 
 
 def test_over_documents_the_error_is_the_spread_over_documents():
-    """200 times 30 documents of 4 windows that say much the same: tolerance as above, and windows alone would be low."""
+    """200 times 30 documents of 4 windows that say much the same: tolerance as above; windows would give too little."""
     rng = np.random.default_rng(6)
     kinds = rng.dirichlet(np.full(12, 0.3), size=40)
     lone = rng.dirichlet(np.full(12, 2.0), size=5)
