@@ -158,6 +158,7 @@ def folder_truths(folder: Path) -> Iterator[KnownTruth]:
     Raises:
         InputError: if the folder has none, or a file lacks an array.
     """
+    check_file(folder)
     files = sorted(folder.glob("*.npz"))
     if not files:
         raise InputError(f"{folder} holds no .npz files with known truths; give a folder that does.")

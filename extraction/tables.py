@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from estimators.base import InputError
-from estimators.contracts.files import check_place, replacing
+from estimators.contracts.files import check_file, check_place, replacing
 from extraction.reading import check_columns, read_frame
 
 ENDINGS = (".parquet", ".csv", ".json")
@@ -147,6 +147,7 @@ def read_table(path: str | os.PathLike[str], schema: Schema | None = None) -> pd
         InputError: if the file is missing, unreadable, of another schema version, or lacks columns.
     """
     path = Path(path)
+    check_file(path)
     if not path.is_file():
         raise InputError(f"No table at {path}; check the path.")
     if path.suffix not in ENDINGS:

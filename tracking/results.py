@@ -186,6 +186,7 @@ def read_results(folder: Path, display_name: str | None = None) -> Results:
     ('example', ['gpt2-30k on animal'], 0)
     """
     where = masked(display_name or str(folder))
+    check_file(folder)
     if not folder.is_dir():
         raise InputError(f"No results folder at {where}; give the folder that `emergence sweep` wrote.")
     if not (folder / HEADER).is_file():

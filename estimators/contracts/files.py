@@ -110,16 +110,16 @@ def check_place(path: Path) -> None:
 
 
 def check_file(path: Path, *, most_bytes: int | None = None) -> None:
-    """Refuse to read what is there but no file: of a pipe or device the end may never come.
+    """Refuse to read what is no file: the end of a pipe may never come, and a run reads and hashes some files again.
 
-    A path at which there is nothing is left to whoever opens it.
+    A path at which there is nothing is left to whoever opens it, apart from ``-``.
 
     Args:
         path: to be read.
         most_bytes: a file longer than this is refused, too.
 
     Raises:
-        InputError: if it is a device, pipe or socket, or too long.
+        InputError: if it is a device, pipe or socket, stands for standard input, or is too long.
 
     >>> check_file(Path("/dev/zero"))
     Traceback (most recent call last):
@@ -128,6 +128,10 @@ def check_file(path: Path, *, most_bytes: int | None = None) -> None:
     try:
         found = path.stat()
     except (OSError, ValueError):
+        if str(path) == "-":
+            raise InputError(
+                "Standard input (-) is not read; save its content to a file with the ending of its format and give that."
+            ) from None
         return
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
         raise InputError(f"{path} is a device or pipe, not a file; save its content to a file and give that.")

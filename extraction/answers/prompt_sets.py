@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from estimators.base import InputError
+from estimators.contracts.files import check_file
 from extraction.answers.conversations import as_prompt
 from extraction.answers.prompt_texts import OPENINGS, QUESTIONS
 from extraction.corpora.categories import CATEGORIES
@@ -152,6 +153,7 @@ def _named(kind: str, texts: tuple[str, ...], more: list[tuple[str, str]]) -> pd
 
 
 def _read(path: Path) -> pd.DataFrame:
+    check_file(path)
     if path.suffix not in (".txt", ".jsonl", ".json", ".csv", ".parquet"):
         raise InputError(
             f"No built-in prompts called {path}, and prompt files end in .txt, .jsonl, .json, .csv or .parquet; "

@@ -171,6 +171,7 @@ def resolve_corpus(source: str | os.PathLike[str]) -> CorpusSource:
         return CorpusSource("hub", text)
     is_list = text.startswith("list:")
     place = os.path.abspath(os.path.expanduser(text.removeprefix("list:")))
+    check_file(Path("-" if text in ("-", "list:-") else place))
     if is_list and not os.path.isfile(place):
         raise InputError(f"No list of entities at {place}; give list:FILE with one entity per line.")
     if os.path.exists(place):  # Path would raise on a long text

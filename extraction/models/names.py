@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from estimators.base import InputError
+from estimators.contracts.files import check_file
 from extraction import reference_models
 from extraction.labels import labels
 from extraction.models.gguf_files import ENDING, is_gguf
@@ -60,6 +61,7 @@ def resolve_model(name: str | os.PathLike[str]) -> ModelSource:
     if not text.strip():
         raise InputError(f"The name of a model is empty. {bundled(text)}")
     place = os.path.abspath(os.path.expanduser(text))  # Path.expanduser would raise on an unknown user
+    check_file(Path("-" if text == "-" else place))
     if os.path.isdir(place):  # Path.is_dir would raise on an overlong name
         if not os.path.isfile(os.path.join(place, "config.json")):
             raise InputError(f"The folder {text} holds no config.json; give the folder that save_pretrained wrote.")

@@ -205,6 +205,7 @@ def load_bank(folder: Path = SHIPPED) -> Bank:
     """
     folder = Path(folder)
     path = folder / DESCRIPTION
+    check_file(folder)
     check_file(path)
     try:
         description = json.loads(path.read_text(encoding="utf-8"))

@@ -52,7 +52,7 @@ def estimate_closed(
         InputError: if something given cannot be used.
     """
     from estimators.base import InputError
-    from estimators.contracts.files import check_place
+    from estimators.contracts.files import check_file, check_place
     from extraction.answers.responses import read_responses
     from extraction.tables import write_table
     from proxy.banks.answers import holds_answers
@@ -63,6 +63,8 @@ def estimate_closed(
     from proxy.measurement.continuations import table_beside
     from proxy.schemas import CONTINUATIONS
 
+    path = Path(subject)
+    check_file(path)
     with during("Reading the bank"):
         references = load_bank(bank or SHIPPED)
     check_runs(references)
@@ -76,7 +78,6 @@ def estimate_closed(
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; give a folder for card, tables and figure by --out.")
     check_place(folder)
-    path = Path(subject)
     answers = read_responses(path) if holds_answers(path) else None
     why = None
     if answers is not None:

@@ -61,6 +61,7 @@ def load_proxy(folder: str | PathLike[str]) -> Proxy:
     'emergence_bits'
     """
     folder = Path(folder)
+    check_file(folder)
     check_file(folder / "proxy.json")
     try:
         description = json.loads((folder / "proxy.json").read_text(encoding="utf-8"))

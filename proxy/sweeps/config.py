@@ -223,6 +223,7 @@ def find_config(source: str | PathLike[str]) -> Path:
         InputError: if there is none; names the shipped ones.
     """
     path = Path(source)
+    check_file(path)
     if path.is_file():
         return path
     shipped = shipped_sweeps()

@@ -1,8 +1,9 @@
-"""Pipes and devices where files are read: refused, not waited for."""
+"""Pipes, devices and standard input where files are read: refused in one way, not waited for."""
 
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,4 +71,51 @@ def test_a_device_without_end_is_refused(place, tmp_path, emergence, monkeypatch
     monkeypatch.chdir(tmp_path)
     done = emergence(*(part.format("/dev/zero") for part in PLACES[place]))
     assert done.code == 2, done.err
-    assert "is a device or pipe" in done.err or "No built-in prompts called /dev/zero" in done.err
+    assert "is a device or pipe" in done.err
+
+
+# Every argument and option that names a file to read or a folder of them.
+READ = {
+    "corpus": ["measure", "gpt2-30k", "--corpus", "{}"],
+    "list": ["measure", "gpt2-30k", "--corpus", "list:{}"],
+    "model": ["measure", "{}", "--corpus", "animal"],
+    "prompts": ["collect", "m", *SERVER, "--out", "a.csv", "--prompts", "{}"],
+    "prices": ["collect", "m", *SERVER, "--out", "a.csv", "--prices", "{}"],
+    "features": ["features", "{}"],
+    "fit": ["fit", "{}", "--target", "x", "--out", "proxy"],
+    "estimate": ["estimate", "{}"],
+    "features of a proxy": ["estimate", "proxy", "{}"],
+    "bank": ["bank", "show", "{}"],
+    "truths": ["calibrate", "--truths", "{}"],
+    "sweep": ["sweep", "{}"],
+    "report": ["report", "{}"],
+    "track": ["track", "{}"],
+}
+
+
+@pytest.mark.usefixtures("_in_time")
+@pytest.mark.parametrize("command", READ)
+def test_standard_input_and_substituted_processes_are_told_apart_from_missing_files(
+    command, tmp_path, emergence, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    reading, writing = os.pipe()  # as <(...) of a shell gives it
+    threading.Thread(target=os.write, args=(writing, b"hello\n"), daemon=True).start()
+    try:
+        for given, said in ((f"/dev/fd/{reading}", "is a device or pipe"), ("-", "Standard input (-) is not read")):
+            done = emergence(*(part.format(given) for part in READ[command]))
+            assert done.code == 2, done.err
+            assert said in done.err
+            assert "save its content to a file" in done.err
+            assert "Traceback" not in done.err
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_called_as_standard_input_is_a_file(tmp_path, emergence, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-").write_text("One")
+    done = emergence("collect", "m", *SERVER, "--out", "a.csv", "--prices", "./-")
+    assert "is not a price table" in done.err
