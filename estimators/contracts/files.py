@@ -130,7 +130,7 @@ def check_file(path: Path, *, most_bytes: int | None = None) -> None:
     except (OSError, ValueError):
         if str(path) == "-":
             raise InputError(
-                "Standard input (-) is not read; save its content to a file with the ending of its format and give that."
+                "Standard input (-) is not read; save its content to a file that ends in its format and give that."
             ) from None
         return
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
