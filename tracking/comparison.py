@@ -17,12 +17,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from estimators.base import InputError
-from estimators.contracts.controls import controls_as_columns, summary
+from estimators.contracts.controls import controls_as_columns, verdicts
 from estimators.contracts.conventions import DEFAULT_RESOLUTION
-from estimators.contracts.peaks import MEASURED, peaks
+from estimators.contracts.peaks import MEASURED, at_end, at_peak, at_resolution, complete, peaks
 from estimators.contracts.results_folder import decode_table
 from tracking.changes import changed, distinct, settings_of
 from tracking.mlflow.store import clear_errors, open_store, store_uri
+from tracking.outputs import PER_BYTE, check_alike, comparable, left_out, units
 from tracking.pairing import SAME_RESOLUTION, difference, mean_error, paired_error, windows_at
 from tracking.reports.figures import differences
 from tracking.results import WINDOWS_FILE, read_results
@@ -30,6 +31,8 @@ from tracking.results import WINDOWS_FILE, read_results
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 SAME = "same"  # both runs saw the same tokens
 SHOWN = 8  # differences that a sentence names
+OF_TABLE = ("estimator", "windows", "seed", "asked", "prefix", "position")  # settings that an emergence table holds
+DETAILS = ("position", "prefix", "bytes_per_token")  # of the row that is compared
 LEVEL = 0.05  # at which differences stand out, all of them together
 
 
@@ -56,38 +59,53 @@ class Comparison:
 
     Attributes:
         table: per model and corpus (and as mean over models per corpus): emergence of both, difference, `std_error`
-            and whether `errors` are paired, `p_value` and `p_corrected` (Holm, for how many rows were looked at), the
-            verdict on the controls of both, resolution, and whether the `text` was the same token for token (else the
-            hashes of both).
+            and their `unit`, whether `errors` are paired, `p_value` and `p_corrected` (Holm, for how many rows were
+            looked at), the verdict on the controls of both, resolution, and whether the `text` was the same token for
+            token (else the hashes of both).
         settings: the settings that differ, one column per run.
         figure: the differences.
         words: how many differences stand out, in a sentence.
+        notes: what was not compared, and what a reader must know, a sentence each.
     """
 
     table: pd.DataFrame
     settings: pd.DataFrame
     figure: Figure
     words: str
+    notes: tuple[str, ...] = ()
 
 
-def compare(runs: list[str], *, tracking_uri: str | None = None, resolution: float = DEFAULT_RESOLUTION) -> Comparison:
+def compare(
+    runs: Sequence[str | pd.DataFrame],
+    *,
+    names: Sequence[str | None] | None = None,
+    tracking_uri: str | None = None,
+    resolution: float = DEFAULT_RESOLUTION,
+) -> Comparison:
     """Compare runs with the first of them.
 
     Rows are matched by model and corpus; where each run holds a single model (corpus) and these differ, by the
-    rest alone, so that two models can be compared on one corpus. Where both read the same windows, the standard error
+    rest alone, so that two models can be compared on one corpus. Where one run holds a single model that the other
+    lacks, each model of the other is compared with it. Where both read the same windows, the standard error
     is paired: it comes from the differences of single windows. Else (another seed or text, other windows sampled, a
     trained estimator, results of an earlier version) it is unpaired: both sides count as independent, each with
     its own sampling error. The error of a mean over models is that over the windows which they share, or that
     over the models where it is larger. Means are computed separately for models that saw the same text in both runs and
     for those that did not. Controls are columns, never models or corpora.
 
+    What models say next (`predictive-20`, `output-20`, ...) is compared with the same reading of the same number of
+    shown tokens, chats with chats, after windows of the same length. Where models were read after different windows,
+    as those of different tokenizers are, the unit is bits per byte.
+
     Args:
-        runs: two or more results folders, or ids of MLflow runs (a sweep's, or one job's).
+        runs: two or more results folders, ids of MLflow runs (a sweep's, or one job's), or emergence tables.
+        names: of the runs, for tables and messages; default that of the folder or MLflow run, else "table".
         tracking_uri: MLflow server or database for ids.
         resolution: compare at the one nearest to this.
 
     Raises:
-        InputError: if a run is not found, nothing matches, or the observers differ: estimator or resolution.
+        InputError: if a run is not found, nothing matches, or the observers differ: estimator, resolution, way of
+            asking, or length of windows.
 
     >>> found = compare([str(results), str(results)])  # with itself
     >>> found.table[["model", "corpus", "difference", "text"]].values.tolist()
@@ -96,34 +114,47 @@ def compare(runs: list[str], *, tracking_uri: str | None = None, resolution: flo
     0
     """
     if len(runs) < 2:
-        raise InputError("A comparison needs two runs or more: results folders, or ids of MLflow runs.")
+        raise InputError(
+            "A comparison needs two runs or more: results folders, emergence tables or ids of MLflow runs."
+        )
     found = [_load(run, tracking_uri) for run in runs]
-    names = distinct([run.name for run in found])
-    found = [replace(run, name=name) for name, run in zip(names, found, strict=True)]
-    parts = [_against(found[0], other, resolution) for other in found[1:]]
+    called = [name or run.name for name, run in zip(names or [None] * len(found), found, strict=True)]
+    found = [replace(run, name=name) for name, run in zip(distinct(called), found, strict=True)]
+    parts, notes = zip(*(_against(found[0], other, resolution) for other in found[1:]), strict=True)
     table = pd.concat(parts, ignore_index=True)
     if table.empty:
         raise InputError(
-            f"{', '.join(names)} have no model and corpus in common, so nothing can be compared; measure the same "
-            "models, or compare single jobs by the ids of their runs."
+            f"{', '.join(run.name for run in found)} have no model and corpus in common, so nothing can be compared; "
+            "measure the same models, or compare single jobs by the ids of their runs."
         )
     table = _corrected(table)
-    settings = changed({run.name: run.settings for run in found})
-    return Comparison(table, settings, differences(table), _in_words(table))
+    # A table knows less of how it was made than a folder: what both know is told apart.
+    tables = any(isinstance(run, pd.DataFrame) for run in runs)
+    settings = changed({run.name: settings_in(run.table) if tables else run.settings for run in found})
+    said = tuple(dict.fromkeys(note for each in notes for note in each))
+    return Comparison(table, settings, differences(table), _in_words(table), said)
 
 
-def _against(base: Run, other: Run, resolution: float) -> pd.DataFrame:
-    left, right = _peaks_with_text(base.table, resolution), _peaks_with_text(other.table, resolution)
+def _against(base: Run, other: Run, resolution: float) -> tuple[pd.DataFrame, list[str]]:
+    names = base.name, other.name
+    ours, theirs = controls_as_columns(base.table), controls_as_columns(other.table)
+    kept = comparable(ours, theirs, names)
+    left, right = (_peaks_with_text(table, resolution) for table in kept)
     _check_estimators(base.name, left, other.name, right)
-    for name in ("model", "corpus"):
-        ours, theirs = set(left[name]), set(right[name])
-        if len(ours) == len(theirs) == 1 and ours != theirs:
-            change = f"{ours.pop()} → {theirs.pop()}"
-            left, right = left.assign(**{name: change}), right.assign(**{name: change})
+    notes = [note] if (note := left_out(ours, theirs, kept[0], names)) else []
+    left, right, one_with_all = _matched(left, right, names)
     both = left.merge(right, on=MEASURED, suffixes=("_base", "_other"))
     if both.empty:
-        return pd.DataFrame()
+        return pd.DataFrame(), []
     _check_resolutions(base.name, other.name, both)
+    notes += check_alike(both, names)
+    unit = units(both)
+    if PER_BYTE in unit:
+        notes.append("Models were read after different windows, so their outputs are compared in bits per byte.")
+    for side in ("base", "other"):
+        size = np.where([each == PER_BYTE for each in unit], both[f"bytes_per_token_{side}"].astype("Float64"), 1.0)
+        for name in ("emergence_bits", "emergence_bits_std_error"):
+            both[f"{name}_{side}"] = both[f"{name}_{side}"] / size.astype(float)
     pairs = [_pair(base, other, row) for row in both.to_dict("records")]
     frame = pd.DataFrame(
         {
@@ -134,6 +165,7 @@ def _against(base: Run, other: Run, resolution: float) -> pd.DataFrame:
             "against_bits": both["emergence_bits_base"].astype(float),
             "difference": (both["emergence_bits_other"] - both["emergence_bits_base"]).astype(float),
             "std_error": [pair.error for pair in pairs],
+            "unit": unit,
             "errors": ["paired" if pair.paired else "unpaired" for pair in pairs],
             "verdict": both["verdict_other"],
             "against_verdict": both["verdict_base"],
@@ -145,13 +177,47 @@ def _against(base: Run, other: Run, resolution: float) -> pd.DataFrame:
     )
     means = [
         _mean(frame.loc[rows], [pairs[place] for place in rows])
-        for rows in frame.groupby(["corpus", "estimator", frame["text"] == SAME]).groups.values()
-        if len(rows) > 1
+        for rows in frame.groupby(["corpus", "estimator", "unit", frame["text"] == SAME]).groups.values()
+        if len(rows) > 1 and not one_with_all
     ]
     if not means:
-        return frame
+        return frame, notes
     whole = pd.concat([frame, pd.DataFrame(means)], ignore_index=True)
-    return whole.astype({"block": "Int64", "against_block": "Int64"})
+    return whole.astype({"block": "Int64", "against_block": "Int64"}), notes
+
+
+def _matched(
+    left: pd.DataFrame, right: pd.DataFrame, names: tuple[str, str]
+) -> tuple[pd.DataFrame, pd.DataFrame, bool]:
+    """Give what is compared one name on both sides; says whether one model is compared with all of the other side.
+
+    Raises:
+        InputError: if a single model on a single corpus stands against another model on another corpus.
+    """
+    (models, others), (corpora, their_corpora) = ((set(left[name]), set(right[name])) for name in ("model", "corpus"))
+    if len(corpora) == len(their_corpora) == 1 and corpora != their_corpora:
+        if not models & others and min(len(models), len(others)) == 1:
+            raise InputError(
+                f"{names[0]} is of {_some(models)} on {_some(corpora)}, {names[1]} of {_some(others)} on "
+                f"{_some(their_corpora)}: neither model nor corpus is the same; measure one of them alike."
+            )
+        change = f"{min(corpora)} → {min(their_corpora)}"
+        left, right = left.assign(corpus=change), right.assign(corpus=change)
+    if models & others or min(len(models), len(others)) != 1:
+        return left, right, False
+    if len(others) == 1:
+        changes = {model: f"{model} → {min(others)}" for model in sorted(models)}
+        left = left.assign(model=left["model"].map(changes))
+        right = pd.concat([right.assign(model=change) for change in changes.values()], ignore_index=True)
+    else:
+        changes = {model: f"{min(models)} → {model}" for model in sorted(others)}
+        right = right.assign(model=right["model"].map(changes))
+        left = pd.concat([left.assign(model=change) for change in changes.values()], ignore_index=True)
+    return left, right, len(changes) > 1
+
+
+def _some(names: set[str]) -> str:
+    return min(names) if len(names) == 1 else f"{len(names)} models"
 
 
 @dataclass(frozen=True)
@@ -195,7 +261,7 @@ def _mean(rows: pd.DataFrame, pairs: Sequence[_Pair]) -> dict[str, Any]:
     over_models = float(differences.std(ddof=1) / np.sqrt(len(rows)))
     first = rows.iloc[0]
     return {
-        **{name: first[name] for name in ("run", "against", "corpus", "estimator", "resolution")},
+        **{name: first[name] for name in ("run", "against", "corpus", "estimator", "resolution", "unit")},
         "model": f"mean of {len(rows)} models",
         "emergence_bits": rows["emergence_bits"].mean(),
         "against_bits": rows["against_bits"].mean(),
@@ -238,7 +304,11 @@ def _in_words(table: pd.DataFrame) -> str:
     if known.empty:
         return "No difference has a known error, so none can be distinguished from chance."
     out = known[known["p_corrected"] < LEVEL]
-    names = "; ".join(f"{row.model} on {row.corpus}" for row in out.head(SHOWN).itertuples())
+    several = len(table["estimator"].unique()) > 1
+    names = "; ".join(
+        f"{row.model} on {row.corpus}" + (f" by {row.estimator}" if several else "")
+        for row in out.head(SHOWN).itertuples()
+    )
     more = f" and {len(out) - SHOWN} more" if len(out) > SHOWN else ""
     if len(known) == 1:
         return f"The difference {'is more than' if len(out) else 'may be'} chance (p = {known['p_value'].iloc[0]:.2g})."
@@ -263,8 +333,10 @@ def _peaks_with_text(table: pd.DataFrame, resolution: float) -> pd.DataFrame:
 
     `own_model` and `own_corpus` stay what they are in this run, whatever the other run's are called.
     """
-    table = controls_as_columns(table)
-    found = peaks(table, resolution).merge(summary(table, resolution)[[*MEASURED, "verdict"]], on=MEASURED)
+    found = peaks(table, resolution)
+    peak = at_end(at_resolution(at_peak(table, found), resolution)).reset_index(drop=True)
+    details = peak.reindex(columns=[*MEASURED, *DETAILS]).assign(verdict=verdicts(peak)).drop_duplicates(MEASURED)
+    found = found.merge(details, on=MEASURED)
     hashes = found["corpus_hash"].fillna("").astype(str)
     return found.assign(own_model=found["model"], own_corpus=found["corpus"], hash=hashes)
 
@@ -279,9 +351,10 @@ def _check_estimators(base: str, left: pd.DataFrame, other: str, right: pd.DataF
     """Refuse runs of different estimators, whose bits answer different questions."""
     ours, theirs = set(left["estimator"]), set(right["estimator"])
     if ours and theirs and not ours & theirs:
+        shown = " or numbers of shown tokens" if all((side["peak_layer"] < 0).all() for side in (left, right)) else ""
         raise InputError(
             f"{base} was estimated by {', '.join(sorted(ours))}, {other} by {', '.join(sorted(theirs))}: bits of "
-            "different observers have no difference; measure both with one estimator."
+            f"different observers{shown} have no difference; measure both with one estimator."
         )
 
 
@@ -298,14 +371,31 @@ def _check_resolutions(base: str, other: str, both: pd.DataFrame) -> None:
         )
 
 
-def _load(run: str, tracking_uri: str | None) -> Run:
+def settings_in(table: pd.DataFrame) -> dict[str, str]:
+    """How the rows of an emergence table were measured, as far as it says so.
+
+    >>> settings_in(pd.DataFrame({"asked": ["weights"], "windows": [60], "prefix": ["<s>"]}))
+    {'windows': '60', 'asked': 'weights', 'prefix': '<s>'}
+    """
+    values = {name: sorted(map(str, table[name].dropna().unique())) for name in OF_TABLE if name in table}
+    return {name: ", ".join(each) for name, each in values.items() if any(each)}
+
+
+def _load(run: str | pd.DataFrame, tracking_uri: str | None) -> Run:
+    if isinstance(run, pd.DataFrame):
+        if run.empty:
+            raise InputError("A table without rows holds nothing to compare; give one that `emergence measure` wrote.")
+        return Run("table", complete(run), {}, lambda model, corpus: pd.DataFrame())
     if Path(run).is_dir():
         found = read_results(Path(run))
         if found.table.empty:
             raise InputError(f"{run} holds no finished job yet, so there is nothing to compare.")
         return Run(found.name, found.table, settings_of(found.record), found.windows)
     if not RUN_ID.fullmatch(run):
-        raise InputError(f"{run} is neither a results folder nor the id of an MLflow run (32 digits and letters a-f).")
+        raise InputError(
+            f"{run} is neither a results folder, an emergence table nor the id of an MLflow run (32 digits and "
+            "letters a-f)."
+        )
     return _from_mlflow(run, tracking_uri)
 
 

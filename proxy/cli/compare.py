@@ -20,12 +20,15 @@ COLUMNS = {
     "emergence_bits": "E",
     "against_bits": "E before",
 }
-SHARED = ("run", "against", "corpus", "estimator", "resolution", "text", "errors", "verdict", "against_verdict")
+SHARED = ("run", "against", "corpus", "estimator", "resolution", "text", "unit", "errors", "verdict", "against_verdict")
 SPARE = ("against_verdict", "text", "resolution", "E before", "errors", "E")  # left out first where a screen is narrow
 
 
 def compare(
-    runs: Annotated[list[str], typer.Argument(help="Results folders, or ids of MLflow runs; the first is the base.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="Results folders, emergence tables, or ids of MLflow runs; the first is the base."),
+    ],
     out: Annotated[Path | None, typer.Option(help="Write the differences here (.parquet, .csv, .json).")] = None,
     figure: Annotated[Path | None, typer.Option(help="Draw the differences here (.png).")] = None,
     tracking_uri: TrackingUri = None,
@@ -41,11 +44,15 @@ def compare(
     corrected for how many differences are looked at. Runs of different observers (estimator, resolution) are refused.
 
     Example: `emergence compare results/before results/after --figure change.png`
+
+    A model behind an API beside open ones, by tables of `emergence measure`:
+    `emergence compare open.parquet closed.parquet`
     """
     from estimators.base import InputError
     from estimators.contracts.conventions import DEFAULT_RESOLUTION
     from estimators.contracts.numbers import number
-    from extraction.tables import check_table_path
+    from extraction.tables import check_table_path, read_table
+    from proxy.schemas import EMERGENCE
     from tracking.comparison import compare as side_by_side
     from tracking.reports.rendering import png
 
@@ -54,13 +61,16 @@ def compare(
     if figure is not None and (figure.suffix != ".png" or not figure.absolute().parent.is_dir()):
         raise InputError(f"A figure ends in .png and its folder exists; {figure} cannot be written.")
     chosen = DEFAULT_RESOLUTION if resolution is None else number(resolution, "--resolution", above=0)
+    given = [read_table(run, EMERGENCE) if Path(run).is_file() else run for run in runs]
+    named = [Path(run).stem if Path(run).is_file() else None for run in runs]
     with during(f"Comparing {len(runs)} runs"):
-        found = side_by_side(runs, tracking_uri=tracking_uri, resolution=chosen)
+        found = side_by_side(given, names=named, tracking_uri=tracking_uri, resolution=chosen)
     if out is not None or as_json:
         emit(found.table, out, as_json=as_json)
     else:
         _show(found.table)
-    screen.print(found.words, highlight=False, markup=False, soft_wrap=True)
+    for sentence in (*found.notes, found.words):
+        screen.print(sentence, highlight=False, markup=False, soft_wrap=True)
     if figure is not None:
         figure.write_bytes(png(found.figure))
         screen.print(f"Wrote {figure}", highlight=False, soft_wrap=True)

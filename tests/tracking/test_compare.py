@@ -162,7 +162,7 @@ def test_a_resolution_of_nothing_is_refused_not_taken_as_the_default(results, ch
 def test_what_cannot_be_compared_is_refused(results, small, fresh_sqlite, tmp_path: Path, job_rows) -> None:
     with pytest.raises(InputError, match="two runs"):
         compare([str(results.folder)])
-    with pytest.raises(InputError, match="neither a results folder nor"):
+    with pytest.raises(InputError, match="neither a results folder, an emergence table nor"):
         compare([str(results.folder), "nothing"])
     other = type(small)(tmp_path / "other", "other")
     for model in ("a", "b"):

@@ -231,20 +231,25 @@ def _forest_panel(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def differences(frame: pd.DataFrame) -> Figure:
-    """Differences between runs with 90 % bars, one panel per corpus, one row per model and run.
+    """Differences between runs with 90 % bars, one panel per corpus and unit, one row per model, estimator and run.
 
     Args:
-        frame: columns run, model, corpus, difference, std_error.
+        frame: columns run, model, corpus, estimator, difference, std_error, unit.
     """
     with styled():
-        corpora = sorted(frame["corpus"].unique())
-        rows = max(len(frame[frame["corpus"] == corpus]) for corpus in corpora)
-        figure = Figure(figsize=(5.6 * len(corpora), 1.2 + 0.28 * rows), layout="constrained")
-        runs = sorted(frame["run"].unique())
-        for axes, corpus in zip(figure.subplots(1, len(corpora), squeeze=False).ravel(), corpora, strict=True):
-            some = frame[frame["corpus"] == corpus].iloc[::-1]
-            labels = [f"{row.model} ({row.run})" if len(runs) > 1 else row.model for row in some.itertuples()]
-            labels = short_names([str(label) for label in labels], NAME_ROOM)
+        several = [name for name in ("estimator", "run") if len(frame[name].unique()) > 1]
+        groups = frame.groupby(["corpus", "unit"], sort=True)
+        rows = int(groups.size().max())
+        figure = Figure(figsize=(5.6 * len(groups), 1.2 + 0.28 * rows), layout="constrained")
+        for axes, ((corpus, unit), part) in zip(
+            figure.subplots(1, len(groups), squeeze=False).ravel(), groups, strict=True
+        ):
+            some = part.iloc[::-1]
+            labels = [
+                f"{row['model']} ({', '.join(str(row[name]) for name in several)})" if several else str(row["model"])
+                for row in some.to_dict("records")
+            ]
+            labels = short_names(labels, NAME_ROOM)
             error = SPREAD * np.nan_to_num(numbers(some, "std_error"))
             axes.axvline(0, color="#888888", lw=0.8)
             axes.errorbar(
@@ -252,8 +257,8 @@ def differences(frame: pd.DataFrame) -> Figure:
             )
             axes.set_yticks(range(len(some)), labels)
             against = shortened(str(frame["against"].iloc[0]), (PANEL - 2.5) * POINTS)
-            title_of(axes, corpus, taken=max(text_width(label, SIZE) for label in labels))
-            axes.set(xlabel=f"difference to {against} [bits]")
+            title_of(axes, str(corpus), taken=max(text_width(label, SIZE) for label in labels))
+            axes.set(xlabel=f"difference to {against} [{unit}]")
     return figure
 
 
