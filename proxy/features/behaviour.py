@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from estimators.base import InputError
+from extraction.answers.ends import usual_end
 from extraction.answers.prompt_sets import listed_entities
 from extraction.corpora.categories import CATEGORIES
 
@@ -73,7 +74,7 @@ def behaviour_features(answers: pd.DataFrame) -> dict[str, float | None]:
     }
     found |= {name: mean_of(partial(_share, pattern)) for name, pattern in STYLE.items()}
     found |= {name: mean_of(partial(_occurs, pattern)) for name, pattern in MARKS.items()}
-    refused = texts.map(partial(_occurs, REFUSALS)).where(~answers["finish_reason"].isin(REFUSED), 1.0)
+    refused = texts.map(partial(_occurs, REFUSALS)).where(~_ends(answers).isin(REFUSED), 1.0)
     found["refusal"] = _balanced(refused, by_prompt)
     return found | _lists(answers) | _agreement(answers) | _logprobs(answers)
 
@@ -185,8 +186,12 @@ def _occurs(pattern: re.Pattern[str], text: str) -> float:
     return float(pattern.search(text) is not None)
 
 
+def _ends(answers: pd.DataFrame) -> pd.Series:
+    return answers["finish_reason"].map(usual_end, na_action="ignore").astype("string")
+
+
 def _cut_off(answers: pd.DataFrame, by_prompt: pd.Series) -> float | None:
-    reasons = answers["finish_reason"]
+    reasons = _ends(answers)
     return _balanced((reasons == "length").astype("Float64").where(reasons.notna()), by_prompt)
 
 

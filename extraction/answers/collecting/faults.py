@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from collections.abc import Callable, Mapping
 
 from estimators.base import EmergenceError, InputError
 
@@ -15,6 +16,10 @@ REASONS = (
 )  # fmt: skip
 KINDS = ("title", "description", "type", "code", "status")  # say little, but more than nothing
 DEEPEST = 10
+# Fields beside an answer that name a failure, and what stands in them where there was none.
+ERRORS = ("error", "errors", "exception", "error_message", "error_msg", "errorMessage", "error_code", "errorCode")
+NO_FAILURES = ("0", "200", "false", "none", "null", "nil", "ok", "success", "no error", "completed")
+BESIDE = ("message", "msg", "detail", "reason", "info")  # where the reason then stands
 
 
 class RefusedError(EmergenceError):
@@ -127,11 +132,55 @@ def _reason_in_object(body: dict[object, object], depth: int) -> str:
     return f"{reason}: {raw}" if raw and raw not in reason else reason
 
 
+def failure_in(said: Mapping[str, object]) -> str:
+    """The reason if an object says of itself that it is a failure, whatever else it holds; "" if it does not.
+
+    Example:
+        >>> failure_in({"choices": [], "error": {"message": "upstream died"}})
+        'upstream died'
+        >>> failure_in({"base_resp": {"status_code": 1002, "status_msg": "rate limit"}})
+        'rate limit'
+        >>> failure_in({"success": False, "msg": "busy"}), failure_in({"code": 200, "msg": "OK"})
+        ('busy', '')
+    """
+    for name in ERRORS:
+        if is_failure(error := said.get(name)):
+            return reason_of(error) or str(error)
+    base = said.get("base_resp")  # of MiniMax: 0 is success
+    if isinstance(base, dict) and is_failure(base.get("status_code")):
+        return str(base.get("status_msg") or base["status_code"])
+    failed = next((name for name, fails in FAILING.items() if name in said and fails(said[name])), None)
+    if failed is None:
+        return ""
+    beside = {name: said[name] for name in BESIDE if isinstance(said.get(name), str)}
+    return reason_of(beside) or f"its {failed} is {said[failed]}"
+
+
+def _is_http_failure(code: object) -> bool:
+    text = str(code)
+    return not isinstance(code, bool) and len(text) == 3 and text.isdecimal() and 400 <= int(text) < 600
+
+
+FAILING: dict[str, Callable[[object], bool]] = {
+    **dict.fromkeys(("success", "ok"), lambda value: value is False),
+    **dict.fromkeys(("type", "object"), lambda value: value in ("error", "exception")),
+    **dict.fromkeys(
+        ("status", "code", "status_code", "statusCode"),
+        lambda value: str(value).lower() in ("error", "failed", "failure", "fail") or _is_http_failure(value),
+    ),
+}
+
+
 def is_failure(error: object) -> bool:
-    """Whether the field ``error`` of a reply says that there is one: servers also send null, "" or empty objects.
+    """Whether the field ``error`` of a reply says that there is one: servers also send null, "", 0, "none" or success.
 
     Example:
         >>> is_failure({"code": None, "message": ""}), is_failure({"message": "upstream died"})
         (False, True)
+        >>> is_failure({"code": 0, "message": "success"}), is_failure("None"), is_failure("upstream died")
+        (False, False, True)
     """
-    return any(error.values()) if isinstance(error, dict) else bool(error)
+    if isinstance(error, dict):
+        code = next((error[name] for name in ("code", "status") if error.get(name) is not None), None)
+        return any(error.values()) and (code is None or is_failure(code))
+    return bool(error) and str(error).strip().lower() not in NO_FAILURES

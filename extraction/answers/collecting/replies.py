@@ -9,20 +9,28 @@ from itertools import accumulate
 from typing import Any, TypeGuard
 
 from extraction.answers.collecting.endpoints import Endpoint
-from extraction.answers.collecting.faults import MalformedAnswerError, is_failure, reason_of
+from extraction.answers.collecting.faults import MalformedAnswerError, failure_in, reason_of
+from extraction.answers.ends import is_failed_end, usual_end
 from extraction.answers.reasoning import without_tags
 from extraction.answers.sampling import MOST_TOKENS
 
 ABSENT_LOGPROB = -9999.0  # what the API writes for a token outside its top list
-# Within ends that no answer has: the server, its provider or its scheduler gave up half way. Each has words of its own:
-# "error", "abort", "insufficient_system_resource", "MALFORMED_FUNCTION_CALL", ...
-FAILED = re.compile(
-    r"error|abort|cancel|fail|timed?_?out|insufficient|interrupt|overload|unavailable|malformed|network",
-    re.IGNORECASE,
-)
 WHOLE_STATUS = ("completed", "incomplete")  # of a response; queued or in progress, it is no answer yet
-REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
-REASONING_PARTS = ("thinking", "reasoning", "reasoning_content", "summary")  # of content sent in parts
+REASONING_FIELDS = (
+    "reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details", "thinking_blocks",
+    "reasoning_summary", "thoughts", "thought", "chain_of_thought",
+)  # fmt: skip
+REASONING_PARTS = re.compile(r"think|thought|reason|summary", re.IGNORECASE)  # kinds of content sent in parts
+READABLE = (
+    "text",
+    "content",
+    "summary",
+    "thinking",
+    "think",
+    "thought",
+    "reasoning",
+    "reasoning_content",
+)  # of an object
 TEXT_PARTS = ("text", "output_text", None)
 CALL_FIELDS = ("tool_calls", "function_call")  # of a message, and what its choice then ends for
 CALL_PARTS = re.compile(r"tool_use|(?:^|_)call$|approval_request$")  # of content, or of a response's output
@@ -113,8 +121,8 @@ def read(endpoint: Endpoint, reply: object) -> list[Answer]:
     """
     if not isinstance(reply, dict):
         raise MalformedAnswerError(f"the reply is JSON {type(reply).__name__}, not an object")
-    if is_failure(reply.get("error")):
-        raise MalformedAnswerError(f"the reply reports a failure: {reason_of(reply['error']) or reply['error']}")
+    if failure := failure_in(reply):
+        raise MalformedAnswerError(f"the reply reports a failure: {failure}")
     if endpoint == "responses":
         return [_read_response(reply)]
     choices = reply.get("choices")
@@ -182,18 +190,21 @@ def _choice(endpoint: Endpoint, choice: object) -> _Message:
         raise MalformedAnswerError("a choice of the reply is not an object")
     end = choice.get("finish_reason")
     end = end.get("type", end) if isinstance(end, dict) else end  # as SGLang's own endpoint says it
-    end = str(end) if end else None
+    end = usual_end(str(end)) if end else None
     message = choice.get("message") if endpoint == "chat" else choice
-    inner = message.get("error") if isinstance(message, dict) else None
-    error = next((each for each in (choice.get("error"), inner) if is_failure(each)), None)
-    if error is not None or FAILED.search(end or ""):
-        reason = reason_of(error) or f"its finish_reason is {end}"
-        raise MalformedAnswerError(f"the answer failed half way: {reason}")
+    failure = failure_in(choice) or (failure_in(message) if isinstance(message, dict) else "")
+    # OpenRouter hands on the provider's own end, too.
+    failed_end = next(
+        (each for each in (end, choice.get("native_finish_reason")) if is_failed_end(str(each or ""))), None
+    )
+    if failure or failed_end:
+        raise MalformedAnswerError(f"the answer failed half way: {failure or f'its finish_reason is {failed_end}'}")
     if not isinstance(message, dict):
         raise MalformedAnswerError("a choice of the reply has no message")
     content = message.get("content" if endpoint == "chat" else "text")
-    said = _with_reasoning(_content(content), _reasoning(message))
-    said = replace(said, end=said.end or end)
+    beside, thought = _reasoning(message)
+    said = _with_reasoning(_content(content), beside)
+    said = replace(said, end=said.end or end, other=said.other or (REASONING_ALONE if thought else None))
     if endpoint == "chat" and not said.text.strip():
         said = _elsewhere(message, said)
     if content is None and not said.text and said.reasoning is None and said.other is None:
@@ -212,25 +223,26 @@ def _content(content: object) -> _Message:
         return _Message(content)
     if not isinstance(content, list):
         raise MalformedAnswerError(f"the content of the reply is JSON {type(content).__name__}, not a text")
-    texts, reasoning, refusals, called = [], [], [], False
+    texts, reasoning, refusals, other = [], [], [], None
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
         if isinstance(part, str):
             texts.append(part)
-        elif isinstance(part, dict) and kind in REASONING_PARTS:
-            reasoning.append(_plain(next((part[name] for name in ("text", *REASONING_PARTS) if name in part), "")))
-        elif isinstance(part, dict) and kind in TEXT_PARTS and isinstance(part.get("text"), str):
-            texts.append(part["text"])
+        elif isinstance(part, dict) and (REASONING_PARTS.search(str(kind)) or part.get("thought") is True):
+            reasoning.append(_plain(part))
+            other = other or REASONING_ALONE  # also where it is encrypted
+        elif isinstance(part, dict) and kind in TEXT_PARTS and (text := _value(part.get("text"))) is not None:
+            texts.append(text)
         elif isinstance(part, dict) and kind == "refusal":
             refusals.append(_plain(part.get("refusal")))
-        else:
-            called = called or bool(CALL_PARTS.search(str(kind)))
-    if content and not texts and not reasoning and not refusals and not called:
+        elif CALL_PARTS.search(str(kind)):
+            other = CALLS
+    if content and not texts and not refusals and other is None:
         raise MalformedAnswerError("the parts of the reply's content hold no text")
     before = "\n".join(filter(None, reasoning)) or None
     if refusals and not texts:
         return _Message("".join(refusals), before, "refusal")
-    return _Message("".join(texts), before, other=CALLS if called else None)
+    return _Message("".join(texts), before, other=other)
 
 
 def _with_reasoning(said: _Message, beside: str | None) -> _Message:
@@ -251,9 +263,17 @@ def _elsewhere(message: Mapping[str, Any], said: _Message) -> _Message:
     return replace(said, other=NO_WORDS) if any(message.get(name) for name in SOUND_AND_IMAGES) else said
 
 
-def _reasoning(message: Mapping[str, Any]) -> str | None:
-    """What a message holds beside its content, in the field that the server uses for it."""
-    return next((text for name in REASONING_FIELDS if (text := _plain(message.get(name)))), None)
+def _reasoning(message: Mapping[str, Any]) -> tuple[str | None, bool]:
+    """What a message holds beside its content, in the field that the server uses for it; and whether there is any."""
+    passed_on = message.get("provider_specific_fields")  # as LiteLLM does
+    fields = [each.get(name) for each in (message, passed_on) if isinstance(each, dict) for name in REASONING_FIELDS]
+    return next((text for field in fields if (text := _plain(field))), None), any(fields)
+
+
+def _value(text: object) -> str | None:
+    """A part's text, or that of an object that holds it."""
+    text = text.get("value") if isinstance(text, dict) else text
+    return text if isinstance(text, str) else None
 
 
 def _plain(value: object) -> str:
@@ -261,7 +281,7 @@ def _plain(value: object) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, dict):
-        return next((_plain(value[name]) for name in ("text", "content", "summary") if value.get(name)), "")
+        return next((_plain(value[name]) for name in READABLE if value.get(name)), "")
     return "\n".join(filter(None, map(_plain, value))) if isinstance(value, list) else ""
 
 
@@ -350,13 +370,16 @@ def _present(top: Mapping[str, float | None]) -> dict[str, float]:
 
 
 def _read_response(reply: Mapping[str, Any]) -> Answer:
-    status = str(reply.get("status") or "completed")
-    if status.lower() not in WHOLE_STATUS:
+    status = str(reply.get("status") or "completed").lower()
+    if status not in WHOLE_STATUS:
         raise MalformedAnswerError(f"the answer failed half way: its status is {status}")
     output = reply.get("output")
     if not isinstance(output, list) or not output:
         raise MalformedAnswerError("the reply has no output")
     items = [item for item in output if isinstance(item, dict)]
+    for item in items:
+        if failure := failure_in(item):
+            raise MalformedAnswerError(f"the answer failed half way: {failure}")
     parts = [
         part
         for item in items
@@ -374,7 +397,9 @@ def _read_response(reply: Mapping[str, Any]) -> Answer:
     if status == "incomplete":
         details = reply.get("incomplete_details")
         end = str(details.get("reason", "incomplete")) if isinstance(details, dict) else "incomplete"
-        end = {"max_output_tokens": "length"}.get(end, end)
+        end = usual_end(end)
+        if is_failed_end(end):
+            raise MalformedAnswerError(f"the answer failed half way: it is incomplete because of {end}")
     elif not (texts or refusals or spoken or called or beside or counted):
         raise MalformedAnswerError("the reply holds no message")
     written = "".join(part["text"] for part in texts)

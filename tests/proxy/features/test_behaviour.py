@@ -137,9 +137,17 @@ def test_any_text_gives_finite_numbers(texts):
     assert Counter(found).keys() == behaviour_features(answers([{"text": "x"}])).keys()
 
 
-@pytest.mark.parametrize(("reason", "refuses"), [("content_filter", 1.0), ("refusal", 1.0), ("stop", 0.0), (None, 0.0)])
+@pytest.mark.parametrize(
+    ("reason", "refuses"),
+    [("content_filter", 1.0), ("refusal", 1.0), ("SAFETY", 1.0), ("stop", 0.0), (None, 0.0)],
+)
 def test_an_answer_that_was_withheld_is_a_refusal(reason, refuses):
     assert behaviour_features(answers([{"text": "", "finish_reason": reason}]))["refusal"] == refuses
+
+
+def test_an_answer_cut_off_in_any_server_s_words_is_cut_off():
+    rows = [{"text": "The", "finish_reason": end} for end in ("length", "max_tokens", "model_length", "end_turn")]
+    assert behaviour_features(answers(rows))["cut_off"] == 0.75
 
 
 def test_logprobs_count_by_prompt_too():

@@ -1,6 +1,7 @@
 """Replies with HTTP 200 that are no answers, and answers that stand elsewhere or behind reasoning."""
 
 import json
+import time
 
 import httpx2
 import pandas as pd
@@ -37,6 +38,19 @@ FAILURES = {
     "an end in capitals": {"choices": [choice(finish_reason="MALFORMED_FUNCTION_CALL")]},
     "a lost network": {"choices": [choice(finish_reason="network_error")]},
     "timed out": {"choices": [choice(finish_reason="timed_out")]},
+    "an end in words of the provider": {"choices": [choice(native_finish_reason="MALFORMED_RESPONSE")]},
+    "preempted by the scheduler": {"choices": [choice(finish_reason="preempted")]},
+    "a dead engine": {"choices": [choice(finish_reason="engine_dead")]},
+    "errors at the top": {"errors": ["connection to the provider was lost"], "choices": [choice()]},
+    "an error message at the top": {"error_msg": "connection to the provider was lost", "choices": [choice()]},
+    "no success": {"success": False, "message": "connection to the provider was lost", "choices": [choice()]},
+    "a status of failure": {"status": "error", "msg": "connection to the provider was lost", "choices": [choice()]},
+    "a code of HTTP inside": {"code": 500, "msg": "connection to the provider was lost", "choices": [choice()]},
+    "a status number of its own": {
+        "base_resp": {"status_code": 1013, "status_msg": "connection to the provider was lost"},
+        "choices": [choice()],
+    },
+    "an object called error": {"object": "error", "choices": [choice()]},
     "only a message": {"object": "error", "message": "connection to the provider was lost"},
     "content that is a number": {"choices": [choice(message={"content": 5})]},
     "content that is an object": {"choices": [choice(message={"content": {"text": "x"}})]},
@@ -72,8 +86,29 @@ def test_a_failed_or_unfinished_response_is_none(status):
 
 
 def test_empty_errors_are_no_errors():
-    for nothing in (None, "", {}, {"code": None, "message": ""}, []):
+    for nothing in (None, "", {}, {"code": None, "message": ""}, [], 0, "none", {"code": 0, "message": "success"}):
         assert read("chat", {"error": nothing, "choices": [choice(error=nothing)]})[0].text == HALF["content"]
+    well = {"code": 200, "msg": "OK", "status": "success", "success": True, "base_resp": {"status_code": 0}}
+    assert read("chat", {**well, "choices": [choice()]})[0].text == HALF["content"]
+
+
+@pytest.mark.parametrize(
+    ("end", "usual"),
+    [
+        ("MAX_TOKENS", "length"),
+        ("max_output_tokens", "length"),
+        ("model_length", "length"),
+        ("model_context_window_exceeded", "length"),
+        ("SAFETY", "content_filter"),
+        ("RECITATION", "content_filter"),
+        ("sensitive", "content_filter"),
+        ("guardrail_intervened", "content_filter"),
+        ("end_turn", "end_turn"),
+        ("stop_sequence", "stop_sequence"),
+    ],
+)
+def test_the_ends_of_all_servers_count_alike(end, usual):
+    assert read("chat", {"choices": [choice(finish_reason=end)]})[0].finish_reason == usual
 
 
 def test_of_several_choices_the_failed_one_alone_is_asked_again(tmp_path):
@@ -99,6 +134,9 @@ REASONING = {
     "reasoning_details": {"content": None, "reasoning_details": [{"type": "reasoning.text", "text": "They ask."}]},
     "tags not closed": {"content": "<think>They ask for a river, so"},
     "tags and nothing behind": {"content": "<think>They ask for a river.</think>\n"},
+    "thinking_blocks": {"content": None, "thinking_blocks": [{"type": "thinking", "thinking": "They ask."}]},
+    "as a proxy hands it on": {"content": "", "provider_specific_fields": {"reasoning_content": "They ask."}},
+    "a part that is marked": {"content": [{"type": "text", "text": "They ask.", "thought": True}]},
     "parts": {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "They ask."}]}]},
 }
 
@@ -119,6 +157,19 @@ def test_an_answer_that_is_all_reasoning_is_a_failure_that_says_what_to_do(tmp_p
     assert "They ask" in table["reasoning"][1]
     assert pd.isna(table["text"][1])
     assert calls.count("Say 1") == 1  # another attempt would be paid for and end the same
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": None, "reasoning_details": [{"type": "reasoning.encrypted", "data": "gAAAA"}]},
+        {"content": "", "thinking_blocks": [{"type": "redacted_thinking", "data": "gAAAA"}]},
+        {"content": [{"type": "redacted_thinking", "data": "gAAAA"}]},
+    ],
+)
+def test_encrypted_reasoning_alone_is_no_answer(message):
+    answer = read("chat", {"choices": [choice(message=message)]})[0]
+    assert (answer.text, answer.reasoning, answer.instead) == ("", None, REASONING_ALONE)
 
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "web_search", "arguments": '{"q": "longest river"}'}}
@@ -245,6 +296,22 @@ def test_reasoning_that_the_server_only_counts_is_reasoning():
         ("A sum.\n</think>\n\n<response>\nFour.\n</response>\n", "Four.", "A sum."),
         ("<think>A sum.</think><|begin_of_box|>Four.<|end_of_box|>", "Four.", "A sum."),
         ("Here is my thought process: A sum. Here is my response: Four.", "Four.", "A sum."),
+        ("<longcat_think>A sum.</longcat_think>Four.", "Four.", "A sum."),
+        ('<think type="short">A sum.</think>Four.', "Four.", "A sum."),
+        ("&lt;think&gt;A sum.&lt;/think&gt;Four.", "Four.", "A sum."),
+        ("<|think|>A sum.<|end|><|begin|>assistant<|content|>Four.", "Four.", "A sum."),
+        ("<|thinking_start|>A sum.<|thinking_end|>Four.", "Four.", "A sum."),
+        ("<Thought>A sum.</Thought><Output>Four.</Output>", "Four.", "A sum."),
+        ("<scratchpad>A sum.</scratchpad>Four.", "Four.", "A sum."),
+        (
+            "Here are my reasoning steps:\nA sum.\n[BEGIN FINAL RESPONSE]\nFour.\n[END FINAL RESPONSE]",
+            "Four.",
+            "A sum.",
+        ),
+        ('<details type="reasoning" done="true">A sum.</details>Four.', "Four.", "A sum."),
+        ("<think>One.</think>Two.\n<think>cut off", "Two.", "One.\ncut off"),
+        ("Use the <think> tag.", "Use the <think> tag.", None),  # spoken of
+        ("It ends with `</think>` there.", "It ends with `</think>` there.", None),
         ("Analysis of a sum: four.", "Analysis of a sum: four.", None),
         ("Here is my thought process: four.", "Here is my thought process: four.", None),
         ("<answer>Four.</answer>", "<answer>Four.</answer>", None),
@@ -260,6 +327,14 @@ def test_reasoning_in_tags_is_taken_out(text, answer, reasoning):
     part = {"type": "output_text", "text": text}
     response = {"status": "completed", "output": [{"type": "message", "content": [part]}]}
     assert read("responses", response)[0].text == answer
+
+
+@pytest.mark.parametrize("piece", ["<think>", "</think>", "a <think>", "\n", "<|start|>assistant", "<think "])
+def test_tags_without_number_take_no_time(piece):
+    began = time.process_time()
+    without_tags("</think>" + piece * 50_000)
+    # One pass for each kind of tag takes .1 to .4 s; looking for the end behind every beginning took hours.
+    assert time.process_time() - began < 10
 
 
 def test_reasoning_is_stored_apart_and_features_read_the_answer_alone(tmp_path):
