@@ -31,6 +31,7 @@ import torch
 
 from estimators import DEFAULT_RESOLUTION
 from estimators.folds import FOLDS, deal_folds
+from estimators.information_emergence import macro_less_micro
 from estimators.predictive import TEMPERATURES, cross_calibrated, gain_bits, token_log_probabilities, unigram
 from extraction import LanguageModel, load_model, random_twin
 from proxy.cli.console import progress, show
@@ -148,7 +149,7 @@ class Propagated:
         )
         (one,) = self.reader.emergence(windows, [self.resolution])
         macro = one.pointwise_macro_bits.numpy()  # (N,)
-        return means(macro, macro - one.value.pointwise_bits.numpy(), windows.documents, windows.weights, len(texts))
+        return means(macro, one.value.pointwise_bits.numpy(), windows.documents, windows.weights, len(texts))
 
 
 @dataclass
@@ -176,10 +177,10 @@ class NextTokens:
         macro = self.gain(tokens[:, :-1], tokens[:, -1], log_u, weights, fold)  # (n,)
         each = np.repeat(np.arange(len(tokens)), TOKENS)
         alone = self.gain(tokens[:, :-1].reshape(-1, 1), tokens[:, 1:].ravel(), log_u, weights[each], fold[each])
-        micro = alone.reshape(-1, TOKENS).mean(1)
+        _, ie = macro_less_micro(macro, alone.reshape(-1, TOKENS))  # (n,)
         edge = len(sides[0].tokens)
         parts = (slice(edge), slice(edge, None))
-        first, second = (means(macro[part], micro[part], prompts[part], weights[part], len(people)) for part in parts)
+        first, second = (means(macro[part], ie[part], prompts[part], weights[part], len(people)) for part in parts)
         return first, second
 
     def gain(
@@ -210,14 +211,14 @@ class NextTokens:
         return gains.numpy()
 
 
-def means(macro: np.ndarray, micro: np.ndarray, prompts: np.ndarray, weights: np.ndarray, count: int) -> np.ndarray:
+def means(macro: np.ndarray, ie: np.ndarray, prompts: np.ndarray, weights: np.ndarray, count: int) -> np.ndarray:
     """(prompts, 3) means of emergence, macro and micro over the windows of each prompt.
 
     A window that two prompts share is counted with the first of them; few are.
     """
     total = np.maximum(np.bincount(prompts, weights, minlength=count), 1)
-    first, second = (np.bincount(prompts, weights * each, minlength=count) / total for each in (macro, micro))
-    return np.stack([first - second, first, second], axis=1)
+    mean_macro, mean_ie = (np.bincount(prompts, weights * each, minlength=count) / total for each in (macro, ie))
+    return np.stack([mean_ie, mean_macro, mean_macro - mean_ie], axis=1)
 
 
 class Comparison:

@@ -22,6 +22,7 @@ from paper_rules import LARGE, Study
 
 from estimators import estimate, estimate_many, shuffled_pairs
 from estimators.contracts.conventions import TWIN
+from estimators.information_emergence import macro_less_micro
 from extraction import LanguageModel, Projection, Windows, extract, load_model, random_twin, windows
 from extraction.tables import write_table
 from proxy.measurement.prefix import with_prefix
@@ -199,6 +200,7 @@ def by_trained_estimators(models: Sequence[LanguageModel], arguments: argparse.N
         x, y = problems[0]
         for label, (method, options) in TRAINED.items():
             macro, *micro = estimate_many(problems, method, seed=arguments.seed, **options)
+            mean, value = macro_less_micro(np.array(macro.bits), np.array([one.bits for one in micro]))
             shuffled = shuffled_pairs(x, y, method, seed=arguments.seed, **options)
             rows.append(
                 {
@@ -208,8 +210,8 @@ def by_trained_estimators(models: Sequence[LanguageModel], arguments: argparse.N
                     "estimator": label,
                     "macro_bits": macro.bits,
                     "macro_ceiling_bits": macro.ceiling_bits,
-                    "micro_bits": float(np.mean([one.bits for one in micro])),
-                    "ie_bits": macro.bits - float(np.mean([one.bits for one in micro])),
+                    "micro_bits": float(mean),
+                    "ie_bits": float(value),
                     "ie_std_error": float(
                         np.sqrt(macro.std_error**2 + sum(one.std_error**2 for one in micro) / len(micro) ** 2)
                     ),

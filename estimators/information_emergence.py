@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -10,6 +11,8 @@ import torch
 from estimators.base import InputError
 from estimators.contracts.variances import mean_variance
 from estimators.entropy import probabilities
+
+Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ def emergence(
             f"got {tuple(micro_pointwise.shape)}."
         )
     macro = macro_pointwise.detach().cpu().double()
-    micro = micro_pointwise.detach().cpu().double().mean(dim=1)
+    micro, pointwise = macro_less_micro(macro, micro_pointwise.detach().cpu().double())  # (q,), (q,)
     wrong = ~(torch.isfinite(macro) & torch.isfinite(micro))
     if bool(wrong.any()):
         raise InputError(
@@ -87,7 +90,6 @@ def emergence(
             f"{int(wrong.nonzero()[0, 0])}."
         )
     p = probabilities(weights, windows)
-    pointwise = macro - micro
     mean, _, spread = weighted_moments(pointwise, p)
     error: float | None = None
     if windows > 1:
@@ -101,6 +103,27 @@ def emergence(
         micro_bits=float(p @ micro),
         pointwise_bits=pointwise,
     )
+
+
+def macro_less_micro(macro: Array, micro: Array) -> tuple[Array, Array]:
+    """Return the mean micro information over positions and the emergence: IE = macro - (1/t) sum_s micro_s.
+
+    The definition of IE (arXiv 2405.12617), in bits, of pointwise values, of means over windows, or of any other
+    number that macro and micro information have. `emergence` gives pointwise values their errors too.
+
+    Args:
+        macro: (...) at position t.
+        micro: (..., t) of each position up to t.
+
+    Returns:
+        Both (...).
+
+    >>> micro, ie = macro_less_micro(np.array([3.0, 5.0]), np.array([[1.0, 3.0], [4.0, 4.0]]))
+    >>> micro.tolist(), ie.tolist()
+    ([2.0, 4.0], [1.0, 1.0])
+    """
+    mean = micro.mean(-1)
+    return mean, macro - mean
 
 
 def weighted_moments(values: torch.Tensor, p: torch.Tensor) -> tuple[float, float | None, float]:

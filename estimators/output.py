@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from estimators.base import EmergenceError, InputError
+from estimators.information_emergence import macro_less_micro
 from estimators.predictive import calibrate, clustered_error, gain_bits
 from estimators.shown import ABSENT, Shown, entropy_terms, unigram_of
 
@@ -280,14 +281,13 @@ def output_emergence(
     read = shannon if order == 1 else order_two
     whole = read(macro, of_window, weights)
     parts = [_of_position(read, alone, column, weights) for column in token_of.T]
-    micro = float(np.mean([part.bits for part in parts]))
-    micro_without = np.mean([part.without for part in parts], axis=0)
-    value = whole.bits - micro
+    micro, value = map(float, macro_less_micro(np.array(whole.bits), np.array([part.bits for part in parts])))
+    micro_without, value_without = macro_less_micro(whole.without, np.array([part.without for part in parts]).T)  # (N,)
     return OutputEmergence(
         whole.bits,
         micro,
         value,
-        jackknife(value, whole.without - micro_without, weights, clusters),
+        jackknife(value, value_without, weights, clusters),
         whole.ceiling_bits,
         float(np.mean([part.ceiling_bits for part in parts])),
         jackknife(whole.bits, whole.without, weights, clusters),
@@ -392,7 +392,7 @@ def _cross_fitted(scored: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
     folds = np.unique(fold)
     if len(folds) < 2:
         raise InputError(f"Cross-fitting needs at least 2 folds; got {len(folds)}.")
-    macro_bits, micro_bits = np.empty(len(true)), np.empty(len(true))
+    macro_bits, micro_bits = np.empty(len(true)), np.full(true.shape, np.nan)  # (N,), (N, t)
     macro_cost, micro_cost = np.empty(len(true)), np.empty(len(true))  # of the unigram distribution: the ceilings
     shares = []
     for number in folds:
@@ -404,23 +404,23 @@ def _cross_fitted(scored: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
         macro_share = _share(p_macro[~read], u_macro[~read], w[~read])
         micro_shares = [_share(p[~read], v[~read], w[~read]) for p, v in zip(p_micro.T, u_micro.T, strict=True)]
         macro_bits[read] = _gain(p_macro[read], u_macro[read], macro_share)
-        micro_bits[read] = np.mean(
-            [_gain(p[read], v[read], one) for p, v, one in zip(p_micro.T, u_micro.T, micro_shares, strict=True)], axis=0
+        micro_bits[np.ix_(read, asked)] = np.transpose(
+            [_gain(p[read], v[read], one) for p, v, one in zip(p_micro.T, u_micro.T, micro_shares, strict=True)]
         )
         macro_cost[read] = -np.log2(u_macro[read])
         micro_cost[read] = -np.log2(u_micro[read]).mean(axis=1)
         shares.append((macro_share, np.mean(micro_shares)))
     share = w / w.sum()  # (N,)
-    points = macro_bits - micro_bits  # (N,)
+    micro, points = macro_less_micro(macro_bits, micro_bits[:, asked])  # (N,), (N,)
     return OutputEmergence(
         float(share @ macro_bits),
-        float(share @ micro_bits),
+        float(share @ micro),
         float(share @ points),
         clustered_error(points, share, clusters),
         float(share @ macro_cost),
         float(share @ micro_cost),
         clustered_error(macro_bits, share, clusters),
-        clustered_error(micro_bits, share, clusters),
+        clustered_error(micro, share, clusters),
         pointwise_bits=points,
         macro_weight=float(np.mean([one for one, _ in shares])),
         micro_weight=float(np.mean([one for _, one in shares])),

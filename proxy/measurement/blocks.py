@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from estimators import MIEstimate, estimate_many, plug_in_entropy
+from estimators.information_emergence import macro_less_micro
 from estimators.positions import Queries, Symbols, WindowEmergence, choose_queries, window_emergence
 from extraction import States, Windows
 from extraction.states.budget import StateBudget
@@ -211,7 +212,8 @@ def trained_block(
         ceilings.append(plug_in_entropy(_grouped(row, windows.weights)))
     for t in positions:
         one = macro[t - 1]
-        micro_bits = float(np.mean([0.0 if m is None else m.bits for m in micro[:t]]))
+        alone = np.array([0.0 if m is None else m.bits for m in micro[:t]])
+        micro_bits, ie_bits = map(float, macro_less_micro(np.array(one.bits), alone))
         errors = [one.std_error] + [None if m is None else m.std_error for m in micro[:t]]
         # Independent trainings: variances add, the t micro terms with weight 1/t.
         known = [e for e in errors[1:] if e is not None]
@@ -227,7 +229,7 @@ def trained_block(
                     "resolution": None,
                     "macro_bits": one.bits,
                     "micro_bits": micro_bits,
-                    "ie_bits": one.bits - micro_bits,
+                    "ie_bits": ie_bits,
                     "ie_std_error": error,
                     "ie_sample_std": None,
                     "macro_ceiling_bits": ceiling,

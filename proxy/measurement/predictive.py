@@ -14,7 +14,7 @@ from torch import Tensor
 
 from estimators.base import InputError, Progress
 from estimators.folds import FOLDS, deal_folds
-from estimators.information_emergence import emergence
+from estimators.information_emergence import Emergence, emergence
 from estimators.predictive import (
     TEMPERATURES,
     Lens,
@@ -167,9 +167,12 @@ class PredictiveReader:
             final = position == self.positions[-1]
             count = self.windows if final else min(EARLIER, self.windows)
             macro = self._macro(raw, block, position, count, macro_lens, share)  # (count,) bits
-            records.append(self._row(block, position, macro, each[:count]))
+            weights = torch.from_numpy(self._weights[:count])
+            micro = torch.from_numpy(each[:count, :position].copy())  # (count, t)
+            value = emergence(torch.from_numpy(macro), micro, weights)
+            records.append(self._row(block, position, value))
             if final:
-                last = self._of_windows(block, macro - each.mean(1))
+                last = self._of_windows(block, value.pointwise_bits.numpy())
         frame = pd.DataFrame(records)
         frame["seconds"] = (time.perf_counter() - started) / len(frame)
         return frame, last
@@ -256,8 +259,8 @@ class PredictiveReader:
         found: np.ndarray = gains.numpy()
         return found
 
-    def _row(self, block: int, position: int, macro: np.ndarray, each: np.ndarray) -> dict[str, Any]:
-        rows = np.arange(len(macro))
+    def _row(self, block: int, position: int, value: Emergence) -> dict[str, Any]:
+        rows = np.arange(len(value.pointwise_bits))
         weights = self._weights[rows]
         share = weights / weights.sum()  # (rows,)
         predicted = torch.from_numpy(self._tokens[rows, 1 : position + 1])  # (rows, t)
@@ -265,9 +268,6 @@ class PredictiveReader:
         ceilings = share @ costs  # (t,) unigram cross-entropy
         ids, place = torch.unique(predicted[:, -1], return_inverse=True)
         size = float(share @ token_bytes(self._model.tokenizer, ids)[place].numpy())  # bytes of the predicted token
-        value = emergence(
-            torch.from_numpy(macro), torch.from_numpy(each[:, :position].copy()), torch.from_numpy(weights)
-        )
         clusters = None if self._clusters is None else self._clusters[rows]
         return {
             "layer": block,
@@ -282,7 +282,7 @@ class PredictiveReader:
             "micro_ceiling_bits": ceilings.mean(),
             "bytes_per_token": size,
             "ie_bits_per_byte": value.ie_bits / size,
-            "windows_read": len(macro),
+            "windows_read": len(rows),
             "documents": pd.NA if clusters is None else len(np.unique(clusters)),
             "flags": self._flags,
         }
