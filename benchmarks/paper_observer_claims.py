@@ -104,8 +104,8 @@ def preset(table: pd.DataFrame, images: Path) -> Claim:
         verdict=answer(not above.any(), bool(above.any()), False),
         remark=f"{int(above.sum())} of {len(table)} runs pass it. {int(table['epochs'].iloc[0])} epochs on "
         f"{int(table['samples'].iloc[0])} windows of text, macro pair of the last block; mean, error and highest of "
-        f"{table['seed'].nunique()} seeds. The paper ran 10,000 epochs on 300,000, so a low number here may be for "
-        "want of training.",
+        f"{table['seed'].nunique()} seeds. The paper ran 10,000 epochs on 300,000, so a low number here may mean "
+        "that it was trained too little.",
         numbers=numbers,
         figure=figures.bounds(numbers, images),
     )

@@ -18,25 +18,25 @@ from estimators.contracts.conventions import TWIN
 
 HEAD = """# The paper's claims, tested
 
-*This page is written by `benchmarks/paper.py`; do not edit it. The words are fixed, numbers and verdicts are computed.*
+*This page is written by `benchmarks/paper.py`; do not edit it. The text is fixed; numbers and verdicts are computed.*
 
-What [arXiv 2405.12617](https://arxiv.org/abs/2405.12617) says of information emergence, put to {models}.
+Claims of [arXiv 2405.12617](https://arxiv.org/abs/2405.12617) about information emergence, tested on {models}.
 Every claim is judged by a rule written beside it. Each model has two controls: the same network with random weights
 ("random weights"), and the same network on windows in which every position keeps its tokens but their order over the
 windows is shuffled, so that there is no context to learn from ("shuffled"). An effect counts as seen when it passes
 {errors:g} standard errors, and as shared by a control that shows at least {share:.0%} of it. Errors are those of the
-windows measured; in differences both sides are taken as independent. Intervals are 5 to 95 % of what comes out when the
-numbers are resampled within their errors.
-Unless another is named, numbers are by sample propagation at resolution {resolution:g}, in bits;
+windows measured; in differences both sides are taken as independent. Intervals are the 5 and 95 % quantiles over
+resamples of the numbers within their errors.
+Unless another estimator is named, numbers are by sample propagation at resolution {resolution:g}, in bits;
 [Reading the numbers](reading.md) says what that means.
 
 {command}
 
 {scales}A claim that holds here is no proof for larger models, and one that fails here may hold for them:
 `emergence sweep paper` measures the paper's own four models on its corpora, both controls included, and
-`python benchmarks/paper.py --sweep results/paper --out paper-study` puts the same questions to them (both need the
-hub, the first a GPU too). The same questions put to the observer that asks what comes *next* are in
-[By what comes next](study-predictive.md).
+`python benchmarks/paper.py --sweep results/paper --out paper-study` tests the same claims on them (both need the
+hub, the first a GPU too). The same claims tested with the predictive observer, which asks what comes *next*, are in
+[The same claims by what comes next](study-predictive.md).
 
 """
 
@@ -59,10 +59,10 @@ The claims one by one, judged on the bundled models alone and on the real ones a
 
 PREDICTIVE = """# The same claims by what comes next
 
-*This page is written by `benchmarks/paper.py`; do not edit it. The words are fixed, numbers and verdicts are computed.*
+*This page is written by `benchmarks/paper.py`; do not edit it. The text is fixed; numbers and verdicts are computed.*
 
-[The study](study.md) puts the paper's claims to the paper's kind of observer, which tells windows apart. Here the same
-questions are put to {models} through the **predictive** observer, which asks what a state tells about the next token
+[The study](study.md) tests the paper's claims with the paper's kind of observer, which tells windows apart. Here they
+are tested on {models} with the **predictive** observer, which asks what a state tells about the next token
 ([Reading the numbers](reading.md)), on {windows} windows of python-docs and, for the largest bundled model of each
 architecture, on lists of countries. Effects, errors and controls are those of the study: an effect counts as seen
 beyond {errors:g} standard errors, and as shared by a control that shows {share:.0%} of it.
@@ -171,10 +171,10 @@ def _by_scale(parts: Mapping[bool, Study], claims: Sequence[Claim]) -> pd.DataFr
     found: dict[str, dict[str, str]] = {
         name: {} for name in (f"{scale}, {how}" for how in ("window", "next") for scale in ("bundled", "real"))
     }
-    with TemporaryDirectory() as drawn:
+    with TemporaryDirectory() as figures:
         for large, part in parts.items():
             for how, study in (("window", part), ("next", of_next(part))):
-                for claim in judge_all(study, Path(drawn)):
+                for claim in judge_all(study, Path(figures)):
                     found[f"{'real' if large else 'bundled'}, {how}"][claim.title] = claim.verdict
     titles = [claim.title for claim in claims]
     return pd.DataFrame(
@@ -210,7 +210,7 @@ def write_predictive_study(claims: Sequence[Claim], study: Study, path: Path) ->
 def _claims(claims: Sequence[Claim], images: str) -> str:
     """The verdicts, then a section per claim."""
     text = "## Verdicts\n\n"
-    verdicts = pd.DataFrame({"claim": [c.title for c in claims], "here it": [c.verdict for c in claims]})
+    verdicts = pd.DataFrame({"claim": [c.title for c in claims], "verdict": [c.verdict for c in claims]})
     text += markdown(verdicts, ".4g", missing="") + "\n"
     for claim in claims:
         text += f"\n## {claim.title}\n\n**{claim.verdict.capitalize()}.** {claim.remark}\n\n*Rule:* {claim.rule}\n\n"
