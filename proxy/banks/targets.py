@@ -12,6 +12,7 @@ from estimators.contracts.controls import ERRORS, FAILED
 from extraction.models.names import same_model
 from proxy.banks.bank import Bank
 from proxy.features.continuations import FEATURES, fit_items, place, reading_of, reference_features
+from proxy.features.joining import check_apart
 from proxy.features.output import NOISE, output_features
 from proxy.measurement.output import OUTPUT_LAYER
 from proxy.regression.references import SIZE
@@ -61,7 +62,9 @@ def reference_table(
     features = output_features(bank.output(corpus, chat=chat), shown=shown)
     windows = bank.windows(corpus, reading_of(shown), chat=chat)
     if len(windows):
-        features = features.merge(reference_features(windows, bank.run_of), on="model", how="left")
+        placed = reference_features(windows, bank.run_of)
+        check_apart("Features of single windows", features.columns, placed.columns.drop("model"))
+        features = features.merge(placed, on="model", how="left")
     return with_targets(bank, corpus, features, estimator)
 
 

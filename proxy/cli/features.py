@@ -159,6 +159,7 @@ def output_of(paths: list[Path], corpus: str | None, bank: Path | None) -> pd.Da
     from extraction.tables import read_table
     from proxy.banks.bank import SHIPPED, load_bank
     from proxy.banks.targets import place_models
+    from proxy.features.joining import check_apart
     from proxy.features.output import asked_in_chat, common_shown, output_features
     from proxy.measurement.continuations import table_beside
     from proxy.schemas import CONTINUATIONS, EMERGENCE
@@ -172,4 +173,5 @@ def output_of(paths: list[Path], corpus: str | None, bank: Path | None) -> pd.Da
     windows = pd.concat(beside, ignore_index=True) if beside else CONTINUATIONS.empty()
     name = str(table.loc[table["layer"] < 0, "corpus"].iloc[0])
     placed = place_models(load_bank(bank or SHIPPED), windows, corpus=name, shown=shown, chat=asked_in_chat(table))
+    check_apart("Features of single windows", features.columns, placed.columns.drop("model"))
     return features.merge(placed, on="model", how="left")

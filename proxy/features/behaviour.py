@@ -16,6 +16,7 @@ from estimators.base import InputError
 from extraction.answers.ends import usual_end
 from extraction.answers.prompt_sets import listed_entities
 from extraction.corpora.categories import CATEGORIES
+from proxy.features.joining import combine
 
 WORDS = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
 REFUSALS = re.compile(
@@ -52,6 +53,9 @@ def behaviour_features(answers: pd.DataFrame) -> dict[str, float | None]:
     Returns:
         Name (without ``behaviour.``) to value; None where the answers don't tell: list accuracy without list prompts,
         agreement of samples with one sample each, logprobs that the API does not give.
+
+    Raises:
+        InputError: if two features have one name, or logprobs are malformed.
     """
     answers = answers[answers["text"].notna()].reset_index(drop=True)
     texts = answers["text"].astype(str)
@@ -72,11 +76,11 @@ def behaviour_features(answers: pd.DataFrame) -> dict[str, float | None]:
         "empty": mean_of(lambda text: float(not text.strip())),
         "cut_off": _cut_off(answers, by_prompt),
     }
-    found |= {name: mean_of(partial(_share, pattern)) for name, pattern in STYLE.items()}
-    found |= {name: mean_of(partial(_occurs, pattern)) for name, pattern in MARKS.items()}
     refused = texts.map(partial(_occurs, REFUSALS)).where(~_ends(answers).isin(REFUSED), 1.0)
-    found["refusal"] = _balanced(refused, by_prompt)
-    return found | _lists(answers) | _agreement(answers) | _logprobs(answers)
+    look = {name: mean_of(partial(_share, pattern)) for name, pattern in STYLE.items()}
+    look |= {name: mean_of(partial(_occurs, pattern)) for name, pattern in MARKS.items()}
+    look["refusal"] = _balanced(refused, by_prompt)
+    return combine(found, look, _lists(answers), _agreement(answers), _logprobs(answers))
 
 
 def words(text: str) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from estimators.base import InputError
+from proxy.features.joining import combine
 from proxy.measurement.output import OUTPUT_LAYER
 
 SAMPLES = 0  # tokens shown, where there are samples alone
@@ -104,7 +105,7 @@ def output_features(table: pd.DataFrame, *, shown: int) -> pd.DataFrame:
             found = parts.setdefault(str(row["model"]), {})
             for feature, (value, error) in features.items():
                 found[feature], found[NOISE + feature] = _values(row, value, error)
-    names = [name for kind in (_PREDICTIVE, _SHANNON, _ORDER_TWO) for name in kind]
+    names = [*combine(_PREDICTIVE, _SHANNON, _ORDER_TWO)]
     for row in shorter[shorter["estimator"] == readings[0]].to_dict(orient="records") if shown else []:
         feature = f"output.nll_at_{row['position']}"
         found = parts.setdefault(str(row["model"]), {})

@@ -15,6 +15,7 @@ from estimators.positions import WindowEmergence
 from extraction import LanguageModel, Projection, Statistics, Windows, extract, load_model
 from extraction.answers.prompt_texts import OPENINGS, QUESTIONS
 from extraction.models.batches import rows_in_memory
+from proxy.features.joining import combine
 from proxy.measurement.blocks import emergence_of_block, queries_of
 from proxy.measurement.prefix import with_prefix
 
@@ -67,13 +68,14 @@ class Reader:
             per resolution R, and ``nll``, the mean surprise of a token of the answers.
 
         Raises:
-            InputError: if no answer is long enough for a window.
+            InputError: if no answer is long enough for a window, or two resolutions have the same first six digits.
         """
         windows = answer_windows(self.model, texts, count=WINDOWS, seed=self.seed)
         found: dict[str, float] = {}
         for one in self.emergence(windows, resolutions):
             numbers = (one.value.macro_bits, one.value.micro_bits, one.value.ie_bits, one.value.sample_std)
-            found |= {f"{name}_{one.resolution:g}": number for name, number in zip(NAMES, numbers, strict=True)}
+            named = {f"{name}_{one.resolution:g}": number for name, number in zip(NAMES, numbers, strict=True)}
+            found = combine(found, named)
         return found | {"nll": self.nll_bits(texts, progress=progress)}
 
     def emergence(self, windows: Windows, resolutions: Sequence[float]) -> list[WindowEmergence]:

@@ -6,6 +6,7 @@ import pandas as pd
 
 from estimators.base import InputError
 from proxy.features.families import proposed_families, proposed_family
+from proxy.features.joining import check_apart
 from proxy.features.table import found_as
 from proxy.schemas import REFERENCES
 
@@ -23,8 +24,8 @@ def join_scores(frame: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
         not learn from but estimates. ``attrs["proposed"]`` holds the models of each proposed family, if any was.
 
     Raises:
-        InputError: if `scores` has no column of names, repeats a model, has a column that features have, or none of
-            the models.
+        InputError: if `scores` has no column of names, repeats a model, has a column that `frame` has, or none of the
+            models.
 
     Example:
         >>> features = pd.DataFrame({"model": ["vicuna-7b", "gpt-4o"], "behaviour.log_words": [4.5, 5.0]})
@@ -43,9 +44,7 @@ def join_scores(frame: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     repeated = scores["model"][scores["model"].duplicated()]
     if len(repeated):
         raise InputError(f"The table of scores has several rows of {repeated.iloc[0]}; keep one per model.")
-    both = sorted({*frame.columns} & {*scores.columns} - {"model"})
-    if both:
-        raise InputError(f"The table of scores has columns that are features: {', '.join(both[:3])}; rename them.")
+    check_apart("Scores", frame.columns, scores.columns.drop("model"))
     known = scores["model"].dropna().tolist()
     found = {name: found_as(name, known) for name in frame["model"]}
     if not any(found.values()):

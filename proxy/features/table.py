@@ -15,6 +15,7 @@ from estimators.contracts.peaks import peaks
 from extraction.models.names import same_model
 from extraction.tables import RESPONSES
 from proxy.features.behaviour import accuracy_by_shots, behaviour_features
+from proxy.features.joining import check_apart
 from proxy.features.kept import Kept, key_of
 from proxy.features.provenance import COLUMN, as_read, fingerprint, provenance_of
 from proxy.features.readers import RESOLUTIONS, Reader, read_features
@@ -118,9 +119,9 @@ def compute_features(
             key = key_of(own, "alone")
             found = kept.get(key)
             if found is None:
-                alone = {f"behaviour.{name}": value for name, value in behaviour_features(own).items()}
-                alone |= {f"words.{name}": value for name, value in word_features(own).items()}
-                found = kept.put(key, alone)
+                behaviour = {f"behaviour.{name}": value for name, value in behaviour_features(own).items()}
+                words = {f"words.{name}": value for name, value in word_features(own).items()}
+                found = kept.put(key, behaviour | words)
             rows[place] |= found
             by_shots[place] = accuracy_by_shots(own)
         if progress is not None and not readers:
@@ -210,7 +211,7 @@ def join_target(frame: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
         `frame` with family, meta.log_parameters (decimal logarithm), corpus, and all that starts with emergence_bits.
 
     Raises:
-        InputError: if the measurements are of several corpora, or lack a model.
+        InputError: if the measurements are of several corpora, lack a model, or have a column that `frame` has.
     """
     corpora = sorted(measured["corpus"].unique())
     if len(corpora) != 1:
@@ -220,6 +221,7 @@ def join_target(frame: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     measured = measured.assign(**{"meta.log_parameters": np.log10(measured["parameters"].astype("Float64"))})
     targets = [name for name in measured if str(name).startswith("emergence_bits")]
     columns = ["model", "family", "meta.log_parameters", "corpus", *targets]
+    check_apart("Measurements", frame.columns, columns[1:])
     joined = frame.merge(measured[columns], on="model", how="left", validate="one_to_one")
     return REFERENCES.conform(joined)
 
@@ -246,12 +248,13 @@ def join_output(frame: pd.DataFrame, said: pd.DataFrame) -> pd.DataFrame:
         said: ``output.*`` and ``noise.output.*`` by model.
 
     Raises:
-        InputError: if a model may be several of `said`.
+        InputError: if a model may be several of `said`, or a column of `said` has the name of one of `frame`.
 
     >>> answers = pd.DataFrame({"model": ["a", "b"], "behaviour.length": [3.0, 4.0]})
     >>> join_output(answers, pd.DataFrame({"model": ["a"], "output.nll": [2.0]}))["output.nll"].tolist()
     [2.0, <NA>]
     """
+    check_apart("Features of the output", frame.columns, said.columns.drop("model"))
     names = said["model"].tolist()
     found = frame.assign(_said=pd.array([found_as(name, names) for name in frame["model"]], dtype="string"))
     joined = found.merge(said.rename(columns={"model": "_said"}), on="_said", how="left").drop(columns="_said")

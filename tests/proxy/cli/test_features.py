@@ -48,6 +48,19 @@ def published(folder: Path, names: list[str]) -> list[Path]:
     return files
 
 
+def test_a_feature_named_as_another_is_refused(emergence: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The later one would replace the earlier without a word."""
+    from proxy.features import behaviour
+
+    own = behaviour._logprobs
+    monkeypatch.setattr(behaviour, "_logprobs", lambda answers: own(answers) | {"repetition": 0.0})
+    out = tmp_path / "features.parquet"
+    done = emergence("features", *published(tmp_path, NAMES[:2]), "--readers", "gpt2-30k", "--out", out)
+    assert done.code == 2
+    assert "The features to be added have names that other columns have: repetition; rename them." in done.err
+    assert not out.exists()
+
+
 def test_two_commands_from_answers_to_an_estimate(emergence: Run, tmp_path: Path) -> None:
     files = published(tmp_path, NAMES)
     scores = pd.DataFrame({"model": NAMES[:-1], "win_rate": np.linspace(5, 80, 9)})

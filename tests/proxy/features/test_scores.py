@@ -66,7 +66,10 @@ def test_families_that_are_given_are_kept() -> None:
         ({"name": ["vicuna-7b"]}, "needs a column model; it has name"),
         ({"model": ["vicuna-7b", "vicuna-7b"]}, "several rows of vicuna-7b"),
         ({"model": ["x/y"], "win_rate": [1.0]}, "none of the 3 models of the answers: it has x/y"),
-        ({"model": ["vicuna-7b"], "behaviour.log_words": [1.0]}, "columns that are features"),
+        (
+            {"model": ["vicuna-7b"], "behaviour.log_words": [1.0]},
+            "Scores to be added have names that other columns have: behaviour.log_words; rename them",
+        ),
     ],
 )
 def test_tables_that_do_not_fit(scores: dict, message: str) -> None:

@@ -13,7 +13,7 @@ from extraction.answers.prompt_texts import OPENINGS, QUESTIONS
 from extraction.answers.responses import read_responses
 from extraction.tables import write_table
 from proxy.features.readers import Reader, answer_windows
-from proxy.features.table import compute_features, join_target, measured_target
+from proxy.features.table import compute_features, join_output, join_target, measured_target
 from proxy.regression.references import read_references
 from proxy.schemas import EMERGENCE
 
@@ -25,6 +25,28 @@ def reader():
 
 def answers(model="m", texts=OPENINGS) -> pd.DataFrame:
     return pd.DataFrame({"model": model, "prompt_id": [str(n) for n in range(len(texts))], "text": list(texts)})
+
+
+def test_resolutions_that_round_to_one_name_are_refused(reader):
+    with pytest.raises(InputError, match=r"names that other columns have: ie_0\.18, ie_spread_0\.18, .*; rename"):
+        compute_features(answers(), [reader], resolutions=[0.18, 0.1800000001])
+
+
+@pytest.mark.parametrize(
+    ("join", "other", "named"),
+    [
+        (join_output, pd.DataFrame({"model": ["m"], "output.nll": [1.0]}), "Features of the output .*: output.nll;"),
+        (
+            join_target,
+            pd.DataFrame({"model": ["m"], "family": ["f"], "corpus": ["c"], "parameters": [10]}),
+            "Measurements .*: family;",
+        ),
+    ],
+)
+def test_a_table_joined_under_names_of_features_is_refused(join, other, named):
+    frame = pd.DataFrame({"model": ["m"], "output.nll": [2.0], "family": ["f"]})
+    with pytest.raises(InputError, match=named):
+        join(frame, other)
 
 
 def shuffled_words(texts, seed=0):
