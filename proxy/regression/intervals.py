@@ -74,7 +74,8 @@ class Intervals:
         fitted = clone(regressor).fit(X, y, weights)
         errors = np.empty(len(y))  # (n,)
         without = []
-        # Not cross_validate: weights would have to be routed to it, and errors are taken on the scale of the link.
+        # Not cross_validate(return_estimator=True): it would score every fold too, by an R2 that the one row of most
+        # folds does not have, and return no left-out predictions, which the errors are made of.
         for fold in range(folds.max() + 1):
             left, kept = folds == fold, folds != fold
             other = clone(regressor).fit(X[kept], y[kept], weights[kept])
