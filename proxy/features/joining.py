@@ -26,7 +26,7 @@ def combine(*parts: Mapping[str, Value]) -> dict[str, Value]:
     return found
 
 
-def check_apart(what: str, known: Iterable[str], new: Iterable[str]) -> None:
+def check_apart(what: str, known: Iterable[object], new: Iterable[object]) -> None:
     """Refuse new columns that have the name of a known feature.
 
     Args:
@@ -39,6 +39,6 @@ def check_apart(what: str, known: Iterable[str], new: Iterable[str]) -> None:
 
     >>> check_apart("The table of scores", ["behaviour.empty"], ["win_rate"])
     """
-    both = sorted({*known} & {*new})
+    both = sorted({*map(str, known)} & {*map(str, new)})
     if both:
         raise InputError(f"{what} to be added have names that other columns have: {', '.join(both[:3])}; rename them.")
