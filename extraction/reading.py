@@ -32,6 +32,9 @@ _INTEGERS = {
 }
 
 
+EXACT = 2**53  # up to here a float tells whole numbers apart
+
+
 def whole_characters(value: Any) -> Any:
     r"""Return `value` with halves of characters in its strings, however nested, replaced as decoders do.
 
@@ -151,7 +154,30 @@ def _column(values: list[Any]) -> pd.Series[Any]:
         for place, value in enumerate(values):
             made[place] = value
         return pd.Series(made)
+    if any(isinstance(value, int) and abs(value) > EXACT for value in present):  # beside fractions
+        return pd.Series(values, dtype=object)
     return pd.Series(values)
+
+
+def as_strings(values: pd.Series[Any]) -> pd.Series[Any]:
+    """Return ids or names as text: whole numbers without a fraction, whatever type their file has, and bytes decoded.
+
+    >>> as_strings(pd.Series([1.0, None])).tolist(), as_strings(pd.Series([b"a", 2], dtype=object)).tolist()
+    (['1', <NA>], ['a', '2'])
+    """
+    if pd.api.types.is_float_dtype(values):
+        present = values.dropna()
+        if ((present % 1 == 0) & (present.abs() <= EXACT)).all():
+            values = values.astype("Int64")
+    elif values.dtype == object:
+        values = pd.Series([*map(_one_string, values)], values.index, dtype=object)  # `map` would infer a type
+    return values.astype("string")
+
+
+def _one_string(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) <= EXACT else value
 
 
 def read_frame(path: Path, text_columns: Iterable[str] = ()) -> pd.DataFrame:

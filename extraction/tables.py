@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from estimators.base import InputError
 from estimators.contracts.files import check_file, check_place, replacing
-from extraction.reading import check_columns, read_frame
+from extraction.reading import as_strings, check_columns, read_frame
 
 ENDINGS = (".parquet", ".csv", ".json")
 
@@ -55,7 +55,7 @@ class Schema:
                 self._refuse_nested(column, values)
             try:
                 with np.errstate(invalid="ignore"):  # refused below, not warned of
-                    typed[column] = values.astype(dtype)  # type: ignore[call-overload]
+                    typed[column] = as_strings(values) if dtype == "string" else values.astype(dtype)  # type: ignore[call-overload]
             except (TypeError, ValueError, OverflowError) as error:
                 raise InputError(
                     f"Column {column} of the {self.name} table must be of type {dtype}; its values are not: {error}."

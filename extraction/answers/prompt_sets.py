@@ -17,7 +17,7 @@ from extraction.answers.conversations import as_prompt
 from extraction.answers.prompt_texts import OPENINGS, QUESTIONS
 from extraction.corpora.categories import CATEGORIES
 from extraction.corpora.plain_text import NotTextError
-from extraction.reading import check_columns, frame_of, json_rows, lines
+from extraction.reading import as_strings, check_columns, frame_of, json_rows, lines
 from extraction.tables import Schema, read_table
 
 BUILT_IN = ("demo", "lists", "questions")
@@ -81,9 +81,7 @@ def check_prompts(frame: pd.DataFrame, source: str = "the table") -> pd.DataFram
         number = pd.Series(range(start, start + len(part)), index=part.index)
         ids = part["prompt_id"] if "prompt_id" in part.columns else number
         asked = [_prompt(value, start + place, source) for place, value in enumerate(part[column], start=1)]
-        pieces.append(
-            pd.DataFrame({"prompt_id": ids.astype("string"), "prompt": pd.Series(asked, part.index, "string")})
-        )
+        pieces.append(pd.DataFrame({"prompt_id": as_strings(ids), "prompt": pd.Series(asked, part.index, "string")}))
     result = pd.concat(pieces, ignore_index=True)
     empty = result["prompt"].isna() | (result["prompt"].str.strip() == "")
     if empty.any():

@@ -95,7 +95,8 @@ def content_text(message: Mapping[str, Any]) -> str:
         >>> content_text({"role": "user", "content": [{"type": "text", "text": "Name a river."}]})
         'Name a river.'
     """
-    content = unwrapped(next((message[name] for name in ("content", "value", "text") if name in message), None))
+    names = ("content", "value", "text", "parts")
+    content = unwrapped(next((message[name] for name in names if name in message), None))
     if isinstance(content, str):
         return content
     if isinstance(content, list):

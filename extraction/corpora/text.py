@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from estimators.base import InputError
@@ -304,9 +305,11 @@ def _frames(path: Path) -> Iterator[pd.DataFrame]:
 def _parquet(path: Path, column: str | None) -> Iterator[str]:
     check_file(path)
     try:
-        name = _text_column(pq.read_schema(path).names, str(path), column)
+        schema = pq.read_schema(path)
+        name = _text_column(schema.names, str(path), column)
         # A page may name a long text by its place in a dictionary, in many rows: they are written out one by one.
-        batches = pq.ParquetFile(path, read_dictionary=[name]).iter_batches(columns=[name])
+        named = [] if pa.types.is_nested(schema.field(name).type) else [name]
+        batches = pq.ParquetFile(path, read_dictionary=named).iter_batches(columns=[name])
         yield from _texts((value.as_py() for batch in batches for value in batch.column(0)), str(path))
     except InputError:
         raise

@@ -53,6 +53,40 @@ def test_ids_of_answers_and_prompts_are_what_the_file_says(tmp_path: Path, endin
         prompts(path)
 
 
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pa.array([1.0, 2.0]),  # as pandas stores whole numbers once one was missing
+        pa.array([1, 2], pa.uint8()),
+        pa.array([b"1", b"2"]),
+        pa.array(["1", "2"]).dictionary_encode(),
+        pa.array([1.0, 2.0], pa.float32()),
+    ],
+)
+def test_ids_are_the_same_whatever_type_their_file_has(tmp_path: Path, ids: pa.Array) -> None:
+    columns = {"model": ["m", "m"], "prompt_id": ids, "prompt": ["a", "b"], "text": ["t", "t"]}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    assert prompts(tmp_path / "t.parquet")["prompt_id"].tolist() == ["1", "2"]
+    assert read_responses(tmp_path / "t.parquet")["prompt_id"].tolist() == ["1", "2"]
+
+
+def test_large_ids_stay_exact_beside_fractions(tmp_path: Path) -> None:
+    rows = [{"prompt_id": LARGE, "prompt": "a"}, {"prompt_id": 1.5, "prompt": "b"}, {"prompt_id": 2.0, "prompt": "c"}]
+    assert prompts(_write(tmp_path / "t.jsonl", rows))["prompt_id"].tolist() == [str(LARGE), "1.5", "2"]
+
+
+@pytest.mark.parametrize("form", ["message", "messages"])
+def test_messages_in_a_parquet_corpus_are_their_text(tmp_path: Path, form: str) -> None:
+    message = {"role": "user", "content": "A dog sat down."}
+    pq.write_table(
+        pa.Table.from_pylist([{"text": message if form == "message" else [message]}]), tmp_path / "t.parquet"
+    )
+    assert [*documents(str(tmp_path / "t.parquet"))] == ["A dog sat down."]
+    pq.write_table(pa.Table.from_pylist([{"text": ["A", "dog"]}]), tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=r"Row 1 of .*t.parquet holds a list of 2 that are not messages"):
+        [*documents(str(tmp_path / "t.parquet"))]
+
+
 @pytest.mark.parametrize("ending", [".json", ".jsonl", ".csv"])
 def test_a_byte_order_mark_is_no_content(tmp_path: Path, ending: str) -> None:
     rows = [{"model": "m", "prompt_id": "a", "prompt": "p", "text": "a text"}]

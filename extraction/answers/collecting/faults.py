@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import html
 import json
 import re
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 
 from estimators.base import EmergenceError, InputError
 
@@ -13,9 +15,13 @@ from estimators.base import EmergenceError, InputError
 REASONS = (
     "message", "error", "errors", "detail", "details", "msg", "reason", "errormessage", "errordescription",
     "fault", "faultstring", "problem", "info", "innererror", "fieldviolations", "response", "body", "data",
+    "errormsg", "errormessages", "statusmessage", "statusmsg", "exception", "err", "cause", "violations",
 )  # fmt: skip
+PHRASES = {status.phrase.lower() for status in HTTPStatus}  # "Bad Request" says no more than the number does
+RELAYED = re.compile(r"\bError code: \d{3}(?: - (\{.*\}))?\Z", re.DOTALL)  # as the client of a server in between writes
 KINDS = ("title", "description", "type", "code", "status")  # say little, but more than nothing
 DEEPEST = 10
+LONGEST_LITERAL = 20_000  # characters
 # Fields beside an answer that name a failure, and what stands in them where there was none.
 ERRORS = ("error", "errors", "exception", "error_message", "error_msg", "errorMessage", "error_code", "errorCode")
 NO_FAILURES = ("0", "200", "false", "none", "null", "nil", "ok", "success", "no error", "completed")
@@ -88,7 +94,7 @@ def reason_of(body: object, depth: int = 0) -> str:
     if isinstance(body, bytes):
         body = body.decode("utf-8", "replace")
     if isinstance(body, str):
-        return _reason_in_text(body.strip().removeprefix("\ufeff"), depth)
+        return _reason_in_text(body.strip().removeprefix("\ufeff").strip(), depth)
     if isinstance(body, dict):
         return _reason_in_object(body, depth)
     if isinstance(body, list | tuple):
@@ -103,9 +109,11 @@ def _reason_in_text(text: str, depth: int) -> str:
         return "; ".join(dict.fromkeys(filter(None, (reason_of(event, depth + 1) for event in events[:3]))))
     if text[:1] in ("{", "[", '"'):
         try:
-            return reason_of(json.loads(text), depth + 1) or text
+            return reason_of(json.loads(text), depth + 1) or ("" if "Error code: " in text else text)
         except (ValueError, RecursionError):
-            return text
+            return (reason_of(_literal(text), depth + 1) if text[:2] in ("{'", "[{") else "") or text
+    if relayed := RELAYED.search(text):
+        return reason_of(_literal(relayed[1] or ""), depth + 1)
     if re.match(r"<[!?a-z]", text, re.IGNORECASE) and text.endswith(">"):  # a page, or XML
         for tag in ("title", "h1", "message", "faultstring"):
             found = re.search(rf"<{tag}[^>]*>(.*?)</{tag}>", text, re.IGNORECASE | re.DOTALL)
@@ -115,21 +123,37 @@ def _reason_in_text(text: str, depth: int) -> str:
     return text
 
 
+def _literal(text: str) -> object:
+    """What Python's way of writing an object says, None if it is none."""
+    try:
+        return ast.literal_eval(text) if len(text) < LONGEST_LITERAL else None
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return None
+
+
 def _without_tags(text: str) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", text)).split())
 
 
 def _reason_in_object(body: dict[object, object], depth: int) -> str:
     named = {re.sub(r"[\W_]", "", str(name)).lower(): value for name, value in body.items()}
-    reason = next((found for name in REASONS if (found := reason_of(named.get(name), depth + 1))), "")
+    said = [found for name in REASONS if (found := reason_of(named.get(name), depth + 1))]
+    reason = next((found for found in said if found.lower() not in PHRASES), said[0] if said else "")
     if not reason:
-        return next((found for name in KINDS if (found := reason_of(named.get(name), depth + 1))), "")
+        kinds = [found for name in KINDS if (found := reason_of(named.get(name), depth + 1))]
+        return kinds[0] if kinds else _reason_by_field(body, depth)
     where = body.get("loc")  # as FastAPI names the field
     if isinstance(where, list):
         reason = f"{'.'.join(map(str, where))}: {reason}"
     metadata = body.get("metadata")  # as OpenRouter hands on what a provider said
     raw = reason_of(metadata.get("raw"), depth + 1) if isinstance(metadata, dict) else ""
     return f"{reason}: {raw}" if raw and raw not in reason else reason
+
+
+def _reason_by_field(body: dict[object, object], depth: int) -> str:
+    """What is said of each field, as ``{"seed": ["not allowed"]}``."""
+    found = {name: reason_of(value, depth + 1) for name, value in [*body.items()][:3] if isinstance(value, dict | list)}
+    return "; ".join(f"{name}: {reason}" for name, reason in found.items() if reason)
 
 
 def failure_in(said: Mapping[str, object]) -> str:

@@ -9,11 +9,15 @@ import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
-RETRY_AFTER = (("retry-after-ms", 1e-3), ("x-ms-retry-after-ms", 1e-3), ("retry-after", 1.0))
+RETRY_AFTER = (
+    ("retry-after-ms", 1e-3), ("x-ms-retry-after-ms", 1e-3), ("retry-after", 1.0), ("x-retry-after", 1.0),
+    ("x-ratelimit-retry-after", 1.0), ("x-rate-limit-retry-after", 1.0),
+)  # fmt: skip
 # Of allowances, whatever they are of: x-ratelimit-reset-requests, anthropic-ratelimit-tokens-reset, ratelimit-reset,
 # x-ratelimit-reset-tokens-minute, x-rate-limit-reset-after, ratelimitbysize-reset, ...
-RESET = re.compile(r"(?=.*rate-?limit).*\breset\b", re.IGNORECASE)
-# ``RateLimit: limit=10, remaining=0, reset=2`` and ``RateLimit: "default";r=0;t=2``, as the IETF's drafts have it
+RESET = re.compile(r"(?=.*(?:rate-?limit|quota|throttl)).*\bresets?(?:-?(?:at|in|on))?\b", re.IGNORECASE)
+MILLISECONDS = re.compile(r"-(?:ms|milli(?:second)?s)$", re.IGNORECASE)  # at the end of such a name
+# ``RateLimit: limit=10, remaining=0, reset=2`` and ``RateLimit: "burst";r=0;t=2, "day";r=9;t=80000`` of IETF's drafts
 DRAFT = re.compile(r"\b(remaining|reset|r|t)=(\d+)")
 # A number this large is a moment since 1970, not a pause: a billion seconds are 32 years.
 MOMENTS = ((1e18, 1e-9), (1e15, 1e-6), (1e12, 1e-3), (1e9, 1.0))
@@ -22,7 +26,8 @@ UNITS = {
     **dict.fromkeys(("h", "hour", "hours"), 3600.0),
     **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), 60.0),
     **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1.0),
-    **{"ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9},
+    **dict.fromkeys(("ms", "msec", "millisecond", "milliseconds"), 1e-3),
+    **{"us": 1e-6, "µs": 1e-6, "ns": 1e-9},
 }
 
 
@@ -69,12 +74,14 @@ def _resets(headers: Mapping[str, str], now: float) -> Iterator[tuple[str, float
     """The header of each allowance that says when it is back, what is left of it, and in how many seconds that is."""
     for name, text in headers.items():
         if RESET.match(name):
-            left = re.sub(r"reset(-after)?", "remaining", name, flags=re.IGNORECASE)
-            yield name.lower(), number(headers.get(left)), seconds(text, now)
+            left = re.sub(r"resets?(-after|-?at|-?in|-?on)?", "remaining", name, flags=re.IGNORECASE)
+            unit = 1e-3 if MILLISECONDS.search(name) else 1.0
+            yield name.lower(), number(headers.get(MILLISECONDS.sub("", left))), seconds(text, now, unit)
         elif name.lower() == "ratelimit":
-            said: dict[str, str] = dict(DRAFT.findall(text))
-            remaining, reset = said.get("remaining") or said.get("r"), said.get("reset") or said.get("t") or ""
-            yield name.lower(), number(remaining), seconds(reset, now)
+            for policy in text.split(",") if ";" in text else [text]:
+                said: dict[str, str] = dict(DRAFT.findall(policy))
+                remaining, reset = said.get("remaining") or said.get("r"), said.get("reset") or said.get("t") or ""
+                yield name.lower(), number(remaining), seconds(reset, now)
 
 
 def seconds(text: str, now: float | None = None, unit: float = 1.0) -> float | None:
@@ -99,14 +106,16 @@ def seconds(text: str, now: float | None = None, unit: float = 1.0) -> float | N
         2.0
     """
     now = time.time() if now is None else now
-    text = text.split(",")[0].strip() if re.match(r"\s*[0-9.]+\s*,", text) else text.strip()
+    text = re.split("[,;]", text)[0] if re.match(r"[\s\"]*[0-9.]+[\s\"]*[,;]", text) else text
+    text = text.strip().strip('"')
     value = number(text)
     if value is not None:
         scale = next((scale for least, scale in MOMENTS if value >= least), None)
         return max(0.0, value * unit if scale is None else value * scale - now)
-    if clock := re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", text):
-        return float(clock[1]) * 3600 + float(clock[2]) * 60 + float(clock[3])
-    text = re.sub(r"\APT(?=[0-9])", "", text).lower() if text.startswith("PT") else text  # ISO 8601's durations
+    if clock := re.fullmatch(r"(?:(\d+):)?(\d+):(\d\d(?:\.\d+)?)", text):
+        return float(clock[1] or 0) * 3600 + float(clock[2]) * 60 + float(clock[3])
+    if re.match(r"P[0-9T]", text):  # ISO 8601's durations
+        text = text[1:].replace("T", "").lower()
     found = re.findall(rf"([0-9]*\.?[0-9]+)\s*({'|'.join(sorted(UNITS, key=len, reverse=True))})", text)
     if found and "".join(amount + name for amount, name in found) == re.sub(r"\s", "", text):
         return sum(float(amount) * UNITS[name] for amount, name in found)

@@ -52,6 +52,11 @@ LATER = {
     "words": "2 seconds",
     "a duration of ISO 8601": "PT2S",
     "a clock": "00:00:02",
+    "a clock of minutes": "0:02",
+    "a duration of ISO 8601 with days": "P0DT2S",
+    "milliseconds in words": "2000 milliseconds",
+    "in quotes": '"2"',
+    "with a window": "2;w=60",
     "HTTP date": email.utils.format_datetime(datetime.fromtimestamp(NOW + 2, UTC), usegmt=True),
     "ISO date": datetime.fromtimestamp(NOW + 2, UTC).isoformat().replace("+00:00", "Z"),
     "ISO date with zone": datetime.fromtimestamp(NOW + 2, UTC).isoformat(),
@@ -78,6 +83,9 @@ def test_a_reset_is_read_in_every_form(form):
         "anthropic-ratelimit-input-tokens-reset",
         "x-ratelimit-reset-tokens-minute",
         "ratelimitbysize-reset",
+        "x-retry-after",
+        "x-ratelimit-resetat",
+        "x-quota-reset",
     ],
 )
 @pytest.mark.parametrize("form", LATER)
@@ -89,6 +97,8 @@ def test_in_every_header(name, form):
 def test_milliseconds_are_milliseconds_unless_they_are_a_moment():
     assert seconds_to_wait({"retry-after-ms": "2000"}) == 2.0
     assert seconds_to_wait({"x-ms-retry-after-ms": "2000"}) == 2.0
+    assert seconds_to_wait({"x-ratelimit-reset-ms": "2000", "x-ratelimit-remaining": "0"}) == 2.0
+    assert seconds_to_wait({"x-ratelimit-reset-requests-ms": "2000"}) == 2.0
     soon = str(int((time.time() + 2) * 1000))
     assert seconds_to_wait({"retry-after-ms": soon}) == pytest.approx(2.0, abs=0.5)
 
@@ -140,6 +150,12 @@ def test_a_moment_far_off_ends_the_run_with_the_pause_in_it(tmp_path):
     with pytest.raises(EmergenceError, match=r"pause of 7(199|200) s"):
         ask(tmp_path / "a.parquet", lambda _: httpx2.Response(429, headers=moment, json={}), 1)
     assert pace.LONGEST_WAIT_S == 120.0
+
+
+def test_of_several_policies_the_one_that_is_used_up_counts():
+    said = {"ratelimit": '"burst";r=0;t=2, "day";r=100;t=80000'}
+    assert seconds_to_wait(said) == 2.0
+    assert allowances(said)["requests"] == (0.0, 2.0)
 
 
 @pytest.mark.parametrize("said", ["limit=10, remaining=0, reset=2", '"default";r=0;t=2', '"burst";q=10;r=0;t=2'])
