@@ -169,6 +169,7 @@ def asked_rows(
 
     from extraction import Budget, Limits, Server
     from extraction.answers.collecting.budget import read_prices
+    from extraction.answers.collecting.single_tokens import single_token_file
     from extraction.models.tokenizers import tokenizer_of_closed
     from proxy.banks.estimating import ask, bills, to_ask
     from proxy.banks.ways import fitting_way, lacking, proxies
@@ -198,6 +199,7 @@ def asked_rows(
                 f"({', '.join(proxies(bank, corpus.name, estimator))}) {remains.name} remains."
             )
             closed = sampled
+    closed.kept = single_token_file(model, given.base_url)
     asked = to_ask(bank, corpus, closed, estimator=estimator, calls=given.max_calls, control=given.control)
     total = bills(closed, asked)
     cost = "" if total["cost"] is None else f", at most about {total['cost']:.4f}"

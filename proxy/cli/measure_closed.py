@@ -75,6 +75,7 @@ def measure_closed_models(
     from extraction import Budget, Limits, Server
     from extraction.answers.collecting.batch import NotReadyError
     from extraction.answers.collecting.budget import read_prices
+    from extraction.answers.collecting.single_tokens import single_token_file
     from extraction.models.tokenizers import tokenizer_of_closed
     from proxy.measurement.api import (
         ask_in_batch,
@@ -105,13 +106,15 @@ def measure_closed_models(
             model, Server(given.base_url, given.key_env, limits=Limits(given.concurrency), budget=budget), tokenizer,
             log=log, own_tokenizer=own, way=way, samples=given.samples, prefix=given.prefix,
         )  # fmt: skip
+        closed.kept = None if given.log else single_token_file(model, given.base_url)
         check_asked(closed.asking, names)
         if closed.asking.scored and not own:
             _say(
                 f"{model} shows tokens that are not those of a reference tokenizer, so its scores of the text give "
                 "predictive alone; --tokenizer names its own, --ask next gives what it shows"
             )
-        _say(f"{model} is asked by {closed.asking.name}; windows are cut by {called}; replies are kept in {log}")
+        also = "" if closed.kept is None else f", those after single tokens in {closed.kept} for every corpus"
+        _say(f"{model} is asked by {closed.asking.name}; windows are cut by {called}; replies are kept in {log}{also}")
         laid_out = planned(closed, read, given.max_calls, shuffled=control.shuffled or control.controls)
         with progress(f"Trying each first token with {model}") as advance:
             tried = find_first(closed, advance) if first_is_known(closed) or not given.dry_run else {}
@@ -120,6 +123,7 @@ def measure_closed_models(
             _say(f"Neutral first token: {closed.first or 'none'} (bits that lone tokens tell after each: {bits})")
         if given.dry_run:
             bills = {each.corpus: bill(closed, each, laid_out[:place]) for place, each in enumerate(laid_out)}
+            _say_taken(closed)
             _say_bills(bills, closed.opening, given.max_calls, as_json=output.as_json)
             continue
         if given.batch:
@@ -147,6 +151,7 @@ def measure_closed_models(
         if control.controls and len(found) > 1:
             found[0] = with_controls(found[0], shuffled=found[1])
         tables += found if control.shuffled else found[:1]
+        _say_taken(closed)
         cost = "" if budget.spent is None else f", which cost {budget.spent:.4f}"
         _say(f"This run was billed {budget.prompt_tokens} prompt and {budget.completion_tokens} answer tokens{cost}")
     if given.dry_run:
@@ -264,6 +269,11 @@ def log_of(model: str, base_url: str, out: Path | None) -> Path:
     host = urlsplit(base_url).netloc.rsplit("@", 1)[-1]
     name = ".".join(re.sub(r"[^\w.-]+", "_", part) for part in (model, host))
     return (out.parent if out is not None else Path()) / f"{name}.next-tokens.log.jsonl"
+
+
+def _say_taken(closed: Closed) -> None:
+    if closed.taken:
+        _say(f"{closed.taken} answers after single tokens were known from earlier measurements and are not asked for")
 
 
 def _say(text: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,14 @@ from extraction.answers.collecting.next_tokens import (
     Asking,
     Replies,
     Said,
+    answer_keys,
     find_asking,
     next_token_bill,
     next_tokens,
     questions_asked,
     settled,
 )
+from extraction.answers.collecting.single_tokens import copy_answers
 from proxy.measurement.api_prefix import CANDIDATES, LONE, SENTENCE, first_tokens, lone_pairs, lone_token_bits
 from proxy.measurement.api_scored import POSITIONS, scored_texts, scores
 from proxy.measurement.names import SCORED, check_names
@@ -62,6 +65,9 @@ class Closed:
         candidates: texts that may become `first`, among them ``""``, when `find_first` tries them.
         server_adds: tokens the server itself puts in front, in a chat beyond its template; None where it does not say.
         opening: calls that finding this out took.
+        kept: file of replies after single tokens, for every log, which may be set to what
+            `extraction.answers.collecting.single_tokens.single_token_file` gives; None: they are in this log alone.
+        taken: answers that came from there.
     """
 
     model: str
@@ -74,17 +80,42 @@ class Closed:
     candidates: tuple[str, ...] = ()
     server_adds: int | None = None
     opening: int = 0
+    kept: Path | None = None
+    taken: int = 0
 
-    def ask(self, texts: Sequence[str], progress: Progress | None = None) -> Replies:
-        """Replies to `texts`, by the text without the first token."""
-        found = self.ask_whole([self.first + text for text in texts], progress)
-        return Replies({text[len(self.first) :]: said for text, said in found.said.items()}, found.reasons)
+    def ask(self, texts: Sequence[str], progress: Progress | None = None, *, alone: Iterable[str] = ()) -> Replies:
+        """Replies to `texts`, by the text without the first token; those of `alone` are single tokens."""
+        front = self.first
+        found = self.ask_whole([front + text for text in texts], progress, alone=[front + text for text in alone])
+        return Replies({text[len(front) :]: said for text, said in found.said.items()}, found.reasons)
 
-    def ask_whole(self, texts: Sequence[str], progress: Progress | None = None, *, batch: bool = False) -> Replies:
-        """Replies to `texts` as they are."""
-        return next_tokens(
-            self.model, texts, self.asking, log=self.log, server=self.server, batch=batch, progress=progress,
-        )  # fmt: skip
+    def ask_whole(
+        self,
+        texts: Sequence[str],
+        progress: Progress | None = None,
+        *,
+        batch: bool = False,
+        alone: Sequence[str] = (),
+    ) -> Replies:
+        """Replies to `texts` as they are; those of `alone` are single tokens, asked for once for all logs."""
+        self.take(alone)
+        try:
+            return next_tokens(
+                self.model, texts, self.asking, log=self.log, server=self.server, batch=batch, progress=progress,
+            )  # fmt: skip
+        finally:
+            if self.kept is not None and alone:
+                with suppress(InputError):  # the log has them all the same, and they are kept the next time
+                    copy_answers(answer_keys(self.model, self.asking, alone), self.log, self.kept)
+
+    def take(self, alone: Iterable[str]) -> None:
+        """Take what is known of single tokens from other logs, so that it is neither asked for nor billed.
+
+        Raises:
+            InputError: if the file of such replies is damaged.
+        """
+        if self.kept is not None:
+            self.taken += copy_answers(answer_keys(self.model, self.asking, alone), self.kept, self.log)
 
 
 def open_api(
@@ -186,7 +217,9 @@ def find_first(closed: Closed, progress: Progress | None = None) -> dict[str, fl
     if len(closed.candidates) < 2:
         return {}
     pairs, trial = lone_pairs(closed.tokenizer), _trial(closed)
-    replies = trial.ask_whole([first + text for first in closed.candidates for text in pairs.alone], progress)
+    texts = _tried(closed)
+    replies = trial.ask_whole(texts, progress, alone=texts)
+    closed.taken = trial.taken
     bits = {}
     for first in closed.candidates:
         said = [replies.said.get(first + text) for text in pairs.alone]
@@ -200,8 +233,10 @@ def first_is_known(closed: Closed) -> bool:
     """Whether `find_first` would ask nothing, because its replies are kept."""
     if len(closed.candidates) < 2:
         return True
-    texts, asking = _tried(closed), _trial(closed).asking
-    return not next_token_bill(closed.model, texts, asking, log=closed.log, budget=closed.server.budget)["calls"]
+    texts, trial = _tried(closed), _trial(closed)
+    trial.take(texts)
+    closed.taken = trial.taken
+    return not next_token_bill(closed.model, texts, trial.asking, log=closed.log, budget=closed.server.budget)["calls"]
 
 
 def _tried(closed: Closed) -> list[str]:
@@ -239,6 +274,13 @@ def asked_texts(asking: Asking, contexts: Contexts) -> list[str]:
         return list(dict.fromkeys((*contexts.texts, *contexts.asked_texts)))
     windows, pairs = scored_texts(contexts)
     return list(dict.fromkeys((*windows, *(text for row in pairs for text in row))))
+
+
+def single_texts(asking: Asking, contexts: Contexts) -> list[str]:
+    """Those of `asked_texts` that are no windows: single tokens, with the next one where text is scored."""
+    if not asking.scored:
+        return contexts.asked_texts
+    return list(dict.fromkeys(text for row in scored_texts(contexts)[1] for text in row))
 
 
 def affordable(
@@ -315,11 +357,8 @@ def bill(closed: Closed, contexts: Contexts, counted: Collection[Contexts] = ())
         ``first_token``, which settle what stands in front.
     """
     before = {text for each in counted for text in asked_texts(closed.asking, each)}
-    if closed.asking.scored:
-        windows, pairs = scored_texts(contexts)
-        alone = [text for row in pairs for text in row]
-    else:
-        windows, alone = contexts.texts, contexts.asked_texts
+    windows = scored_texts(contexts)[0] if closed.asking.scored else contexts.texts
+    alone = single_texts(closed.asking, contexts)
     parts = {"windows": [closed.first + text for text in dict.fromkeys(windows) if text not in before]}
     before |= set(windows)
     parts["lone_tokens"] = [closed.first + text for text in dict.fromkeys(alone) if text not in before]
@@ -330,8 +369,11 @@ def bill(closed: Closed, contexts: Contexts, counted: Collection[Contexts] = ())
         parts["first_token"] = [text for text in dict.fromkeys(tried) if text not in known]
     total: dict[str, float | None] = {}
     for part, texts in parts.items():
-        asking = _trial(closed).asking if part == "first_token" else closed.asking
-        found = next_token_bill(closed.model, texts, asking, log=closed.log, budget=closed.server.budget)
+        asked = _trial(closed) if part == "first_token" else closed
+        if part != "windows":
+            asked.take(texts)
+            closed.taken = asked.taken
+        found = next_token_bill(closed.model, texts, asked.asking, log=closed.log, budget=closed.server.budget)
         for name, value in {**found, part: found["calls"]}.items():
             before_it = total.get(name, 0)
             total[name] = None if value is None or before_it is None else before_it + value
@@ -349,7 +391,9 @@ def ask_in_batch(closed: Closed, several: Sequence[Contexts]) -> None:
     """
     find_first(closed)
     texts = dict.fromkeys(text for each in several for text in asked_texts(closed.asking, each))
-    closed.ask_whole([closed.first + text for text in texts], batch=True)
+    alone = dict.fromkeys(text for each in several for text in single_texts(closed.asking, each))
+    front = closed.first
+    closed.ask_whole([front + text for text in texts], batch=True, alone=[front + text for text in alone])
 
 
 def readings(asking: Asking) -> tuple[str, ...]:
@@ -423,7 +467,8 @@ def measure_closed(
     names = names or readings(closed.asking)
     check_asked(closed.asking, names)
     find_first(closed)
-    replies = closed.ask(asked_texts(closed.asking, contexts), progress)
+    alone = single_texts(closed.asking, contexts)
+    replies = closed.ask(asked_texts(closed.asking, contexts), progress, alone=alone)
     data = gathered(closed, contexts, replies)
     if on_notice is not None:
         for reason, count in replies.reasons.most_common(5):

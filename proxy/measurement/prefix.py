@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from estimators.base import InputError
+from estimators.contracts.cache import cache_folder
 from estimators.contracts.files import replacing
 from estimators.folds import deal_folds
 from estimators.predictive import (
@@ -35,7 +35,6 @@ from extraction.corpora.spec import PYTHON_DOCS
 from extraction.models.batches import rows_at_once
 
 AUTO, NONE = "auto", "none"
-CACHE = "EMERGENCE_CACHE"  # environment variable: folder of what is kept from run to run
 CANDIDATES = 32  # special tokens that are tried at most; some vocabularies reserve hundreds
 SCREENED, FINALISTS, LONE = 96, 4, 600  # lone tokens that all candidates are tried on, how many go on, and on how many
 LOGIT_BYTES = 2**25  # of float32 logits held at a time
@@ -248,14 +247,8 @@ def _gain(model: LanguageModel, prefix: tuple[int, ...], pairs: Pairs) -> float:
 
 def _cache_file(model: LanguageModel) -> Path | None:
     """Where the prefix of this model is kept; None where there is no home for it."""
-    if given := os.environ.get(CACHE):
-        base = Path(given)
-    else:
-        try:
-            base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emergence-proxy"
-        except RuntimeError:  # a user without a home
-            return None
-    return base / "prefixes" / f"{_content(model)}.json"
+    base = cache_folder()
+    return None if base is None else base / "prefixes" / f"{_content(model)}.json"
 
 
 def _content(model: LanguageModel) -> str:

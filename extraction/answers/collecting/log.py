@@ -41,6 +41,10 @@ def answer_key(model: str, endpoint: Endpoint, prompt: str, sample: int, samplin
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
 
 
+class LogInUseError(InputError):
+    """Another process holds the log."""
+
+
 class AnswerLog(Closing):
     """An append-only file of JSON lines, held by one process at a time.
 
@@ -96,7 +100,7 @@ class AnswerLog(Closing):
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._handle)
-            raise InputError(
+            raise LogInUseError(
                 f"Another run is collecting into {path}; wait for it to end, or choose another --out."
             ) from error
         try:

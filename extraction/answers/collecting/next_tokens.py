@@ -8,7 +8,7 @@ instruction, and samples of either.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -350,6 +350,11 @@ def next_tokens(
                 f"{then} the rest."
             ) from None
         return _gathered(kept, model, asking, texts)
+
+
+def answer_keys(model: str, asking: Asking, texts: Iterable[str]) -> list[str]:
+    """Names of the answers to `texts` in a log, those of one text together."""
+    return [key for text in texts for key in _keys(model, asking, asking.prompt(text))]
 
 
 def _complete(log: AnswerLog, model: str, asking: Asking, prompt: str) -> bool:

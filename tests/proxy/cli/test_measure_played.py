@@ -6,6 +6,7 @@ import argparse
 import inspect
 import json
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -240,6 +241,90 @@ def test_a_second_corpus_asks_only_what_is_new(model, emergence, tmp_path, monke
     alone = set(corpus_contexts("other.txt", model.tokenizer, count=WINDOWS).asked_texts)
     assert len(alone & first) > 20  # asked for the first corpus
     assert alone & set(second) == alone - first
+
+
+@pytest.fixture
+def far(monkeypatch, tmp_path):
+    """A name of a server that is not on this machine, as far as the command can see; and a cache folder of its own."""
+    resolve = socket.getaddrinfo
+
+    def resolved(host, *rest, **more):
+        return resolve("127.0.0.1" if host in ("models.example", b"models.example") else host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    monkeypatch.setenv("EMERGENCE_CACHE", str(tmp_path / "cache"))
+    return lambda url: url.replace("127.0.0.1", "models.example")
+
+
+@pytest.mark.parametrize("faults", [{}, CHAT | {"most": 0}, {"scores": "echo"}], ids=["logprobs", "samples", "scored"])
+def test_single_tokens_are_kept_for_every_corpus_and_folder(
+    model, emergence, tmp_path, monkeypatch, far, faults
+) -> None:
+    key = "sk-0123456789abcdef"
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    monkeypatch.chdir(tmp_path)
+    text = " ".join(inspect.getdoc(one) or "" for one in (argparse, json, re, subprocess))
+    (tmp_path / "other.txt").write_text(text, encoding="utf-8")
+    for folder in ("first", "second", "third"):
+        (tmp_path / folder).mkdir()
+    server = Batches(Behind(model, **faults))
+    with on_a_socket(server) as url:
+        done = emergence(*command(far(url)), "--out", "first/closed.parquet")
+        assert done.code == 0, done.err
+        first = [str(body) for body in server.behind.asked]
+        del server.behind.asked[:]
+        again = (*command(far(url)), "--corpus", "other.txt", "--out", "second/closed.parquet")
+        bill = emergence(*again, "--dry-run", "--json")
+        assert bill.code == 0, bill.err
+        questions = len(server.behind.asked)  # of what the server does, which are asked for each log
+        done = emergence(*again)
+        assert done.code == 0, done.err
+        second = [str(body) for body in server.behind.asked[questions:]]
+        assert json.loads(bill.out)["calls"] == len(second)
+        assert not set(first) & set(second)
+        taken = re.search(r"(\d+) answers after single tokens were known", bill.err)
+        assert faults.get("scores") or int(taken[1]) > 20  # pairs of tokens are seldom shared
+        del server.behind.asked[:]
+        done = emergence(*command(far(url)), "--out", "third/closed.parquet")  # the first corpus again
+        assert done.code == 0, done.err
+        assert len(server.behind.asked) < questions + 2 * WINDOWS + 8
+        assert pd.read_parquet("third/closed.parquet")["micro_bits"].tolist() == pytest.approx(
+            pd.read_parquet("first/closed.parquet")["micro_bits"].tolist()
+        )
+        del server.behind.asked[:]
+        done = emergence(*command(far(url)), "--out", "third/closed.parquet", "--log", "apart.jsonl")
+        assert done.code == 0, done.err
+        assert "known from earlier" not in done.err
+        assert len(server.behind.asked) == len(first)  # a log that is named stands by itself
+    [kept] = (tmp_path / "cache" / "single-tokens").iterdir()
+    written = kept.read_text(encoding="utf-8")
+    assert key not in written
+    assert key not in str(kept)
+    assert not any(json.loads(line).get("billed") for line in written.splitlines())  # paid for in one log alone
+
+
+def test_single_tokens_of_a_server_on_this_machine_stay_in_its_log(measure, monkeypatch, tmp_path) -> None:
+    """Another model may answer there tomorrow under the same name."""
+    monkeypatch.setenv("EMERGENCE_CACHE", str(tmp_path / "cache"))
+    done, _ = measure()
+    assert done.code == 0, done.err
+    assert not (tmp_path / "cache" / "single-tokens").exists()
+
+
+def test_a_damaged_file_of_single_tokens_is_one_sentence(model, emergence, tmp_path, monkeypatch, far) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    monkeypatch.chdir(tmp_path)
+    with on_a_socket(Batches(Behind(model))) as url:
+        assert emergence(*command(far(url))).code == 0
+        [kept] = (tmp_path / "cache" / "single-tokens").iterdir()
+        lines = kept.read_text(encoding="utf-8").splitlines()
+        lines[2] = lines[2].replace('"logprob": -', '"logprob": -1')
+        kept.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (tmp_path / "new").mkdir()
+        done = emergence(*command(far(url)), "--out", "new/closed.parquet")
+    assert (done.code, done.err.count("Error: ")) == (2, 1), done.err
+    assert "Line 3 of" in done.err
+    assert "remove that line to ask for its answer again" in " ".join(done.err.split())
 
 
 def test_what_is_held_back_is_counted(measure) -> None:
