@@ -1,19 +1,19 @@
 """Is text written by language models higher in emergence than text written by people, as arXiv 2405.12617 reports?
 
     python benchmarks/human_vs_models.py --data DIR [--out DIR] [--readers gpt2-2m gemma-2m] [--models N]
-    python benchmarks/human_vs_models.py --data DIR --drawn --estimator predictive --readers gpt2-2m SmolLM2.gguf
+    python benchmarks/human_vs_models.py --data DIR --sampled --estimator predictive --readers gpt2-2m SmolLM2.gguf
 
 `DIR` of `--data` holds AlpacaEval's published answers: outputs.parquet and human.parquet (model, prompt_id, output) and
 models.csv (model, access, lc_win_rate). People and each model answer the same prompts; as many windows are taken from
 each prompt of both; both are read by the same reader on the same scale. Intervals are 95 % bootstrap intervals over
 prompts, paired. Two controls are read beside: a reader with random weights, and answers whose words were shuffled, so
 that a difference of theirs is not one of what the reader has learned, or of how words follow each other. With
-`--drawn` people are held against one text a prompt, each drawn from all models, which is what a large reader has time
-for. `--estimator predictive` asks what the reader's output tells of the token behind a window, calibrated on other
+`--sampled` people are compared with one answer to each prompt, sampled from all models: a large reader has no time for
+more. `--estimator predictive` asks what the reader's output tells of the token behind a window, calibrated on other
 prompts of both sides together. Writes human_vs_models.csv and .png and prints a summary; what was read is kept in OUT,
 so that a run that was stopped goes on. It computes in one thread, so that the same command gives the same figures on
 any number of cores: about 10 minutes of one core for 130 models and two bundled readers, as long for two of 135 and 270
-million parameters with `--drawn`.
+million parameters with `--sampled`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/human-vs-models"))
     parser.add_argument("--readers", nargs="+", default=["gpt2-2m", "gemma-2m"])
     parser.add_argument("--models", type=int, help="only so many models, evenly from the list by win rate")
-    parser.add_argument("--drawn", action="store_true", help="one answer to each prompt, drawn from all models")
+    parser.add_argument("--sampled", action="store_true", help="one answer to each prompt, sampled from all models")
     parser.add_argument("--estimator", choices=["sample-propagation", "predictive"], default="sample-propagation")
     parser.add_argument("--resolution", type=float, default=DEFAULT_RESOLUTION)
     parser.add_argument("--seed", type=int, default=0)
@@ -66,7 +66,7 @@ def main() -> None:
     about = pd.read_csv(given.data / "models.csv").sort_values(["lc_win_rate", "model"], ignore_index=True)
     if given.models:
         about = about.iloc[np.unique(np.linspace(0, len(about) - 1, given.models).astype(int))]
-    if given.drawn:
+    if given.sampled:
         outputs = outputs[outputs["model"].isin(about["model"])].sort_values(["prompt_id", "model"])
         outputs = outputs.groupby("prompt_id").sample(1, random_state=given.seed).assign(model=DRAWN)
         about = pd.DataFrame({"model": [DRAWN], "access": "any", "lc_win_rate": np.nan})
@@ -82,7 +82,7 @@ def main() -> None:
             parts.append(pd.read_parquet(kept))
     table = pd.concat(parts, ignore_index=True)
     table.to_csv(given.out / "human_vs_models.csv", index=False)
-    if not given.drawn:
+    if not given.sampled:
         figure(table, given.out / "human_vs_models.png")
     how = given.estimator + (f" at resolution {given.resolution:g}" if given.estimator != "predictive" else "")
     show(summary(table), f"Emergence by {how}, models less people, same prompts and windows")

@@ -50,7 +50,7 @@ MODELS = Schema(
 
 
 @dataclass(frozen=True, slots=True)
-class Corpus:
+class BankCorpus:
     """A corpus that the references were measured on, and how its windows were sampled.
 
     Attributes:
@@ -95,7 +95,7 @@ class Bank:
     name: str
     licence: str
     provenance: str
-    corpora: tuple[Corpus, ...]
+    corpora: tuple[BankCorpus, ...]
     seed: int
     neutral: bool
     models: pd.DataFrame
@@ -104,7 +104,7 @@ class Bank:
     continuations: pd.DataFrame = field(default_factory=CONTINUATIONS.empty)
     answers: pd.DataFrame = field(default_factory=ANSWERS.empty)
 
-    def corpus(self, name: str | None = None) -> Corpus:
+    def corpus(self, name: str | None = None) -> BankCorpus:
         """Return a corpus by name, by default the first.
 
         Raises:
@@ -219,7 +219,9 @@ def load_bank(folder: Path = SHIPPED) -> Bank:
         ) from error
     _check(folder, description)
     try:
-        corpora = tuple(Corpus(**{name: entry[name] for name in Corpus.__slots__}) for entry in description["corpora"])
+        corpora = tuple(
+            BankCorpus(**{name: entry[name] for name in BankCorpus.__slots__}) for entry in description["corpora"]
+        )
         bank = Bank(
             description["name"],
             description["licence"],

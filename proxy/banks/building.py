@@ -18,7 +18,7 @@ from extraction.corpora.text import documents
 from extraction.tables import read_table
 from extraction.versions import text_hash
 from proxy.banks.answers import holds_answers, read_answers
-from proxy.banks.bank import BUILT_IN, BUNDLED, FETCHED, MODELS, WEIGHTS, Bank, Corpus, load_bank, save_bank
+from proxy.banks.bank import BUILT_IN, BUNDLED, FETCHED, MODELS, WEIGHTS, Bank, BankCorpus, load_bank, save_bank
 from proxy.measurement.continuations import table_beside
 from proxy.measurement.output import OUTPUT_LAYER
 from proxy.regression.references import check_provenance
@@ -207,7 +207,7 @@ def _check_rows(table: pd.DataFrame) -> None:
 
 def _corpora(
     table: pd.DataFrame, given: Sequence[str], windows: int | None
-) -> tuple[tuple[Corpus, ...], dict[str, list[str]]]:
+) -> tuple[tuple[BankCorpus, ...], dict[str, list[str]]]:
     """Describe the corpora of a table, and return the text of those that the bank must hold."""
     named = {resolve_corpus(source).label: source for source in given}
     labels = sorted(
@@ -227,13 +227,13 @@ def _corpora(
         sampled = max(counts, default=0) if windows is None else windows
         source = named.get(label, label)
         if label.startswith("hf:"):
-            entries.append(Corpus(label, resolve_corpus(label).version(), FETCHED, label, lengths[0], sampled))
+            entries.append(BankCorpus(label, resolve_corpus(label).version(), FETCHED, label, lengths[0], sampled))
         elif label in BUILT_IN_CORPORA and label != PYTHON_DOCS:
-            entries.append(Corpus(label, resolve_corpus(label).version(), BUILT_IN, label, lengths[0], sampled))
+            entries.append(BankCorpus(label, resolve_corpus(label).version(), BUILT_IN, label, lengths[0], sampled))
         elif label == PYTHON_DOCS or label in named:
             file = f"corpora/{Path(label).stem}.parquet"
             texts[file] = list(documents(source if label == PYTHON_DOCS else resolve_corpus(source).path or source))
-            entries.append(Corpus(label, text_hash("\n".join(texts[file])), BUNDLED, file, lengths[0], sampled))
+            entries.append(BankCorpus(label, text_hash("\n".join(texts[file])), BUNDLED, file, lengths[0], sampled))
         else:
             raise InputError(f"{label} is your own file; give it by --corpus PATH, so that the bank holds its text.")
     return tuple(entries), texts

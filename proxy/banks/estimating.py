@@ -13,7 +13,7 @@ from estimators.base import InputError, Progress
 from estimators.contracts.controls import with_controls
 from estimators.contracts.conventions import SHUFFLED
 from proxy.banks.answers import answer_references, features_alike
-from proxy.banks.bank import CHAT, WEIGHTS, Bank, Corpus
+from proxy.banks.bank import CHAT, WEIGHTS, Bank, BankCorpus
 from proxy.banks.targets import (
     DEPTHS,
     ESTIMATOR,
@@ -56,7 +56,7 @@ class Asked:
         remarks: what a reader must know.
     """
 
-    corpus: Corpus
+    corpus: BankCorpus
     way: Way | None
     readings: tuple[str, ...]
     contexts: Contexts
@@ -133,7 +133,7 @@ def _check_remaining(table: pd.DataFrame, bank: Bank, corpus: str, model: str, l
 
 def to_ask(
     bank: Bank,
-    corpus: Corpus,
+    corpus: BankCorpus,
     closed: Closed,
     *,
     estimator: str = ESTIMATOR,
@@ -176,7 +176,7 @@ def to_ask(
 
 
 def _within_calls(
-    bank: Bank, corpus: Corpus, closed: Closed, estimator: str, control: bool, calls: int | None, bought: str
+    bank: Bank, corpus: BankCorpus, closed: Closed, estimator: str, control: bool, calls: int | None, bought: str
 ) -> Asked:
     """Lay out what `calls` calls buy, `bought` being their name in messages."""
     way = fitting_way(bank, corpus.name, closed.asking, estimator)
@@ -502,7 +502,7 @@ def _last_block(references: pd.DataFrame, features: pd.DataFrame, level: float) 
     }
 
 
-def _one_of(rows: pd.DataFrame, bank: Bank) -> tuple[str, Corpus]:
+def _one_of(rows: pd.DataFrame, bank: Bank) -> tuple[str, BankCorpus]:
     """The one model and the one corpus that output rows are of."""
     if rows.empty:
         raise InputError(
@@ -533,7 +533,7 @@ def _one_model(rows: pd.DataFrame) -> str:
     return str(models[0])
 
 
-def _way_of(rows: pd.DataFrame, bank: Bank, corpus: Corpus, estimator: str) -> Way:
+def _way_of(rows: pd.DataFrame, bank: Bank, corpus: BankCorpus, estimator: str) -> Way:
     """The way by which rows and references compare."""
     asked = {str(value) for value in rows["asked"].dropna()} or {WEIGHTS}
     as_chat = {value.startswith("chat") or value == CHAT for value in asked}

@@ -67,7 +67,7 @@ def progress(description: str | Callable[[], str], *, counted: bool = True) -> I
             MofNCompleteColumn() if counted else TaskProgressColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
         )
-        with doing(say, drawn=True), Progress(*columns, console=screen) as bar:
+        with doing(say, animated=True), Progress(*columns, console=screen) as bar:
             task = bar.add_task(say(), total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total, description=say())
         return
@@ -95,7 +95,7 @@ def progress(description: str | Callable[[], str], *, counted: bool = True) -> I
 @contextmanager
 def during(what: str) -> Iterator[None]:
     """Name the work of the block while it runs: a spinner in a terminal, else a line when it takes seconds."""
-    with doing(what, drawn=screen.is_terminal):
+    with doing(what, animated=screen.is_terminal):
         if screen.is_terminal:
             with screen.status(what):
                 yield

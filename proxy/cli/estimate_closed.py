@@ -14,7 +14,7 @@ from proxy.cli.console import during, progress, screen, show
 if TYPE_CHECKING:
     import pandas as pd
 
-    from proxy.banks.bank import Bank, Corpus
+    from proxy.banks.bank import Bank, BankCorpus
     from proxy.banks.estimating import Estimate
 
 
@@ -126,7 +126,7 @@ def track_estimate(found: Estimate, tracking_uri: str | None) -> None:
     say(f"Logged to MLflow: run {run}")
 
 
-def read_rows(path: Path, bank: Bank, corpus: Corpus | None) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+def read_rows(path: Path, bank: Bank, corpus: BankCorpus | None) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Output rows of one model from a table, on the corpus that was chosen, and its single windows where they are kept.
 
     Where none was chosen it is the first of the bank's that the table has.
@@ -154,7 +154,7 @@ def read_rows(path: Path, bank: Bank, corpus: Corpus | None) -> tuple[pd.DataFra
 
 
 def asked_rows(
-    model: str, given: ClosedModel, bank: Bank, corpus: Corpus, estimator: str, folder: Path
+    model: str, given: ClosedModel, bank: Bank, corpus: BankCorpus, estimator: str, folder: Path
 ) -> tuple[pd.DataFrame, pd.DataFrame, str | None] | None:
     """Show the bill, and once it is agreed to, ask.
 

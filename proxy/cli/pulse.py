@@ -18,12 +18,12 @@ class Doing:
 
     Attributes:
         say: returns how far it is, in words.
-        drawn: whether the screen moves by itself meanwhile, as a bar or a spinner does.
+        animated: whether the screen moves by itself meanwhile, as a bar or a spinner does.
         since: when it began, as `time.monotonic` gives it.
     """
 
     say: Callable[[], str]
-    drawn: bool = False
+    animated: bool = False
     since: float = field(default_factory=time.monotonic)
 
 
@@ -38,10 +38,10 @@ def spoken() -> None:
 
 
 @contextmanager
-def doing(say: str | Callable[[], str], *, drawn: bool = False) -> Iterator[None]:
+def doing(say: str | Callable[[], str], *, animated: bool = False) -> Iterator[None]:
     """Name what is done inside, for a line when nothing is said for long, and for Ctrl-C."""
     global _ended
-    one = Doing(say if callable(say) else lambda: say, drawn)
+    one = Doing(say if callable(say) else lambda: say, animated)
     _doing.append(one)
     try:
         yield
@@ -81,7 +81,7 @@ def beating(print_line: Callable[[str], None]) -> Iterator[None]:
     def beat() -> None:
         while not over.wait(SILENCE_S / 8):
             current = _doing[-1] if _doing else Doing(now, since=max(began, _ended))
-            if current.drawn or time.monotonic() - _said < SILENCE_S:
+            if current.animated or time.monotonic() - _said < SILENCE_S:
                 continue
             spoken()
             print_line(f"{current.say()} ({time.monotonic() - current.since:.0f} s so far)")

@@ -51,7 +51,7 @@ class Watch:
             self._overall = self._bars.add_task(self.name, total=None, note="starting")
         else:
             self._say(f"{self.name}: looking up models and corpora, then starting workers")
-        self._open.enter_context(doing(self._now, drawn=self._bars is not None))
+        self._open.enter_context(doing(self._now, animated=self._bars is not None))
         return self
 
     def __exit__(

@@ -260,8 +260,8 @@ def _shares(closed: Closed, said: Said) -> dict[str, float]:
     """Probabilities by text after one text; of samples their shares."""
     if closed.asking.shown:
         return {text: math.exp(min(value, 0.0)) for text, value in said.top.items()}
-    drawn = _neutrals(closed, said, [])
-    return {text: drawn.count(text) / len(drawn) for text in drawn}
+    sampled = _neutrals(closed, said, [])
+    return {text: sampled.count(text) / len(sampled) for text in sampled}
 
 
 def _count(tokenizer: Any, text: str) -> int:

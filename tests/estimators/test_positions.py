@@ -89,7 +89,7 @@ def test_macro_and_micro_see_noise_of_their_own():
     assert np.std([one(seed) for seed in range(10)]) > 0.01
 
 
-def test_queries_are_drawn_by_weight():
+def test_queries_are_sampled_by_weight():
     weights = np.array([1.0, 9.0])
     sampled = choose_queries(np.repeat(weights, 50), 90, seed=0)
     assert sampled.sampled
@@ -97,7 +97,7 @@ def test_queries_are_drawn_by_weight():
     assert not choose_queries(weights, 2, seed=0).sampled
 
 
-def _drawn(rows, documents=None, queries=None, seed=0, resolution=0.5):
+def _emergence_of(rows, documents=None, queries=None, seed=0, resolution=0.5):
     """IE at the second of two tokens, of windows `rows` (n, 2) of eight tokens; states are fixed random points."""
     points = torch.from_numpy(np.random.default_rng(5).normal(size=(72, 3)))
     pairs, of_window = np.unique(rows @ [8, 1], return_inverse=True)
@@ -127,10 +127,10 @@ def test_the_error_is_that_of_a_bootstrap_over_documents():
     rows, documents = _documents(60, 10, rng)
     found = []
     for seed in range(100):
-        drawn = rng.integers(60, size=60)
-        again = np.concatenate([rows[documents == document] for document in drawn])
-        found.append(_drawn(again, seed=seed + 1).ie_bits)
-    over_documents, over_windows = _drawn(rows, documents).std_error, _drawn(rows).std_error
+        sampled = rng.integers(60, size=60)
+        again = np.concatenate([rows[documents == document] for document in sampled])
+        found.append(_emergence_of(again, seed=seed + 1).ie_bits)
+    over_documents, over_windows = _emergence_of(rows, documents).std_error, _emergence_of(rows).std_error
     # The spread of 100 has a relative error of 1 / sqrt(200) = 7 %: three of them, and 10 % for what is of second order
     # in one over the number of documents.
     assert np.std(found, ddof=1) == pytest.approx(over_documents, rel=0.3)
@@ -141,7 +141,7 @@ def test_the_error_is_that_of_a_bootstrap_over_documents():
 def test_nine_of_ten_differences_between_draws_of_windows_lie_within_their_errors(queries):
     """Every draw is of other documents; where a sample of the windows is read, the draw behind it counts too."""
     rng = np.random.default_rng(1)
-    values = [_drawn(*_documents(40, 10, rng), queries=queries, seed=seed) for seed in range(80)]
+    values = [_emergence_of(*_documents(40, 10, rng), queries=queries, seed=seed) for seed in range(80)]
     bits, errors = (np.array([getattr(one, name) for one in values]) for name in ("ie_bits", "std_error"))
     within = np.abs(bits[::2] - bits[1::2]) <= 1.645 * np.hypot(errors[::2], errors[1::2])
     # Of 40 pairs 36 +- 1.9: three deviations below; all may be within, where errors are a little too large.

@@ -13,8 +13,8 @@ from estimators.checks import seeded
 from estimators.mixture import QUERY_ROWS
 
 
-def noise_as_drawn(seed: int, queries: int, features: int, draws: int) -> torch.Tensor:
-    """The noise of every query, (draws, queries, features), drawn in the blocks the library draws it in."""
+def noise_as_sampled(seed: int, queries: int, features: int, draws: int) -> torch.Tensor:
+    """The noise of every query, (draws, queries, features), sampled in the same blocks as by the library."""
     generator = seeded(seed, "sample-propagation")
     step = max(1, QUERY_ROWS // draws)
     blocks = [
@@ -31,7 +31,7 @@ def brute_force(states, weights, resolution, seed, draws):
     p = p / p.sum()
     y = y - p @ y
     sigma = resolution * math.sqrt(p @ y.square().sum(1))
-    noise = noise_as_drawn(seed, len(y), y.shape[1], draws)
+    noise = noise_as_sampled(seed, len(y), y.shape[1], draws)
     pointwise = torch.zeros(draws, len(y), dtype=torch.float64)
     for draw in range(draws):
         for i in range(len(y)):

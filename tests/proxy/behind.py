@@ -107,8 +107,8 @@ class Behind:
     def choice(self, number, prompt, p, top, chat):
         faults = self.faults
         greedy = faults.get("greedy")
-        drawn = int(p.argmax()) if greedy else int(self.rng.choice(len(p), p=p.numpy() / p.numpy().sum()))
-        said = self.text(drawn) + (" and a whole sentence." if faults.get("long") else "")
+        token = int(p.argmax()) if greedy else int(self.rng.choice(len(p), p=p.numpy() / p.numpy().sum()))
+        said = self.text(token) + (" and a whole sentence." if faults.get("long") else "")
         said = (prompt if faults.get("echo") else "") + said
         some = faults.get("filter_some", 0)
         if faults.get("filter_shuffled"):  # windows of the text, two questions, and no more
@@ -116,7 +116,7 @@ class Behind:
             some = 1 if len(self.long) > 27 else 0
         held_back = faults.get("filter") or (some and len(prompt) > 12 and sum(prompt.encode()) % some == 0)
         end = "content_filter" if held_back else "length"
-        entry = {"token": self.text(drawn), "logprob": math.log(float(p[drawn])), "top_logprobs": top}
+        entry = {"token": self.text(token), "logprob": math.log(float(p[token])), "top_logprobs": top}
         reply = {"index": number, "finish_reason": end, "logprobs": {"content": [entry]} if top else None}
         if not chat:
             return reply | {"text": said}

@@ -96,9 +96,9 @@ def test_transformers_serve_gives_samples(tmp_path) -> None:
         assert not closed.asking.capabilities.several
         replies = closed.ask(contexts.texts)
     assert not replies.reasons
-    drawn = [said.texts for said in replies.said.values()]
-    assert {len(texts) for texts in drawn} == {4}
-    assert any(len(set(texts)) > 1 for texts in drawn)  # it samples, by a field of its own
+    sampled = [said.texts for said in replies.said.values()]
+    assert {len(texts) for texts in sampled} == {4}
+    assert any(len(set(texts)) > 1 for texts in sampled)  # it samples, by a field of its own
     assert readings(closed.asking) == ("output-2",)
 
 

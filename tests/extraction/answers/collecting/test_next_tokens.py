@@ -147,7 +147,7 @@ def test_a_cap_of_five_is_in_the_name(tmp_path):
     assert len(replies.said["three"].top) == 5
 
 
-def test_one_logprob_alone_is_none_and_samples_are_drawn(tmp_path):
+def test_one_logprob_alone_is_none_and_tokens_are_sampled(tmp_path):
     asking, replies = asked(Played(k=1), tmp_path)
     assert asking.name == "completions-samples-8"
     assert len(replies.said["three"].texts) == 8
