@@ -9,7 +9,7 @@ each prompt of both; both are read by the same reader on the same scale. Interva
 prompts, paired. Two controls are read beside: a reader with random weights, and answers whose words were shuffled, so
 that a difference of theirs is not one of what the reader has learned, or of how words follow each other. With
 `--sampled` people are compared with one answer to each prompt, sampled from all models: a large reader has no time for
-more. `--estimator predictive` asks what the reader's output tells of the token behind a window, calibrated on other
+more. `--estimator predictive` asks what the reader's output tells about the token after a window, calibrated on other
 prompts of both sides together. Writes human_vs_models.csv and .png and prints a summary; what was read is kept in OUT,
 so that a run that was stopped goes on. It computes in one thread, so that the same command gives the same figures on
 any number of cores: about 10 minutes of one core for 130 models and two bundled readers, as long for two of 135 and 270
@@ -109,10 +109,10 @@ def read(
         by_prompt = Propagated(Reader(reader, given.seed), given.resolution)
     comparison = Comparison(reader, by_prompt, human, given.seed, shuffled=case == CASES[2])
     rows = []
-    with progress(f"{reader.name} reads {len(about)} models, {case}") as tell:
+    with progress(f"{reader.name} reads {len(about)} models, {case}") as advance:
         for place, model in enumerate(about["model"]):
             rows.append({"reader": reader.name, "case": case, "model": model, **comparison.with_model(answers[model])})
-            tell(place + 1, len(about))
+            advance(place + 1, len(about))
     found = pd.DataFrame(rows).assign(reader=reader.name.partition("~")[0])
     return found[found["prompts"] >= FEWEST_PROMPTS].merge(about[["model", "access", "lc_win_rate"]], on="model")
 

@@ -5,7 +5,7 @@
 
 `--text` holds texts that may be used, as `*.txt` or `*.txt.gz`. Every model of a seed reads the same windows in one
 order and is saved as NAME-sSEED, with the stages NAME-sSEED@12, @25 and @50; a model that is there is not trained
-again. The weights stay out of the package; their tables join a bank. Not run so far for want of a GPU: no number of
+again. The weights stay out of the package; their tables join a bank. Not run so far, as it needs a GPU: no number of
 this manual comes from it, and the bank that ships holds none of these models.
 """
 

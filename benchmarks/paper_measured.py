@@ -110,12 +110,14 @@ class _One:
         models = (self.trained, self.twin)[: 1 + end]
         found["trained"].append(
             self.kept(
-                "trained", lambda: by_trained_estimators(models, asked), self.tell, asked.samples, asked.seed, end
+                "trained", lambda: by_trained_estimators(models, asked), self.on_notice, asked.samples, asked.seed, end
             )
         )
         if end:
             settings = (asked.samples, asked.epochs, asked.seed, SEEDS)
-            found["preset"].append(self.kept("preset", lambda: by_paper_preset(models, asked), self.tell, *settings))
+            found["preset"].append(
+                self.kept("preset", lambda: by_paper_preset(models, asked), self.on_notice, *settings)
+            )
         return found
 
     def emergence(
@@ -139,14 +141,14 @@ class _One:
             lambda: measure(
                 model, chosen, estimator=estimator, propagation=Propagation(queries=queries), seed=seed, options=options
             ),
-            self.tell,
+            self.on_notice,
             chosen.hash,
             model.prefix,
             queries,
             seed,
         )
 
-    def tell(self, what: str) -> None:
+    def on_notice(self, what: str) -> None:
         """Say on stderr what is being measured."""
         print(f"{self.title}: {what}", file=sys.stderr, flush=True)
 
@@ -161,7 +163,7 @@ class Kept:
             self.weights.update(name.encode() + weight.numpy().tobytes())
 
     def __call__(
-        self, what: str, make: Callable[[], pd.DataFrame], tell: Callable[[str], None], *settings: object
+        self, what: str, make: Callable[[], pd.DataFrame], on_notice: Callable[[str], None], *settings: object
     ) -> pd.DataFrame:
         """Return the table kept under these settings, or say that it is made, make it and keep it."""
         digest = self.weights.copy()
@@ -169,7 +171,7 @@ class Kept:
         path = self.folder / f"{self.name}-{what}-{digest.hexdigest()[:16]}.parquet".replace(", ", "-")
         if path.exists():
             return pd.read_parquet(path)
-        tell(what)
+        on_notice(what)
         table = make()
         write_table(table, path)
         return table

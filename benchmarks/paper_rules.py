@@ -56,7 +56,7 @@ def of_next(study: Study) -> Study:
 
 
 def by_scale(study: Study, *, large: bool) -> Study:
-    """The part of the study that speaks of models of more than `LARGE` parameters, or of the others."""
+    """The part of the study on models of at least `LARGE` parameters, or on the others."""
     named = pd.concat([study.main, study.next])
     names = set(named.loc[(named["parameters"] >= LARGE) == large, "model"])
     parts = {name: getattr(study, name) for name in ("main", "next", "shots", "next_shots", "trained", "preset")}

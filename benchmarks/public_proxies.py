@@ -1,4 +1,4 @@
-"""Proxies on data that nobody here made, beside the obvious baselines; deterministic; fills docs/public-proxies.md.
+"""Proxies on data that other people published, beside simple baselines; deterministic; fills docs/public-proxies.md.
 
     python benchmarks/public_proxies.py --data DIR [--checkpoints DIR] [--cache DIR] [--out FILE] [--parts ...]
 

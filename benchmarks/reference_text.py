@@ -71,7 +71,7 @@ def train_tokenizer(texts: list[str], seed: int) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    # A merge must be among the commonest ~770 of 8 MB of English: 1,500 occurrences are enough for that.
+    # A merge must be among the ~770 most frequent of 8 MB of English: 1,500 occurrences are enough for that.
     rng = np.random.default_rng([seed, 1])
     lists = [",".join(rng.permutation(entities)) for _ in range(1500)]
     backend.train_from_iterator([*texts, *lists], trainer)

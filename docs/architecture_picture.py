@@ -37,7 +37,7 @@ def modules() -> dict[str, Path]:
 def arrows() -> dict[str, set[str]]:
     """Return which modules each one imports: also inside functions, and for the eyes of the type checker alone.
 
-    A name that a package hands on (`from extraction import Windows`) counts as an import of the module it lives in.
+    A name that a package re-exports (`from extraction import Windows`) counts as an import of the module it lives in.
     """
     known = modules()
     trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in known.items()}

@@ -50,12 +50,12 @@ class Calibration:
 
     @property
     def failed(self) -> bool:
-        """Whether a default estimator is off by more than its stated error, be it flagged or a mere bound."""
+        """Whether a default estimator is off by more than its stated error, flagged or as a bound too."""
         return self.verdict in ("off", "flagged", "bound") and self.method in DEFAULT_METHODS
 
 
 def applicable(truth: KnownTruth, wanted: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Names of the estimators that can be asked about `truth`, of those `wanted`.
+    """Names of the estimators that apply to `truth`, of those `wanted`.
 
     Raises:
         InputError: if a wanted name is unknown.
@@ -73,7 +73,7 @@ def applicable(truth: KnownTruth, wanted: Sequence[str] | None = None) -> tuple[
 def calibrate(
     truths: Iterable[KnownTruth], wanted: Sequence[str] | None = None, *, seed: int = 0
 ) -> Iterator[Calibration]:
-    """Ask every applicable estimator, with its default setting, about every problem."""
+    """Run every applicable estimator, with its default setting, on every problem."""
     for truth in truths:
         for method in applicable(truth, wanted):
             options: dict[str, Any] = {"resolution": truth.resolution} if method == "sample-propagation" else {}

@@ -81,7 +81,7 @@ def shannon(shown: Shown, of_window: np.ndarray | None = None, weights: np.ndarr
 
 
 def _with_other(shown: Shown) -> tuple[np.ndarray, np.ndarray]:
-    """Symbols and probabilities with "other" behind them, (C, k+1); an absent symbol is "other" of probability 0."""
+    """Symbols and probabilities with "other" as the last, (C, k+1); an absent symbol is "other" of probability 0."""
     other = np.full((len(shown.symbols), 1), ABSENT, np.int64)
     return (
         np.concatenate([shown.symbols, other], axis=1),

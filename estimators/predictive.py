@@ -257,7 +257,7 @@ def token_log_probabilities(logits: Tensor, row: Tensor, token: Tensor, temperat
 
     Args:
         logits: (n, V), of any floating type.
-        row: (m,) which row of `logits` speaks of each token.
+        row: (m,) the row of `logits` that predicts each token.
         token: (m,) ids.
         temperatures: that the logits are divided by.
     """

@@ -14,7 +14,7 @@ ABSENT = -1  # no symbol
 ABSENT_LOGPROB = -9999.0  # what some APIs write for a token they do not show
 MOST_MASS = 1.001  # shown probabilities that add up to more are none; servers round
 ALL_SHOWN = 1e-6  # residual below which all of the mass is shown
-MOST_IMPOSSIBLE = 0.05  # share of contexts with impossible masses that a measurement bears, left out and flagged
+MOST_IMPOSSIBLE = 0.05  # share of contexts with impossible masses that a measurement tolerates: left out and flagged
 MOST_RENORMALISED = 0.5  # share of contexts that may show all of their mass
 
 

@@ -1,4 +1,4 @@
-"""From models and text to states, behaviour and answers.
+"""From models and text to states, likelihoods and answers.
 
 What needs transformers is loaded when it is first used.
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def labels(names: Mapping[Path, str]) -> dict[Path, str]:
-    """Return a label for each path: its name, after as many folders as tell it from others of that name.
+    """Return a label for each path: its name, after as many folders as distinguish it from others of that name.
 
     Args:
         names: what each path is called on its own, such as the name of its last part.

@@ -36,7 +36,7 @@ class Schema:
     required: tuple[str, ...]
 
     def conform(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Return `frame` with every column of the schema, typed and in order; further columns are kept behind.
+        """Return `frame` with every column of the schema, typed and in order; further columns follow.
 
         Raises:
             InputError: if a required column is missing or a value does not fit its type.

@@ -64,7 +64,7 @@ def changed(settings: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """Return the names, those that occur more than once with their number behind.
+    """Return the names, those that occur more than once followed by their number.
 
     >>> distinct(["a", "b", "a"])
     ['a (1)', 'b', 'a (3)']

@@ -320,7 +320,7 @@ def _in_words(table: pd.DataFrame) -> str:
 
 
 def _windows(run: Run, row: Mapping[Hashable, Any], side: str) -> pd.DataFrame:
-    """Read the windows behind one `side` of a compared row; a trained estimator kept none."""
+    """Read the windows of one `side` of a compared row; a trained estimator kept none."""
     windows = run.windows(row[f"own_model_{side}"], row[f"own_corpus_{side}"])
     level = row[f"resolution_{side}"]
     return windows_at(
@@ -372,7 +372,7 @@ def _check_resolutions(base: str, other: str, both: pd.DataFrame) -> None:
 
 
 def settings_in(table: pd.DataFrame) -> dict[str, str]:
-    """How the rows of an emergence table were measured, as far as it says so.
+    """How the rows of an emergence table were measured, as far as the table records it.
 
     >>> settings_in(pd.DataFrame({"asked": ["weights"], "windows": [60], "prefix": ["<s>"]}))
     {'windows': '60', 'asked': 'weights', 'prefix': '<s>'}

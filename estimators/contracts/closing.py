@@ -8,11 +8,11 @@ from typing import Self
 
 
 class Closing(ABC):
-    """Closes itself at the end of a `with`, whatever happened in it."""
+    """Closes itself at the end of a `with`, also after an error."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of what is held."""
+        """Release what is held."""
 
     def __enter__(self) -> Self:
         return self

@@ -101,7 +101,7 @@ def _without(mark: str) -> Callable[[str], str]:
 
 
 def decides(table: pd.DataFrame, control: str) -> np.ndarray:
-    """Whether a control can tell what was learned from text from what was not, for each row.
+    """Whether a control shows if a number was learned from text, for each row.
 
     Shuffled windows cannot for output-K: J asks whether different contexts lead to different predictions, which they do
     in any trained model, be the contexts text or not. Its control is the random-weights twin alone.
@@ -132,7 +132,7 @@ def verdicts(table: pd.DataFrame) -> np.ndarray:
     """Return one word or two per row for what its controls say.
 
     It is ``learned`` where E is above every control that was run by four joint errors. Where not, it is ``control
-    failed`` if that control lies above 0 by four of its errors, so that the observer sees what nobody learned, else
+    failed`` if that control lies above 0 by four of its errors, so that the observer sees what was not learned, else
     ``not shown``: more windows might. It is ``no controls`` where none was run that `decides`.
 
     >>> rows = pd.DataFrame({"estimator": ["output-20", "predictive-20"], "ie_bits": 2.0, "ie_std_error": 0.1})

@@ -38,7 +38,7 @@ def masked(text: str) -> str:
 
 
 def _masked_rest(rest: str) -> str:
-    """Mask what stands behind ``://``."""
+    """Mask what follows ``://``."""
     cut = min((rest.index(mark) for mark in "?#" if mark in rest), default=len(rest))
     before, after = rest[:cut], rest[cut:]
     if "@" in after and not _HOST.fullmatch(before.rpartition("@")[2]):

@@ -35,7 +35,7 @@ def generate_answers(
     """Let a model answer prompts; the same prompts, batch and seed give the same answers.
 
     A prompt is put in the chat template of the tokenizer where there is one, as a server does, a conversation with
-    all its messages; without a template, the messages' text is the prompt, behind what the tokenizer adds to any text.
+    all its messages; without a template, the messages' text is the prompt, after what the tokenizer adds to any text.
     No neutral first token stands before it, since none does where a model answers behind an API.
 
     Args:

@@ -45,7 +45,7 @@ EITHER = [(re.compile(f"(?P<begin>{begin})|{end}", re.IGNORECASE | re.DOTALL), a
 def without_tags(text: str) -> tuple[str, str | None]:
     """Answer and reasoning of a text in which the reasoning stands in tags such as ``<think>``.
 
-    A tag that begins a line and is not closed was cut off at the length limit: all behind it is reasoning. An end
+    A tag that begins a line and is not closed was cut off at the length limit: all after it is reasoning. An end
     without a beginning comes from chat templates that write the beginning into the prompt: all before it is reasoning.
     A tag in quotes, or within a line and not closed, is spoken of.
 

@@ -92,7 +92,7 @@ def quantization_config(quantization: str) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the chatter of transformers and the hub off the screen; what fails is raised anyway."""
+    """Silence the messages of transformers and the hub; errors are still raised."""
     from transformers.utils import logging as transformers_logging
 
     hub = logging.getLogger("huggingface_hub")

@@ -15,7 +15,7 @@ from extraction.models.load import LanguageModel
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """What a model does behind its last block.
+    """What a model does after its last block.
 
     Attributes:
         before: modules between the last block and the output layer, such as the final norm, in order.
@@ -41,7 +41,7 @@ class Head:
 
 
 def find_head(model: LanguageModel) -> Head:
-    """Find the modules behind the last block by following a short run, and check them against the model's own logits.
+    """Find the modules after the last block by following a short run, and check them against the model's own logits.
 
     Raises:
         InputError: if the model has no output layer, or its logits are not those of norm, output layer and soft cap.

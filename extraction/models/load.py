@@ -283,11 +283,11 @@ def _config(name: str, where: str, options: dict[str, Any]) -> Any:
 
     try:
         config: Any = AutoConfig.from_pretrained(where, **options)
-    except Exception as error:  # whatever stands in a config.json
+    except Exception as error:  # a config.json can hold anything
         raise _explained(name, where, error) from error
     remote = options.get("trust_remote_code") and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
     known = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    # Families like BERT are encoders unless they say otherwise; some decoders say they are none, and are run to see.
+    # Families like BERT are encoders unless their configuration says otherwise; a decoder that denies it is run to see.
     both_ways = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     text = config.get_text_config()
     if not hasattr(text, "model_type"):
@@ -313,7 +313,7 @@ _EXPERTS = re.compile(r"(n|num)_(\w+_)?experts")
 
 
 def _check_size(name: str, config: Any) -> None:
-    """Refuse a configuration that would take for ever to build, by a slip or by intent.
+    """Refuse a configuration that would take for ever to build, by mistake or on purpose.
 
     Raises:
         InputError: naming the number that is too large.
@@ -342,7 +342,7 @@ def _tokenizer(name: str, where: str, options: dict[str, Any]) -> Any:
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(where, **options)
         usable = tokenizer.is_fast and tokenizer("a", add_special_tokens=False)["input_ids"]
-    except Exception as error:  # whatever stands in a tokenizer.json
+    except Exception as error:  # a tokenizer.json can hold anything
         raise InputError(
             f"The tokenizer of {name} could not be loaded ({first_line(error)}); "
             "a tokenizer.json must be in the model's folder."

@@ -17,7 +17,7 @@ from extraction.labels import labels
 from extraction.models.gguf_files import ENDING, is_gguf
 from extraction.versions import COMMIT, HUB_ID, content_hash, hub_commit, text_hash
 
-# A name of this form is a bundled model or a slip of the pen; those on the hub have an owner before a slash.
+# A name of this form is a bundled model or a typing error; those on the hub have an owner before a slash.
 _LIKE_BUNDLED = re.compile(rf"({'|'.join(reference_models.ARCHITECTURES)})-\d+[km]", re.IGNORECASE)
 
 
@@ -78,7 +78,7 @@ def resolve_model(name: str | os.PathLike[str]) -> ModelSource:
 
 
 def display_names(sources: Sequence[ModelSource]) -> dict[str, str]:
-    """Return by location what tables call each model: its own name, after as many folders as tell it from another's.
+    """Return by location what tables call each model: its own name, after the folders that distinguish it from others.
 
     >>> one, two = (ModelSource("disk", "tiny", Path(f"/models/{run}/tiny")) for run in "ab")
     >>> display_names([one, two, resolve_model("gpt2-30k")]).values()

@@ -10,7 +10,7 @@ from estimators.base import InputError
 from extraction.models.devices import first_line, quiet
 from extraction.models.names import resolve_model
 
-REFERENCE = "gemma-2m"  # bundled; cuts the windows of models whose tokenizer nobody named
+REFERENCE = "gemma-2m"  # bundled; cuts the windows of models for which no tokenizer is named
 _OPENAI = re.compile(r"(gpt-[345]|chatgpt-|o[134](-|$)|davinci-|babbage-)")
 
 

@@ -1,4 +1,4 @@
-"""The random-weights twin: the control that tells what a network learned from what any network would do."""
+"""The random-weights twin: the control that separates what a network learned from what any network does."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def random_twin(model: LanguageModel, *, seed: int = 0) -> LanguageModel:
             f"{model.name} is partly offloaded to disk, so there is no memory for its twin; use a machine with more "
             "memory."
         )
-    kind = type(trained)  # the class that was loaded, be it of the model's own code
-    with torch.random.fork_rng(devices=[]):  # nobody else's random numbers change
+    kind = type(trained)  # the class that was loaded, perhaps of the model's own code
+    with torch.random.fork_rng(devices=[]):  # random numbers of other code stay as they are
         torch.manual_seed(seed)
         twin = kind._from_config(trained.config)
     twin.to(dtype=trained.dtype).eval().requires_grad_(False)

@@ -171,7 +171,7 @@ class Passes:
 
 
 def _raw(point: int, states: Tensor) -> Tensor:
-    return states.clone()  # what a block handed on may be changed in place by the next
+    return states.clone()  # the output of a block may be changed in place by the next
 
 
 def _raw_on_host(point: int, states: Tensor) -> Tensor:

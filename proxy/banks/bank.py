@@ -89,7 +89,7 @@ class Bank:
         emergence: schema EMERGENCE, last position: blocks, and the output as layer -1.
         folder: where it lies.
         continuations: schema CONTINUATIONS; without rows where single windows were not kept.
-        answers: schema ANSWERS; without rows where nobody answered.
+        answers: schema ANSWERS; without rows where there are no answers.
     """
 
     name: str

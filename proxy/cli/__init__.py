@@ -34,7 +34,7 @@ COMMANDS = (
 # Commands that have commands of their own: a dictionary COMMANDS in the module of that name.
 GROUPS = {"bank": "Reference banks: everything a proxy needs of its open references, in one folder."}
 
-# What a disk or its permissions do to a command on its way, which no command can see to.
+# Errors of a disk or its permissions, which can happen in any command.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.ENAMETOOLONG)
 
 app = typer.Typer(

@@ -106,7 +106,7 @@ def collect(
     try:
         with progress(
             lambda: f"Asking {model}" + ("" if budget.spent is None else f", {budget.spent:.4f} spent")
-        ) as tell:
+        ) as advance:
             done = collect_answers(
                 model,
                 asked,
@@ -115,7 +115,7 @@ def collect(
                 sampling=sampling,
                 samples=samples,
                 batch=batch,
-                progress=tell,
+                progress=advance,
             )
     except NotReadyError as error:
         screen.print(str(error), markup=False, highlight=False, soft_wrap=True)

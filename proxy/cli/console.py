@@ -145,7 +145,7 @@ def show(
     """Print `frame` as a table on stdout, numbers to three decimals and missing values as a dash.
 
     Numbers are never broken or cut: where the screen is narrow, names and headings are broken, and then columns are
-    left out, with a word: those of `spare`, the first of them first, then from the right all but two.
+    left out, which a line says: those of `spare`, the first of them first, then from the right all but two.
     """
     console = to or Console()
     least = {name: _least(frame, name, broken=False) for name in frame.columns}

@@ -157,7 +157,7 @@ def against_truth(estimate: pd.DataFrame, truth: pd.DataFrame, references: pd.Da
 
 
 def reached(compared: pd.DataFrame) -> list[str]:
-    """Say of each aim for the peak whether it was reached, whichever way it came out."""
+    """Say of each target for the peak whether it was reached."""
     import pandas as pd
 
     peak = compared.iloc[0].to_dict()

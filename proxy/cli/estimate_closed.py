@@ -226,7 +226,7 @@ def asked_rows(
 
 
 def agreed() -> bool:
-    """Whether the person at the terminal says yes; where nobody can, no."""
+    """Whether the user at the terminal says yes; without a terminal, no."""
     return sys.stdin.isatty() and screen.is_terminal and input("Continue? [y/N] ").strip().lower() in ("y", "yes")
 
 
@@ -248,5 +248,5 @@ def show_estimate(found: Estimate) -> None:
 
 
 def say(text: str) -> None:
-    """Tell the person at the screen."""
+    """Print a message for the user."""
     screen.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -117,9 +117,9 @@ def features(
                 models.append(load_reader(name, display_name))
         if len(kept):
             screen.print(f"Continuing from {kept.path}: {len(kept)} results of an earlier run.", highlight=False)
-        with progress("Reading answers") as tell:
+        with progress("Reading answers") as advance:
             frame = compute_features(
-                answers, models, seed=seed, samples=samples, characters=characters, kept=kept, progress=tell
+                answers, models, seed=seed, samples=samples, characters=characters, kept=kept, progress=advance
             )
         remarks = frame.attrs["remarks"]
         frame = frame if said is None else join_output(frame, said)

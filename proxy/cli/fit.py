@@ -1,4 +1,4 @@
-"""`emergence fit`: from a reference table to a proxy with honest errors."""
+"""`emergence fit`: from a reference table to a proxy with its errors on left-out models."""
 
 from __future__ import annotations
 

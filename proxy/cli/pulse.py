@@ -1,4 +1,4 @@
-"""No command is silent for long: after seconds without a word, a line on stderr says what is being done."""
+"""No command is silent for long: after seconds without output, a line on stderr says what is being done."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-SILENCE_S = 4.0  # without a word, at most
+SILENCE_S = 4.0  # without output, at most
 
 
 @dataclass(frozen=True, eq=False)

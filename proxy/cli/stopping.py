@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: what is kept and the command that goes on are said at once, whatever the command."""
+"""Ctrl-C and SIGTERM: every command at once says what is kept and which command continues."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def kept(say: Callable[[], str] | str) -> Iterator[None]:
     """While inside, a stop says this at the very moment, before anything is cleared up; a second stop says nothing.
 
     Args:
-        say: a sentence or two, what is kept so far and the command that goes on, or what returns them; it must be quick
-            and must not wait for what the main thread may hold.
+        say: a sentence or two, what is kept so far and the command that continues, or a function that returns them; it
+            must be quick and must not wait for what the main thread may hold.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -141,4 +141,4 @@ def _write(text: str) -> None:
     try:
         os.write(2, f"{start}{printable(text)}\n".encode("utf-8", "replace"))
     except OSError:
-        return  # nobody reads it
+        return  # there is no reader

@@ -65,7 +65,7 @@ class Watch:
             self._bars.stop()
 
     def stop(self, where: str, again: str) -> str:
-        """Say what a stop leaves: what is finished, what is not, and the command that goes on."""
+        """Say what a stop leaves: what is finished, what is not, and the command that continues."""
         self._stopping = True
         running = ", ".join(list(self._running.values())[:SHOWN])
         unfinished = f" Not finished: {running}." if running else ""
@@ -122,7 +122,7 @@ class Watch:
             self._draw(self._bars, event)
 
     def _now(self) -> str:
-        """Say what goes on."""
+        """Report progress."""
         if self._stopping:
             return "Stopping the workers"
         running = "; ".join(list(self._running.values())[:SHOWN])

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from extraction import LanguageModel
 
 COLUMN = "provenance"  # of a table of features; JSON
-SKETCH = 32  # smallest hashes of prompts kept: they tell what share two sets have in common
+SKETCH = 32  # smallest hashes of prompts kept: they estimate what share two sets have in common
 ALIKE = 0.9  # share of prompts in common from which two sets count as nearly the same
 CUT_FROM, CUT_SHARE = 100, 0.05  # characters, share of answers of exactly the greatest length: then they were cut there
-PROBED = 256  # numbers of each weight that tell a reader from another
+PROBED = 256  # numbers of each weight that distinguish one reader from another
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Provenance:
         count: how many they are.
         sketch: the smallest hashes of single prompts.
         samples: of each prompt, the most of any.
-        characters: length at which answers were cut; None where they were not, or nobody knows.
+        characters: length at which answers were cut; None where they were not, or it is not known.
         longest: characters of the longest answer.
         sampling: settings by name, such as temperature and max_tokens; empty where the table does not hold them.
         readers: fingerprint of each reader by its short name.
@@ -142,7 +142,7 @@ def differences(references: Sequence[Provenance], other: Provenance) -> tuple[li
 
 
 def _lengths(references: Sequence[Provenance], other: Provenance) -> list[str]:
-    """Return the refusal of answers that were cut where those of the other side go on."""
+    """Return the refusal of answers that were cut at a length that those of the other side exceed."""
     at, longest = references[0].characters, max(one.longest for one in references)
     if at is not None and other.longest > at and other.characters != at:
         return [
@@ -158,7 +158,7 @@ def _lengths(references: Sequence[Provenance], other: Provenance) -> list[str]:
 
 
 def fingerprint(model: LanguageModel) -> str:
-    """Return 12 hex digits that tell a reader from others: some numbers of each weight, all shapes, and its prefix."""
+    """Return 12 hex digits that distinguish readers: some numbers of each weight, all shapes, and its prefix."""
     digest = hashlib.sha256(repr(model.prefix).encode() if model.prefix else b"")
     for name, weight in sorted(model.model.state_dict().items()):
         start = weight.detach().flatten()[:PROBED].float().cpu().numpy()

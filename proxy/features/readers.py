@@ -144,7 +144,7 @@ class Reader:
 def answer_windows(
     model: LanguageModel, texts: Sequence[Sequence[str]], *, count: int = WINDOWS, seed: int = 0, tokens: int = TOKENS
 ) -> Windows:
-    """Draw exactly `count` windows of `tokens` tokens, as many from each prompt, so that long answers don't dominate.
+    """Sample exactly `count` windows of `tokens` tokens, as many from each prompt, so that long answers don't dominate.
 
     Within a prompt, all places of its samples are taken once before any is taken again. The number is fixed because
     information over more windows is larger by itself.
@@ -153,7 +153,7 @@ def answer_windows(
         model: whose tokenizer is used.
         texts: the samples of each prompt.
         count: windows to take.
-        seed: of the draw.
+        seed: of the sample.
         tokens: tokens of a window.
 
     Returns:

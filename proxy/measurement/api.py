@@ -46,7 +46,7 @@ LEAST_SCORED = (
     0.5  # where text is scored: windows that are cut into other tokens where what follows begins are left out
 )
 SAME_COUNT = 0.9  # of the texts must take the server as many tokens as the tokenizer, give or take one number for all
-CHAT_FRAME = 16  # tokens that a template nobody knows may put around one message
+CHAT_FRAME = 16  # tokens that an unknown template may put around one message
 ALL_ALIKE = 0.98  # contexts whose samples are all alike, from which on the temperature is taken to be ignored
 
 
@@ -209,7 +209,7 @@ def find_first(closed: Closed, progress: Progress | None = None) -> dict[str, fl
         progress: notified of the number of answers.
 
     Returns:
-        The bits lone tokens tell behind each candidate, by its text; empty where there is nothing to choose.
+        The bits that lone tokens tell after each candidate, by its text; empty where there is nothing to choose.
 
     Raises:
         EmergenceError: if the run stopped early.

@@ -44,13 +44,13 @@ def first_tokens(tokenizer: Any, *, own: bool) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class LonePairs:
-    """Frequent tokens of the reference texts, and what came next.
+    """Frequent tokens of the reference texts, and their next tokens.
 
     Attributes:
         alone: (n,) their texts.
         row: (m,) place of a pair's first token in `alone`.
         following: (m,) text of its second token.
-        weights: (m,) how often the pair came.
+        weights: (m,) how often the pair occurs.
         unigram: probability by text in other text; what is not in it has nearly none.
     """
 
@@ -90,7 +90,7 @@ def lone_token_bits(said: Sequence[dict[str, float] | None], pairs: LonePairs) -
 
     Args:
         said: (n,) probability by text after each of `pairs.alone`; None where there was no reply.
-        pairs: what came next.
+        pairs: tokens and their next tokens.
 
     >>> pairs = LonePairs(["a", "b"], np.array([0, 1]), ["c", "d"], np.ones(2), {"c": 0.5, "d": 0.5})
     >>> round(lone_token_bits([{"c": 1.0}, {"d": 1.0}], pairs), 2)

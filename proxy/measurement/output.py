@@ -439,7 +439,7 @@ def open_output(
         model: the model.
         contexts: cut with its own tokenizer.
         prefix: ids before every window and lone token; default the model's.
-        instruction: wrap texts in the model's chat template behind this instruction, as a closed chat model is asked.
+        instruction: wrap texts in the model's chat template after this instruction, as a closed chat model is asked.
         progress: called with how many windows and lone tokens have run.
 
     Raises:
@@ -670,7 +670,7 @@ def measure_output(
         names: readings, see `output_rows`.
         seed: recorded.
         prefix: ids before every window; default the model's.
-        instruction: ask in the model's chat template behind this instruction, as a closed chat model is asked.
+        instruction: ask in the model's chat template after this instruction, as a closed chat model is asked.
         on_windows: called with how single windows were continued.
 
     Raises:

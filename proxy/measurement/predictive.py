@@ -210,7 +210,7 @@ class PredictiveReader:
         return self._gain(log_p, token, fold, torch.from_numpy(self._weights[:count]))
 
     def _micro(self, raw: RawStates, block: int, lenses: list[Lens | None], share: Share) -> np.ndarray:
-        """Return the gain in bits that each token of a window read, run alone, gives on the one behind it, (R, T)."""
+        """Return the gain in bits that each token of a window read, run alone, gives on the one after it, (R, T)."""
         states = raw.micro.read(block, 0)  # (V, d)
         length = self._token_of.shape[1]
         token = torch.from_numpy(self._tokens[: self.windows, 1:].ravel())  # (R T,)

@@ -36,7 +36,7 @@ from extraction.models.batches import rows_at_once
 
 AUTO, NONE = "auto", "none"
 CANDIDATES = 32  # special tokens that are tried at most; some vocabularies reserve hundreds
-SCREENED, FINALISTS, LONE = 96, 4, 600  # lone tokens that all candidates are tried on, how many go on, and on how many
+SCREENED, FINALISTS, LONE = 96, 4, 600  # lone tokens that all candidates are tried on, how many remain, and on how many
 LOGIT_BYTES = 2**25  # of float32 logits held at a time
 VERSION = 1  # of what is kept; another one is searched for again
 
@@ -48,7 +48,7 @@ class NeutralPrefix:
     Attributes:
         ids: token ids; empty for nothing.
         text: as the tokenizer writes it; empty for nothing.
-        gains: bits that lone tokens tell about the next one behind each of the candidates that reached the last round,
+        gains: bits that lone tokens tell about the next one after each of the candidates that reached the last round,
             by text; empty where the tokenizer decides, or nothing was searched.
     """
 
@@ -72,7 +72,7 @@ class NeutralPrefix:
 
 
 def with_prefix(model: LanguageModel, choice: str = AUTO) -> LanguageModel:
-    """Return the model with the prefix that is measured behind: its windows, lone tokens and outputs.
+    """Return the model with the prefix that its windows, lone tokens and outputs are measured after.
 
     Args:
         model: as loaded, with what its tokenizer adds by itself.
@@ -156,13 +156,13 @@ def _candidates(model: LanguageModel) -> dict[str, tuple[int, ...]]:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Lone tokens and what came next.
+    """Lone tokens and their next tokens.
 
     Attributes:
         alone: (n,) distinct ids, the most frequent first.
         row: (m,) place of a pair's first token in `alone`.
         token: (m,) its second token.
-        weights: (m,) how often the pair came; they sum to 1.
+        weights: (m,) how often the pair occurs; they sum to 1.
         log_u: (V,) natural logarithm of each token's unigram probability.
     """
 
@@ -180,7 +180,7 @@ class Pairs:
 
 
 def next_token_pairs(windows: Windows, vocabulary: int) -> Pairs:
-    """Return the tokens of windows and what comes next, of none of the windows that measurements are read on.
+    """Return tokens with their next tokens, from windows that no measurement reads.
 
     Raises:
         InputError: if the windows are too few or do not say what follows.
@@ -227,7 +227,7 @@ def _search(model: LanguageModel, windows: Windows, candidates: dict[str, tuple[
 
 @torch.inference_mode()
 def _gain(model: LanguageModel, prefix: tuple[int, ...], pairs: Pairs) -> float:
-    """Return the mean bits that lone tokens behind `prefix` tell about the next, temperature and share fitted."""
+    """Return the mean bits that lone tokens after `prefix` tell about the next, temperature and share fitted."""
     front = torch.tensor(prefix, dtype=torch.int64)
     length = 1 + len(prefix)
     step = max(1, min(LOGIT_BYTES // (4 * model.vocabulary * length), rows_at_once(model, length, head=True)))
@@ -246,7 +246,7 @@ def _gain(model: LanguageModel, prefix: tuple[int, ...], pairs: Pairs) -> float:
 
 
 def _cache_file(model: LanguageModel) -> Path | None:
-    """Where the prefix of this model is kept; None where there is no home for it."""
+    """Where the prefix of this model is kept; None where there is no cache folder."""
     base = cache_folder()
     return None if base is None else base / "prefixes" / f"{_content(model)}.json"
 

@@ -83,7 +83,7 @@ class Candidate(BaseEstimator):  # type: ignore[misc]
         return np.asarray(self.intercept_ + Z @ self.coef_)
 
     def rotate_back(self, basis: Array) -> None:
-        """Speak of the original features again, after a fit on rows in `basis` (p, q) (see `rotated`)."""
+        """Express what was learned on rows in `basis` (p, q) in the original features (see `rotated`)."""
         for name in ("coef_", "rotations_", "axes_", "centre_"):  # those with one entry per feature
             if hasattr(self, name):
                 setattr(self, name, basis @ getattr(self, name))
@@ -377,7 +377,7 @@ class Average(Candidate):
         return self
 
     def rotate_back(self, basis: Array) -> None:
-        """Speak of the original features again, every member."""
+        """Express every member in the original features."""
         for member in self.members_:
             member.rotate_back(basis)
 

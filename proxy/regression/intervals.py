@@ -37,10 +37,10 @@ def require_rows(count: int, level: float, unit: str) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Intervals:
-    """A regressor refitted once for each group left out, and what its left-out errors say about a new row.
+    """A regressor refitted once for each group left out, and its left-out errors, which give intervals of new rows.
 
     Jackknife+ (one group per fold) or CV+ (many groups, in ten folds) of Barber, Candes, Ramdas & Tibshirani 2021.
-    Their quantile counts rows, and a large family would speak for all. Here each of K groups has the mass 1 / (K + 1),
+    Their quantile counts rows, so a large family would dominate. Here each of K groups has the mass 1 / (K + 1),
     shared by its rows, and 1 / (K + 1) lies at infinity (Lee, Barber & Willett 2023): what is promised holds for a row
     of a new group, if groups are exchangeable. With one row per group it is their quantile, as MAPIE computes it.
 
@@ -62,7 +62,7 @@ class Intervals:
     def fit(
         cls, regressor: ProxyRegressor, X: pd.DataFrame, y: Array, weights: Array, groups: NDArray[np.str_]
     ) -> Intervals:
-        """Fit on all rows (n, p), and once more without each fold of groups.
+        """Fit on all rows (n, p), and again without each fold of groups.
 
         >>> X = pd.DataFrame({"a": np.linspace(-1, 1, 10)})
         >>> labels = np.array([f"model {i}" for i in range(10)])

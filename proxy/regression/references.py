@@ -25,7 +25,7 @@ SIZE = "meta.log_parameters"
 LARGEST = 1e100  # of a feature or target: sums of squares stay finite
 WORDS = "words."
 ACCURACY = "accuracy."  # on a benchmark: all of them shares, or all of them percentages
-MOST_FAILED = 0.1  # share of references whose target may fail its controls without a word
+MOST_FAILED = 0.1  # share of references whose target may fail its controls without a remark
 MODELS_FOR_WORDS = 20  # of 2,400 words fewer models only learn noise
 MOST_FEATURES = 5000  # twice the words of `proxy.features.words`; a fit ends in minutes
 
@@ -189,7 +189,7 @@ def listed(names: Sequence[object], most: int = 6) -> str:
 
 
 def provenances(frame: pd.DataFrame) -> list[Provenance]:
-    """Return how the answers of a table's models were made, the commonest way first; empty where it is not recorded."""
+    """Return how the answers of a table's models were made, most frequent first; empty where it is not recorded."""
     if COLUMN not in frame.columns:
         return []
     return [read_provenance(str(text)) for text in frame[COLUMN].dropna().value_counts(sort=True).index]

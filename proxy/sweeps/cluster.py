@@ -1,4 +1,4 @@
-"""The one place that speaks to Ray: a cluster to join or start, and workers on it."""
+"""The only module that calls Ray: a cluster to join or start, and workers on it."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Job:
         model_name: what tables call it, however a folder was spelled.
         model_version: hash of a local model's files, or the commit of a hub model; None where not known.
         corpus: what to measure it on.
-        corpus_name: what tables call it: the name of its file, after as many folders as tell it from another's.
+        corpus_name: what tables call it: the name of its file, after as many folders as distinguish it from others.
         corpus_version: hash of the corpus' content, or the commit of a data set of the hub.
         measurement: how bits are estimated, with its resolutions filled in.
         controls: whether its random-weights twin and shuffled windows are measured too.
@@ -101,7 +101,7 @@ def _hash(settings: dict[str, Any]) -> str:
 def make_jobs(config: SweepConfig, on_remark: Callable[[str], None] | None = None) -> list[Job]:
     """Expand a config into its jobs, model by model in the order of the config.
 
-    What is listed again, be it under another spelling, is one job; of two entries the first counts.
+    What is listed again, also under another spelling, is one job; of two entries the first counts.
 
     Args:
         config: of the sweep.

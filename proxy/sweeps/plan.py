@@ -34,7 +34,7 @@ LOAD_GB_PER_SECOND = 0.5
 CORE_FLOPS = 4e10
 VOCABULARY = 50_000  # of a model of which only the size is known
 GPU_FLOPS = 5e13
-CORE_SCORES = 7e8  # of query x reference x resolution per second, with the products behind them
+CORE_SCORES = 7e8  # of query x reference x resolution per second, with the matrix products they need
 GPU_SCORES = 1e10
 
 

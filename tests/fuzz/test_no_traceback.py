@@ -354,7 +354,7 @@ def _() -> Any:
         from extraction.answers.collecting.log import AnswerLog
 
         with AnswerLog(folder / "a.log.jsonl") as log:
-            return [log.record(f"{i:032x}") for i in range(10)], [*log.records()], log.due("m"), log.on_the_way()
+            return [log.record(f"{i:032x}") for i in range(10)], [*log.records()], log.due("m"), log.pending()
 
     return make, read
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 KEY, SWEEP, DIGEST = "emergence.key", "emergence.sweep", "emergence.digest"
 METRICS_PER_BATCH, OTHERS_PER_BATCH = 1000, 100  # MLflow's limits of one log_batch
-WRITERS = 4  # threads that speak to a server at once; a database file takes one writer at a time anyway
+WRITERS = 4  # threads that write to a server at once; a database file takes one writer at a time anyway
 RIVALS = 10  # times that another writer may be first with one of a run's datasets
 LONGEST_PARAM, LONGEST_TAG = 6000, 8000  # MLflow's limits, in characters
 

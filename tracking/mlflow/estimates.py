@@ -1,4 +1,4 @@
-"""Tables that are no sweep: emergence measured alone, features of texts, estimates of models nobody could measure."""
+"""Tables other than a sweep's: emergence tables, features, and estimates of models that cannot be measured."""
 
 from __future__ import annotations
 

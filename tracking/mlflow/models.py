@@ -53,7 +53,7 @@ def log_model(tracker: MlflowTracker, run_id: str, folder: Path, code: Path, exa
 
 @contextmanager
 def _as_current(uri: str) -> Iterator[None]:
-    """Let MLflow's fluent calls speak to `uri`, then to what they spoke to before."""
+    """Point MLflow's global settings at `uri` for the duration of the context."""
     import mlflow
 
     before = os.environ.get("MLFLOW_TRACKING_URI")  # MLflow keeps what it is set to there as well

@@ -1,4 +1,4 @@
-"""Replaying a sweep's results folder into a tracker, as often as one likes."""
+"""Replaying a sweep's results folder into a tracker; repeating it changes nothing."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def replay(results: Results, tracker: Tracker, *, progress: Progress | None = No
 
 @contextmanager
 def _resumable(results: Results, tracked: dict[str, tuple[str, bool]]) -> Iterator[None]:
-    """Add to an error on the way how much is tracked and how to go on."""
+    """Add to an error how much is tracked and how to continue."""
     try:
         yield
     except InputError:

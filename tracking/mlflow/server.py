@@ -18,7 +18,7 @@ from estimators.base import EmergenceError, InputError
 from tracking.mlflow.adapter import VIEW, VIEW_TAG
 from tracking.mlflow.store import ARTIFACTS, clear_errors, open_store, sqlite_path, store_uri
 
-HOST = "127.0.0.1"  # MLflow's server asks nobody for a password, so it listens to this machine alone
+HOST = "127.0.0.1"  # MLflow's server has no password, so it accepts connections from this machine only
 ENVIRONMENT = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # else eight more processes
     "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -96,7 +96,7 @@ def write_sweep_files(results: Results, summary: pd.DataFrame, folder: Path) -> 
 
 
 def describe_sweep(results: Results, summary: pd.DataFrame, run_id: str) -> str:
-    """Say in markdown what a sweep is and what came out, with its figures, for someone who opens the UI."""
+    """Describe a sweep and its results in markdown, with its figures, for the UI."""
     done = len(results.jobs) - len(results.failures)
     lines = [
         f"{models_and_corpora(results)}: {counted(done, 'job')} done, {len(results.failures)} failed. E(l) = IE(l, T) "

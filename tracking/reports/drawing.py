@@ -84,7 +84,7 @@ def make_panels(count: int, *, height: float = 3.3) -> tuple[Figure, list[Axes]]
 
 
 def title_of(axes: Axes, title: str, more: str = "", *, taken: float = 0.0) -> None:
-    """Set the title of a panel, shortened to the panel's width; `more` stands behind it in full.
+    """Set the title of a panel, shortened to the panel's width; `more` follows it in full.
 
     `taken` is the width in points that names beside the panel take of it.
     """

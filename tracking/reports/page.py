@@ -125,7 +125,7 @@ def page(results: Results) -> str:
 
 
 def table_page(table: pd.DataFrame, name: str) -> str:
-    """Return the report of an emergence table that no sweep is behind.
+    """Return the report of an emergence table that is not from a sweep.
 
     Raises:
         InputError: if the table has no rows of emergence.

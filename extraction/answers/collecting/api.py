@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 OPENAI_URL = "https://api.openai.com/v1"
 QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 SECRET_NAMES = re.compile(r"key|token|secret|sig|pass|auth|credential", re.IGNORECASE)
-# Of one reply: a few thousand bytes a token hold its logprob and 20 others; nothing honest is longer.
+# Of one reply: a few thousand bytes a token hold its logprob and 20 others; no genuine reply is longer.
 BYTES_BESIDE_TOKENS = 2_000_000
 BYTES_A_TOKEN = 4_000
 MOST_BYTES = 64_000_000

@@ -51,7 +51,7 @@ async def ask_in_batches(
     """
     run.begin(capabilities)
     await _find_again(run, api)
-    before = run.log.on_the_way()
+    before = run.log.pending()
     unknown = waiting = False
     states = []
     for name in [name for name, state in run.log.batches.items() if state == "submitted"]:
@@ -62,10 +62,10 @@ async def ask_in_batches(
         else:
             states.append(_state(batch))
             waiting = waiting or _asked(run, batch) is None  # a log that does not say what the batch was asked for
-    on_the_way = run.log.on_the_way()
+    pending = run.log.pending()
     ready, due = [], 0
     for call in run.calls(capabilities, texts, samples):
-        due += sum(key in on_the_way for key in call.keys)
+        due += sum(key in pending for key in call.keys)
         ready += _lines_of(run, call, before)
     if ready and not unknown and not waiting:
         names, spent, count = [], None, 0
@@ -94,7 +94,7 @@ class _Part:
 
 
 def _lines_of(run: Collector, call: Call, before: set[str]) -> list[Call]:
-    """Lines for those answers of a call that are not on their way.
+    """Lines for those answers of a call that are not pending.
 
     They stand in one line, unless they failed together: some servers take `n` up to a number of their own.
     """
@@ -280,7 +280,7 @@ async def _answer(api: Api, call: Awaitable[T]) -> T:
 
 
 def _client_errors() -> tuple[type[Exception], ...]:
-    """What the client raises, also while a file is on its way."""
+    """What the client raises, also while it transfers a file."""
     import httpx2
     import openai
 

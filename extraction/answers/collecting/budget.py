@@ -29,7 +29,7 @@ class Budget:
         max_total_tokens: limit on prompt and answer tokens together.
         prompt_tokens: billed in this run.
         completion_tokens: billed in this run.
-        calls: made in this run, or handed in as a batch.
+        calls: made in this run, or submitted in a batch.
         earlier: prompt and answer tokens billed by earlier runs into the same log, or reserved for pending batches;
             they count against the limits.
 

@@ -145,7 +145,7 @@ def _reason_in_object(body: dict[object, object], depth: int) -> str:
     where = body.get("loc")  # as FastAPI names the field
     if isinstance(where, list):
         reason = f"{'.'.join(map(str, where))}: {reason}"
-    metadata = body.get("metadata")  # as OpenRouter hands on what a provider said
+    metadata = body.get("metadata")  # as OpenRouter passes on what a provider said
     raw = reason_of(metadata.get("raw"), depth + 1) if isinstance(metadata, dict) else ""
     return f"{reason}: {raw}" if raw and raw not in reason else reason
 

@@ -192,7 +192,7 @@ class AnswerLog(Closing):
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
             if line.startswith(BEGINNING) or BEGINNING.startswith(line.rstrip()):
-                behind = line.rfind(BEGINNING)  # the next record, if it was written behind the torn one
+                behind = line.rfind(BEGINNING)  # the next record, if it was written after the torn one
                 return self._read(line[behind:], number) if behind > 0 else None
             raise InputError(
                 f"Line {number} of {self.path} is damaged; remove that line to ask for its answer again."
@@ -211,12 +211,12 @@ class AnswerLog(Closing):
             )
         return record
 
-    def on_the_way(self) -> set[str]:
-        """Keys of answers that a batch has been asked for, and not brought yet."""
+    def pending(self) -> set[str]:
+        """Keys of answers that pending batches were asked for."""
         return {key for batch in self._open_batches() for key in batch["keys"] if not self.answered(key)}
 
     def due(self, model: str) -> tuple[int, int]:
-        """Prompt and answer tokens that batches on their way can cost at most."""
+        """Prompt and answer tokens that pending batches can cost at most."""
         held = [batch["held"] for batch in self._open_batches() if batch["model"] == model]
         return sum(each[0] for each in held), sum(each[1] for each in held)
 

@@ -166,7 +166,7 @@ def find_asking(
         samples: answers per text where there are no logprobs.
 
     Raises:
-        InputError: if the server cannot be asked so, or nobody answers.
+        InputError: if the server cannot be asked so, or no server answers.
     """
     check_way(way)
     if samples < 2:
@@ -310,7 +310,7 @@ def next_tokens(
         progress: called with the number of answers.
 
     Raises:
-        InputError: if a text is empty, or nobody answers.
+        InputError: if a text is empty, or no server answers.
         NotReadyError: if a batch was submitted, or is not finished.
         EmergenceError: if the run had to stop early; what arrived is kept.
     """
@@ -392,7 +392,7 @@ def _gathered(log: AnswerLog, model: str, asking: Asking, texts: Sequence[str]) 
         said = Said(prompt_tokens=records[0].get("prompt_tokens"), echoed=echoed)
         if asking.scored:
             entries = [(str(each["token"]), each["logprob"], each["top"]) for each in records[0].get("logprobs") or []]
-            # What the model said next stands behind the text; a server that counts no answer token said nothing.
+            # What the model said next follows the text; a server that counts no answer token said nothing.
             said.scores = entries if records[0].get("completion_tokens") == 0 else entries[:-1]
         elif asking.shown:
             shown = records[0].get("logprobs") or [None]

@@ -116,7 +116,7 @@ class Pace:
 
         Args:
             timeout_s: the user's limit.
-            late: how often this call came to its limit before.
+            late: how often this call has reached its limit.
             last: whether this is its last attempt.
 
         Raises:

@@ -39,7 +39,7 @@ async def probe(
 ) -> Capabilities:
     """Ask a few short questions and see which request fields have an effect.
 
-    Where no endpoint is found at the path given, the same is tried with ``/v1`` behind it, or without.
+    Where no endpoint is found at the path given, the same is tried with ``/v1`` added, or without.
 
     Args:
         api: the server.

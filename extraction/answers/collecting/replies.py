@@ -193,7 +193,7 @@ def _choice(endpoint: Endpoint, choice: object) -> _Message:
     end = usual_end(str(end)) if end else None
     message = choice.get("message") if endpoint == "chat" else choice
     failure = failure_in(choice) or (failure_in(message) if isinstance(message, dict) else "")
-    # OpenRouter hands on the provider's own end, too.
+    # OpenRouter passes on the provider's own end, too.
     failed_end = next(
         (each for each in (end, choice.get("native_finish_reason")) if is_failed_end(str(each or ""))), None
     )

@@ -136,14 +136,14 @@ class Collector:
         """Ask for every answer that the log does not hold; memory does not grow with their number.
 
         Raises:
-            InputError: if the server cannot be asked in this way, or answers are on their way in a batch.
+            InputError: if the server cannot be asked in this way, or answers are pending in a batch.
         """
         self.begin(capabilities)
-        on_the_way = self.log.on_the_way()
+        pending = self.log.pending()
         due = 0
         for call in self.calls(capabilities, texts, samples):
             self._total += len(call.keys)
-            due += sum(key in on_the_way for key in call.keys)
+            due += sum(key in pending for key in call.keys)
         if due:
             raise InputError(
                 f"{due} of these answers are pending in a batch and would be paid for twice; "
@@ -361,7 +361,7 @@ def cut(answer: Answer, stop: Sequence[str]) -> Answer:
     end = min(ends, default=len(answer.text))
     logprobs = answer.logprobs
     if logprobs is not None and end < len(answer.text):
-        # Tokens behind the stop are no part of the answer; where tokens do not spell the text, they cannot be assigned.
+        # Tokens after the stop are no part of the answer; where tokens do not spell the text, they cannot be assigned.
         starts = [0, *accumulate(len(entry["token"]) for entry in logprobs)]
         spelled = "".join(entry["token"] for entry in logprobs).startswith(answer.text)
         logprobs = [entry for entry, start in zip(logprobs, starts, strict=False) if start < end] if spelled else None

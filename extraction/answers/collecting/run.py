@@ -183,11 +183,11 @@ def estimate_bill(
     sampling = sampling or Sampling()
     answers = tokens = 0
     with AnswerLog(log_path(out)) if log_path(out).is_file() else nullcontext() as log:
-        on_the_way, known = (log.on_the_way(), bool(log.capabilities)) if log is not None else (set[str](), False)
+        pending, known = (log.pending(), bool(log.capabilities)) if log is not None else (set[str](), False)
         for text in prompts["prompt"].drop_duplicates():
             for sample in range(samples):
                 keys = [answer_key(model, endpoint, text, sample, sampling) for endpoint in ENDPOINTS]
-                if not any(key in on_the_way or (log is not None and log.answered(key)) for key in keys):
+                if not any(key in pending or (log is not None and log.answered(key)) for key in keys):
                     answers += 1
                     tokens += len(text + (sampling.system or "")) // 4 + 8
     most = answers * sampling.max_tokens

@@ -49,7 +49,7 @@ def end_rows(results: ResultsStore, *, resolution: float) -> pd.DataFrame:
 
 
 def _with_versions(table: pd.DataFrame) -> pd.DataFrame:
-    """Add to a name what tells it from others of that name; a corpus has another hash for every tokenizer.
+    """Add to a name what distinguishes it from others of that name; a corpus has another hash for every tokenizer.
 
     One of text and the token that follows it, which readings of the output have, is no other corpus.
     """
