@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from estimators.base import InputError
-from estimators.contracts.files import check_file, check_place, replacing
+from estimators.contracts.files import check_file, check_new_file, replacing
 from extraction.reading import as_strings, check_columns, read_frame
 
 ENDINGS = (".parquet", ".csv", ".json")
@@ -112,12 +112,7 @@ def check_table_path(path: str | os.PathLike[str]) -> None:
     Raises:
         InputError: if the ending is unknown, the path is a folder, or its folder is missing or cannot be written.
     """
-    path = Path(path)
-    if path.suffix not in ENDINGS:
-        raise InputError(f"A table file ends in {', '.join(ENDINGS)}; {path} does not, so rename it.")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give the path of a table file in it.")
-    check_place(path)
+    check_new_file(Path(path), "table file", ENDINGS)
 
 
 def write_table(frame: pd.DataFrame, path: str | os.PathLike[str], schema: Schema | None = None) -> None:

@@ -7,7 +7,7 @@ import os
 import stat
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -90,6 +90,29 @@ def check_new_folder(folder: Path, what: str) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is not empty; give a new folder for the {what}.")
     check_place(folder)
+
+
+def check_new_file(path: Path, what: str, endings: Sequence[str]) -> None:
+    """Refuse a path at which a file could not be written, before any work is done for it.
+
+    Args:
+        path: to be written.
+        what: the file is, in messages.
+        endings: it may have.
+
+    Raises:
+        InputError: if it has another ending, is a folder, or the folder around it is missing or cannot be written.
+
+    >>> check_new_file(Path("depth.jpg"), "figure", (".png", ".svg"))
+    Traceback (most recent call last):
+    estimators.base.InputError: A figure ends in .png or .svg; depth.jpg does not, so rename it.
+    """
+    if path.suffix not in endings:
+        some = " or ".join([", ".join(endings[:-1]), endings[-1]] if len(endings) > 1 else endings)
+        raise InputError(f"A {what} ends in {some}; {path} does not, so rename it.")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the path of a {what} in it.")
+    check_place(path)
 
 
 def check_place(path: Path) -> None:

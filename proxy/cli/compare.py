@@ -48,8 +48,8 @@ def compare(
     A model behind an API beside open ones, by tables of `emergence measure`:
     `emergence compare open.parquet closed.parquet`
     """
-    from estimators.base import InputError
     from estimators.contracts.conventions import DEFAULT_RESOLUTION
+    from estimators.contracts.files import check_new_file, replacing
     from estimators.contracts.numbers import number
     from extraction.tables import check_table_path, read_table
     from proxy.schemas import EMERGENCE
@@ -58,8 +58,8 @@ def compare(
 
     if out is not None:
         check_table_path(out)
-    if figure is not None and (figure.suffix != ".png" or not figure.absolute().parent.is_dir()):
-        raise InputError(f"A figure ends in .png and its folder exists; {figure} cannot be written.")
+    if figure is not None:
+        check_new_file(figure, "figure", (".png",))
     chosen = DEFAULT_RESOLUTION if resolution is None else number(resolution, "--resolution", above=0)
     given = [read_table(run, EMERGENCE) if Path(run).is_file() else run for run in runs]
     named = [Path(run).stem if Path(run).is_file() else None for run in runs]
@@ -72,7 +72,8 @@ def compare(
     for sentence in (*found.notes, found.words):
         screen.print(sentence, highlight=False, markup=False, soft_wrap=True)
     if figure is not None:
-        figure.write_bytes(png(found.figure))
+        with replacing(figure) as temporary:
+            temporary.write_bytes(png(found.figure))
         screen.print(f"Wrote {figure}", highlight=False, soft_wrap=True)
     if len(found.settings):
         show(found.settings, title="What changed", to=screen)

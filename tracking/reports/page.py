@@ -14,7 +14,7 @@ from estimators.base import InputError
 from estimators.contracts.cells import cell, counted
 from estimators.contracts.comparable import unlike
 from estimators.contracts.controls import controls_as_columns, is_shuffled, is_twin, summary, varying
-from estimators.contracts.files import check_place, replacing
+from estimators.contracts.files import check_new_file, replacing
 from estimators.contracts.peaks import MEASURED, measured, peaks
 from tracking.reports.drawing import parts
 from tracking.reports.rendering import svg
@@ -92,10 +92,8 @@ def report(
     """
     folder = Path() if isinstance(results, pd.DataFrame) else Path(results)
     path = folder / "report.html" if out is None else Path(out)
-    if path.suffix not in (".html", ".htm"):
-        raise InputError(f"A report ends in .html; {path} does not, so rename it.")
     if out is not None:
-        check_place(path)
+        check_new_file(path, "report", (".html", ".htm"))
     if isinstance(results, pd.DataFrame):
         text = table_page(results, display_name or "emergence table")
     else:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from estimators.base import InputError
 from estimators.contracts.controls import controls_as_columns
-from estimators.contracts.files import check_place, replacing
+from estimators.contracts.files import check_new_file, replacing
 from tracking.reports.figures import by_depth, depth_rows, forest, output_rows
 from tracking.reports.page import report
 from tracking.reports.rendering import png, svg_file
@@ -69,11 +69,6 @@ def check_plot_path(out: str | PathLike[str]) -> None:
     """Make sure, before any work is done for it, that a figure can be written to `out`.
 
     Raises:
-        InputError: if its ending is none of .png, .svg and .html, or its folder does not exist.
+        InputError: if its ending is none of .png, .svg and .html, it is a folder, or its folder is missing.
     """
-    path = Path(out)
-    if path.suffix not in ENDINGS:
-        raise InputError(f"A figure ends in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}; {path} does not, so rename it.")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give the path of a figure in it.")
-    check_place(path)
+    check_new_file(Path(out), "figure", ENDINGS)

@@ -43,6 +43,7 @@ ELSEWHERE = [
     ("measure", "gpt2-30k", "--corpus", "color", "--likelihoods", "/proc/a.parquet"),
     ("fit", "references.parquet", "--target", "t", "--out", "/proc/proxy"),
     ("report", "results", "--out", "/proc/a.html"),
+    ("compare", "before", "after", "--figure", "/proc/a.png"),
     ("estimate", "gpt2-30k", "--out", "/proc/estimate"),
 ]
 
