@@ -10,7 +10,7 @@ from tracking.mlflow.estimates import track_emergence, track_estimates, track_fe
 from tracking.mlflow.models import download_proxy
 from tracking.mlflow.promotion import promote
 from tracking.mlflow.proxy_run import TrackedProxy, track_proxy
-from tracking.mlflow.replay import TrackedSweep, replay, track
+from tracking.mlflow.replaying import TrackedSweep, replay, track
 from tracking.mlflow.tracker import Tracker
 from tracking.reports.page import report
 from tracking.reports.plot import plot_depth

@@ -100,7 +100,7 @@ class Worker:
             self._unload()
         record["seconds"] = round(time.perf_counter() - clock, 3)
         record["log"] = output.getvalue()[-LOG_CHARACTERS:]
-        record |= peaks()
+        record |= memory_peaks()
         return Outcome(table, record, trouble, windows)
 
     def _measure(self, job: Job, record: dict[str, Any]) -> tuple[bytes, bytes | None]:
@@ -269,7 +269,7 @@ def trouble_of(error: BaseException) -> Trouble:
 
 
 def forget_peaks() -> None:
-    """Let the next `peaks` start from now, where the system can."""
+    """Let the next `memory_peaks` start from now, where the system can."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     torch = sys.modules.get("torch")
@@ -278,7 +278,7 @@ def forget_peaks() -> None:
             torch.cuda.reset_peak_memory_stats(device)
 
 
-def peaks() -> dict[str, float | None]:
+def memory_peaks() -> dict[str, float | None]:
     """Return the largest main memory, and GPU memory of all devices together, since `forget_peaks`, in GiB."""
     torch = sys.modules.get("torch")
     on_gpu: float | None = None

@@ -14,7 +14,7 @@ from estimators.base import InputError
 from proxy.schemas import EMERGENCE
 from proxy.sweeps.config import parse_config
 from proxy.sweeps.jobs import Job, make_jobs
-from proxy.sweeps.worker import Outcome, Worker, forget_peaks, peaks, trouble_of
+from proxy.sweeps.worker import Outcome, Worker, forget_peaks, memory_peaks, trouble_of
 
 
 def job(**change: Any) -> Job:
@@ -205,6 +205,6 @@ def test_a_model_over_several_gpus_takes_what_all_of_them_held(monkeypatch: pyte
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device=0: held[device])
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device=0: held.update({device: 0}))
-    assert peaks()["peak_gpu_gb"] == 4.0
+    assert memory_peaks()["peak_gpu_gb"] == 4.0
     forget_peaks()
-    assert peaks()["peak_gpu_gb"] == 0.0
+    assert memory_peaks()["peak_gpu_gb"] == 0.0

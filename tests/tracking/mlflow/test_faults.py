@@ -21,7 +21,7 @@ from tracking.mlflow import adapter as mlflow_tracker
 from tracking.mlflow import store
 from tracking.mlflow import sweep_run as sweep_runs
 from tracking.mlflow.adapter import MlflowTracker
-from tracking.mlflow.replay import job_points
+from tracking.mlflow.replaying import job_points
 from tracking.mlflow.store import store_uri
 from tracking.results import read_results
 from tracking.summary import summary_table
