@@ -90,9 +90,7 @@ def test_packages_import_only_upstream(package: str) -> None:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_file_has_the_name_of_what_its_package_exports(package: str) -> None:
     files = {name.rpartition(".")[2] for name in modules() if name.startswith(f"{package}.")}
-    commands = {
-        name.rpartition(".")[2] for name in modules() if name.startswith("proxy.cli.")
-    }  # named as typed
+    commands = {name.rpartition(".")[2] for name in modules() if name.startswith("proxy.cli.")}
     assert (files - commands) & set(importlib.import_module(package).__all__) == set()
 
 

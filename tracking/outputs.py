@@ -84,7 +84,7 @@ def is_output(table: pd.DataFrame) -> np.ndarray:
 
 
 def _ways(rows: pd.DataFrame) -> pd.Series:
-    """How rows were read: states, text to continue, or a chat that is told to."""
+    """How rows were read: states, text to continue, or a chat with an instruction."""
     asked = rows["asked"].fillna("").astype(str) if "asked" in rows else pd.Series("", index=rows.index)
     chat = asked.str.startswith("chat") | asked.str.endswith("-chat")
     return pd.Series(np.where(~is_output(rows), "of states", np.where(chat, "as a chat", "as text")), index=rows.index)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 STAND_IN = "gemma-2m"  # the largest bundled model of one architecture plays the model behind an API
 CORPUS = "python-docs"
-# What the estimate of the peak was to reach, fixed before it was looked at.
+# Targets for the estimate of the peak, fixed before its results were known.
 MOST_ERROR, MOST_WIDTH = 0.25, 1.2
 READINGS = "predictive-20,output-20,output-2-of-20"
 

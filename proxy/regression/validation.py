@@ -1,4 +1,4 @@
-"""What a proxy is worth: every reference estimated without its group, as the product would, beside the baselines."""
+"""Validation of a proxy: every reference estimated without its group, as for a new model, beside the baselines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sweep asks of a cluster, and whether there is room for it before the sweep begins."""
+"""What a sweep needs of a cluster, and a check that there is room for it before it starts."""
 
 from __future__ import annotations
 

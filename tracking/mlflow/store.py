@@ -124,7 +124,7 @@ def quieten() -> None:
     """
     for name, value in {**TIMEOUTS, **QUIET}.items():
         os.environ.setdefault(name, value)
-    # What MLflow provokes itself, no concern of a user: its use of SQLAlchemy, and of its own type hints on import.
+    # Warnings that MLflow causes itself, of no use to a user: by its use of SQLAlchemy, and its type hints on import.
     warnings.filterwarnings("ignore", message=".*noload.* loader strategy", category=DeprecationWarning)
     warnings.filterwarnings("ignore", message=".*type hint is inferred as AnyType", category=UserWarning)
     import mlflow  # noqa: F401  (its import sets its loggers' levels)
@@ -151,7 +151,7 @@ def _check_server(uri: str) -> None:
 
 
 def _check_database(uri: str) -> None:
-    """Knock at a database's door: MLflow would do so for two minutes, saying so each time."""
+    """Check that a database answers: MLflow would try for two minutes, with a message each time."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 

@@ -1,4 +1,4 @@
-"""A sweep's own run: what it says of the whole, for someone who opens it first."""
+"""A sweep's own run in MLflow: its summary, for a reader who opens it first."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tracking.reports.sweep_figures import SWEEP_FIGURES, SweepFigure
 from tracking.results import JobResult, Results, flatten
 from tracking.summary import alike, count_verdicts
 
-SUMMARY = "summary.json"  # the artifact that MLflow shows as a table, and the tag that tells it so
+SUMMARY = "summary.json"  # the artifact that MLflow shows as a table, and the tag that makes it do so
 TABLES = "mlflow.loggedArtifacts"
 SHOWN = 40  # rows of the summary that a description holds
 
 
 def track_sweep(results: Results, tracker: Tracker, run_id: str, whole: str) -> None:
-    """Log what a sweep as a whole says to its own run `run_id`, which counts as tracked with the digest `whole`."""
+    """Log the summary of a sweep to its own run `run_id`, which counts as tracked with the digest `whole`."""
     record, table = results.record, results.table
     summary = results.summary
     several = len(summary["estimator"].unique()) > 1
@@ -120,7 +120,7 @@ def describe_sweep(results: Results, summary: pd.DataFrame, run_id: str) -> str:
 
 
 def _summary(summary: pd.DataFrame) -> list[str]:
-    """Show the models of the largest emergence on every corpus, so that none is crowded out by another."""
+    """Show the models of the largest emergence on every corpus, so that every corpus is shown."""
     corpora = max(summary["corpus"].nunique(), 1)
     shown = summary.groupby("corpus", sort=False).head(max(SHOWN // corpora, 1)).head(SHOWN)
     left = len(summary) - len(shown)

@@ -1,4 +1,4 @@
-"""The seam between results and where they are tracked: one Protocol."""
+"""The protocol that a tracker of results implements."""
 
 from __future__ import annotations
 

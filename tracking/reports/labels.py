@@ -1,4 +1,4 @@
-"""Names and numbers on figures: as long as there is room for, and never one on another."""
+"""Names and numbers on figures: shortened to the room there is, and never overlapping."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _shared(names: Sequence[str]) -> int:
 
 
 def count_label(count: float) -> str:
-    """Write a large number as people say it; matplotlib's own labels of powers of ten are formulas.
+    """Write a large number in short form; matplotlib's own labels of powers of ten are formulas.
 
     >>> count_label(134_515_008), count_label(30_000), count_label(2e12)
     ('135M', '30k', '2T')
@@ -120,7 +120,7 @@ def size_ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def label_sizes(axes: Axes, sizes: np.ndarray) -> None:
-    """Make the horizontal axis logarithmic, with numbers of parameters as people say them."""
+    """Make the horizontal axis logarithmic, with numbers of parameters in short form."""
     low, high = float(np.min(sizes)), float(np.max(sizes))
     axes.set_xscale("log")
     margin = max((high / low) ** 0.06, 1.15)

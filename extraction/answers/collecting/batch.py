@@ -1,4 +1,4 @@
-"""The Batch API: calls submitted as files, answered within a day at the server's leisure, fetched later."""
+"""The Batch API: calls submitted as files, answered by the server within a day, fetched later."""
 
 from __future__ import annotations
 

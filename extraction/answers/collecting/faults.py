@@ -47,7 +47,7 @@ class ForbiddenError(RefusedError, InputError):
 
 
 class BusyError(EmergenceError):
-    """The server asks to be left alone for `wait_s` seconds (None: it does not say for how long)."""
+    """The server asks to be called again after `wait_s` seconds (None: it does not say when)."""
 
     def __init__(self, reason: str, wait_s: float | None) -> None:
         super().__init__(reason)

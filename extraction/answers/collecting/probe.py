@@ -1,4 +1,4 @@
-"""What a server really does, found out by asking: HTTP 200 proves nothing, only the fields that come back do."""
+"""What a server supports, found by test requests: HTTP 200 proves nothing, only the fields of the reply do."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OPTIONAL = ("temperature", "seed", "n", "stop", "logprobs", "include", "top_logp
 async def probe(
     api: Api, model: str, endpoints: Sequence[Endpoint], sampling: Sampling, budget: Budget, *, several: bool = False
 ) -> Capabilities:
-    """Ask a few short questions and see which request fields have an effect.
+    """Send a few short requests to see which request fields have an effect.
 
     Where no endpoint is found at the path given, the same is tried with ``/v1`` added, or without.
 

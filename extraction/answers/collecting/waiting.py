@@ -1,4 +1,4 @@
-"""How long a server asks to be left alone, in whatever header and form it says so."""
+"""How long a server asks a client to wait, in any header and form in use."""
 
 from __future__ import annotations
 
