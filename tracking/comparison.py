@@ -43,13 +43,13 @@ class Run:
     Attributes:
         name: for tables and figures.
         table: its rows of the emergence table.
-        settings: by dotted name.
+        settings: by dotted name; None of a table, which only says what its rows do.
         windows: reads the values of the single windows of a model on a corpus; empty where none was kept.
     """
 
     name: str
     table: pd.DataFrame
-    settings: dict[str, str]
+    settings: dict[str, str] | None
     windows: Callable[[str, str], pd.DataFrame]
 
 
@@ -129,8 +129,8 @@ def compare(
         )
     table = _corrected(table)
     # A table knows less of how it was made than a folder: what both know is told apart.
-    tables = any(isinstance(run, pd.DataFrame) for run in runs)
-    settings = changed({run.name: settings_in(run.table) if tables else run.settings for run in found})
+    known = {run.name: run.settings for run in found if run.settings is not None}
+    settings = changed(known if len(known) == len(found) else {run.name: settings_in(run.table) for run in found})
     said = tuple(dict.fromkeys(note for each in notes for note in each))
     return Comparison(table, settings, differences(table), _in_words(table), said)
 
@@ -385,7 +385,7 @@ def _load(run: str | pd.DataFrame, tracking_uri: str | None) -> Run:
     if isinstance(run, pd.DataFrame):
         if run.empty:
             raise InputError("A table without rows holds nothing to compare; give one that `emergence measure` wrote.")
-        return Run("table", complete(run), {}, lambda model, corpus: pd.DataFrame())
+        return Run("table", complete(run), None, lambda model, corpus: pd.DataFrame())
     if Path(run).is_dir():
         found = read_results(Path(run))
         if found.table.empty:
@@ -411,7 +411,9 @@ def _from_mlflow(run_id: str, tracking_uri: str | None) -> Run:
             )
         with tempfile.TemporaryDirectory() as folder:
             table = _artifact(client, run_id, "emergence.parquet", folder)
-            record = "sweep.json" if "sweep.json" in names else "job.json"
+            record = next((name for name in ("sweep.json", "job.json") if name in names), None)
+            if record is None:  # of a table that was tracked by itself
+                return Run(str(run.info.run_name), complete(table), None, lambda model, corpus: pd.DataFrame())
             text = Path(client.download_artifacts(run_id, record, folder)).read_text(encoding="utf-8")
     settings = json.loads(text)
 

@@ -69,8 +69,20 @@ def at_end(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["position"] == last]
 
 
+def blocks_or_output(table: pd.DataFrame) -> pd.DataFrame:
+    """Keep the rows of blocks; of what was read of a model's output alone (layer -1), those of the output.
+
+    >>> rows = pd.DataFrame({"model": ["a", "a", "b"], "layer": [0, -1, -1]}).assign(corpus="c", estimator="predictive")
+    >>> blocks_or_output(rows)[["model", "layer"]].values.tolist()
+    [['a', 0], ['b', -1]]
+    """
+    block = table["layer"].astype("Int64").ge(0).fillna(value=True).astype(bool)
+    any_block = block.groupby([table[name] for name in MEASURED], dropna=False).transform("any")
+    return table[block | ~any_block]
+
+
 def peaks(table: pd.DataFrame, resolution: float = DEFAULT_RESOLUTION) -> pd.DataFrame:
-    """Summarise each model on each corpus by the block where E(l) is highest.
+    """Summarise each model on each corpus by the block where E(l) is highest; the output is no block.
 
     Args:
         table: an emergence table; columns that it lacks are empty (`OPTIONAL`).
@@ -87,7 +99,7 @@ def peaks(table: pd.DataFrame, resolution: float = DEFAULT_RESOLUTION) -> pd.Dat
     table = measured(complete(table))
     if table.empty:
         return pd.DataFrame(columns=list(PEAKS)).astype(DTYPES)
-    ends = at_end(at_resolution(table, resolution)).reset_index(drop=True)
+    ends = at_end(at_resolution(blocks_or_output(table), resolution)).reset_index(drop=True)
     ends = ends.assign(emergence_bits=ends["ie_bits"].astype(float))
     groups = ends.groupby(MEASURED, dropna=False, sort=True)
     highest = ends.loc[groups["emergence_bits"].idxmax().to_numpy()].reset_index(drop=True)

@@ -15,7 +15,7 @@ from estimators import DEFAULT_RESOLUTION, DEFAULT_RESOLUTIONS
 from estimators.base import InputError, Progress
 from estimators.contracts.conventions import SINK
 from estimators.contracts.numbers import number
-from estimators.contracts.peaks import at_end, complete, peaks
+from estimators.contracts.peaks import at_end, blocks_or_output, complete, peaks
 from extraction import LanguageModel, Likelihoods, Projection, States, Windows, extract, spill_notice
 from extraction.models.head import Head, find_head
 from extraction.states.budget import DEFAULT_BUDGET, StateBudget
@@ -27,6 +27,7 @@ from proxy.measurement.costs import LOGIT
 from proxy.measurement.names import (
     DEFAULT_ESTIMATOR,
     PREDICTIVE_WINDOWS,
+    SCORED,
     check_options,
     estimator_names,
     is_output,
@@ -56,6 +57,7 @@ PEAK_COLUMNS = (
     "emergence_bits_std_error",
     "emergence_bits",
 )
+AT_OUTPUT = "predictive of the output"  # among the parts of a measurement; its rows name the estimator
 QUERIES = 4000  # windows whose information is read; every window is still a reference
 
 
@@ -148,7 +150,8 @@ def measure(
 
     Returns:
         The emergence table (`proxy.schemas.EMERGENCE`), one row per estimator x block x position x resolution; only
-        sample propagation has resolutions. A reading of the output has one row, of the layer -1.
+        sample propagation has resolutions. A reading of the output has one row, of the layer -1; where such readings
+        are taken beside `predictive`, that of the output, without a lens, is one more.
 
     Raises:
         InputError: if an argument or the windows cannot be used.
@@ -181,6 +184,8 @@ def measure(
             parts[together[0]] = work.extracted(together[0], trained_options(given), place, len(passes))
     work.finish()
     tables = [_table(model, windows, name, seed, parts[name]) for name in names]
+    if AT_OUTPUT in parts:
+        tables.append(_table(model, windows, AT_OUTPUT, seed, parts[AT_OUTPUT]))
     return EMERGENCE.conform(pd.concat(tables, ignore_index=True))
 
 
@@ -277,7 +282,10 @@ class _Work:
             if contexts is not None:
                 head = self._head if reader is None else reader.head
                 tell = step(sequences + reading, saying)
-                found |= self._read(output_of_states(model, contexts, windows, states, head, tell), contexts, readings)
+                said = output_of_states(model, contexts, windows, states, head, tell)
+                found |= self._read(said, contexts, readings)
+                if reader is not None:
+                    found[AT_OUTPUT] = self._read(said, contexts, [SCORED])[SCORED]
             if plan is not None:
                 tell = step(sequences + reading + saying, again)
                 with states.normalised(Projection(self.propagation.project, self.seed)) as normal:
@@ -393,7 +401,7 @@ def _table(
         family=model.family,
         parameters=model.parameters,
     )
-    if is_output(estimator):  # says of which windows it is
+    if is_output(estimator) or estimator == AT_OUTPUT:  # says of which windows it is
         return EMERGENCE.conform(found)
     return EMERGENCE.conform(
         found.assign(
@@ -439,7 +447,7 @@ def emergence_by_block(table: pd.DataFrame, *, resolution: float = DEFAULT_RESOL
     if chosen.empty:
         known = ", ".join(f"{value:g}" for value in sorted(table["resolution"].dropna().unique()))
         raise InputError(f"The emergence table has no resolution {resolution:g}; it holds {known or 'no rows'}.")
-    return at_end(chosen)
+    return at_end(blocks_or_output(chosen))
 
 
 def peak_emergence(

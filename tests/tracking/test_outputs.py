@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 from estimators.base import InputError
+from proxy.schemas import EMERGENCE
+from tracking import track_emergence
 from tracking.comparison import compare
 
 
@@ -102,6 +104,14 @@ def test_controls_of_a_table_stay_columns() -> None:
     table = compare([OPEN, pd.concat([CLOSED, shuffled])]).table
     assert table["model"].tolist() == ["a → gpt", "b → gpt"]
     assert set(table["corpus"]) == {"python-docs"}
+
+
+def test_a_table_that_was_tracked_by_itself(fresh_sqlite, tmp_path: Path) -> None:
+    uri = fresh_sqlite(tmp_path)
+    run_id = track_emergence(EMERGENCE.conform(OPEN), tracking_uri=uri)
+    found = compare([run_id, CLOSED], tracking_uri=uri)
+    assert found.table["difference"].tolist() == [0.5, -0.5]
+    assert "asked" in found.settings["setting"].tolist()
 
 
 def test_from_the_command_line_with_figure_and_table(emergence, tmp_path: Path) -> None:

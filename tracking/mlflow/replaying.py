@@ -18,7 +18,7 @@ import pandas as pd
 from estimators.base import EmergenceError, InputError, Progress
 from estimators.contracts.controls import CONTROLS, is_shuffled, is_twin, varying
 from estimators.contracts.files import locked
-from estimators.contracts.peaks import at_end, at_peak, at_resolution, flags
+from estimators.contracts.peaks import at_end, at_peak, at_resolution, blocks_or_output, flags
 from tracking.mlflow.notes import note_table
 from tracking.mlflow.sweep_run import source_of, track_sweep
 from tracking.mlflow.tracker import NOTE, Known, Point, Tracker, finite, named, number
@@ -245,7 +245,7 @@ def main_row(summary: pd.DataFrame) -> pd.Series | None:
 
 
 def _curves(table: pd.DataFrame) -> Iterable[Point]:
-    ends, peak = at_end(table), at_peak(table)
+    ends, peak = at_end(blocks_or_output(table)), at_peak(table)
     default = at_resolution(ends)
     at_peak_end = at_end(peak)
     curves = {

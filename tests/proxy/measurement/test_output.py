@@ -18,7 +18,7 @@ from proxy.measurement.output import (
     output_rows,
     output_windows,
 )
-from proxy.measurement.table import Listeners, Propagation, measure
+from proxy.measurement.table import Listeners, Propagation, measure, peak_emergence
 from tests.proxy.measurement.odd_heads import with_bent_head
 
 
@@ -73,6 +73,8 @@ def test_the_output_is_read_from_the_pass_of_the_states(model):
     assert len(set(tokens.values())) == 1
     assert text.tokens.size <= sum(ran) < text.tokens.size + model.vocabulary + 100  # windows and lone tokens, once
     found = table[table["layer"] < 0].set_index("estimator")
+    whole = found.loc["predictive"]
+    found = found.drop(index="predictive")
     pd.testing.assert_frame_equal(without.drop(columns="seconds"), found.drop(columns="seconds"))
     apart = measure_output(model, corpus_contexts("python-docs", model.tokenizer, count=200), READINGS)
     apart = apart.set_index("estimator")
@@ -80,6 +82,12 @@ def test_the_output_is_read_from_the_pass_of_the_states(model):
     for column in ("macro_bits", "micro_bits", "ie_bits", "ie_std_error"):
         # the head reads what it read in the run, in other batches: float32 has seven digits
         assert found[column].to_numpy(float) == pytest.approx(apart[column].to_numpy(float), abs=1e-4)
+    # What a server that scores text gives, from the head and without a lens; the peak stays that of the blocks.
+    contexts = corpus_contexts("python-docs", model.tokenizer, count=200)
+    scored = output_rows(open_output(model, contexts), contexts, ["predictive"]).iloc[0]
+    assert whole["ie_bits"] == pytest.approx(scored["ie_bits"], abs=1e-4)
+    assert whole["corpus_hash"] == contexts.corpus_hash
+    assert peak_emergence(table)["peak_layer"].item() >= 0
 
 
 def test_windows_of_any_making_are_read(model):
@@ -141,7 +149,7 @@ def test_the_command_reads_states_and_output_with_their_controls(emergence, tmp_
     )  # fmt: skip
     assert done.code == 0, done.err
     table = pd.read_parquet(out)
-    assert set(table.loc[table["layer"] < 0, "estimator"]) == set(READINGS)
+    assert set(table.loc[table["layer"] < 0, "estimator"]) == {"predictive", *READINGS}
     assert set(table.loc[table["layer"] >= 0, "estimator"]) == {"predictive"}
     assert table[["twin_ie_bits", "shuffled_ie_bits"]].notna().all().all()
     assert "Emergence of the output" in done.out

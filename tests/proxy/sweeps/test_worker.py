@@ -66,7 +66,7 @@ def test_readings_of_the_output_come_with_the_states(worker: Worker) -> None:
     both = {"estimator": "predictive,output-20,predictive-20"}
     frame = rows(worker.run(job(corpora=["python-docs"], measurement=both, controls=True)))
     output = frame[frame["layer"] < 0]
-    assert output["estimator"].tolist() == ["output-20", "predictive-20"]
+    assert output["estimator"].tolist() == ["output-20", "predictive-20", "predictive"]
     assert output[["twin_ie_bits", "shuffled_ie_bits", "ie_std_error"]].notna().all().all()
     assert set(output["model"]) == {"gpt2-30k"}
 
