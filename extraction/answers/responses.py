@@ -85,7 +85,7 @@ def _named_as_here(frame: pd.DataFrame, source: str) -> pd.DataFrame:
             f"{', '.join(map(str, frame.columns)) or 'none'}."
         )
     for name in {"model", "prompt_id"} & {*frame.columns}:
-        missing = frame[name].isna().to_numpy()
+        missing = (frame[name].isna() | (frame[name].astype("string").str.strip() == "")).to_numpy(dtype=bool)
         if missing.any():
             raise InputError(
                 f"Row {int(missing.argmax()) + 1} of {source} has no {name}, {int(missing.sum())} rows in all; give "

@@ -32,7 +32,7 @@ def collect(
     endpoint: Annotated[
         str, typer.Option(help="auto, chat, completions or responses.", rich_help_panel=SERVER)
     ] = "auto",
-    samples: Annotated[int, typer.Option(help="Answers per prompt.", rich_help_panel=SAMPLING)] = 1,
+    samples: Annotated[int, typer.Option(min=1, help="Answers per prompt.", rich_help_panel=SAMPLING)] = 1,
     max_tokens: Annotated[
         int,
         typer.Option(
@@ -78,6 +78,7 @@ def collect(
     `emergence collect gemma-2m --base-url http://127.0.0.1:8000/v1 --out answers.parquet`
     """
     from estimators.base import InputError
+    from extraction.answers.collecting.api import check_base_url
     from extraction.answers.collecting.batch import NotReadyError
     from extraction.answers.collecting.budget import Budget, read_prices
     from extraction.answers.collecting.options import Limits, Server
@@ -85,6 +86,7 @@ def collect(
     from extraction.answers.collecting.run import estimate_bill, log_path
     from extraction.answers.prompt_sets import prompts as read_prompts
     from extraction.answers.sampling import Sampling
+    from extraction.tables import check_table_path
 
     sampling = Sampling(max_tokens, temperature, seed, system, tuple(stop or ()))
     asked = read_prompts(prompts)
@@ -100,6 +102,8 @@ def collect(
         budget=budget,
     )
     if dry_run:
+        check_base_url(base_url)
+        check_table_path(out)
         bill = estimate_bill(model, asked, out=out, budget=budget, samples=samples, sampling=sampling)
         _say_bill(bill, as_json=as_json)
         return

@@ -181,3 +181,10 @@ def test_a_table_that_would_not_fit_in_memory_is_refused(tmp_path: Path, monkeyp
     found = read_frame(path)
     assert found["text"].fillna("none").tolist() == ["one", "two", "none", "one"]
     assert found["id"].tolist() == [1, 2, pd.NA, 4]
+
+
+@pytest.mark.parametrize("name", ["model", "prompt_id"])
+def test_answers_without_a_name_or_id_are_refused_by_row(tmp_path: Path, name: str) -> None:
+    rows = [{"model": "m", "prompt_id": "a", "text": "t"}, {"model": "m", "prompt_id": "b", "text": "t", name: " "}]
+    with pytest.raises(InputError, match=f"Row 2 of .* has no {name}"):
+        read_responses(_write(tmp_path / "t.json", rows))

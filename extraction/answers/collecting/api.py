@@ -59,6 +59,8 @@ def check_base_url(base_url: str | None) -> str:
         >>> check_base_url("http://127.0.0.1:8000/v1/chat/completions/?api-version=preview")
         'http://127.0.0.1:8000/v1?api-version=preview'
     """
+    if base_url is not None and not base_url.strip():  # as an unset variable gives it: not a word must go to OpenAI
+        raise InputError("The base URL is empty; give one, or leave it out for OpenAI's own.")
     url = (base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL).strip()
     wrong = InputError("A base URL looks like http://127.0.0.1:8000/v1; the one given has no http(s) and host.")
     try:
@@ -257,7 +259,7 @@ class Api:
         try:
             return read(endpoint, reply)
         except MalformedAnswerError as error:
-            raise MalformedAnswerError(self.clean(error)) from None
+            raise MalformedAnswerError(self.clean(error), reported=error.reported) from None
         except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
             raise MalformedAnswerError(f"the reply has an unexpected shape ({type(error).__name__})") from None
 

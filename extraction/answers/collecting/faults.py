@@ -75,7 +75,15 @@ class BrokenError(EmergenceError):
 
 
 class MalformedAnswerError(EmergenceError):
-    """A reply with HTTP 200 that is no answer."""
+    """A reply with HTTP 200 that is no answer.
+
+    Attributes:
+        reported: whether the reply says itself that it is a failure: some servers refuse a field so.
+    """
+
+    def __init__(self, reason: str, *, reported: bool = False) -> None:
+        super().__init__(reason)
+        self.reported = reported
 
 
 def reason_of(body: object, depth: int = 0) -> str:
@@ -205,6 +213,5 @@ def is_failure(error: object) -> bool:
         (False, False, True)
     """
     if isinstance(error, dict):
-        code = next((error[name] for name in ("code", "status") if error.get(name) is not None), None)
-        return any(error.values()) and (code is None or is_failure(code))
+        return any(is_failure(value) for value in error.values())
     return bool(error) and str(error).strip().lower() not in NO_FAILURES

@@ -29,6 +29,8 @@ FIRST_WAIT_S = 30.0  # for the first reply, such as of a model that is still loa
 NEXT_WAIT_S = 10.0  # for later ones at least, and 10 times the slowest before
 LONGEST_WAIT_S = 30.0  # for a server that is busy
 LETTER = "e"  # hardly any text of a dozen tokens does without it
+FAULTS = (RefusedError, BrokenError, MalformedAnswerError)
+SEEDS = (2**28 - 1, 2**28 - 2)  # the largest that a run sends: a server may have a limit
 # Fields that an answer can do without, in the order in which they are tried. Without `max_tokens` a request has
 # `max_completion_tokens`, as newer models want it: the length of an answer is never left to the server.
 OPTIONAL = ("temperature", "seed", "n", "stop", "logprobs", "include", "top_logprobs", *WHOLE, "max_tokens")
@@ -132,7 +134,7 @@ class _Probe:
             try:
                 _, _, more = await self._ask(replace(small, system=FRIENDLY), capabilities)
                 capabilities = replace(capabilities, system=more > usage if more and usage else None)
-            except (RefusedError, BrokenError, MalformedAnswerError):
+            except FAULTS:
                 capabilities = replace(capabilities, system=False)
         return capabilities
 
@@ -142,7 +144,7 @@ class _Probe:
             trial = replace(capabilities, scores=name)
             try:
                 answers, _ = await self._answers(replace(small, max_tokens=1), trial, 1, 1)
-            except (RefusedError, BrokenError, MalformedAnswerError):
+            except FAULTS:
                 continue
             entries = [entry for entry in answers[0].logprobs or [] if entry["logprob"] is not None]
             spelled = "".join(entry["token"] for entry in entries)
@@ -165,11 +167,11 @@ class _Probe:
             trial = replace(capabilities, extra=extra)
             try:
                 if extra:
-                    _, answers, _ = await self._ask(small, trial, seed=1)
+                    _, answers, _ = await self._ask(small, trial, seed=SEEDS[0])
                     first = answers[0]
-                _, again, _ = await self._ask(small, trial, seed=1)
-                _, other, _ = await self._ask(small, trial, seed=2)
-            except (RefusedError, BrokenError, MalformedAnswerError):
+                _, again, _ = await self._ask(small, trial, seed=SEEDS[0])
+                _, other, _ = await self._ask(small, trial, seed=SEEDS[1])
+            except FAULTS:
                 if not extra:
                     raise
                 continue
@@ -179,12 +181,12 @@ class _Probe:
         return replace(capabilities, sampled=False, seed=capabilities.seed and None)
 
     async def _ask(
-        self, sampling: Sampling, capabilities: Capabilities, *, seed: int = 1, n: int = 1
+        self, sampling: Sampling, capabilities: Capabilities, *, seed: int = SEEDS[0], n: int = 1
     ) -> tuple[Capabilities, list[Answer], int | None]:
         """One call; where it is refused, again without the optional fields that the server refuses."""
         try:
             return capabilities, *await self._answers(sampling, capabilities, seed, n)
-        except (RefusedError, BrokenError) as error:
+        except FAULTS as error:
             if not _about_a_field(error):
                 raise
             new = "n" if n > 1 else "stop" if sampling.stop else None  # the rest was answered before
@@ -196,7 +198,7 @@ class _Probe:
         capabilities: Capabilities,
         seed: int,
         n: int,
-        refusal: RefusedError | BrokenError,
+        refusal: RefusedError | BrokenError | MalformedAnswerError,
         new: str | None,
     ) -> tuple[Capabilities, list[Answer], int | None]:
         """Find out which optional fields are refused, by what is answered: messages repeat requests or list all fields.
@@ -210,19 +212,19 @@ class _Probe:
             trial = _without(capabilities, blamed)
             try:
                 return trial, *await self._answers(sampling, trial, seed, n)
-            except (RefusedError, BrokenError):
+            except FAULTS:
                 pass
         droppable = [name for name in optional if name != "max_tokens"]
         trial = _without(capabilities, *droppable)
         try:
             answers = await self._answers(sampling, trial, seed, n)
-        except (RefusedError, BrokenError) as error:
+        except FAULTS as error:
             if "max_tokens" not in optional:
                 raise refusal from None
             trial = _without(trial, "max_tokens")
             try:
                 answers = await self._answers(sampling, trial, seed, n)
-            except (RefusedError, BrokenError):
+            except FAULTS:
                 raise (refusal if not droppable else error) from None
         for name in droppable:
             more = replace(
@@ -234,7 +236,7 @@ class _Probe:
                 continue
             try:
                 answers = await self._answers(sampling, more, seed, n)
-            except (RefusedError, BrokenError):
+            except FAULTS:
                 continue
             trial = more
         if "logprobs" in trial.rejected or "include" in trial.rejected:
@@ -298,8 +300,10 @@ class _Probe:
         return FIRST_WAIT_S if self.slowest_s is None else max(NEXT_WAIT_S, 10 * self.slowest_s)
 
 
-def _about_a_field(error: RefusedError | BrokenError) -> bool:
+def _about_a_field(error: RefusedError | BrokenError | MalformedAnswerError) -> bool:
     """Whether the same request without an optional field may well be answered."""
+    if isinstance(error, MalformedAnswerError):
+        return error.reported
     return error.failed if isinstance(error, BrokenError) else error.status != 404
 
 
@@ -307,7 +311,7 @@ def _without(capabilities: Capabilities, *names: str) -> Capabilities:
     return replace(capabilities, rejected=(*capabilities.rejected, *names))
 
 
-def _blamed(error: RefusedError | BrokenError, optional: Sequence[str]) -> str | None:
+def _blamed(error: RefusedError | BrokenError | MalformedAnswerError, optional: Sequence[str]) -> str | None:
     """The one optional field that the refusal names; None if it names none, or several."""
     if isinstance(error, RefusedError) and error.param in optional:
         return error.param

@@ -122,7 +122,7 @@ def read(endpoint: Endpoint, reply: object) -> list[Answer]:
     if not isinstance(reply, dict):
         raise MalformedAnswerError(f"the reply is JSON {type(reply).__name__}, not an object")
     if failure := failure_in(reply):
-        raise MalformedAnswerError(f"the reply reports a failure: {failure}")
+        raise MalformedAnswerError(f"the reply reports a failure: {failure}", reported=True)
     if endpoint == "responses":
         return [_read_response(reply)]
     choices = reply.get("choices")

@@ -198,6 +198,10 @@ WORDINGS = {
     "not implemented": as_error(lambda body: "not implemented", 501),
     "forbidden": as_error(lambda body: "You are not allowed to request this", 403),
     "failed": as_error(lambda body: "KeyError: 'seed'", 500),
+    "with HTTP 200": as_error(lambda body: "no such thing here", 200),
+    "with HTTP 200, named": as_error(lambda body: "Unsupported parameter: 'seed'.", 200),
+    "with HTTP 200 and no success": lambda body: (200, json.dumps({"success": False, "msg": "no such thing here"})),
+    "not acceptable": as_error(lambda body: "no such thing here", 406),
 }
 
 
@@ -210,6 +214,11 @@ def test_the_refused_field_alone_is_left_out_whatever_the_wording(wording):
     body = request("m", "Hello", Sampling(temperature=0.2), able, seed=7)
     assert body["temperature"] == 0.2
     assert "seed" not in body
+
+
+def test_seeds_that_are_too_large_for_a_server_are_left_out():
+    able = found(Picky(lambda name, body: name == "seed" and body["seed"] >= 2**16, WORDINGS["says nothing"]))
+    assert able.rejected == ("seed",)
 
 
 @pytest.mark.parametrize("field", ["temperature", "seed", "logprobs", "top_logprobs", "max_tokens"])

@@ -218,6 +218,16 @@ def test_what_is_no_url_is_refused(url):
         check_base_url(url)
 
 
+@pytest.mark.parametrize("url", ["", " "])
+def test_an_empty_url_is_not_taken_for_openai_s(url, tmp_path, emergence, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with pytest.raises(InputError, match="The base URL is empty"):
+        check_base_url(url)
+    done = emergence("collect", "m", "--base-url", url, "--prompts", "demo", "--out", tmp_path / "a.csv", "--dry-run")
+    assert done.code == 2
+    assert "The base URL is empty" in done.err
+
+
 @pytest.mark.parametrize("key", [f"{KEY}\u201d", "\u201cabc", "sk with space", "sk-\x07bell"])
 def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(monkeypatch, key, tmp_path, emergence):
     monkeypatch.setenv("OPENAI_API_KEY", key)
