@@ -7,8 +7,9 @@ defaults) need none.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from estimators.contracts.exports import lazy_exports
 
 if TYPE_CHECKING:
     from estimators.base import EmergenceError, Estimator, InputError, MIEstimate, Progress
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from estimators.propagation import sample_propagation
     from estimators.registry import estimate, estimate_many, estimator, methods, shuffled_pairs
 
-_HOME = {
+_HOMES = {
     "DEFAULT_RESOLUTION": "contracts.conventions",
     "DEFAULT_RESOLUTIONS": "contracts.conventions",
     "Emergence": "information_emergence",
@@ -56,14 +57,4 @@ __all__ = [
     "shuffled_pairs",
 ]
 
-
-def __getattr__(name: str) -> object:
-    """Import a public name from its module (PEP 562)."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'estimators' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"estimators.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """List the public names."""
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_exports("estimators", _HOMES)

@@ -5,8 +5,9 @@ What needs transformers is loaded when it is first used.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from estimators.contracts.exports import lazy_exports
 
 if TYPE_CHECKING:
     from extraction.answers.collecting.budget import Budget
@@ -85,8 +86,4 @@ __all__ = [
     "windows",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'extraction' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"extraction.{_HOMES[name]}"), name)
+__getattr__, __dir__ = lazy_exports("extraction", _HOMES)

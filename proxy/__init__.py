@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from estimators.contracts.exports import lazy_exports
 
 if TYPE_CHECKING:
     from proxy.features.table import compute_features
@@ -15,19 +16,19 @@ if TYPE_CHECKING:
     from proxy.sweeps.run import sweep
 
 # Where each public name lives; loaded on first use, so that `import proxy` (which the command line does) costs nothing.
-_HOME = {
-    "EMERGENCE": "proxy.schemas",
-    "REFERENCES": "proxy.schemas",
-    "Listeners": "proxy.measurement.table",
-    "Propagation": "proxy.measurement.table",
-    "Proxy": "proxy.regression.proxy",
-    "ProxyRegressor": "proxy.regression.regressor",
-    "compute_features": "proxy.features.table",
-    "fit_proxy": "proxy.regression.proxy",
-    "load_proxy": "proxy.regression.load",
-    "measure": "proxy.measurement.table",
-    "peak_emergence": "proxy.measurement.table",
-    "sweep": "proxy.sweeps.run",
+_HOMES = {
+    "EMERGENCE": "schemas",
+    "REFERENCES": "schemas",
+    "Listeners": "measurement.table",
+    "Propagation": "measurement.table",
+    "Proxy": "regression.proxy",
+    "ProxyRegressor": "regression.regressor",
+    "compute_features": "features.table",
+    "fit_proxy": "regression.proxy",
+    "load_proxy": "regression.load",
+    "measure": "measurement.table",
+    "peak_emergence": "measurement.table",
+    "sweep": "sweeps.run",
 }
 
 __all__ = [
@@ -45,14 +46,4 @@ __all__ = [
     "sweep",
 ]
 
-
-def __getattr__(name: str) -> object:
-    """Import a public name from its module."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'proxy' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    """List the public names."""
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_exports("proxy", _HOMES)

@@ -11,7 +11,7 @@ import proxy
 
 @pytest.mark.parametrize("name", proxy.__all__)
 def test_a_public_name_is_that_of_its_module(name):
-    assert getattr(proxy, name) is getattr(importlib.import_module(proxy._HOME[name]), name)
+    assert getattr(proxy, name) is getattr(importlib.import_module(f"proxy.{proxy._HOMES[name]}"), name)
 
 
 def test_the_package_itself_loads_nothing_heavy():
