@@ -74,6 +74,7 @@ def features(
     from extraction.tables import check_table_path, read_table
     from proxy.features.kept import Kept
     from proxy.features.output import NOISE
+    from proxy.features.provenance import ASKED
     from proxy.features.readers import DEFAULT_READERS, load_reader
     from proxy.features.scores import join_scores
     from proxy.features.table import (
@@ -132,7 +133,7 @@ def features(
         proposed = frame.attrs["proposed"]
     shown = frame
     if out is None and not as_json:  # a screen has no room for thousands of words
-        shown = frame[[name for name in frame.columns if not name.startswith(("words.", "provenance", NOISE))]]
+        shown = frame[[name for name in frame.columns if not name.startswith(("words.", "provenance", ASKED, NOISE))]]
         hidden = len(frame.columns) - len(shown.columns)
         if hidden:
             screen.print(f"Not shown: {hidden} of words.*, noise.* and provenance; --out keeps them.", markup=False)
@@ -161,6 +162,7 @@ def output_of(paths: list[Path], corpus: str | None, bank: Path | None) -> pd.Da
     from proxy.banks.targets import place_models
     from proxy.features.joining import check_apart
     from proxy.features.output import asked_in_chat, common_shown, output_features
+    from proxy.features.provenance import ASKED, how_asked
     from proxy.measurement.continuations import table_beside
     from proxy.schemas import CONTINUATIONS, EMERGENCE
 
@@ -174,4 +176,6 @@ def output_of(paths: list[Path], corpus: str | None, bank: Path | None) -> pd.Da
     name = str(table.loc[table["layer"] < 0, "corpus"].iloc[0])
     placed = place_models(load_bank(bank or SHIPPED), windows, corpus=name, shown=shown, chat=asked_in_chat(table))
     check_apart("Features of single windows", features.columns, placed.columns.drop("model"))
-    return features.merge(placed, on="model", how="left")
+    tokens = int(table.loc[table["layer"] < 0, "position"].max())
+    asked = how_asked(name, tokens=tokens, shown=shown, chat=asked_in_chat(table))
+    return features.merge(placed, on="model", how="left").assign(**{ASKED: asked})

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from extraction import LanguageModel
 
 COLUMN = "provenance"  # of a table of features; JSON
+ASKED = "output_asked"  # column of a table of features: how what models say next was asked for, see `how_asked`
 SKETCH = 32  # smallest hashes of prompts kept: they estimate what share two sets have in common
 ALIKE = 0.9  # share of prompts in common from which two sets count as nearly the same
 CUT_FROM, CUT_SHARE = 100, 0.05  # characters, share of answers of exactly the greatest length: then they were cut there
@@ -84,6 +85,22 @@ def provenance_of(answers: pd.DataFrame, readers: dict[str, str], *, characters:
         sampling=_settings(answers),
         readers=readers,
     )
+
+
+def how_asked(corpus: str, *, tokens: int, shown: int, chat: bool) -> str:
+    """Say how what models say next was asked for: features compare where it is the same.
+
+    Args:
+        corpus: whose windows.
+        tokens: of a window.
+        shown: tokens shown with their logprob; 0: samples alone.
+        chat: whether windows went in as a message with an instruction.
+
+    >>> how_asked("python-docs", tokens=8, shown=20, chat=False)
+    'python-docs, windows of 8 tokens, as text, 20 tokens shown'
+    """
+    seen = f"{shown} tokens shown" if shown else "sampled"
+    return f"{corpus}, windows of {tokens} tokens, {'as a chat' if chat else 'as text'}, {seen}"
 
 
 def read_provenance(text: str) -> Provenance:

@@ -17,7 +17,7 @@ from extraction.tables import RESPONSES
 from proxy.features.behaviour import accuracy_by_shots, behaviour_features
 from proxy.features.joining import check_apart
 from proxy.features.kept import Kept, key_of
-from proxy.features.provenance import COLUMN, as_read, fingerprint, provenance_of
+from proxy.features.provenance import ASKED, COLUMN, as_read, fingerprint, provenance_of
 from proxy.features.readers import RESOLUTIONS, Reader, read_features
 from proxy.features.words import word_features
 from proxy.measurement.names import DEFAULT_ESTIMATOR
@@ -259,7 +259,7 @@ def join_output(frame: pd.DataFrame, said: pd.DataFrame) -> pd.DataFrame:
     found = frame.assign(_said=pd.array([found_as(name, names) for name in frame["model"]], dtype="string"))
     joined = found.merge(said.rename(columns={"model": "_said"}), on="_said", how="left").drop(columns="_said")
     joined.attrs = dict(frame.attrs)
-    return joined.astype({name: "Float64" for name in said.columns if name != "model"})
+    return joined.astype({name: "Float64" for name in said.columns if name not in ("model", ASKED)})
 
 
 def found_as(name: str, measured: Sequence[str]) -> str | None:

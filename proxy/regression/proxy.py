@@ -10,14 +10,14 @@ import pandas as pd
 
 from estimators.base import InputError, Progress
 from estimators.contracts.cells import counted
-from proxy.features.provenance import COLUMN, differences, read_provenance
-from proxy.regression.candidates import CANDIDATES
+from proxy.features.provenance import ASKED, COLUMN, differences, read_provenance
+from proxy.regression.candidates import CANDIDATES, OUTPUT
 from proxy.regression.domain import MISSING, WITHHELD, Domain, contributions, estimate_models
 from proxy.regression.folds import rows_needed
 from proxy.regression.intervals import LEVELS, Intervals, require_rows
 from proxy.regression.links import Bounds, Link, inferred_bounds
 from proxy.regression.record import ProxyRecord
-from proxy.regression.references import SIZE, listed, numeric, of_accuracies, provenances, read_references
+from proxy.regression.references import SIZE, listed, numeric, of_accuracies, output_asked, provenances, read_references
 from proxy.regression.regressor import ProxyRegressor
 from proxy.regression.save import save_proxy
 from proxy.regression.validation import coverage_by_level, score_candidates, validate
@@ -172,16 +172,20 @@ class Proxy(ProxyRecord):
 
     def _asked(self, features: pd.DataFrame) -> list[tuple[list[str], list[str]]]:
         """Return, for each model, why its features do not compare with the references', and what else to say of it."""
-        known = provenances(self.references)
-        if not known:
-            return [([], [])] * len(features)
-        texts = features[COLUMN] if COLUMN in features.columns else pd.Series(pd.NA, index=features.index)
-        return [
-            ([], ["how its answers were made is not recorded"])
-            if pd.isna(text)
-            else differences(known, read_provenance(str(text)))
-            for text in texts
-        ]
+        known, way = provenances(self.references), output_asked(self.references)
+        found = []
+        for row in features.reindex(columns=[COLUMN, ASKED]).to_dict("records"):
+            refused: list[str] = []
+            said: list[str] = []
+            if known and pd.isna(row[COLUMN]):
+                said.append("how its answers were made is not recorded")
+            elif known:
+                refused, said = differences(known, read_provenance(str(row[COLUMN])))
+            reads_output = any(name.startswith(OUTPUT) for name in self.features)
+            if way and reads_output and not pd.isna(row[ASKED]) and row[ASKED] != way[0]:
+                refused = [*refused, f"what it says next was asked for otherwise ({row[ASKED]}; theirs: {way[0]})"]
+            found.append((refused, said))
+        return found
 
     def _remark(self, row: pd.Series, novelty: float, missing: float, pushes: pd.Series) -> str:
         parts = []

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from estimators.base import InputError
 from estimators.contracts.comparable import ABOUT, unlike
 from extraction.reading import check_columns
-from proxy.features.provenance import COLUMN, Provenance, differences, read_provenance
+from proxy.features.provenance import ASKED, COLUMN, Provenance, differences, read_provenance
 from proxy.schemas import REFERENCES
 
 Array = NDArray[np.float64]
@@ -195,8 +195,17 @@ def provenances(frame: pd.DataFrame) -> list[Provenance]:
     return [read_provenance(str(text)) for text in frame[COLUMN].dropna().value_counts(sort=True).index]
 
 
+def output_asked(frame: pd.DataFrame) -> list[str]:
+    """How what a table's models say next was asked for, each way once; empty where it is not recorded."""
+    return frame[ASKED].dropna().astype(str).unique().tolist() if ASKED in frame.columns else []
+
+
 def check_provenance(frame: pd.DataFrame) -> list[str]:
     """Refuse references that do not compare with one another; return what is to be said of them."""
+    ways = output_asked(frame)
+    if len(ways) > 1:
+        apart = " and ".join(f"{frame['model'][frame[ASKED] == way].iloc[0]}: {way}" for way in ways[:2])
+        raise InputError(f"What references say next was not asked for in the same way ({apart}); measure them alike.")
     known = provenances(frame)
     if not known:
         return []

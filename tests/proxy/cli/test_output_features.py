@@ -41,6 +41,7 @@ def test_output_features_need_no_answers(emergence: Run, measured: Path, tmp_pat
     cost = (rows["macro_ceiling_bits"] - rows["macro_bits"]) / rows["bytes_per_token"]
     assert table["output.nll"].to_dict() == pytest.approx(cost.to_dict())
     assert table["emergence_bits"].notna().all()
+    assert set(table["output_asked"]) == {"python-docs, windows of 8 tokens, as text, 20 tokens shown"}
     assert table["output.log_rank"].between(0, 4.4).all()  # log2 of 21 at most
 
 

@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from estimators.base import InputError
 from proxy import fit_proxy
+from proxy.features.provenance import ASKED, how_asked
 from proxy.regression.candidates import OutputLine, Rows, SizeSurrogate, offered
 from proxy.regression.links import Link
 from proxy.regression.references import read_references
@@ -93,3 +95,22 @@ def test_the_size_of_references_is_not_asked_of_other_models() -> None:
     found = proxy.predict(pd.DataFrame({"model": ["x"], "output.nll": [2.0], "output.j2_e": [1.0]})).iloc[0]
     assert found["lower"] < 1.0 < found["upper"]
     assert found["estimate"] == pytest.approx(1.0, abs=0.2)
+
+
+def test_a_model_that_was_asked_in_another_way_is_refused() -> None:
+    text = how_asked("python-docs", tokens=8, shown=20, chat=False)
+    table = _table().query("not model.str.contains('@')").drop(columns="run").assign(**{ASKED: text})
+    proxy = fit_proxy(table, target="bits", candidate="output_line")
+    model = pd.DataFrame({"model": ["x"], "output.nll": [2.0], "output.j2_e": [1.0]})
+    assert proxy.predict(model.assign(**{ASKED: text}))["estimate"].notna().all()
+    assert proxy.predict(model)["estimate"].notna().all()  # of a table that does not say
+    for other in (
+        how_asked("python-docs", tokens=8, shown=20, chat=True),
+        how_asked("python-docs", tokens=8, shown=5, chat=False),
+        how_asked("animal", tokens=8, shown=20, chat=False),
+    ):
+        with pytest.raises(InputError, match=r"x was not asked and read .* what it says next was asked for otherwise"):
+            proxy.predict(model.assign(**{ASKED: other}))
+    table.loc[0, ASKED] = how_asked("python-docs", tokens=8, shown=20, chat=True)
+    with pytest.raises(InputError, match="What references say next was not asked for in the same way"):
+        fit_proxy(table, target="bits", candidate="mean")
