@@ -30,7 +30,7 @@ import pandas as pd
 import torch
 
 from estimators import DEFAULT_RESOLUTION
-from estimators.folds import FOLDS, deal_folds
+from estimators.folds import FOLDS, assign_folds
 from estimators.information_emergence import macro_less_micro
 from estimators.predictive import TEMPERATURES, cross_calibrated, gain_bits, token_log_probabilities, unigram
 from extraction import LanguageModel, load_model, random_twin
@@ -170,7 +170,7 @@ class NextTokens:
         tokens = np.concatenate([side.tokens for side in sides])  # (n, T + 1)
         weights = np.concatenate([side.weights for side in sides])
         prompts = np.concatenate([side.documents for side in sides])
-        fold, _ = deal_folds(len(tokens), prompts, self.seed)
+        fold, _ = assign_folds(len(tokens), prompts, self.seed)
         log_u = torch.stack(
             [unigram(tokens[fold != k, 1:], weights[fold != k], self.model.vocabulary) for k in range(FOLDS)]
         )  # (K, V)

@@ -7,29 +7,29 @@ import numpy as np
 from estimators.base import InputError
 
 FOLDS = 5
-DOCUMENTS_EACH = 4  # documents a fold needs, else windows are dealt by themselves
-LARGEST = 2.0  # times an even share that a fold may hold, else windows are dealt by themselves
+DOCUMENTS_EACH = 4  # documents a fold needs, else windows are assigned one by one
+LARGEST = 2.0  # times an even share that a fold may hold, else windows are assigned one by one
 
 
-def deal_folds(
+def assign_folds(
     count: int, documents: np.ndarray | None, seed: int, *, folds: int = FOLDS
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Deal windows to folds of about one size, whole documents together where there are enough of them.
+    """Assign windows to folds of about one size, whole documents together where there are enough of them.
 
     Args:
         count: N windows.
         documents: (N,) document of each; None where there are none.
-        seed: of the order in which they are dealt.
+        seed: of the order in which they are assigned.
         folds: how many.
 
     Returns:
         (N,) fold of each window, 0 to `folds` - 1, and (N,) number of its document over which errors are clustered;
-        None in its place where windows were dealt by themselves.
+        None in its place where windows were assigned one by one.
 
     Raises:
         InputError: if there are fewer than two windows a fold.
 
-    >>> fold, clusters = deal_folds(1000, np.arange(1000) // 10, seed=0)
+    >>> fold, clusters = assign_folds(1000, np.arange(1000) // 10, seed=0)
     >>> np.bincount(fold).tolist(), len(np.unique(clusters))
     ([200, 200, 200, 200, 200], 100)
     """

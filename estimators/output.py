@@ -312,7 +312,7 @@ class Followed:
     Attributes:
         true: (N, t) symbol that followed each position; the last column follows the window.
         vocabulary: number of symbols.
-        fold: (N,) fold of each window, from `estimators.folds.deal_folds`.
+        fold: (N,) fold of each window, from `estimators.folds.assign_folds`.
         weights: (N,) how often each window counts; None: alike.
         clusters: (N,) document of each window, over which errors are clustered; None: windows are their own.
     """

@@ -7,7 +7,7 @@ at a fitted temperature, and a fitted share of the unigram distribution:
     q(y | h) = (1 - w) softmax(logits(A h + b) / T)_y + w u(y),        pointwise gain = log2 q(y | h) - log2 u(y).
 
 Lens, temperature, share and unigram distribution are fitted on other text than the gain is read on, so that a lens that
-has learned nothing gains nothing: documents are dealt into folds, and each is read by what the others fitted.
+has learned nothing gains nothing: documents are assigned to folds, and each is read by what the others fitted.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ class Smile(InfoNCE):
     clip: float = 5.0
 
     def __post_init__(self) -> None:
-        """Refuse numbers that no training can use."""
+        """Refuse numbers out of range."""
         Training.__post_init__(self)  # super() does not work in a dataclass with slots
         if not real_number(self.clip, "clip") > 0:
             raise InputError(f"clip must be positive; got {self.clip}.")

@@ -55,7 +55,7 @@ class Training:
     halves: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse numbers that no training can use."""
+        """Refuse numbers out of range."""
         least = {"steps": 0, "batch": 2, "hidden": 1, "layers": 0, "embedding": 1, "folds": 2}
         for name, at_least in least.items():
             whole_number(getattr(self, name), name, at_least=at_least)

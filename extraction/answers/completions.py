@@ -1,6 +1,6 @@
 """A completions server for a model in this process: real HTTP on loopback, with the logprobs of an open model.
 
-`transformers serve` shows no logprobs; this is what stands behind an API in demonstrations and tests.
+`transformers serve` shows no logprobs; this server plays the model behind an API in demonstrations and tests.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ AROUND = (
     r"|<\|(?:begin_of_solution|end_of_solution|begin_of_box|end_of_box|START_RESPONSE|END_RESPONSE|return)\|>"
     r"|\[END FINAL RESPONSE\]|\A\s*<(?:answer|response|output)>|</(?:answer|response|output)>\s*\Z|<turn\|>\s*\Z"
 )
-QUOTES = "`'\"\u2018\u201c"  # before a tag that is spoken of
+QUOTES = "`'\"\u2018\u201c"  # before a tag that is quoted
 EITHER = [(re.compile(f"(?P<begin>{begin})|{end}", re.IGNORECASE | re.DOTALL), alone) for begin, end, alone in TAGS]
 
 

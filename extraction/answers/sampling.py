@@ -44,7 +44,7 @@ class Sampling:
     echo: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse numbers that no server takes."""
+        """Refuse numbers out of range."""
         number(self.max_tokens, "max_tokens", least=1, most=MOST_TOKENS, whole=True)
         number(0 if self.temperature is None else self.temperature, "temperature", least=0, most=2)
         number(self.seed, "seed", least=0, most=LARGEST_SEED, whole=True)

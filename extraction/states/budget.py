@@ -33,7 +33,7 @@ class StateBudget:
     spill_gb: float = 50.0
 
     def __post_init__(self) -> None:
-        """Refuse sizes that mean nothing."""
+        """Refuse sizes out of range."""
         number(self.states_gb, "states_gb", above=0, most=MOST_GB)
         number(self.spill_gb, "spill_gb", least=0, most=MOST_GB)
 

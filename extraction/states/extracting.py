@@ -255,7 +255,7 @@ def spill_notice(
 
 
 def spilling(model: LanguageModel, size: int, budget: StateBudget) -> str:
-    """Say to a person that `size` bytes of states will be spilled, and where."""
+    """Say that `size` bytes of states will be spilled, and where."""
     return (
         f"{size / 1e9:.3g} GB of states of {model.name} will be spilled to {described(spill_folder(budget.spill_dir))}."
     )

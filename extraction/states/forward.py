@@ -1,4 +1,4 @@
-"""Running sequences through a model in batches, handing on what passes between its blocks."""
+"""Running sequences through a model in batches, with access to what passes between its blocks."""
 
 from __future__ import annotations
 

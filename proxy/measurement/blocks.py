@@ -76,7 +76,7 @@ class PropagationPlan:
 def plan_propagation(
     windows: Windows, *, blocks: int, features: int, resolutions: Sequence[float], queries: int, full: bool
 ) -> PropagationPlan:
-    """Choose what is read of states: every position of at most `queries` windows, less where that is too dear.
+    """Choose what is read of states: every position of at most `queries` windows, less where that is too expensive.
 
     >>> tokens = np.arange(16_000).reshape(2000, 8)
     >>> windows = Windows("mine", "text", tokens, np.ones(2000))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 DEFAULT_FLOPS = 1.2e13  # of reading by default, beside running the model: of one of 135 M 3 minutes on 2 cores
 FULL_FLOPS = 1e14  # of reading in full, at most
-LEAST = 600  # windows read at the last position, where there are as many, however dear each is
+LEAST = 600  # windows read at the last position, where there are as many, however expensive each is
 # Floating-point operations of a matrix product that take as long as
 LOGIT = 600  # a logit, from the exponential on
 PAIR = 800  # two states in the mixture of sample propagation, beside their products
@@ -18,7 +18,7 @@ Cost = Callable[[tuple[int, ...], int], float]
 def plan_reading(cost: Cost, length: int, most: int, *, full: bool = False) -> tuple[tuple[int, ...], int, float]:
     """Choose positions and how many windows are read at the last one: all, unless that costs more than is allowed.
 
-    `DEFAULT_FLOPS` are allowed: else three positions are read, or the last alone, and where that is too dear as well,
+    `DEFAULT_FLOPS` are allowed: else three positions are read, or the last alone, and where that is still too much,
     fewer windows, down to `LEAST`. In full `FULL_FLOPS` are, and every position is read.
 
     Args:

@@ -1,4 +1,4 @@
-"""Over which units of a text windows are dealt to folds and errors are taken, and where these are few."""
+"""The units of a text by which windows are assigned to folds and errors are taken, and where these are few."""
 
 from __future__ import annotations
 

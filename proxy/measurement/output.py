@@ -19,7 +19,7 @@ import torch
 from estimators.base import InputError, Progress
 from estimators.contracts.conventions import NO_OVERFLOW
 from estimators.entropy import ceiling_flags
-from estimators.folds import FOLDS, deal_folds
+from estimators.folds import FOLDS, assign_folds
 from estimators.output import Followed, OutputEmergence, output_emergence, predictive_emergence, scored_emergence
 from estimators.shown import ABSENT, Shown, entropy_interval, shown_probabilities
 from extraction import LanguageModel, Windows
@@ -60,7 +60,7 @@ class Contexts:
         rest: (N, T) text from each position's next token on.
         following: (N, T) text of the next token at each position.
         fold: (N,) fold of each window: it is read with what is fitted on the others.
-        clusters: (N,) document of each window, whole in a fold; None where windows are dealt by themselves.
+        clusters: (N,) document of each window, whole in a fold; None where windows are assigned one by one.
         dropped: windows left out because their text cannot be cut at whole characters.
         few: whether errors are taken over parts of documents.
         asked: positions, from 0, whose lone tokens are read: all T, or a sample of them.
@@ -101,7 +101,7 @@ class Contexts:
         return [self.alone_texts[place] for place in np.unique(self.token_of[:, self.asked])]
 
     def at_positions(self, count: int) -> Contexts:
-        """Return the same windows with lone tokens at `count` positions, a draw that the windows fix."""
+        """Return the same windows with lone tokens at `count` positions, a sample that the windows determine."""
         rng = np.random.default_rng(int(self.corpus_hash, 16))
         return replace(self, asked=tuple(sorted(rng.permutation(self.positions)[:count].tolist())))
 
@@ -214,7 +214,7 @@ def contexts_of(windows: Windows, tokenizer: Any, *, seed: int = 0) -> Contexts:
     Args:
         windows: with their `next_tokens`.
         tokenizer: that cut them.
-        seed: deals them to the parts to fit on and to read.
+        seed: assigns them to the parts to fit on and to read.
 
     Raises:
         InputError: if the windows do not say what follows, or too few are left.
@@ -258,12 +258,12 @@ def _contexts(
         following = [[row[s + 1][len(row[s]) :] for s in range(1, t + 1)] for row in texts]
         rest = [[row[-1][len(row[s]) :] for s in range(1, t + 1)] for row in texts]
         cut = [row[t] for row in texts]
-        fold, clusters = deal_folds(len(ids), documents, seed)
+        fold, clusters = assign_folds(len(ids), documents, seed)
     else:
         n = len(ids)
         rows = whole.rows[:n]
         following, rest = whole.following[:n], whole.rest[:n]
-        fold, clusters = deal_folds(n, None if whole.clusters is None else whole.clusters[:n], seed)
+        fold, clusters = assign_folds(n, None if whole.clusters is None else whole.clusters[:n], seed)
         cut = [whole.texts[place] for place in whole.of_window[:n]]
         tokenizer = None
     distinct = list(dict.fromkeys(cut))
@@ -445,15 +445,15 @@ def open_output(
     Raises:
         InputError: if the model has no chat template where one is asked for.
     """
-    telling = _Telling(contexts, progress)
+    reporting = _Reporting(contexts, progress)
     if instruction is None:
         front = list(model.prefix if prefix is None else prefix)
-        windows = [front + row for row in contexts.ids[_firsts(contexts), : contexts.positions].tolist()]
+        windows = [front + row for row in contexts.ids[_first_rows(contexts), : contexts.positions].tolist()]
         alone = [[*front, token] for token in contexts.alone.tolist()]
-        return _heard(model, contexts, telling(_runs(windows, model)), telling(_runs(alone, model)), front)
+        return _gather(model, contexts, reporting(_runs(windows, model)), reporting(_runs(alone, model)), front)
     asked, asked_alone = (
-        _as_said(
-            telling(_runs([_chat_ids(model, instruction + text) for text in texts], model)),
+        _shown_of(
+            reporting(_runs([_chat_ids(model, instruction + text) for text in texts], model)),
             len(texts),
             model.vocabulary,
             _NOTHING,
@@ -486,16 +486,16 @@ def output_of_states(
         progress: called with how many windows and lone tokens were read.
     """
     last = len(model.blocks) - 1
-    of_windows = states.macro.read(last, contexts.positions - 1)[torch.from_numpy(contexts.rows[_firsts(contexts)])]
+    of_windows = states.macro.read(last, contexts.positions - 1)[torch.from_numpy(contexts.rows[_first_rows(contexts)])]
     ids, _ = windows.distinct_tokens()
     of_alone = states.micro.read(last, 0)[torch.from_numpy(np.searchsorted(ids, contexts.alone))]
-    telling = _Telling(contexts, progress)
-    said, said_alone = telling(_said(of_windows, head)), telling(_said(of_alone, head))
-    return _heard(model, contexts, said, said_alone, list(windows.prefix))
+    reporting = _Reporting(contexts, progress)
+    said, said_alone = reporting(_logits_of(of_windows, head)), reporting(_logits_of(of_alone, head))
+    return _gather(model, contexts, said, said_alone, list(windows.prefix))
 
 
-class _Telling:
-    """Tells a listener how many of the distinct windows and lone tokens are done."""
+class _Reporting:
+    """Reports how many of the distinct windows and lone tokens are done."""
 
     def __init__(self, contexts: Contexts, progress: Progress | None) -> None:
         self._done, self._total = 0, len(contexts.texts) + len(contexts.alone)
@@ -509,17 +509,17 @@ class _Telling:
                 self._progress(self._done, self._total)
 
 
-def _firsts(contexts: Contexts) -> np.ndarray:
+def _first_rows(contexts: Contexts) -> np.ndarray:
     """Row that shows each distinct window first."""
     found: np.ndarray = np.unique(contexts.of_window, return_index=True)[1]
     return found
 
 
-def _heard(model: LanguageModel, contexts: Contexts, windows: Parts, alone: Parts, front: list[int]) -> NextTokenData:
+def _gather(model: LanguageModel, contexts: Contexts, windows: Parts, alone: Parts, front: list[int]) -> NextTokenData:
     """Gather what the head says after the distinct windows and the lone tokens."""
     count, t = contexts.token_of.shape
-    macro, p_macro = _as_said(windows, len(contexts.texts), model.vocabulary, contexts.of_window, contexts.ids[:, t])
-    micro, p_micro = _as_said(
+    macro, p_macro = _shown_of(windows, len(contexts.texts), model.vocabulary, contexts.of_window, contexts.ids[:, t])
+    micro, p_micro = _shown_of(
         alone, len(contexts.alone), model.vocabulary, contexts.token_of.ravel(), contexts.ids[:, 1:].ravel()
     )
     lengths = np.array([len(row[-1].encode()) for row in contexts.following])
@@ -558,7 +558,7 @@ def _runs(sequences: list[list[int]], model: LanguageModel) -> Parts:
             yield some, model.model(input_ids=ids, logits_to_keep=1, use_cache=False).logits[:, -1]
 
 
-def _said(states: torch.Tensor, head: Head) -> Parts:
+def _logits_of(states: torch.Tensor, head: Head) -> Parts:
     """Yield the logits of states (n, width) that leave the last block, some at a time."""
     for start in range(0, len(states), BATCH):
         with torch.inference_mode():
@@ -567,7 +567,9 @@ def _said(states: torch.Tensor, head: Head) -> Parts:
 
 
 @torch.no_grad()
-def _as_said(parts: Parts, count: int, vocabulary: int, row: np.ndarray, token: np.ndarray) -> tuple[Shown, np.ndarray]:
+def _shown_of(
+    parts: Parts, count: int, vocabulary: int, row: np.ndarray, token: np.ndarray
+) -> tuple[Shown, np.ndarray]:
     """The most probable tokens of `count` contexts, and the probability of `token` after context `row`, (m,) each."""
     probability = np.zeros(len(row))
     k = min(KEPT, vocabulary)

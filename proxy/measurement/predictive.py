@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from estimators.base import InputError, Progress
-from estimators.folds import FOLDS, deal_folds
+from estimators.folds import FOLDS, assign_folds
 from estimators.information_emergence import Emergence, emergence
 from estimators.predictive import (
     TEMPERATURES,
@@ -49,13 +49,13 @@ class PredictiveReader:
     macro(l, t): bits that token t + 1 costs less under the calibrated lens of block l on the state at t than under the
     unigram distribution; micro(l, t): the mean over s <= t of the same for token s + 1 and the state of token s run
     alone. A lens per block and variable serves all positions; temperature and share are fitted per block and position,
-    apart for macro and micro: in a list the one knows where a comma must follow, so must the other. Windows are dealt
+    apart for macro and micro: in a list the one knows where a comma must follow, so must the other. Windows are split
     into folds, whole documents together, and each is read by what was fitted on the other folds.
 
     Args:
         model: the language model.
         windows: with their `next_tokens`.
-        seed: deals documents to the folds.
+        seed: assigns documents to the folds.
         full: read every position, see `plan_reading`.
 
     Attributes:
@@ -97,7 +97,7 @@ class PredictiveReader:
         self._tokens = np.column_stack([windows.tokens[known], windows.next_tokens[known]])  # (n, T + 1)
         self._weights = windows.weights[known]  # (n,)
         documents = None if windows.documents is None else windows.documents[known]
-        fold, self._clusters = deal_folds(len(known), documents, seed)
+        fold, self._clusters = assign_folds(len(known), documents, seed)
         self._flags = FEW_DOCUMENTS if few_documents(windows, self._clusters) else ""
         self._fold = torch.from_numpy(fold)  # (n,)
         alone, token_of = windows.distinct_tokens()

@@ -21,7 +21,7 @@ from torch import Tensor
 from estimators.base import InputError
 from estimators.contracts.cache import cache_folder
 from estimators.contracts.files import replacing
-from estimators.folds import deal_folds
+from estimators.folds import assign_folds
 from estimators.predictive import (
     TEMPERATURES,
     calibrate,
@@ -189,7 +189,7 @@ def next_token_pairs(windows: Windows, vocabulary: int) -> Pairs:
         raise InputError(f"The windows of {windows.corpus} do not say which token follows; make them by `windows`.")
     known = np.flatnonzero(windows.next_tokens >= 0)
     documents = None if windows.documents is None else windows.documents[known]
-    fold, _ = deal_folds(len(known), documents, seed=0)
+    fold, _ = assign_folds(len(known), documents, seed=0)
     tokens = np.column_stack([windows.tokens[known], windows.next_tokens[known]])  # (N, T + 1)
     fit, counted = np.flatnonzero(fold != 0), np.flatnonzero(fold == 0)
     log_u = unigram(tokens[fit, 1:], windows.weights[known[fit]], vocabulary).float()  # (V,)

@@ -84,7 +84,7 @@ class Propagation:
     project: int | None = 256
 
     def __post_init__(self) -> None:
-        """Refuse numbers that nothing can be read with."""
+        """Refuse numbers out of range."""
         number(self.queries, "queries", least=2, whole=True)
         if self.project is not None:
             number(self.project, "project", least=1, whole=True)
@@ -304,7 +304,7 @@ class _Work:
         return {name: [output_rows(said, contexts, [name], seed=self.seed, on_windows=on_windows)] for name in names}
 
     def finish(self) -> None:
-        """Hand on what listeners wait for still."""
+        """Pass to the listeners what is still due."""
         if self.listeners.likelihoods is not None and not self.passed_on:
             with extract(self.model, self.windows, projection=Projection(1, self.seed), budget=self.budget) as some:
                 self._tell(some.likelihoods)

@@ -37,7 +37,7 @@ class Named(Strict):
 
 
 def _check_number(key: str, value: object, wanted: Any) -> None:
-    """Refuse what pydantic takes for a number: true and false, and whole numbers that no library could hold."""
+    """Refuse what pydantic accepts as a number: true and false, and whole numbers that are too large."""
     if isinstance(value, bool) and wanted is not bool and {int, float} & {wanted, *get_args(wanted)}:
         raise ValueError(f"{key} is a number, got {str(value).lower()}.")
     if isinstance(value, int) and abs(value) > LARGEST:

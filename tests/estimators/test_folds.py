@@ -6,14 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from estimators.base import InputError
-from estimators.folds import deal_folds
+from estimators.folds import assign_folds
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(10, 400), st.integers(1, 90), st.integers(2, 5), st.integers(0, 99))
 def test_documents_are_whole_and_folds_even(count: int, documents: int, folds: int, seed: int) -> None:
     owner = np.sort(np.random.default_rng(seed).integers(0, documents, count))
-    fold, clusters = deal_folds(count, owner, seed, folds=folds)
+    fold, clusters = assign_folds(count, owner, seed, folds=folds)
     sizes = np.bincount(fold, minlength=folds)
     assert len(fold) == count
     assert sizes.min() > 0
@@ -27,6 +27,6 @@ def test_documents_are_whole_and_folds_even(count: int, documents: int, folds: i
 
 def test_one_long_document_leaves_windows_to_themselves() -> None:
     owner = np.concatenate([np.zeros(900, int), np.arange(1, 101)])
-    assert deal_folds(1000, owner, 0)[1] is None
+    assert assign_folds(1000, owner, 0)[1] is None
     with pytest.raises(InputError, match="at least 10 windows"):
-        deal_folds(9, None, 0)
+        assign_folds(9, None, 0)

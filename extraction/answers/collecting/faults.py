@@ -11,7 +11,7 @@ from http import HTTPStatus
 
 from estimators.base import EmergenceError, InputError
 
-# Where servers put their reason, the most telling first; names are compared without case and separators.
+# Where servers put their reason, the most informative first; names are compared without case and separators.
 REASONS = (
     "message", "error", "errors", "detail", "details", "msg", "reason", "errormessage", "errordescription",
     "fault", "faultstring", "problem", "info", "innererror", "fieldviolations", "response", "body", "data",

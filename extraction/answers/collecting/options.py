@@ -40,7 +40,7 @@ class Limits:
     timeout_s: float = 120.0
 
     def __post_init__(self) -> None:
-        """Refuse numbers that no run can keep to."""
+        """Refuse numbers out of range."""
         number(self.concurrency, "concurrency", least=1, most=MOST_CONCURRENT, whole=True)
         number(self.max_retries, "max_retries", least=0, most=MOST_RETRIES, whole=True)
         number(self.timeout_s, "timeout", above=0, most=LONGEST_TIMEOUT_S)

@@ -14,7 +14,7 @@ import torch
 
 from estimators.base import InputError
 from estimators.contracts.controls import FAILED, summary, varying, with_controls
-from estimators.folds import FOLDS, deal_folds
+from estimators.folds import FOLDS, assign_folds
 from estimators.predictive import TEMPERATURES, cross_calibrated, gain_bits, unigram
 from extraction import LanguageModel, Windows, load_model, random_twin, windows
 from extraction.states.budget import StateBudget
@@ -62,7 +62,7 @@ def test_at_the_last_block_it_is_the_difference_of_the_models_own_calibrated_lik
     assert text.documents is not None
     known = np.flatnonzero(text.next_tokens >= 0)
     tokens = np.column_stack([text.tokens[known], text.next_tokens[known]])
-    fold, _ = deal_folds(len(known), text.documents[known], 0)
+    fold, _ = assign_folds(len(known), text.documents[known], 0)
     weights = text.weights[known]
     log_u = torch.stack([unigram(tokens[fold != k, 1:], weights[fold != k], model.vocabulary) for k in range(FOLDS)])
 

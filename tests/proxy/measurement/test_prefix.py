@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from estimators.base import InputError
-from estimators.folds import deal_folds
+from estimators.folds import assign_folds
 from estimators.predictive import SHARES, TEMPERATURES
 from estimators.shown import unigram_of
 from extraction import LanguageModel, load_model, windows
@@ -56,7 +56,7 @@ def by_hand(model: LanguageModel, front: list[int]) -> float:
     assert text.documents is not None
     known = text.next_tokens >= 0
     rows = np.column_stack([text.tokens[known], text.next_tokens[known]])
-    fold, _ = deal_folds(len(rows), text.documents[known], 0)
+    fold, _ = assign_folds(len(rows), text.documents[known], 0)
     fitting, counted = fold != 0, fold == 0
     u = torch.from_numpy(unigram_of(rows[fitting, 1:], model.vocabulary, text.weights[known][fitting]))
     pairs = [
