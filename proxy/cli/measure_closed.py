@@ -249,7 +249,8 @@ def with_others(table: pd.DataFrame, others: pd.DataFrame | None) -> pd.DataFram
 
 
 def show_output(rows: pd.DataFrame) -> None:
-    """Print output rows with what their controls say."""
+    """Print output rows with what their controls say, and in what their models were not measured alike."""
+    from estimators.contracts.comparable import unlike_lines
     from estimators.contracts.controls import FAILED, verdicts
 
     rows = rows.sort_values(["estimator", "corpus", "model"], ignore_index=True)
@@ -258,6 +259,8 @@ def show_output(rows: pd.DataFrame) -> None:
     spare = ("flags", "asked", "corpus", "micro", "macro")
     shown = rows[list(OUTPUT_SHOWN)].rename(columns=OUTPUT_SHOWN)
     show(shown, "Emergence of the output, last position, bits", spare=spare)
+    for line in unlike_lines(rows):
+        _say(line)
 
 
 def log_of(model: str, base_url: str, out: Path | None) -> Path:

@@ -167,6 +167,7 @@ def test_references_of_a_bank_stand_beside(measure, place) -> None:
     assert done.code == 0, done.err
     assert "gemma-2m" in done.out
     assert "gpt2-90k@12" in done.out
+    assert "Not measured in the same way on python-docs: numbers of windows differ (2" in done.err
     assert set(table()["model"]) == {"m"}
     assert "gemma-2m" in Path("forest.svg").read_text(encoding="utf-8")
 

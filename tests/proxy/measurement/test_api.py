@@ -50,6 +50,8 @@ def test_through_the_transport_as_from_the_weights(model, contexts, tmp_path):
     assert (through["macro_bits"] <= through["macro_ceiling_bits"]).all()
     assert set(through["asked"]) == {"completions-logprobs-20"}
     assert through["parameters"].isna().all()
+    shannon = through.set_index("estimator").loc["output-20"]
+    assert 0 < shannon["entropy_low_bits"] < shannon["entropy_high_bits"] < math.log2(model.vocabulary)
 
 
 def test_rows_of_few_documents_say_so(model, contexts, tmp_path):
