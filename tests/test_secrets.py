@@ -108,6 +108,9 @@ def test_a_tracked_sweep_leaves_no_secret_behind(tmp_path: Path) -> None:
         ("features", "http://me:PWinOPTION@127.0.0.1/a.json"),
         ("collect", "m", "--out", "a.csv", "--base-url", "http://127.0.0.1:9/v1?key=KEYinBASEURL"),
         ("collect", "m", "--out", "a.csv", "--base-url", "http://USERinBASEURL:PWinOPTION@127.0.0.1:9/v1"),
+        ("collect", "m", "--out", "a.csv", "--base-url", "http://127.0.0.1:9/v1;key=KEYinBASEURL"),
+        ("fit", "a.csv", "--target", "y", "--out", "http://127.0.0.1:9/x?token=PWinOPTION"),
+        ("measure", "gpt2-30k", "--corpus", "color", "--out", "http://127.0.0.1:9/x?token=PWinOPTION.csv"),
         ("collect", "m", "--out", "a.csv", "--base-url", "ftp://127.0.0.1:9/v1?key=KEYinBASEURL"),
     ],
     ids=lambda arguments: " ".join(arguments[:1]),
@@ -126,6 +129,29 @@ def test_no_message_shows_a_secret_of_an_option(tmp_path: Path, arguments: tuple
     captured = capfd.readouterr()
     # 2 where what was given cannot be used, 1 where it failed on the way; never without a sentence that says why.
     assert captured.err.splitlines()[-1].startswith({1: "Failed: ", 2: "Error: "}[stopped.value.code])
+    _assert_clean(tmp_path, captured.out + captured.err)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("http://me:PWinOPTION@127.0.0.1:9/x?token=PWinOPTION",),
+        ("measure", "gpt2-30k", "--http://me:PWinOPTION@127.0.0.1:9"),
+        ("collect", "m", "http://me:PWinOPTION@127.0.0.1:9"),
+        ("bank", "http://me:PWinOPTION@127.0.0.1:9"),
+    ],
+    ids=lambda arguments: " ".join(arguments[:1]),
+)
+def test_a_typing_error_shows_no_secret(tmp_path: Path, arguments: tuple[str, ...], capfd, monkeypatch) -> None:
+    from proxy.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["emergence", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    captured = capfd.readouterr()
+    assert "127.0.0.1" in captured.err.replace("\n", "")
     _assert_clean(tmp_path, captured.out + captured.err)
 
 

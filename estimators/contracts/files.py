@@ -14,6 +14,7 @@ from pathlib import Path
 from estimators.base import InputError
 
 PART = ".part"  # ends the name of a temporary file
+LONGEST_NAME = 220  # bytes: file systems take 255, and logs and further tables beside a file have longer names than it
 
 
 @contextmanager
@@ -119,16 +120,20 @@ def check_place(path: Path) -> None:
     """Refuse a path at which no new file or folder could be made, before any work is done for it.
 
     Raises:
-        InputError: if the folder around it is missing or cannot be written.
+        InputError: if the folder around it is missing or cannot be written, or the name is too long.
     """
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise InputError(
+            f"The name {path.name[:20]}... is too long for a file; give one of up to {LONGEST_NAME} bytes."
+        )
     folder = path.absolute().parent
     if not folder.is_dir():
-        raise InputError(f"The folder {folder} for {path.name} does not exist; create it first.")
+        raise InputError(f"The folder {folder} for {path} does not exist; create it first.")
     try:  # rights alone do not tell: of a read-only disk, and for root
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise InputError(
-            f"The folder {folder} cannot be written ({error.strerror}); choose another for {path.name}."
+            f"The folder {folder} cannot be written ({error.strerror}); choose another for {path}."
         ) from None
 
 

@@ -11,6 +11,7 @@ _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*)://(?P<rest>\S+)")
 _PATH = re.compile(r"(?P<scheme>(?:https?|ftp|s3|gs|az|abfss?|postgresql|mysql|mssql)[+\w]*):/(?!/)(?P<rest>\S+)")
 _WHOLE = re.compile(r"\s*(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*)://(?P<rest>.+)", re.DOTALL)
 _HOST = re.compile(r"[^@:/]*(:\d+)?(/[^@]*)?")  # host, port and path, in which no user can hide
+_PARAMETER = re.compile(r"(;[^;=/]*=)[^;/]*")  # of a path: /v1;key=S
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -48,7 +49,7 @@ def _masked_rest(rest: str) -> str:
     authority = before.split("/", 1)[0]
     at = before.rfind("@") if ":" in before.rpartition("@")[0] else authority.rfind("@")
     shown = f"{MASK}@{before[at + 1 :]}" if at >= 0 else before
-    return shown + _masked_query(after)
+    return _PARAMETER.sub(rf"\1{MASK}", shown) + _masked_query(after)
 
 
 def _masked_query(after: str) -> str:

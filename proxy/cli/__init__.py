@@ -6,9 +6,14 @@ import errno
 import importlib
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import typer
+import typer.core
 
+from estimators.contracts.secrets import printable
 from proxy.cli.console import screen
 from proxy.cli.numbers import checked
 from proxy.cli.stopping import stoppable
@@ -37,8 +42,33 @@ GROUPS = {"bank": "Reference banks: everything a proxy needs of its open referen
 # Errors of a disk or its permissions, which can happen in any command.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.ENAMETOOLONG)
 
+UsageError = typer.BadParameter.__base__  # typer does not export it
+
+
+class _Masking(typer.core.TyperGroup):
+    """Commands of which a typing error is shown without the secrets in it."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        with _masked_errors():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _masked_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _masked_errors() -> Iterator[None]:
+    try:
+        yield
+    except UsageError as error:  # type: ignore[misc]
+        error.message = printable(error.message)
+        raise
+
+
 app = typer.Typer(
     name="emergence",
+    cls=_Masking,
     help="Estimate the information emergence of language models, also of those open only through an API.",
     no_args_is_help=True,
     add_completion=False,

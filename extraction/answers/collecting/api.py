@@ -119,7 +119,8 @@ def secrets_of(base_url: str, key: str) -> tuple[str, ...]:
         >>> secrets_of("http://host/v1?api-version=preview&subscription-key=abcdefgh", "none")
         ('none', 'abcdefgh')
     """
-    query = parse_qsl(urlsplit(base_url).query, keep_blank_values=True)
+    parts = urlsplit(base_url)
+    query = parse_qsl(parts.query, keep_blank_values=True) + re.findall(r";([^;=/]*)=([^;/]+)", parts.path)
     return key, *(value for name, value in query if SECRET_NAMES.search(name))
 
 

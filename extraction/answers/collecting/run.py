@@ -79,6 +79,8 @@ def collect(
         >>> done.rows, done.missing, done.table()["text"].tolist()
         (1, 0, ['The Elbe.'])
     """
+    if not model.strip():
+        raise InputError("The name of the model is empty; give the one that the server knows.")
     out = Path(out)
     check_table_path(out)
     prompts = check_prompts(prompts)

@@ -32,6 +32,8 @@ SECRET = "S3CR3T"  # noqa: S105
         ("http:/me:S3CR3T@host/a.json", "http:/***@host/a.json"),
         ("s3://KEY:S3CR3T@bucket/sweep", "s3://***@bucket/sweep"),
         ("http://[::1]:8000/v1?key=S3CR3T", "http://[::1]:8000/v1?key=***"),
+        ("http://host/v1;key=S3CR3T", "http://host/v1;key=***"),
+        ("http://host/v1;key=S3CR3T/chat?x=S3CR3T", "http://host/v1;key=***/chat?x=***"),
         ("The store 'http://me:S3CR3T@host/x' refused (GET http://host?k=S3CR3T).", None),
         ("two: http://a:S3CR3T@b,http://c:S3CR3T@d", None),
         ('{"uri": "http://me:S3CR3T@host"}', '{"uri": "http://***@host"}'),

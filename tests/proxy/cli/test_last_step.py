@@ -26,7 +26,7 @@ WITH_OUT = [
 
 
 @pytest.mark.parametrize("command", WITH_OUT, ids=[command[0] for command in WITH_OUT])
-@pytest.mark.parametrize("out", ["folder.parquet", "nowhere/a.parquet", "a.txt"])
+@pytest.mark.parametrize("out", ["folder.parquet", "nowhere/a.parquet", "a.txt", f"{'long' * 60}.csv"])
 def test_a_place_that_cannot_be_written_is_refused_before_any_work(
     emergence: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], out: str
 ) -> None:
@@ -34,7 +34,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(
     (tmp_path / "folder.parquet").mkdir()
     done = emergence(*command, "--out", out)
     assert done.code == 2
-    assert out.split("/")[0] in done.err.replace("\n", "")
+    assert out.split("/")[0][:20] in done.err.replace("\n", "")
 
 
 ELSEWHERE = [
