@@ -140,6 +140,9 @@ def _against(base: Run, other: Run, resolution: float) -> tuple[pd.DataFrame, li
     ours, theirs = controls_as_columns(base.table), controls_as_columns(other.table)
     kept = comparable(ours, theirs, names)
     left, right = (_peaks_with_text(table, resolution) for table in kept)
+    for run, found in zip(names, (left, right), strict=True):
+        if found.empty:
+            raise InputError(f"{run} holds no row with a finite emergence, so there is nothing to compare.")
     _check_estimators(base.name, left, other.name, right)
     notes = [note] if (note := left_out(ours, theirs, kept[0], names)) else []
     left, right, one_with_all = _matched(left, right, names)

@@ -126,7 +126,7 @@ def check_alike(both: pd.DataFrame, names: tuple[str, str]) -> list[str]:
                 "with one --tokens."
             )
     found = []
-    first = output[["prefix_base", "prefix_other"]].fillna("").drop_duplicates()
+    first = output[["prefix_base", "prefix_other"]].dropna().drop_duplicates()
     first = first[first["prefix_base"] != first["prefix_other"]]
     if len(first):
         said = "; ".join(f"{b or 'none'} → {o or 'none'}" for b, o in first.to_numpy().tolist())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -52,6 +53,19 @@ def fitted(families: Callable[..., pd.DataFrame]) -> Proxy:
     from proxy import fit_proxy
 
     return fit_proxy(families(features=6), target="bits")
+
+
+@pytest.fixture
+def far(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], str]:
+    """A name of a server that is not on this machine, as far as the command can see; and a cache folder of its own."""
+    resolve = socket.getaddrinfo
+
+    def resolved(host: str | bytes, *rest: Any, **more: Any) -> Any:
+        return resolve("127.0.0.1" if host in ("models.example", b"models.example") else host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    monkeypatch.setenv("EMERGENCE_CACHE", str(tmp_path / "cache"))
+    return lambda url: url.replace("127.0.0.1", "models.example")
 
 
 @pytest.fixture(scope="session")

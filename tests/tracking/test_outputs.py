@@ -67,8 +67,9 @@ def test_one_model_of_two_seeds_compares_in_bits() -> None:
         (CLOSED.assign(corpus="animal"), "neither model nor corpus is the same"),
         (CLOSED.assign(position=16), "windows of 8 tokens in open and of 16 in closed"),
         (CLOSED.iloc[:0], "table without rows"),
+        (CLOSED.assign(ie_bits=np.nan), "closed holds no row with a finite emergence"),
     ],
-    ids=["shown", "chat", "corpus", "tokens", "empty"],
+    ids=["shown", "chat", "corpus", "tokens", "empty", "nan"],
 )
 def test_what_does_not_compare_is_refused_in_one_sentence(other: pd.DataFrame, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
@@ -96,6 +97,7 @@ def test_a_chat_in_a_table_of_texts_is_left_out_and_said() -> None:
 
 def test_other_first_tokens_are_said() -> None:
     found = compare([OPEN, CLOSED.assign(prefix="<s>")])
+    assert not any("First tokens" in note for note in compare([OPEN.assign(prefix=None), CLOSED]).notes)  # not known
     assert found.notes[-1] == "First tokens differ (none → <s>), which changes most what lone tokens say."
 
 

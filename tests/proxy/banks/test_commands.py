@@ -128,6 +128,31 @@ def test_little_money_and_few_calls_say_what_they_buy(
     assert "windows" in done.err
 
 
+def test_single_tokens_that_were_measured_are_not_asked_for_again(
+    emergence: Run,
+    served: Callable[..., str],
+    built: Path,
+    far: Callable[[str], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    model = ("closed", "--base-url", far(served(shown=20, chat_only=False)), "--tokenizer", "gpt2-30k")
+
+    def calls(folder: str) -> int:
+        done = emergence("estimate", *model, "--bank", built, "--no-control", "--out", folder)
+        assert done.code == 0, done.err
+        return int(re.search(r"The bill: (\d+) calls", " ".join(done.err.split()))[1])  # type: ignore[index]
+
+    before = calls("one")
+    done = emergence(
+        "measure", *model, "--corpus", "python-docs", "--windows", 100, "--prefix", "none", "--out", "closed.parquet"
+    )
+    assert done.code == 0, done.err
+    assert calls("two") < before - 100
+
+
 def test_a_table_without_the_corpus_that_was_asked_for_is_refused(
     emergence: Run, table: Callable[..., pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

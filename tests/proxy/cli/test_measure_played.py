@@ -6,7 +6,6 @@ import argparse
 import inspect
 import json
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -242,19 +241,6 @@ def test_a_second_corpus_asks_only_what_is_new(model, emergence, tmp_path, monke
     alone = set(corpus_contexts("other.txt", model.tokenizer, count=WINDOWS).asked_texts)
     assert len(alone & first) > 20  # asked for the first corpus
     assert alone & set(second) == alone - first
-
-
-@pytest.fixture
-def far(monkeypatch, tmp_path):
-    """A name of a server that is not on this machine, as far as the command can see; and a cache folder of its own."""
-    resolve = socket.getaddrinfo
-
-    def resolved(host, *rest, **more):
-        return resolve("127.0.0.1" if host in ("models.example", b"models.example") else host, *rest, **more)
-
-    monkeypatch.setattr(socket, "getaddrinfo", resolved)
-    monkeypatch.setenv("EMERGENCE_CACHE", str(tmp_path / "cache"))
-    return lambda url: url.replace("127.0.0.1", "models.example")
 
 
 @pytest.mark.parametrize("faults", [{}, CHAT | {"most": 0}, {"scores": "echo"}], ids=["logprobs", "samples", "scored"])
