@@ -137,7 +137,7 @@ def test_no_message_shows_a_secret_of_an_option(tmp_path: Path, arguments: tuple
     [
         ("http://me:PWinOPTION@127.0.0.1:9/x?token=PWinOPTION",),
         ("measure", "gpt2-30k", "--http://me:PWinOPTION@127.0.0.1:9"),
-        ("collect", "m", "http://me:PWinOPTION@127.0.0.1:9"),
+        ("collect", "m", "--out", "a.csv", "http://me:PWinOPTION@127.0.0.1:9"),
         ("bank", "http://me:PWinOPTION@127.0.0.1:9"),
     ],
     ids=lambda arguments: " ".join(arguments[:1]),
