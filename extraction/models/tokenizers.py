@@ -65,12 +65,13 @@ def tokenizer_of_closed(model: str, name: str | None) -> tuple[Any, bool, str]:
     """
     if name is not None:
         return load_tokenizer(name), True, name
+    why = ""
     if _OPENAI.match(model):
         try:
             return Tiktoken(_encoding(model, by_model=True)), True, f"tiktoken's for {model}"
-        except InputError:
-            pass  # the reference cuts the windows, and the rows say so
-    return load_tokenizer(REFERENCE), False, f"the reference tokenizer, {REFERENCE}'s"
+        except InputError as error:  # the reference cuts the windows, and the rows say so
+            why = f" ({str(error).rstrip('.')})"
+    return load_tokenizer(REFERENCE), False, f"the reference tokenizer, {REFERENCE}'s{why}"
 
 
 def _encoding(name: str, *, by_model: bool) -> Any:

@@ -52,7 +52,9 @@ def test_windows_are_cut_by_an_encoding(encoding: Tiktoken) -> None:
 def test_a_closed_model_without_a_tokenizer_gets_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tiktoken", None)
     tokenizer, own, called = tokenizer_of_closed("gpt-4o-mini", None)
-    assert (own, called) == (False, f"the reference tokenizer, {REFERENCE}'s")
+    needs = "The encoding gpt-4o-mini needs the package tiktoken; pip install tiktoken"
+    assert (own, called) == (False, f"the reference tokenizer, {REFERENCE}'s ({needs})")
+    assert tokenizer_of_closed("m", None)[1:] == (False, f"the reference tokenizer, {REFERENCE}'s")
     assert len(tokenizer) == len(load_tokenizer(REFERENCE))
     with pytest.raises(InputError, match="pip install tiktoken"):
         load_tokenizer("tiktoken:o200k_base")
