@@ -13,7 +13,7 @@ from extraction.answers.collecting.endpoints import Capabilities
 from extraction.answers.collecting.next_tokens import Asking
 from proxy.measurement.api import affordable, asked_texts, bill, gathered, measure_closed, open_api
 from proxy.measurement.api_scored import POSITIONS
-from proxy.measurement.output import corpus_contexts, measure_output, open_output, output_rows
+from proxy.measurement.output import Symbols, corpus_contexts, measure_output, open_output, output_rows
 from tests.proxy.behind import Behind
 
 QUICK = Limits(concurrency=4, max_retries=0)
@@ -195,6 +195,18 @@ def test_windows_that_the_server_cuts_otherwise_are_left_out(model, contexts, tm
     data = gathered(api, contexts, replies)
     assert data.keep.all()
     assert "retokenised" in data.flags
+
+
+def test_behind_a_reference_tokenizer_the_longest_shown_beginning_is_the_true_token(few):
+    symbols = Symbols(10)
+    rest, token = few.rest[0][0], few.following[0][0]
+    one, three = symbols[rest[:1]], symbols[rest[:3]]
+    symbols[f"{rest[:3]}?"]  # shown, and not what follows
+    found = symbols.following(few, own_tokenizer=False)
+    assert one != three == found[0, 0]
+    assert symbols.bytes_of(found)[0, 0] == len(rest[:3].encode())
+    nothing = Symbols(10)  # where nothing shown begins what follows it is the reference's own token
+    assert nothing.bytes_of(nothing.following(few, own_tokenizer=False))[0, 0] == len(token.encode())
 
 
 def test_positions_and_then_windows_are_left_out_to_keep_to_the_calls(contexts):
