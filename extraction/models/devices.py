@@ -21,9 +21,10 @@ QUANTIZATIONS = {
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of what an error says, as a sentence."""
+    """Return the first line of what an error says, as a sentence; with the next where the first ends in a colon."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".") + "."
+    said = " ".join(lines[:2]) if lines and lines[0].endswith(":") else lines[0] if lines else type(error).__name__
+    return said.rstrip(".") + "."
 
 
 def chosen_device(device: str) -> torch.device:

@@ -336,6 +336,20 @@ def _check_size(name: str, config: Any) -> None:
         )
 
 
+def _check_config(name: str, where: str, options: dict[str, Any]) -> None:
+    """Refuse a config.json that the library cannot read: a tokenizer is loaded by it, too, and would be blamed."""
+    from transformers import AutoConfig
+
+    try:
+        AutoConfig.from_pretrained(where, **options)
+    except OSError:  # there is none, or the hub is out of reach
+        return
+    except Exception as error:
+        raise InputError(
+            f"The config.json of {name} cannot be used ({first_line(error)}); correct it, or copy the model again."
+        ) from error
+
+
 def _tokenizer(name: str, where: str, options: dict[str, Any]) -> Any:
     from transformers import AutoTokenizer
 
@@ -343,6 +357,7 @@ def _tokenizer(name: str, where: str, options: dict[str, Any]) -> Any:
         tokenizer: Any = AutoTokenizer.from_pretrained(where, **options)
         usable = tokenizer.is_fast and tokenizer("a", add_special_tokens=False)["input_ids"]
     except Exception as error:  # a tokenizer.json can hold anything
+        _check_config(name, where, options)
         raise InputError(
             f"The tokenizer of {name} could not be loaded ({first_line(error)}); "
             "a tokenizer.json must be in the model's folder."

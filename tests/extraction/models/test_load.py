@@ -17,7 +17,7 @@ from extraction.corpora.loading import windows
 from extraction.models.blocks import run_decoder, watch
 from extraction.models.devices import QUANTIZATIONS
 from extraction.models.head import find_head
-from extraction.models.load import NO_LIMIT, LanguageModel, load_model
+from extraction.models.load import NO_LIMIT, LanguageModel, load_model, model_tokenizer
 from extraction.models.twin import random_twin
 from extraction.states.extracting import Projection, extract
 
@@ -203,6 +203,28 @@ def test_a_config_that_does_not_fit_its_weights_is_one_sentence(
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps(config | changes), encoding="utf-8")
     with pytest.raises(InputError, match=sentence):
+        load_model(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"n_embd": 32.5}, "n_embd"),
+        ({"n_layer": True}, "n_layer"),
+        ({"dtype": "banana"}, "banana"),
+        ({"model_type": ["gpt2"]}, "list"),
+        ({"quantization_config": 5}, "int"),
+    ],
+)
+def test_an_invalid_config_is_not_blamed_on_the_tokenizer(
+    gpt2_folder: Path, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    folder = shutil.copytree(gpt2_folder, tmp_path / "odd")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | changes), encoding="utf-8")
+    with pytest.raises(InputError, match=f"The config.json of odd cannot be used .*{said}"):
+        model_tokenizer(str(folder))
+    with pytest.raises(InputError, match=f"odd could not be loaded: .*{said}"):
         load_model(str(folder))
 
 
