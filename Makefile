@@ -23,7 +23,7 @@ demo: $(STAMP)  ## the whole path on the bundled models: no network, no key, no 
 	@$(BIN)/emergence demo
 
 test: $(STAMP)  ## the tests that fit in minutes
-	@$(BIN)/python -m pytest -q -m "not slow and not real"
+	@$(BIN)/python -m pytest -q -m "not slow and not real" -n 2 --dist loadfile
 
 test-all: $(STAMP)  ## what `make test` leaves out: lint, types, the manual, the slow tests
 	@$(MAKE) --no-print-directory lint docs
