@@ -56,8 +56,9 @@ class Provenance:
     def sentence(self) -> str:
         """For a card."""
         cut = "" if self.characters is None else f", first {self.characters:,} characters"
-        given = {name: value for name, value in sorted(self.sampling.items()) if value is not False and value is not None}
-        asked = "".join(f", {name} {value}" for name, value in given.items() if value not in ("", []))
+        unset: list[Any] = [None, "", []]
+        given = [(name, value) for name, value in sorted(self.sampling.items()) if value is not False]
+        asked = "".join(f", {name} {value}" for name, value in given if value not in unset)
         readers = ", ".join(f"{name} ({mark})" for name, mark in sorted(self.readers.items())) or "none"
         return f"{self.count} prompts (hash {self.prompts}), {self.samples} a prompt{cut}{asked}; readers: {readers}"
 
