@@ -85,7 +85,7 @@ def alike(above: Mapping[str, object]) -> str:
 
 
 def count_verdicts(summary: pd.DataFrame) -> str:
-    """Count the count_verdicts of a summary.
+    """Say how often each verdict was given.
 
     >>> count_verdicts(pd.DataFrame({"verdict": ["learned", "not shown", "learned"]}))
     '2 learned, 1 not shown'
