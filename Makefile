@@ -27,7 +27,7 @@ test: $(STAMP)  ## the tests that fit in minutes
 
 test-all: $(STAMP)  ## what `make test` leaves out: lint, types, the manual, the slow tests
 	@$(MAKE) --no-print-directory lint docs
-	@$(BIN)/python -m pytest -q -m slow
+	@$(BIN)/python -m pytest -q -m slow -n 2 --dist loadfile
 
 test-real: $(STAMP)  ## the tests on real models, whose folder EMERGENCE_REAL_MODELS names
 	@$(BIN)/python -m pytest -q -m real
