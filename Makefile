@@ -22,12 +22,13 @@ install: $(STAMP)  ## create .venv and install the package
 demo: $(STAMP)  ## the whole path on the bundled models: no network, no key, no GPU
 	@$(BIN)/emergence demo
 
+# Two processes, one thread each: threads of several processes on two cores mostly wait for each other.
 test: $(STAMP)  ## the tests that fit in minutes
-	@$(BIN)/python -m pytest -q -m "not slow and not real" -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not real" -n 2 --dist loadfile
 
 test-all: $(STAMP)  ## what `make test` leaves out: lint, types, the manual, the slow tests
 	@$(MAKE) --no-print-directory lint docs
-	@$(BIN)/python -m pytest -q -m slow -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow -n 2 --dist loadfile
 
 test-real: $(STAMP)  ## the tests on real models, whose folder EMERGENCE_REAL_MODELS names
 	@$(BIN)/python -m pytest -q -m real
