@@ -175,7 +175,7 @@ def test_mlflow_shows_a_registered_proxy(server, browser: Browser, reference_tab
     tracked = track_proxy(tmp_path / "proxy", register="emergence-shown", **known)
     browser.open(f"{server.uri}/#/models/emergence-shown/versions/{tracked.version}", height=1500)
     browser.wait_for_text("emergence-shown", "candidate", "left out in turn", "mae")
-    browser.wait("[...document.querySelectorAll('td')].some((cell) => cell.innerText.trim() === 'spearman')")
+    browser.wait("[...document.querySelectorAll('th, td')].some((cell) => cell.innerText.trim() === 'spearman')")
 
 
 @pytest.mark.slow
