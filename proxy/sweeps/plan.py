@@ -172,7 +172,8 @@ def spilled_gb(job: Job) -> float:
         for name in names
         if not is_output(name)  # keeps no states of its own
     ]
-    if "sample-propagation" in names and any(map(is_output, names)):  # one pass for both, if what it keeps has room
+    together = "sample-propagation" in names and any(map(is_output, names))
+    if together and "predictive" not in names:  # one pass for both, if what it keeps has room
         whole = state_bytes(size.blocks, size.width, *work)
         sizes += [whole] if budget.spilled(whole) <= budget.spill_gb * 1e9 else []
     return max(map(budget.spilled, sizes), default=0) / 1e9

@@ -154,6 +154,8 @@ def test_states_take_memory_or_are_spilled() -> None:
     assert spilled_gb(job) == pytest.approx(4e-9 * 36 * 256 * (524_160 * 10 + 17))
     (job,) = jobs(all_lists, estimator=both, spill_gb=1000)  # both from one pass
     assert spilled_gb(job) == pytest.approx(4e-9 * 36 * 1280 * (524_160 * 10 + 17))
+    (job,) = jobs(all_lists, estimator=f"predictive,{both}", spill_gb=1000)  # so many windows have a pass of their own
+    assert spilled_gb(job) == pytest.approx(4e-9 * 36 * max(256 * (524_160 * 10 + 17), 1280 * (20_000 * 10 + 17)))
     (job,) = jobs(all_lists, states_gb=400)
     assert spilled_gb(job) == 0
     assert demand(billions(7), Resources(states_gb=20), [GPU_NODE]).memory == 32 * GIB
