@@ -187,6 +187,14 @@ def test_a_depth_that_is_never_built_is_refused_at_once(gpt2_folder: Path, tmp_p
     assert time.perf_counter() - started < 10
 
 
+def with_config(model: Path, folder: Path, changes: dict[str, Any]) -> Path:
+    """Copy a model to `folder`, with changes to its config.json."""
+    shutil.copytree(model, folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | changes), encoding="utf-8")
+    return folder
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -199,9 +207,7 @@ def test_a_depth_that_is_never_built_is_refused_at_once(gpt2_folder: Path, tmp_p
 def test_a_config_that_does_not_fit_its_weights_is_one_sentence(
     gpt2_folder: Path, tmp_path: Path, changes: dict[str, Any], sentence: str
 ) -> None:
-    folder = shutil.copytree(gpt2_folder, tmp_path / "odd")
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    (folder / "config.json").write_text(json.dumps(config | changes), encoding="utf-8")
+    folder = with_config(gpt2_folder, tmp_path / "odd", changes)
     with pytest.raises(InputError, match=sentence):
         load_model(str(folder))
 
@@ -219,9 +225,7 @@ def test_a_config_that_does_not_fit_its_weights_is_one_sentence(
 def test_an_invalid_config_is_not_blamed_on_the_tokenizer(
     gpt2_folder: Path, tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
-    folder = shutil.copytree(gpt2_folder, tmp_path / "odd")
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    (folder / "config.json").write_text(json.dumps(config | changes), encoding="utf-8")
+    folder = with_config(gpt2_folder, tmp_path / "odd", changes)
     with pytest.raises(InputError, match=f"The config.json of odd cannot be used .*{said}"):
         model_tokenizer(str(folder))
     with pytest.raises(InputError, match=f"odd could not be loaded: .*{said}"):
