@@ -78,8 +78,11 @@ async def probe(
                 if path == given:
                     raise
                 reason = str(error)
-            except (RefusedError, MalformedAnswerError) as error:
-                absent = absent and isinstance(error, RefusedError) and error.status in (404, 405)
+            except RefusedError as error:
+                absent = absent and error.status in (404, 405)
+                reason = str(error)
+            except MalformedAnswerError as error:  # as llama.cpp's server replies in a form of its own without /v1
+                absent = absent and not error.reported
                 reason = str(error)
             if path == given:
                 refusals.append(f"{candidate}: {reason}")

@@ -77,6 +77,12 @@ def test_a_bundled_model_through_a_real_server(llama_server, small, tmp_path, wa
     assert set(through["asked"]) == {closed.asking.name}
 
 
+def test_without_v1_the_same_way_of_asking_is_found(llama_server, small, tmp_path) -> None:
+    """Without it llama.cpp's server completes in a form of its own, while its chats look like any other's."""
+    closed = asked(llama_server("gpt2-280k").removesuffix("/v1"), small[0], tmp_path, "auto")
+    assert (closed.asking.name, closed.asking.capabilities.path) == ("completions-logprobs-20", "/v1")
+
+
 def test_the_neutral_first_token_is_that_of_the_weights(llama_server, small, tmp_path) -> None:
     closed = asked(llama_server("gpt2-280k"), small[0], tmp_path, "completions-logprobs")
     assert closed.candidates == ("", "<|endoftext|>")
