@@ -1,11 +1,10 @@
 """Emergence itself, from what models say next: part "emergence" of public_proxies.py, on the bank that ships.
 
-The references are the bank's: the ten bundled models and stages of their training, of ten runs and two architectures.
-Each is estimated from its output features without its run, which is what `fit` and `estimate` print of left-out
-references; and without its architecture, and the largest models without all of their size, which the product refuses,
-as fewer than nine runs remain: there its regressor is taken, with 80 % intervals. Beside it stand the mean, a line in
-log parameters (which an API hides) and the best single feature. Targets are the peak of E(l) and E half way up.
-Everything that is chosen is chosen among the models that are kept, by leaving runs out.
+The references are the bank's: bundled models, models of further architectures, and stages of their training. Each is
+estimated without its architecture, which is what `estimate` prints of left-out references; without its run alone
+(`fit --groups run`); and the largest models of every architecture by a proxy that was fitted on all smaller ones.
+Beside it stand the mean, a line in log parameters (which an API hides) and the best single feature. Targets are the
+peak of E(l) and E half way up. Everything that is chosen is chosen among the models that are kept.
 """
 
 from __future__ import annotations
@@ -17,11 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from proxy.banks.bank import load_bank
 from proxy.banks.targets import PEAK, reference_table, target
-from proxy.regression.domain import Domain, estimate_models
-from proxy.regression.intervals import Intervals
 from proxy.regression.proxy import REFERENCE_SIZE, fit_proxy
 from proxy.regression.references import SIZE, read_references
 from proxy.regression.regressor import ProxyRegressor
@@ -65,58 +63,57 @@ def _of_corpus(folder: Path | None, corpus: str, estimator: str) -> pd.DataFrame
     rows = []
     for name in (PEAK, target(0.5)):
         found = {
-            "one run": (0.9, fit_proxy(table, target=name).validation),
-            "an architecture": (0.8, _without(table, name, table["family"])),
-            "the largest size": (0.8, _without(table, name, largest.map({True: "largest", False: ""}))),
+            "one run": fit_proxy(table, target=name, groups="run").validation,
+            "an architecture": fit_proxy(table, target=name).validation,
+            "the largest sizes": _without(table, name, largest.to_numpy()),
         }
-        for split, (level, estimates) in found.items():
+        for split, estimates in found.items():
             about = {"E by": estimator, "corpus": corpus, "left out together": split, "target": name}
-            rows.append({**about, **_errors(estimates, level)})
+            rows.append({**about, **_errors(estimates)})
             sys.stderr.write(f"{corpus}, {estimator}, {name}, {split}: done\n")
     return pd.DataFrame(rows)
 
 
-def _without(table: pd.DataFrame, name: str, parts: pd.Series) -> pd.DataFrame:
-    """As `Proxy.validation`, for parts of the table that leave fewer runs than `fit` takes; empty: always kept."""
+def _without(table: pd.DataFrame, name: str, left: NDArray[np.bool_]) -> pd.DataFrame:
+    """As `Proxy.validation`, for the models `left` (n,) by a proxy of the others."""
+    proxy = fit_proxy(table[~left], target=name)
+    away = table[left].reset_index(drop=True)
+    estimated = proxy.predict(away)
+    found = pd.DataFrame({"run": away["run"], "truth": away[name].astype(float)})
+    found[["estimate", "lower", "upper", "in_domain"]] = estimated[["estimate", "lower", "upper", "in_domain"]]
     checked = read_references(table, target=name, groups="family", mode="outputs")
     sizes = checked.log_parameters
-    assert sizes is not None  # noqa: S101  # the bundled models' are known
+    assert sizes is not None  # noqa: S101  # the bank knows them
     X = checked.X.assign(run=checked.runs, family=checked.families, **{REFERENCE_SIZE: sizes[SIZE]})
-    part = parts.set_axis(table["model"])[checked.models].to_numpy(dtype=str)
-    found = []
-    for one in np.unique(part[part != ""]):
-        left, kept = part == one, part != one
-        rows = {"run": checked.runs[left], "truth": checked.y[left]}
-        for candidate in (*NAMED, *BASELINES):
-            inputs = sizes if candidate == "log_parameters" else X
-            fitted = _regressor(candidate).fit(inputs[kept], checked.y[kept], checked.weights[kept])
-            rows[candidate] = fitted.predict(inputs[left])
-        intervals = Intervals.fit(
-            _regressor("auto"), X[kept], checked.y[kept], checked.weights[kept], checked.runs[kept]
-        )
-        given = estimate_models(intervals, Domain.of(intervals.regressor, X[kept]), X[left], [0.8])
-        rows |= {"estimate": given.estimate, "in_domain": given.inside}
-        found.append(pd.DataFrame({**rows, "lower_80": given.lower[:, 0], "upper_80": given.upper[:, 0]}))
-    return pd.concat(found, ignore_index=True)
+    place = pd.Index(checked.models).get_indexer(away["model"])
+    kept = np.setdiff1d(np.arange(len(X)), place)
+    for candidate in (*NAMED, *BASELINES):
+        inputs = sizes if candidate == "log_parameters" else X
+        fitted = _regressor(candidate).fit(inputs.iloc[kept], checked.y[kept], checked.weights[kept])
+        found[candidate] = fitted.predict(inputs.iloc[place])
+    return found
 
 
 def _regressor(candidate: str) -> ProxyRegressor:
     if candidate == "log_parameters":
         return ProxyRegressor(candidate, size_column=SIZE)
-    return ProxyRegressor(candidate, group_column="run", family_column="family", reference_size_column=REFERENCE_SIZE)
+    return ProxyRegressor(
+        candidate, group_column="family", family_column="family", reference_size_column=REFERENCE_SIZE
+    )
 
 
-def _errors(found: pd.DataFrame, level: float) -> dict[str, float]:
-    """Mean absolute errors and coverage; every run counts once, however many of its stages were left out."""
+def _errors(found: pd.DataFrame) -> dict[str, float]:
+    """Mean absolute errors, and coverage at 90 %; every run counts once, however many of its stages were left out."""
     share = 1 / found.groupby("run")["truth"].transform("size")
-    lower, upper = found[f"lower_{100 * level:g}"], found[f"upper_{100 * level:g}"]
+    lower, upper = found["lower"].astype(float), found["upper"].astype(float)
     given = lower.notna() & upper.notna()
     held = ((lower <= found["truth"]) & (found["truth"] <= upper))[given]
-    errors = found[["estimate", *NAMED, *BASELINES]].sub(found["truth"], axis=0).abs()
+    known = found["estimate"].notna()
+    errors = found[["estimate", *NAMED, *BASELINES]].astype(float).sub(found["truth"], axis=0).abs()
+    weighed = errors[known].mul(share[known] / share[known].sum(), axis=0).sum()
     return {
         "models": len(found),
-        **errors.mul(share / share.sum(), axis=0).sum().rename({"estimate": "auto", **BASELINES}).to_dict(),
-        "level": level,
+        **weighed.rename({"estimate": "auto", **BASELINES}).to_dict(),
         "coverage": float(np.average(held, weights=share[given])) if given.any() else float("nan"),
         "mean width": float((upper - lower)[given].mean()) if given.any() else float("nan"),
         "outside": float((~found["in_domain"].astype(bool)).mean()),

@@ -1,12 +1,13 @@
-"""Measure the bundled models and the stages of their training, and build the bank that ships with the package.
+"""Measure the bundled models and those of further architectures, and build the bank that ships with the package.
 
     python benchmarks/reference_bank.py --stages DIR --book sherlock_holmes.txt --tables DIR --out proxy/banks/shipped
 
-`--stages` holds the checkpoints that `benchmarks/train_reference_models.py --keep-checkpoints` wrote for the three
-smallest models of both architectures. `--book` is an English book in the public domain. Every model is measured on
-three corpora, with a random twin and shuffled windows as controls: blocks by the predictive observer and by sample
-propagation, the output by all readings, window by window, and on the first corpus in its chat template too. Every
-model also answers the demo prompts, as `emergence answer` lets it. What is in `--tables` already is not made again.
+`--stages` holds what `benchmarks/train_reference_models.py` wrote with `--keep-checkpoints`: stages of the three
+smallest models of both bundled architectures, and models of eight further ones with their stages. `--book` is an
+English book in the public domain. Every model is measured on three corpora, with a random twin and shuffled windows as
+controls: blocks by the predictive observer and by sample propagation, the output by all readings, window by window,
+and on the first corpus in its chat template too. Every model also answers the demo prompts, as `emergence answer` lets
+it. What is in `--tables` already is not made again.
 `--real` is a folder of models, GGUF files or folders, such as `benchmarks/real_models.py` fetches; they come into the
 bank as others.
 """
@@ -47,6 +48,7 @@ WINDOWS = 2000
 CORPUS = "python-docs"  # the bank's default
 CHAT_CORPUS = CORPUS  # a chat puts some sixty tokens before each window, so it is asked on one corpus alone
 PROMPTS = "demo"
+FURTHER_STAGES = ("", "25")  # two of a run tell most of what four would, in half the space
 READINGS = [name for shown in (20, SAMPLES) for name in needed_readings(shown)]
 LICENCE = "tables: that of this package; python-docs: PSF-2.0; the book: public domain"
 
@@ -54,16 +56,15 @@ LICENCE = "tables: that of this package; python-docs: PSF-2.0; the book: public 
 def main() -> None:
     """Measure what is not measured yet, and build the bank."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stages", type=Path, help="folder of training stages, NAME@SHARE")
+    parser.add_argument("--stages", type=Path, help="folder of further models and of training stages, NAME@SHARE")
     parser.add_argument("--real", type=Path, help="folder of further models: GGUF files, folders")
     parser.add_argument("--book", type=Path, required=True, help="text of a book in the public domain")
     parser.add_argument("--tables", type=Path, required=True, help="folder of the measurements")
     parser.add_argument("--out", type=Path, required=True, help="new folder for the bank")
     given = parser.parse_args()
     given.tables.mkdir(parents=True, exist_ok=True)
-    folders = {name: reference_models.path(name) for name in reference_models.names()}
-    if given.stages is not None:
-        folders |= {path.name: path for path in sorted(given.stages.iterdir()) if (path / "training.json").is_file()}
+    bundled = {name: reference_models.path(name) for name in reference_models.names()}
+    folders = bundled | ({} if given.stages is None else further(given.stages, {*bundled}))
     real = {} if given.real is None else real_models(given.real)
     tables = collect(folders, real, [CORPUS, str(given.book), "animal"], given.tables)
     build_bank(
@@ -71,12 +72,22 @@ def main() -> None:
         given.out,
         name="bundled",
         licence=LICENCE,
-        provenance="benchmarks/reference_bank.py: the ten bundled models and the stages of their training, none with "
-        f"more than 2 million parameters{''.join(f', {one}' for one in real)}",
+        provenance="benchmarks/reference_bank.py: the ten bundled models, models of eight further architectures, and "
+        f"stages of their training, none with more than 2 million parameters{''.join(f', {one}' for one in real)}",
         corpora=[CORPUS, str(given.book)],
         windows=WINDOWS,
     )
     sys.stderr.write(f"{len(load_bank(given.out).models)} models in {given.out}\n")
+
+
+def further(folder: Path, bundled: set[str]) -> dict[str, Path]:
+    """Models that are not bundled, by name: all stages of bundled ones, the end and a quarter of others' training."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        name, _, share = path.name.partition("@")
+        if (path / "training.json").is_file() and (share if name in bundled else share in FURTHER_STAGES):
+            found[path.name] = path
+    return found
 
 
 def real_models(folder: Path) -> dict[str, Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,27 +13,20 @@ from typing import Any
 import torch
 from reference_text import CONTEXT, VOCABULARY, Data
 from torch.nn.functional import cross_entropy
-from transformers import (
-    GemmaConfig,
-    GemmaForCausalLM,
-    GPT2Config,
-    GPT2LMHeadModel,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 BLOCKS = 4  # one depth for all, so that width alone separates the sizes
 
 
 @dataclass(frozen=True)
 class Size:
-    """Shape of one size of the family; head width is `width / heads` in both architectures."""
+    """Shape of one size of the family; head width is `width / heads` in all architectures."""
 
     name: str
     width: int
     heads: int
-    gemma_feed_forward: int
-    """Chosen so that the gated Gemma block has about as many parameters as the GPT-2 block."""
+    gated: int
+    """Width of a gated feed-forward layer, so that its block has about as many parameters as the GPT-2 block."""
 
 
 SIZES = (
@@ -42,46 +36,72 @@ SIZES = (
     Size("750k", 112, 4, 320),
     Size("2m", 192, 6, 544),
 )
-MODELS = {f"{architecture}-{size.name}": (architecture, size) for architecture in ("gpt2", "gemma") for size in SIZES}
+
+
+def _shape(size: Size, **more: Any) -> dict[str, Any]:
+    """Fields of a configuration by the names that most architectures use, without dropout."""
+    shared = {"num_hidden_layers": BLOCKS, "num_attention_heads": size.heads, "max_position_embeddings": CONTEXT}
+    return {"hidden_size": size.width, **shared, "attention_dropout": 0.0, **more}
+
+
+def _gated(size: Size) -> dict[str, Any]:
+    return _shape(size, intermediate_size=size.gated, num_key_value_heads=size.heads, head_dim=size.width // size.heads)
+
+
+def _plain(size: Size) -> dict[str, Any]:
+    return _shape(size, intermediate_size=4 * size.width)
+
+
+def _gpt2(size: Size) -> dict[str, Any]:
+    shape = {"n_positions": CONTEXT, "n_embd": size.width, "n_layer": BLOCKS, "n_head": size.heads}
+    return {**shape, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+
+
+def _opt(size: Size) -> dict[str, Any]:
+    return _shape(size, ffn_dim=4 * size.width, word_embed_proj_dim=size.width, dropout=0.0)
+
+
+def _bloom(size: Size) -> dict[str, Any]:
+    return {"hidden_size": size.width, "n_layer": BLOCKS, "n_head": size.heads}
+
+
+# Fields of the configuration by transformers' name of the architecture. Two are bundled. Of the others only what is
+# measured of them is kept, in the bank, which would else know two families: positions that are learned, rotated (all or
+# a part), or a slope of attention; norms before or behind, of the stream or of queries and keys; blocks in sequence or
+# in parallel; feed-forward layers with a gate or without.
+ARCHITECTURES: dict[str, Callable[[Size], dict[str, Any]]] = {
+    "gpt2": _gpt2,
+    "gemma": _gated,
+    "llama": _gated,
+    "qwen3": _gated,
+    "olmo2": _gated,
+    "gpt_neox": _plain,
+    "phi": _plain,
+    "falcon": _plain,
+    "opt": _opt,
+    "bloom": _bloom,
+}
+BUNDLED = [f"{architecture}-{size.name}" for architecture in ("gpt2", "gemma") for size in SIZES]
+MODELS = {f"{architecture}-{size.name}": (architecture, size) for architecture in ARCHITECTURES for size in SIZES}
 
 
 def build(name: str, end: int, seed: int) -> PreTrainedModel:
     """The untrained model of that name."""
     architecture, size = MODELS[name]
     torch.manual_seed(seed)
-    shared: dict[str, Any] = {
-        "vocab_size": VOCABULARY,
-        "bos_token_id": end,
-        "eos_token_id": end,
-        "pad_token_id": None,  # else Gemma would hold the embedding of the end token at zero
-        "initializer_range": round(0.4 / math.sqrt(size.width), 4),
-        "tie_word_embeddings": True,
-    }
-    if architecture == "gpt2":
-        return GPT2LMHeadModel(
-            GPT2Config(
-                n_positions=CONTEXT,
-                n_embd=size.width,
-                n_layer=BLOCKS,
-                n_head=size.heads,
-                resid_pdrop=0.0,
-                embd_pdrop=0.0,
-                attn_pdrop=0.0,
-                **shared,
-            )
-        )
-    return GemmaForCausalLM(
-        GemmaConfig(
-            max_position_embeddings=CONTEXT,
-            hidden_size=size.width,
-            intermediate_size=size.gemma_feed_forward,
-            num_hidden_layers=BLOCKS,
-            num_attention_heads=size.heads,
-            num_key_value_heads=size.heads,
-            head_dim=size.width // size.heads,
-            **shared,
-        )
+    spread = round(0.4 / math.sqrt(size.width), 4)
+    config = AutoConfig.for_model(
+        architecture,
+        **ARCHITECTURES[architecture](size),
+        vocab_size=VOCABULARY,
+        bos_token_id=end,
+        eos_token_id=end,
+        pad_token_id=None,  # else the embedding of the end token would be held at zero
+        **{"init_std" if architecture == "opt" else "initializer_range": spread},
+        tie_word_embeddings=True,
     )
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    return model
 
 
 def bits_per_token(model: PreTrainedModel, sequences: torch.Tensor) -> float:

@@ -1,10 +1,14 @@
-"""Train the reference models bundled in extraction/reference_models, from books and category lists.
+r"""Train the reference models bundled in extraction/reference_models, from books and category lists.
 
     python benchmarks/train_reference_models.py --text DIR --out DIR --seed 0
 
 `DIR` of `--text` holds English books as `*.txt` or `*.txt.gz`. Every model sees the same sequences in the same order,
 each in a process with one thread, so the result depends on the seed and not on the number of processes. A model that
-is finished is skipped when the command runs again. Beside the models the script writes their card, README.md.
+is finished is skipped when the command runs again. Beside the bundled models the script writes their card, README.md.
+The further references of the bank, eight architectures of two sizes, and the stages of their training:
+
+    python benchmarks/train_reference_models.py --text DIR --out STAGES --keep-checkpoints STAGES --only \
+        {llama,qwen3,olmo2,gpt_neox,phi,falcon,opt,bloom}-{90k,280k} {gpt2,gemma}-{30k,90k,280k}
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from typing import Any
 
 import torch
 from reference_card import card, finished
-from reference_networks import MODELS, build, save
+from reference_networks import BUNDLED, MODELS, build, save
 from reference_text import BATCH, CONTEXT, Data, books, prepare
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast
@@ -89,18 +93,20 @@ def train(
 
 
 def main() -> None:
-    """Train what is not there yet, largest first, and write the card."""
+    """Train what is not there yet, largest first, and write the card of those that are bundled."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, required=True, metavar="DIR", help="books: *.txt or *.txt.gz")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a folder per model goes here")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="+", choices=list(MODELS), metavar="NAME", help="train these models only")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(MODELS), metavar="NAME", help="train these, of any architecture"
+    )
     parser.add_argument("--steps", type=int, default=STEPS, help=f"training steps (default {STEPS})")
     parser.add_argument("--keep-checkpoints", type=Path, metavar="DIR", help="also save NAME@12, @25, @50 here")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="models trained at a time")
     arguments = parser.parse_args()
 
-    wanted = sorted(arguments.only or MODELS, key=lambda name: -MODELS[name][1].width)
+    wanted = sorted(arguments.only or BUNDLED, key=lambda name: -MODELS[name][1].width)
     wanted = [name for name in wanted if not finished(arguments.out, name, arguments.seed, arguments.steps)]
     texts = books(arguments.text)
     tokenizer, data = prepare(texts, arguments.steps, arguments.seed)
@@ -133,8 +139,9 @@ def main() -> None:
                 file=sys.stderr,
                 flush=True,
             )
-    text = card(arguments.out, texts, data, arguments.seed, arguments.steps)
-    (arguments.out / "README.md").write_text(text)
+    if all(finished(arguments.out, name, arguments.seed, arguments.steps) for name in BUNDLED):
+        text = card(arguments.out, texts, data, arguments.seed, arguments.steps)
+        (arguments.out / "README.md").write_text(text)
 
 
 if __name__ == "__main__":
