@@ -28,6 +28,7 @@ from estimators.shown import unigram_of
 POWERS = (12, 10, 8, 7, 6, 5, 4, 3, 2, 1)  # of exp(logits / 6): one exponential serves all temperatures
 TEMPERATURES = tuple(6 / power for power in POWERS)  # 0.5, 0.6, 0.75, 0.86, 1, 1.2, 1.5, 2, 3, 6
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.98)  # of the unigram distribution
+CACHED = 2**19  # logits that a CPU raises to these powers at a time: together they stay in its cache
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)  # of the lens, relative to the variance of a standardised feature
 
 
@@ -261,21 +262,27 @@ def token_log_probabilities(logits: Tensor, row: Tensor, token: Tensor, temperat
         token: (m,) ids.
         temperatures: that the logits are divided by.
     """
-    logits = logits.float()
-    shifted = logits - logits.amax(-1, keepdim=True)  # (n, V), at most 0
-    of_token = shifted[row, token]  # (m,)
+    rows = len(logits) if logits.device.type != "cpu" else max(1, CACHED // logits.shape[-1])
+    parts = [_at_temperatures(part.float(), temperatures) for part in logits.split(rows)]
+    best, totals = (torch.cat(each, dim=-1) for each in zip(*parts, strict=True))  # (n,), (temperatures, n)
+    of_token = logits[row, token].float() - best[row]  # (m,)
+    return torch.stack([of_token / t - total.log()[row] for t, total in zip(temperatures, totals, strict=True)])
+
+
+def _at_temperatures(logits: Tensor, temperatures: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    """Return the largest logit (n,), and at each temperature the sum of exp((logits - largest) / temperature)."""
+    best = logits.amax(-1)
+    shifted = logits - best[:, None]  # (n, V), at most 0
     if temperatures != TEMPERATURES:
-        sums = [torch.exp(shifted / one).sum(-1) for one in temperatures]
-    else:  # exp(x / T) is a power of exp(x / 6): a product each instead of an exponential
-        base = shifted.div_(6).exp_()  # (n, V)
-        power, reached, by_power = base.clone(), 1, {1: base.sum(-1)}
-        for wanted in sorted(POWERS)[1:]:
-            for _ in range(wanted - reached):
-                power.mul_(base)
-            reached = wanted
-            by_power[wanted] = power.sum(-1)  # (n,)
-        sums = [by_power[one] for one in POWERS]
-    return torch.stack([of_token / t - total.log()[row] for t, total in zip(temperatures, sums, strict=True)])
+        return best, torch.stack([torch.exp(shifted / one).sum(-1) for one in temperatures])
+    base = shifted.div_(6).exp_()  # exp(x / T) is a power of exp(x / 6): a product each instead of an exponential
+    power, reached, by_power = base.clone(), 1, {1: base.sum(-1)}
+    for wanted in sorted(POWERS)[1:]:
+        for _ in range(wanted - reached):
+            power.mul_(base)
+        reached = wanted
+        by_power[wanted] = power.sum(-1)  # (n,)
+    return best, torch.stack([by_power[one] for one in POWERS])
 
 
 def unigram(tokens: np.ndarray, weights: np.ndarray, vocabulary: int) -> Tensor:

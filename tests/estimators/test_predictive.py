@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from estimators.base import InputError
 from estimators.predictive import (
+    CACHED,
     PENALTIES,
     SHARES,
     TEMPERATURES,
@@ -108,7 +109,9 @@ def test_states_that_overflowed_are_refused() -> None:
         NormalEquations(2, 2).add(torch.tensor([[1.0, math.inf]]), torch.ones(1, 2), torch.ones(1))
 
 
-def test_probabilities_at_all_temperatures_are_those_of_softmax() -> None:
+@pytest.mark.parametrize("cached", [CACHED, 7000])  # the whole at once, and in parts of two rows
+def test_probabilities_at_all_temperatures_are_those_of_softmax(cached: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("estimators.predictive.CACHED", cached)
     logits = torch.randn(5, 3000, generator=torch.Generator().manual_seed(0)) * 12 + 40
     row, token = torch.tensor([0, 1, 1, 4]), torch.tensor([3, 0, 2999, 7])
     slow = torch.stack([torch.log_softmax(logits.double() / one, -1)[row, token] for one in TEMPERATURES])
