@@ -263,7 +263,7 @@ def token_log_probabilities(logits: Tensor, row: Tensor, token: Tensor, temperat
         temperatures: that the logits are divided by.
     """
     rows = len(logits) if logits.device.type != "cpu" else max(1, CACHED // logits.shape[-1])
-    parts = [_at_temperatures(part.float(), temperatures) for part in logits.split(rows)]
+    parts = [_at_temperatures(part.float(), temperatures) for part in torch.split(logits, rows)]
     best, totals = (torch.cat(each, dim=-1) for each in zip(*parts, strict=True))  # (n,), (temperatures, n)
     of_token = logits[row, token].float() - best[row]  # (m,)
     return torch.stack([of_token / t - total.log()[row] for t, total in zip(temperatures, totals, strict=True)])
