@@ -5,7 +5,8 @@
 
 Logs one sweep of so many models, serves it by the product's own `user_interface`, and opens in headless Chromium, each
 time in a fresh page: the runs as `emergence ui` shows them, until the model of the largest E stands there; the sweep's
-own run, until its description does; and the curves of one model, until they are drawn.
+own run, until its description does; the curves of one model, until they are drawn; and two runs side by side, until
+their E are.
 """
 
 import argparse
@@ -35,12 +36,14 @@ def pages(runs: int, work: Path) -> dict[str, float]:
         with user_interface(store, port=0) as shown:
             experiment = MlflowClient(shown.uri).get_experiment_by_name("emergence").experiment_id
             base = f"{shown.uri}/#/experiments/{experiment}/runs"
-            child = next(iter(tracked.children.values()))
+            child, other, *_ = tracked.children.values()
+            both = f"runs=[%22{child}%22,%22{other}%22]&experiments=[%22{experiment}%22]"
             largest = f"model-{runs - 1:03d} on"
             wanted = {
                 "runs": (shown.page, f"document.body.innerText.includes('{largest}')"),
                 "sweep": (f"{base}/{tracked.run_id}", "document.body.innerText.includes('jobs done')"),
                 "curves": (f"{base}/{child}/model-metrics", "document.querySelectorAll('path.js-line').length >= 3"),
+                "compare": (f"{shown.uri}/#/compare-runs?{both}", "document.body.innerText.includes('E_error')"),
             }
             for name, (url, ready) in wanted.items():
                 times = []
@@ -59,7 +62,7 @@ def main() -> None:
     """Print a row per number of runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, nargs="+", default=[20, 100, 500])
-    print("| runs | tracked in | runs appear in | sweep's page | curves of one |\n| --- | --- | --- | --- | --- |")
+    print("| runs | tracked in | runs appear in | sweep's page | curves of one | two compared |\n" + "| --- " * 6 + "|")
     for runs in parser.parse_args().runs:
         with tempfile.TemporaryDirectory() as work:
             found = pages(runs, Path(work))

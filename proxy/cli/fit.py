@@ -46,11 +46,13 @@ def fit(
 
     Example: `emergence fit references.parquet --target emergence_bits --out proxy`
     """
+    from estimators.base import InputError
     from estimators.contracts.files import check_new_folder
     from extraction.tables import read_table
     from proxy.regression.proxy import fit_proxy
 
     check_new_folder(out, "proxy")
+    refused = False  # a model without the target
     if register is not None:
         from tracking.mlflow.proxy_run import check_registration
 
@@ -77,8 +79,12 @@ def fit(
     else:
         show(proxy.scores, title=f"{target} of left-out references, by {proxy.unit}")
         unknown = table[table[target].isna()]
-        if len(unknown):
-            estimates = proxy.predict(unknown)
+        try:
+            estimates = proxy.predict(unknown) if len(unknown) else None
+        except InputError as error:  # the proxy is learned and saved
+            screen.print(f"No estimates of models without {target}: {error}", style="red", markup=False, soft_wrap=True)
+            estimates, refused = None, True
+        if estimates is not None:
             show(estimates.drop(columns="remarks"), title=f"{target} of models without it, estimated")
             for row in estimates.itertuples():
                 screen.print(f"{row.model}: {row.remarks}.", markup=False, highlight=False, soft_wrap=True)
@@ -94,6 +100,8 @@ def fit(
             input_example=proxy.references[["model", *proxy.features]].head(2),
         )
         screen.print(f"Registered {register} version {tracked.version}: {tracked.model_uri}", highlight=False)
+    if refused:
+        raise typer.Exit(1)
 
 
 def parsed_bounds(text: str | None) -> tuple[float | None, float | None] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -17,7 +18,16 @@ from proxy.regression.folds import rows_needed
 from proxy.regression.intervals import LEVELS, Intervals, require_rows
 from proxy.regression.links import Bounds, Link, inferred_bounds
 from proxy.regression.record import ProxyRecord
-from proxy.regression.references import SIZE, listed, numeric, of_accuracies, output_asked, provenances, read_references
+from proxy.regression.references import (
+    SIZE,
+    listed,
+    numeric,
+    of_accuracies,
+    of_answers,
+    output_asked,
+    provenances,
+    read_references,
+)
 from proxy.regression.regressor import ProxyRegressor
 from proxy.regression.save import save_proxy
 from proxy.regression.validation import coverage_by_level, score_candidates, validate
@@ -159,7 +169,7 @@ class Proxy(ProxyRecord):
         if missing:
             raise InputError(
                 f"This proxy was trained on {len(self.features)} features, of which {len(missing)} are missing here: "
-                f"{listed(missing)}; make the features with the same readers."
+                f"{listed(missing)}; {'; '.join(self._remedies(missing))}."
             )
         for name, (refused, _) in zip(self._names(features), self._asked(features), strict=True):
             if refused:
@@ -173,19 +183,38 @@ class Proxy(ProxyRecord):
     def _asked(self, features: pd.DataFrame) -> list[tuple[list[str], list[str]]]:
         """Return, for each model, why its features do not compare with the references', and what else to say of it."""
         known, way = provenances(self.references), output_asked(self.references)
+        output = [name for name in self.features if name.startswith(OUTPUT)]
+        read = features[output].notna().any(axis=1)  # models whose output was not read have none of these
         found = []
-        for row in features.reindex(columns=[COLUMN, ASKED]).to_dict("records"):
+        for row, reads_output in zip(features.reindex(columns=[COLUMN, ASKED]).to_dict("records"), read, strict=True):
             refused: list[str] = []
             said: list[str] = []
-            if known and pd.isna(row[COLUMN]):
-                said.append("how its answers were made is not recorded")
-            elif known:
+            given, asked = not pd.isna(row[COLUMN]), not pd.isna(row[ASKED])
+            if known and given:
                 refused, said = differences(known, read_provenance(str(row[COLUMN])))
-            reads_output = any(name.startswith(OUTPUT) for name in self.features)
-            if way and reads_output and not pd.isna(row[ASKED]) and row[ASKED] != way[0]:
+            elif (known or given) and of_answers(self.features):
+                said.append(f"how {_whose(known)} answers were made is not recorded")
+            if reads_output and way and asked and row[ASKED] != way[0]:
                 refused = [*refused, f"what it says next was asked for otherwise ({row[ASKED]}; theirs: {way[0]})"]
+            elif reads_output and bool(way) != asked:
+                said.append(f"how {_whose(way)} next tokens were asked for is not recorded")
             found.append((refused, said))
         return found
+
+    def _remedies(self, missing: Sequence[str]) -> list[str]:
+        """Return, for each source of features, how the missing ones are made."""
+        readers = {name.split(".")[1] for name in missing if name.startswith("small.")}
+        remedies = []
+        if any(name.startswith(OUTPUT) for name in missing):
+            remedies.append("give what the models say next (features --output TABLE)")
+        if of_answers(missing):
+            by = (
+                f", read by {listed(sorted(readers))} (features --readers)"
+                if readers and self.mode == "outputs"
+                else ""
+            )
+            remedies.append(f"make the features of the models' answers{by}")
+        return remedies or ["add these columns"]
 
     def _remark(self, row: pd.Series, novelty: float, missing: float, pushes: pd.Series) -> str:
         parts = []
@@ -231,6 +260,11 @@ class Proxy(ProxyRecord):
             f"{name} {values[name]:.3g} (references {known[name].min():.3g} to {known[name].max():.3g})"
             for name in apart.sort_values(ascending=False).index[:3]
         )
+
+
+def _whose(known: Sequence[object]) -> str:
+    """Return whose origin is not recorded where only one side's is."""
+    return "its" if known else "the references'"
 
 
 def fit_proxy(

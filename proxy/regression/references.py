@@ -19,11 +19,12 @@ Array = NDArray[np.float64]
 
 # What is known of the models to be estimated decides what may be learned from.
 PREFIXES = {"outputs": ("output.", "small.", "behaviour.", "words.", "accuracy."), "scale": ("small.", "meta.")}
-NO_TARGETS = ("model", "family", "run", "parameters", COLUMN)
+NO_TARGETS = ("model", "family", "run", "parameters", COLUMN, ASKED)
 NO_TARGET_PREFIXES = (*PREFIXES["outputs"], *PREFIXES["scale"], "noise.")
 SIZE = "meta.log_parameters"
 LARGEST = 1e100  # of a feature or target: sums of squares stay finite
 WORDS = "words."
+ANSWERS = ("small.", "behaviour.", WORDS)  # features of answers, whose provenance is recorded beside them
 ACCURACY = "accuracy."  # on a benchmark: all of them shares, or all of them percentages
 MOST_FAILED = 0.1  # share of references whose target may fail its controls without a remark
 MODELS_FOR_WORDS = 20  # of 2,400 words fewer models only learn noise
@@ -206,15 +207,29 @@ def check_provenance(frame: pd.DataFrame) -> list[str]:
     if len(ways) > 1:
         apart = " and ".join(f"{frame['model'][frame[ASKED] == way].iloc[0]}: {way}" for way in ways[:2])
         raise InputError(f"What references say next was not asked for in the same way ({apart}); measure them alike.")
+    said = []
+    if ways:
+        read = frame[[name for name in frame.columns if name.startswith("output.")]].notna().any(axis=1)
+        unasked = frame["model"][frame[ASKED].isna() & read].tolist()
+        said += [f"how the next tokens of {listed(unasked)} were asked for is not recorded"] if unasked else []
     known = provenances(frame)
     if not known:
-        return []
+        return said
     for text, models in frame.groupby(COLUMN)["model"]:
         refused, _ = differences(known, read_provenance(str(text)))
         if refused:
             raise InputError(f"References were not asked and read in the same way: {models.iloc[0]} has {refused[0]}.")
+    for reader in sorted({name for one in known for name in one.readers}):
+        recorded = frame.loc[frame[COLUMN].notna(), ["model", COLUMN]].astype(str)
+        without = [model for model, text in recorded.to_numpy() if reader not in read_provenance(text).readers]
+        said += [f"{reader} did not read the answers of {listed(without)}"] if without else []
     unknown = frame["model"][frame[COLUMN].isna()].tolist()
-    return [f"how the answers of {listed(unknown)} were made is not recorded"] if unknown else []
+    return [*said, f"how the answers of {listed(unknown)} were made is not recorded"] if unknown else said
+
+
+def of_answers(names: Sequence[str]) -> bool:
+    """Return whether any of these features is of the answers of models."""
+    return any(name.startswith(ANSWERS) for name in names)
 
 
 def of_accuracies(names: Sequence[str]) -> bool:

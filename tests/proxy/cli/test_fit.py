@@ -8,6 +8,7 @@ import pytest
 from mlflow import MlflowClient
 
 from extraction.tables import read_table
+from proxy.features.provenance import Provenance, provenance_of
 
 Run = Callable[..., Any]
 
@@ -83,3 +84,22 @@ def test_a_used_folder_is_refused_before_any_work(emergence: Run, tables: tuple[
     done = emergence("fit", tables[0], "--target", "bits", "--out", tmp_path)
     assert done.code == 2
     assert "is not empty" in done.err
+
+
+def test_models_to_estimate_that_were_asked_otherwise_leave_the_proxy_whole(
+    emergence: Run, tables: tuple[Path, Path], tmp_path: Path
+) -> None:
+    known = pd.read_parquet(tables[0]).assign(provenance=_made("a", "b").dumps())
+    other = known.tail(1).assign(model="other", bits=float("nan"), provenance=_made("c", "d").dumps())
+    pd.concat([known, other]).to_parquet(tmp_path / "both.parquet")
+    done = emergence("fit", tmp_path / "both.parquet", "--target", "bits", "--out", tmp_path / "proxy")
+    assert done.code == 1
+    assert "No estimates of models without bits: other was not asked and read as this proxy's references" in done.err
+    assert "other prompts (2, of which about 0% are among the references' 2)" in done.err
+    assert "bits of left-out references" in done.out
+    assert (tmp_path / "proxy" / "card.md").is_file()
+
+
+def _made(*prompts: str) -> Provenance:
+    answers = pd.DataFrame({"model": "m", "prompt_id": prompts, "prompt": prompts, "text": "a few words"})
+    return provenance_of(answers, {})

@@ -118,6 +118,8 @@ def test_a_proxy_keeps_how_its_references_were_asked_and_refuses_others() -> Non
     unknown = proxy.predict(table.head(1).drop(columns="provenance"))
     assert "how its answers were made is not recorded" in unknown["remarks"].item()
     assert "not recorded" not in proxy.predict(table.head(1))["remarks"].item()
+    joined = fit_proxy(table.drop(columns="provenance"), target="score", candidate="best_feature")  # by hand
+    assert "how the references' answers were made is not recorded" in joined.predict(other)["remarks"].item()
 
 
 def test_references_that_were_asked_otherwise_are_no_references() -> None:
@@ -125,3 +127,12 @@ def test_references_that_were_asked_otherwise_are_no_references() -> None:
     odd = compute_features(answers(40, start=40).assign(model="odd"), []).assign(score=9.0)
     with pytest.raises(InputError, match="References were not asked and read in the same way: odd has other prompts"):
         fit_proxy(pd.concat([table, odd], ignore_index=True), target="score")
+
+
+def test_references_that_another_reader_read_are_named() -> None:
+    table = references().assign(**{"small.one.nll": np.arange(9.0)})
+    marks = [replace(read_provenance(text), readers={"one": "ab"}).dumps() for text in table["provenance"]]
+    known = table.assign(provenance=marks)
+    assert not any("did not read" in remark for remark in fit_proxy(known, target="score", candidate="mean").remarks)
+    known.loc[[2, 5], "provenance"] = table.loc[[2, 5], "provenance"]
+    assert "one did not read the answers of m2, m5" in fit_proxy(known, target="score", candidate="mean").remarks

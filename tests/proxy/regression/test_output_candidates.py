@@ -97,13 +97,37 @@ def test_the_size_of_references_is_not_asked_of_other_models() -> None:
     assert found["estimate"] == pytest.approx(1.0, abs=0.2)
 
 
+def test_features_of_another_source_are_refused_with_the_one_that_is_needed() -> None:
+    """A proxy of next tokens is given answers, and the other way round."""
+    said = _table().query("not model.str.contains('@')").drop(columns="run")
+    answered = said.rename(columns={"output.nll": "small.gpt2-2m.nll", "output.j2_e": "behaviour.empty"})
+    with pytest.raises(
+        InputError, match=r"missing here: output\S+, output\S+; give what .* \(features --output TABLE\)\."
+    ):
+        fit_proxy(said, target="bits", candidate="mean").predict(answered)
+    with pytest.raises(InputError, match=r"make the features of .* answers, read by gpt2-2m \(features --readers\)\."):
+        fit_proxy(answered, target="bits", candidate="mean").predict(said)
+
+
 def test_a_model_that_was_asked_in_another_way_is_refused() -> None:
     text = how_asked("python-docs", tokens=8, shown=20, chat=False)
     table = _table().query("not model.str.contains('@')").drop(columns="run").assign(**{ASKED: text})
     proxy = fit_proxy(table, target="bits", candidate="output_line")
     model = pd.DataFrame({"model": ["x"], "output.nll": [2.0], "output.j2_e": [1.0]})
     assert proxy.predict(model.assign(**{ASKED: text}))["estimate"].notna().all()
-    assert proxy.predict(model)["estimate"].notna().all()  # of a table that does not say
+    unsaid = proxy.predict(model)  # of a table that does not say
+    assert unsaid["estimate"].notna().all()
+    assert "how its next tokens were asked for is not recorded" in unsaid["remarks"].item()
+    assert "not recorded" not in proxy.predict(model.assign(**{ASKED: text}))["remarks"].item()
+    unread = model.assign(**{"output.nll": pd.NA, "output.j2_e": pd.NA}).astype({"output.nll": "Float64"})
+    assert "not recorded" not in proxy.predict(unread)["remarks"].item()
+    unsaid_of_references = fit_proxy(table.drop(columns=ASKED), target="bits", candidate="output_line")
+    assert "how the references' next tokens were asked for is not recorded" in (
+        unsaid_of_references.predict(model.assign(**{ASKED: text}))["remarks"].item()
+    )
+    table.loc[1, ASKED] = None
+    some = fit_proxy(table, target="bits", candidate="mean")
+    assert "how the next tokens of m1 were asked for is not recorded" in some.remarks
     for other in (
         how_asked("python-docs", tokens=8, shown=20, chat=True),
         how_asked("python-docs", tokens=8, shown=5, chat=False),
