@@ -16,13 +16,15 @@ LISTS = {"models": "id", "corpora": "source"}  # lists in a config, and what nam
 def settings_of(record: Mapping[str, Any]) -> dict[str, str]:
     """Flatten the settings of a run; models and corpora go by their names, whatever their places in the config.
 
-    >>> settings_of({"config": {"models": [{"id": "gpt2", "dtype": "auto"}]}, "seed": 0})
-    {'config.models.gpt2.id': 'gpt2', 'config.models.gpt2.dtype': 'auto', 'seed': '0'}
+    >>> settings_of({"config": {"models": [{"id": "gpt2", "dtype": "auto"}], "seed": 0}, "seed": 0})
+    {'config.models.gpt2.id': 'gpt2', 'config.models.gpt2.dtype': 'auto', 'config.seed': '0'}
     """
     settings = {name: record.get(name) for name in SETTINGS}
     config = settings["config"]
     if isinstance(config, dict):
         named = dict(config)
+        if "seed" in named:  # which the record repeats
+            del settings["seed"]
         for part, key in LISTS.items():
             entries = config.get(part)
             if isinstance(entries, list) and all(isinstance(entry, dict) and key in entry for entry in entries):

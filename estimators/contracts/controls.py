@@ -12,6 +12,7 @@ from estimators.contracts.peaks import at_end, at_peak, at_resolution, complete,
 
 PLACE = ["estimator", "layer", "position", "resolution"]
 ERRORS = 4.0  # joint standard errors by which emergence must lie above a control: chance does so once in 30,000 times
+NEAR_ZERO = 0.005  # bits: a control below it is about 0, however small its error; 0.00 where two decimals are shown
 FAILED = "control-failed"
 CONTROLS = ("twin", "shuffled")
 # J and J2 measure how far what is said differs from context to context, and shuffled contexts differ as much as text:
@@ -132,8 +133,8 @@ def verdicts(table: pd.DataFrame) -> np.ndarray:
     """Return one word or two per row for what its controls say.
 
     It is ``learned`` where E is above every control that was run by four joint errors. Where not, it is ``control
-    failed`` if that control lies above 0 by four of its errors, so that the observer sees what was not learned, else
-    ``not shown``: more windows might. It is ``no controls`` where none was run that `decides`.
+    failed`` if that control lies above 0 by four of its errors and by 0.005 bits, so that the observer sees what was
+    not learned, else ``not shown``: more windows might. It is ``no controls`` where none was run that `decides`.
 
     >>> rows = pd.DataFrame({"estimator": ["output-20", "predictive-20"], "ie_bits": 2.0, "ie_std_error": 0.1})
     >>> verdicts(rows.assign(shuffled_ie_bits=0.0, shuffled_ie_std_error=0.1, flags="")).tolist()
@@ -144,9 +145,8 @@ def verdicts(table: pd.DataFrame) -> np.ndarray:
         value, error = _floats(table, f"{name}_ie_bits"), _floats(table, f"{name}_ie_std_error")
         counts = decides(table, name) & ~np.isnan(value)
         ran |= counts
-        failed |= (
-            counts & (value > ERRORS * error) & (_floats(table, "ie_bits") - value <= ERRORS * joint_error(table, name))
-        )
+        not_above = _floats(table, "ie_bits") - value <= ERRORS * joint_error(table, name)
+        failed |= counts & (value > np.maximum(ERRORS * error, NEAR_ZERO)) & not_above
     below = table["flags"].fillna("").str.contains(FAILED).to_numpy(dtype=bool)
     return np.select([~ran, failed, below], ["no controls", "control failed", "not shown"], "learned")
 

@@ -9,6 +9,8 @@ import pytest
 
 from estimators.base import InputError
 from tracking import track
+from tracking.changes import changed as changes
+from tracking.changes import settings_of
 from tracking.comparison import compare
 
 
@@ -60,6 +62,17 @@ def test_models_that_one_run_lacks_are_named_and_nothing_else_changed(results, t
         folders.append(str(made.folder))
     changed = compare(folders).settings
     assert changed.to_numpy().tolist() == [["config.models", "only gemma-30k", ""]]
+
+
+def test_another_seed_is_one_change(results, tmp_path: Path) -> None:
+    """A record says its seed beside the settings, which hold it too."""
+    records = []
+    for seed in (0, 1):
+        record = json.loads((results.folder / "sweep.json").read_text()) | {"seed": seed}
+        record["config"] |= {"seed": seed}
+        records.append(record)
+    found = changes({str(place): settings_of(record) for place, record in enumerate(records)})
+    assert found.to_numpy().tolist() == [["config.seed", "0", "1"]]
 
 
 def test_controls_are_columns_and_never_models(results, tmp_path: Path, job_rows) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from estimators.contracts.controls import FAILED, controls_as_columns, summary, varying, with_controls
+from estimators.contracts.controls import FAILED, controls_as_columns, summary, varying, verdicts, with_controls
 from estimators.contracts.conventions import SHUFFLED, TWIN
 
 
@@ -55,6 +55,13 @@ def test_verdicts(control: float, error: float, verdict: str) -> None:
     found = summary(pd.concat([rows("m", ie_std_error=error), shuffled]))
     assert found["verdict"].tolist() == [verdict]
     assert "twin" not in varying(found)[0]  # it was not run
+
+
+@pytest.mark.parametrize(("value", "verdict"), [(0.0004, "not shown"), (0.1, "control failed")])
+def test_a_control_of_less_than_is_printed_is_about_0(value: float, verdict: str) -> None:
+    """On lists a control of 0.0004 bits may have an error of 0.00007, which is above 0 by six of them."""
+    row = {"estimator": "predictive", "ie_bits": value, "ie_std_error": 7e-5, "flags": FAILED}
+    assert verdicts(pd.DataFrame([row | {"twin_ie_bits": value, "twin_ie_std_error": 7e-5}])).tolist() == [verdict]
 
 
 def test_a_row_is_flagged_once() -> None:
