@@ -10,8 +10,8 @@ import numpy as np
 
 from estimators.base import InputError
 from extraction.corpora.lists import list_windows
-from extraction.corpora.spec import TEXT_TOKENS, CorpusOptions, resolve_corpus
-from extraction.corpora.text import TextSample, check_count, documents, sample_text
+from extraction.corpora.spec import TEXT_TOKENS, CorpusOptions, CorpusSource, resolve_corpus
+from extraction.corpora.text import TABLES, TextSample, check_count, documents, sample_text
 from extraction.corpora.token_windows import Windows
 from extraction.models.load import added_prefix
 
@@ -52,6 +52,7 @@ def windows(
     """
     options = options or CorpusOptions()
     chosen = resolve_corpus(corpus)
+    _check_column(chosen, options.column)
     check_count(count)
     front = added_prefix(tokenizer) if prefix is None else tuple(int(i) for i in prefix)
     length = chosen.tokens(tokens, options.demonstration)
@@ -115,6 +116,7 @@ def check_corpus(
     """
     options = options or CorpusOptions()
     chosen = resolve_corpus(corpus)
+    _check_column(chosen, options.column)
     length = chosen.tokens(tokens, options.demonstration)
     if chosen.kind == "list":
         entities, more = chosen.entities, options.demonstration if follows else 0
@@ -136,6 +138,17 @@ def check_corpus(
             holds = holds or (bool(text) and not text.isspace())
         if not holds:
             raise InputError(f"{chosen.label} is empty; give a text of at least {length} tokens.")
+
+
+def _check_column(corpus: CorpusSource, column: str | None) -> None:
+    """Refuse the name of a column where the corpus has none."""
+    path = corpus.path if corpus.kind == "file" else None
+    plain = corpus.kind in ("list", "docs") or (path is not None and path.is_file() and path.suffix not in TABLES)
+    if column is not None and plain:
+        raise InputError(
+            f"{corpus.label} has no columns, and {column} was given for the one with the text; leave it out (--column, "
+            "or column in a sweep)."
+        )
 
 
 def text_windows(

@@ -20,7 +20,8 @@ from extraction.corpora.data_sets import open_data_set, parse_data_set
 from extraction.corpora.plain_text import text_at
 from extraction.reading import json_rows, lines, parse_json, read_frame, read_text
 
-ENDINGS = (".txt", ".jsonl", ".json", ".csv", ".parquet")
+TABLES = (".jsonl", ".json", ".csv", ".parquet")
+ENDINGS = (".txt", *TABLES)
 TEXT_COLUMNS = ("text", "output", "response", "content")
 STARTS = ("sentence", "anywhere")  # where windows of text may start
 BUFFER = 10_000  # rows of a streamed data set among which the next one is chosen

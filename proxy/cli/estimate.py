@@ -112,6 +112,8 @@ def saved_proxy(
 ) -> None:
     """Apply a saved proxy to a table of features."""
     from extraction.tables import check_table_path, read_table
+    from proxy.regression.folds import rows_needed
+    from proxy.regression.intervals import LEVELS
     from proxy.regression.load import load_proxy
 
     if out is not None:
@@ -131,6 +133,10 @@ def saved_proxy(
         emit(estimates, out, as_json=as_json)
     else:
         show(by_level(estimates) if every_level else estimates.drop(columns="remarks"))
+    groups = fitted.intervals.groups
+    for level in (level for level in LEVELS if every_level and rows_needed(level) > groups):
+        screen.print(f"No {level:.0%} interval: it takes {rows_needed(level)} references, left out in turn; this proxy "
+                     f"has {groups}.", highlight=False, soft_wrap=True)  # fmt: skip
     for row in estimates.itertuples():
         screen.print(f"{row.model}: {row.remarks}.", markup=False, highlight=False, soft_wrap=True)
     useful = fitted.verdict.useful

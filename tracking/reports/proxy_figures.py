@@ -14,6 +14,8 @@ from tracking.reports.figures import NAME_ROOM
 from tracking.reports.labels import POINTS, legend_below, short_names, text_width
 
 SMALL = 7  # points of the names beside points
+BESIDE = 6  # pixels between a point and its name; a line leads to one that stands farther
+LEADER = {"arrowstyle": "-", "color": "#888888", "lw": 0.5, "shrinkA": 0, "shrinkB": 3}
 
 
 def parity(frame: pd.DataFrame) -> Figure:
@@ -57,7 +59,7 @@ def _name_points(figure: Figure, axes: Axes, frame: pd.DataFrame) -> None:
     for row in np.argsort(-misses):
         name = names[row]
         size = (text_width(name, SMALL) + 3) * per_point, 1.5 * SMALL * per_point
-        for dx, dy, place in _places(spots[row][0], spots[row][1], *size):
+        for near, dx, dy, place in _places(spots[row][0], spots[row][1], *size):
             if place[0] < box.x0 or place[1] < box.y0 or place[2] > box.x1 or place[3] > box.y1:
                 continue
             if any(_overlap(place, other) for index, other in enumerate(taken) if index != row):
@@ -65,7 +67,7 @@ def _name_points(figure: Figure, axes: Axes, frame: pd.DataFrame) -> None:
             taken.append(place)
             axes.annotate(
                 name, frame[["truth", "estimate"]].astype(float).iloc[row], (dx / per_point, dy / per_point),
-                textcoords="offset points", fontsize=SMALL, va="bottom",
+                textcoords="offset points", fontsize=SMALL, va="bottom", arrowprops=None if near else LEADER,
             )  # fmt: skip
             break
 
@@ -73,9 +75,9 @@ def _name_points(figure: Figure, axes: Axes, frame: pd.DataFrame) -> None:
 Box = tuple[float, float, float, float]
 
 
-def _places(x: float, y: float, width: float, height: float) -> Iterator[tuple[float, float, Box]]:
-    """Yield where a name may stand, the nearest first: offset of its lower left corner, and its box."""
-    for gap in (6, 14, 24):
+def _places(x: float, y: float, width: float, height: float) -> Iterator[tuple[bool, float, float, Box]]:
+    """Yield where a name may stand, the nearest first: whether it touches, its lower left corner's offset, its box."""
+    for gap in (BESIDE, 14, 24):
         for dx, dy in (
             (gap, -height / 2),
             (-width - gap, -height / 2),
@@ -84,7 +86,7 @@ def _places(x: float, y: float, width: float, height: float) -> Iterator[tuple[f
             (-width - gap, gap / 2),
             (-width - gap, -height - gap / 2),
         ):
-            yield dx, dy, (x + dx, y + dy, x + dx + width, y + dy + height)
+            yield gap == BESIDE, dx, dy, (x + dx, y + dy, x + dx + width, y + dy + height)
 
 
 def _overlap(one: Box, other: Box) -> bool:

@@ -15,7 +15,7 @@ import pytest
 
 from estimators.base import InputError
 from extraction.corpora import text
-from extraction.corpora.loading import windows
+from extraction.corpora.loading import check_corpus, windows
 from extraction.corpora.spec import CorpusOptions
 from extraction.tables import RESPONSES, write_table
 
@@ -86,6 +86,21 @@ def test_a_responses_table_is_text(tokenizer: Any, tmp_path: Path) -> None:
     assert [tokenizer.decode(row) for row in found.tokens] == [
         tokenizer.decode(tokenizer("The cat sat")["input_ids"][:4])
     ]
+
+
+@pytest.mark.parametrize("corpus", ["animal", "python-docs", "story.txt", "list:story.txt", "story.md"])
+def test_a_column_is_refused_where_there_are_none(
+    corpus: str, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("story.txt", "story.md"):
+        Path(name).write_text("One day a dog ran.\n")
+    options = CorpusOptions(column="story")
+    said = r"has no columns, and story was given .*; leave it out \(--column"
+    with pytest.raises(InputError, match=said):
+        windows(corpus, tokenizer, options=options)
+    with pytest.raises(InputError, match=said):
+        check_corpus(corpus, options=options)
 
 
 def test_another_column_by_name(tokenizer: Any, tmp_path: Path) -> None:

@@ -47,6 +47,8 @@ def test_fit_register_and_estimate(emergence: Run, tables: tuple[Path, Path], tm
     again = json.loads(by_run.out)[0]
     assert again["estimate"] == pytest.approx(row["estimate"])
     assert again["lower_90"] <= again["lower_80"] <= again["lower_50"]
+    assert "No 95% interval: it takes 19 references, left out in turn; this proxy has 9." in by_run.err
+    assert "interval: it takes" not in from_folder.err
 
 
 def test_too_few_models_exit_with_two_and_leave_nothing(

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.text import Annotation
+from matplotlib.text import Annotation, Text
 
 from tracking.reports.proxy_figures import beside_baselines, parity
 
@@ -33,7 +33,9 @@ def test_names_lie_on_nothing(count: int) -> None:
     names = [text for text in axes.texts if isinstance(text, Annotation)]
     assert len(names) >= 10
     assert any(text.get_text().startswith("3 ") for text in names)  # the largest miss is named
-    boxes = [text.get_window_extent() for text in names]
+    boxes = [Text.get_window_extent(text) for text in names]  # without the lines that lead to those farther away
+    led = [text.arrow_patch is not None for text in names]
+    assert any(led) if count == 60 else not all(led)  # where there is room, names stand at their points
     inside = axes.get_window_extent()
     assert all(inside.x0 <= box.x0 and box.x1 <= inside.x1 for box in boxes)
     assert not [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])]
