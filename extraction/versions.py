@@ -11,7 +11,9 @@ from typing import Literal
 from estimators.base import InputError
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+HUB_ID = re.compile(  # as the hub allows: letters and digits at both ends of owner and name, no -- or .. within
+    r"(?!.*(?:--|\.\.|\.git$))(?:[a-z0-9](?:[\w.-]*\w)?/)?[a-z0-9](?:[\w.-]{0,94}\w)?", re.ASCII | re.IGNORECASE
+)
 HUB_TIMEOUT = 5.0  # seconds
 
 Kind = Literal["model", "dataset"]

@@ -29,6 +29,8 @@ from extraction.models.names import bundled, resolve_model
 from extraction.versions import content_hash
 
 NO_LIMIT = 2**31 - 1  # context of models without a longest input, such as Mamba
+UNREACHABLE = ("couldn't connect", "offline mode", "Max retries")  # in what transformers says of the hub
+UNKNOWN = "not a valid model identifier"  # likewise, of a name that the hub does not have
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -358,6 +360,8 @@ def _tokenizer(name: str, where: str, options: dict[str, Any]) -> Any:
         usable = tokenizer.is_fast and tokenizer("a", add_special_tokens=False)["input_ids"]
     except Exception as error:  # a tokenizer.json can hold anything
         _check_config(name, where, options)
+        if not os.path.exists(where) and any(words in str(error) for words in (*UNREACHABLE, UNKNOWN)):
+            raise _explained(name, where, error) from error
         raise InputError(
             f"The tokenizer of {name} could not be loaded ({first_line(error)}); "
             "a tokenizer.json must be in the model's folder."
@@ -377,7 +381,7 @@ def _explained(name: str, where: str, error: Exception, *, weights: bool = False
         return InputError(f"{name} has an architecture that transformers cannot read from GGUF: {first_line(error)}")
     if "trust_remote_code" in text:
         return InputError(f"{name} comes with its own code; read it, then allow it by trust_remote_code.")
-    if "couldn't connect" in text or "offline mode" in text or "Max retries" in text:
+    if any(words in text for words in UNREACHABLE):
         return InputError(
             f"{name} is not a bundled model, a folder or a model in the local cache, and the hub could not be reached. "
             "Connect, or download it elsewhere and give its folder; HF_HUB_OFFLINE=1 uses the cache alone. "

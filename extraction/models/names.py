@@ -154,5 +154,5 @@ def model_version(source: ModelSource, revision: str | None = None) -> str | Non
 def bundled(name: str) -> str:
     """Name the bundled models, and the one nearest to `name`, for the end of a message."""
     names = list(reference_models.names())
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     return f"Bundled models: {', '.join(names)}" + (f"; nearest: {near[0]}." if near else ".")

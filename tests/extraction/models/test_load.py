@@ -388,3 +388,10 @@ def test_quantisation_that_changes_nothing_is_refused() -> None:
     pytest.importorskip("torchao")
     with pytest.raises(InputError, match="left every weight of gpt2-30k as it was"):
         load_model("gpt2-30k", quantization="torchao-int8", device="cpu")  # GPT-2's layers are none of torchao's
+
+
+def test_a_name_that_is_neither_here_nor_reached_is_not_blamed_on_its_tokenizer() -> None:
+    """The tokenizer is what is loaded first of a model."""
+    for load in (load_model, model_tokenizer):
+        with pytest.raises(InputError, match=r"owner/no-such-model is not a bundled model, a folder or .* cache"):
+            load("owner/no-such-model")

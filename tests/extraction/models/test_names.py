@@ -46,10 +46,26 @@ def test_a_bundled_model_and_a_folder_of_its_name_are_two(tmp_path: Path, monkey
     assert names == {"gpt2-30k": "gpt2-30k", "./gpt2-30k": f"{tmp_path.name}/gpt2-30k"}
 
 
-@pytest.mark.parametrize("name", ["gpt2-2k", "gemma-3m", "GPT2-30K"])
+@pytest.mark.parametrize("name", ["gpt2-2k", "gemma-3m", "GPT2-30K", "GPT2-2M"])
 def test_a_slip_in_a_bundled_name_is_not_taken_for_the_hub(name: str) -> None:
     with pytest.raises(InputError, match=rf"no bundled model {name}.*nearest: g"):
         resolve_model(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt2-2m-", "-tiny", "a..b", "own--er/tiny", "owner/tiny.", "owner/tiny.git", "a" * 97]
+)
+def test_what_the_hub_allows_in_no_name_is_not_asked_for_there(name: str) -> None:
+    with pytest.raises(InputError, match="not a valid hub id; check the path"):
+        resolve_model(name)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "Qwen/Qwen2.5-0.5B", "owner/a_b.c-d", "x/y", "HuggingFaceTB/SmolLM2-135M"])
+def test_names_that_the_hub_allows_are_its_models(name: str) -> None:
+    from huggingface_hub.utils import validate_repo_id
+
+    validate_repo_id(name)
+    assert resolve_model(name).kind == "hub"
 
 
 def test_names_of_earlier_tables_are_found() -> None:
