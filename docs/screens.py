@@ -29,6 +29,7 @@ COMPARED = "gpt2-2m"  # not shown on the fewer windows, learned on the more
 WIDTH = 1280
 TRAINING = "?workflowType=machine_learning"  # the sections for runs, not those for chat logs
 SETTLED = 4.0  # seconds after which a page of MLflow has drawn its charts
+UNTOUCHED = "[...document.querySelectorAll('.modebar')].forEach((bar) => bar.remove())"  # shown under a mouse alone
 NO_ASSISTANT = (
     "localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');"
     "[...document.querySelectorAll('button')].filter((b) => /close/i.test(b.ariaLabel || '')).forEach((b) => b.click())"
@@ -48,7 +49,7 @@ def store(work: Path, name: str) -> str:
 
 
 def measure(work: Path) -> None:
-    """Run the sweeps and the demo, and track them."""
+    """Run the sweeps, and track them."""
     for windows in WINDOWS:
         name = f"{windows}-windows"
         config = work / f"{name}.yaml"
@@ -59,6 +60,10 @@ def measure(work: Path) -> None:
         emergence(work, "sweep", config, "--results", f"results/{name}")
         emergence(work, "track", f"results/{name}", "--tracking-uri", store(work, "sweeps"))
     emergence(work, "report", f"results/{WINDOWS[-1]}-windows")
+
+
+def measure_demo(work: Path) -> None:
+    """Run the demo, which tracks itself."""
     if not (work / "demo" / "estimate.csv").is_file():
         emergence(work, "demo", "--results", "demo", "--tracking-uri", store(work, "demo"))
 
@@ -90,6 +95,7 @@ class Pages:
 
     def keep(self, name: str) -> None:
         """Take a picture of what is shown."""
+        self.browser.run(UNTOUCHED)
         self.browser.keep(name)
         print("kept", name, flush=True)
 
@@ -123,9 +129,8 @@ class Pages:
         time.sleep(1)
 
 
-def look(work: Path) -> None:
-    """Take all pictures."""
-    browser = Browser(work, IMAGES)
+def look(work: Path, browser: Browser) -> None:
+    """Take the pictures of the sweeps: the report, and MLflow's pages."""
     report = (work / "results" / f"{WINDOWS[-1]}-windows" / "report.html").as_uri()
     browser.open(report, width=1280, height=1400)
     browser.keep("report-desktop")
@@ -159,14 +164,15 @@ def look(work: Path) -> None:
         pages.show(compared, "E_error", height=560)
         pages.scroll_to("Metrics")
         pages.keep("mlflow-compare")
+
+
+def look_at_demo(work: Path, browser: Browser) -> None:
+    """Take the picture of the demo's proxy, which rests on the bank that ships."""
     with user_interface(store(work, "demo"), port=0) as shown:
         pages = Pages(browser, shown.uri)
         version = pages.client.get_model_version_by_alias("emergence-demo", "candidate").version
         pages.show(f"models/emergence-demo/versions/{version}{TRAINING}", "left out in turn", height=1000)
         pages.keep("mlflow-proxy")
-    browser.close()
-    for picture in [*IMAGES.glob("mlflow-*.png"), *IMAGES.glob("report-*.png")]:
-        shrink(picture)
 
 
 def shrink(picture: Path) -> None:
@@ -185,7 +191,13 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     if not given.only_look:
         measure(work)
-    look(work)
+        measure_demo(work)
+    browser = Browser(work, IMAGES)
+    for part in (look, look_at_demo):
+        part(work, browser)
+    browser.close()
+    for picture in [*IMAGES.glob("mlflow-*.png"), *IMAGES.glob("report-*.png")]:
+        shrink(picture)
 
 
 if __name__ == "__main__":

@@ -82,9 +82,9 @@ class MIEstimate:
     method: str
     resolution: float | None = None
     flags: tuple[str, ...] = ()
-    pointwise_bits: torch.Tensor | None = None
-    pointwise_variance: torch.Tensor | None = None
-    queries: torch.Tensor | None = None
+    pointwise_bits: torch.Tensor | None = field(default=None, repr=False)
+    pointwise_variance: torch.Tensor | None = field(default=None, repr=False)
+    queries: torch.Tensor | None = field(default=None, repr=False)
     control: MIEstimate | None = None
     details: Mapping[str, float] = field(default_factory=dict)
 

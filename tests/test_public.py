@@ -1,9 +1,11 @@
 """What the four packages export: each shows an example, which the tests run, and takes few arguments."""
 
 import ast
+import dataclasses
 import doctest
 import importlib
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,23 @@ CALLABLE = [(package, name) for package, name in NAMES if callable(public(packag
 def test_every_public_name_has_an_example(package: str, name: str) -> None:
     found = doctest.DocTestFinder(recurse=False).find(public(package, name), f"{package}.{name}", globs={})
     assert sum(len(one.examples) for one in found) > 0 or f"{package}.{name}" in NO_EXAMPLE
+
+
+def shown_whole(cls: object) -> list[str]:
+    """Fields that the repr of a dataclass writes out although they are pages of numbers."""
+    generated = hasattr(cls.__repr__, "__wrapped__")  # else the class has its own
+    kinds = r"(torch\.)?Tensor|(pd\.)?(DataFrame|Series)|Figure|Array|NDArray.*"
+    fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) and generated else ()
+    return [each.name for each in fields if each.repr and re.fullmatch(rf"({kinds})( \| None)?", str(each.type))]
+
+
+@pytest.mark.parametrize(("package", "name"), CALLABLE)
+def test_what_is_public_and_what_it_returns_is_shown_in_a_line(package: str, name: str) -> None:
+    item = public(package, name)
+    assert shown_whole(item) == []
+    made = inspect.signature(item).return_annotation if inspect.isfunction(item) else None
+    returned = getattr(inspect.getmodule(item), str(made), None)
+    assert returned is None or shown_whole(returned) == []
 
 
 def parameters(of: object) -> int:

@@ -7,7 +7,7 @@ import math
 import re
 import tempfile
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -68,9 +68,9 @@ class Comparison:
         notes: what was not compared, and what a reader must know, a sentence each.
     """
 
-    table: pd.DataFrame
-    settings: pd.DataFrame
-    figure: Figure
+    table: pd.DataFrame = field(repr=False)
+    settings: pd.DataFrame = field(repr=False)
+    figure: Figure = field(repr=False)
     words: str
     notes: tuple[str, ...] = ()
 

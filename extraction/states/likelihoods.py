@@ -37,6 +37,10 @@ class Likelihoods:
     entropy_bits: Tensor
     predicted: Tensor
 
+    def __repr__(self) -> str:
+        """One line; its numbers are pages."""
+        return f"<Likelihoods of {len(self.nll_bits)} windows of {self.nll_bits.shape[1]} tokens>"
+
     @classmethod
     def concatenated(cls, parts: Sequence[Self]) -> Self:
         """Put the likelihoods of consecutive windows together."""

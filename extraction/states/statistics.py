@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Self
@@ -40,9 +40,9 @@ class Statistics:
     (torch.Size([4, 16]), 50)
     """
 
-    mean: Tensor
-    std: Tensor
-    scale: Tensor
+    mean: Tensor = field(repr=False)
+    std: Tensor = field(repr=False)
+    scale: Tensor = field(repr=False)
     features: int
     seed: int
     entering: bool

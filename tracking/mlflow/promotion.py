@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -30,7 +30,7 @@ class Promotion:
 
     version: str
     before: str | None
-    table: pd.DataFrame
+    table: pd.DataFrame = field(repr=False)
     remarks: tuple[str, ...]
 
 
