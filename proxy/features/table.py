@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -176,7 +177,8 @@ def measured_target(table: pd.DataFrame, corpus: str | None = None) -> pd.DataFr
 
     Returns:
         One row per model: model, corpus, family, parameters, emergence_bits, its standard error, and
-        emergence_bits_verdict (on its controls), _estimator, _corpus_hash, _windows and _prefix.
+        emergence_bits_verdict (on its controls), _estimator, _corpus_hash, _windows and _prefix; and the path of its
+        folder or file.
 
     Raises:
         InputError: if the measurements are of several corpora, or of several estimators without `predictive`.
@@ -195,7 +197,7 @@ def measured_target(table: pd.DataFrame, corpus: str | None = None) -> pd.DataFr
             "table of one of them."
         )
     table = table if len(estimators) == 1 else table[table["estimator"] == DEFAULT_ESTIMATOR]
-    about = summary(table)[["model", "verdict", "windows", "prefix"]]
+    about = summary(table)[["model", "verdict", "windows", "prefix", "path"]]
     found = peaks(table).merge(about, on="model", validate="one_to_one")
     return found.rename(columns={name: f"emergence_bits_{name}" for name in ("verdict", *ABOUT)})
 
@@ -222,7 +224,7 @@ def join_target(frame: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     targets = [name for name in measured if str(name).startswith("emergence_bits")]
     columns = ["model", "family", "meta.log_parameters", "corpus", *targets]
     check_apart("Measurements", frame.columns, columns[1:])
-    joined = frame.merge(measured[columns], on="model", how="left", validate="one_to_one")
+    joined = frame.merge(measured[columns], on="model", how="left", validate="many_to_one")
     return REFERENCES.conform(joined)
 
 
@@ -230,13 +232,21 @@ def names_measured(models: Sequence[str], measured: pd.DataFrame) -> dict[str, s
     """What models are called among the measured ones.
 
     Raises:
-        InputError: if one was not measured, or may be several of them.
+        InputError: if one was not measured, may be several of them, or is one that another of the models is too.
     """
     known = measured["model"].tolist()
-    found = {name: found_as(name, known) for name in models}
+    paths = dict(zip(known, measured["path"], strict=True)) if "path" in measured else {}
+    found = {name: found_as(name, known, paths) for name in models}
     missing = sorted(name for name, other in found.items() if other is None)
     if missing:
         raise InputError(f"No emergence was measured for {', '.join(missing)}; measure them first (emergence sweep).")
+    first: dict[str | None, str] = {}
+    for name, other in found.items():
+        if first.setdefault(other, name) != name:
+            raise InputError(
+                f"{first[other]} and {name} are both {other} of the other table by their names; use the same names in "
+                "both tables."
+            )
     return {name: other for name, other in found.items() if other is not None}
 
 
@@ -262,15 +272,27 @@ def join_output(frame: pd.DataFrame, said: pd.DataFrame) -> pd.DataFrame:
     return joined.astype({name: "Float64" for name in said.columns if name not in ("model", ASKED)})
 
 
-def found_as(name: str, measured: Sequence[str]) -> str | None:
+def found_as(name: str, measured: Sequence[str], paths: Mapping[str, object] | None = None) -> str | None:
     """Return the one of the `measured` models that `name` is, however its folder was spelled; None if none is.
+
+    Args:
+        name: of a model.
+        measured: names of the other table.
+        paths: where the models of the other table lie, as far as it is known: a folder elsewhere is another model.
 
     Raises:
         InputError: if several may be meant.
     """
     if name in measured:
         return name
-    found = [other for other in measured if same_model(name, other)]
+    place = os.path.realpath(os.path.expanduser(name))
+    here = os.path.exists(place)
+    found = []
+    for other in measured:
+        path = (paths or {}).get(other)
+        elsewhere = here and isinstance(path, str) and os.path.realpath(path) != place
+        if same_model(name, other) and not elsewhere:
+            found.append(other)
     if len(found) > 1:
         raise InputError(f"{name} may be {' or '.join(found)} of the other table; use the same name in both tables.")
     return found[0] if found else None

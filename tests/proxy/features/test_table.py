@@ -1,6 +1,7 @@
 """Answers to rows of features, through real bundled readers."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from extraction.answers.prompt_texts import OPENINGS, QUESTIONS
 from extraction.answers.responses import read_responses
 from extraction.tables import write_table
 from proxy.features.readers import Reader, answer_windows
-from proxy.features.table import compute_features, join_output, join_target, measured_target
+from proxy.features.table import compute_features, join_output, join_target, measured_target, names_measured
 from proxy.regression.references import read_references
 from proxy.schemas import EMERGENCE
 
@@ -285,3 +286,18 @@ def test_csv_keeps_ids_as_written_and_empty_answers(tmp_path, column):
     assert frame["text"].tolist() == ["yes", "", "NA"]
     (tmp_path / "b.csv").write_text(f"model,prompt_id,{column},error\nm,1,,HTTP 500\nm,2,,\nm,3,x,\n")
     assert read_responses(tmp_path / "b.csv")["text"].isna().tolist() == [True, False, False]
+
+
+def test_folders_of_one_name_are_not_taken_for_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Emergence was measured of a/tiny alone, which tables then call tiny."""
+    monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        (tmp_path / name / "tiny").mkdir(parents=True)
+    measured = pd.DataFrame({"model": ["tiny"], "path": [str(tmp_path / "a" / "tiny")]})
+    assert names_measured(["./a/tiny/"], measured) == {"./a/tiny/": "tiny"}
+    with pytest.raises(InputError, match="No emergence was measured for b/tiny"):
+        names_measured(["a/tiny", "b/tiny"], measured)
+    with pytest.raises(InputError, match="a/tiny and b/tiny are both tiny of the other table by their names"):
+        names_measured(["a/tiny", "b/tiny"], measured.drop(columns="path"))
+    with pytest.raises(InputError, match="tiny and x/y/tiny are both tiny"):
+        names_measured(["tiny", "x/y/tiny"], measured)
