@@ -160,7 +160,7 @@ def look(work: Path, browser: Browser) -> None:
         pages.tick(2)
         pages.keep("mlflow-compare-choose")
         listed = ",".join(f"%22{run}%22" for run in jobs)
-        compared = f"compare-runs?runs=[{listed}]&experiments=[%22{pages.experiment}%22]"
+        compared = f"compare-runs?runs=[{listed}]&experiments=[%22{pages.experiment}%22]&{TRAINING[1:]}"
         pages.show(compared, "E_error", height=560)
         pages.scroll_to("Metrics")
         pages.keep("mlflow-compare")
