@@ -10,6 +10,7 @@ peak of E(l) and E half way up. Everything that is chosen is chosen among the mo
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,8 +19,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from proxy.banks.bank import load_bank
+from proxy.banks.bank import Bank, load_bank
 from proxy.banks.targets import PEAK, reference_table, target
+from proxy.regression.candidates import offered
 from proxy.regression.proxy import REFERENCE_SIZE, fit_proxy
 from proxy.regression.references import SIZE, read_references
 from proxy.regression.regressor import ProxyRegressor
@@ -27,38 +29,58 @@ from proxy.regression.scale import SAME_SIZE
 
 SHOWN = 20
 NAMED = ("output_line", "size_surrogate")
+References = Callable[[Bank, str, str], pd.DataFrame]  # of a bank, on a corpus, by an observer
 BASELINES = {"mean": "mean", "log_parameters": "log parameters", "best_feature": "best feature"}
 
 
 def evaluate(folder: Path | None = None) -> dict[str, pd.DataFrame]:
     """Return tables by title."""
+    return {"Data": described(folder), **compared(folder, _next_tokens)}
+
+
+def described(folder: Path | None) -> pd.DataFrame:
+    """One row about a bank."""
     bank = load_bank() if folder is None else load_bank(folder)
-    parts = [(folder, corpus.name, by) for corpus in bank.corpora for by in bank.estimators(corpus.name)]
+    return pd.DataFrame(
+        [
+            {
+                "models": len(bank.models),
+                "training runs": bank.runs,
+                "architectures": bank.models["family"].nunique(),
+                "corpora": ", ".join(corpus.name for corpus in bank.corpora),
+            }
+        ]
+    )
+
+
+def compared(folder: Path | None, references: References) -> dict[str, pd.DataFrame]:
+    """Leave out the references of a bank on each of its corpora, for each observer of the blocks.
+
+    Args:
+        folder: of the bank; None: the one that ships.
+        references: features and targets of a bank, on a corpus and by an observer.
+    """
+    bank = load_bank() if folder is None else load_bank(folder)
+    parts = [(folder, references, corpus.name, by) for corpus in bank.corpora for by in bank.estimators(corpus.name)]
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         rows = pd.concat(pool.map(_of_corpus, *zip(*parts, strict=True)), ignore_index=True)
-    means = rows.groupby("E by", sort=False)[["auto", *NAMED, *BASELINES.values(), "coverage"]].mean(numeric_only=True)
+    named = [name for name in NAMED if name in rows]
+    means = rows.groupby("E by", sort=False)[["auto", *named, *BASELINES.values(), "coverage"]].mean(numeric_only=True)
+    peak = rows["target"] == PEAK
     return {
-        "Data": pd.DataFrame(
-            [
-                {
-                    "models": len(bank.models),
-                    "training runs": bank.runs,
-                    "architectures": bank.models["family"].nunique(),
-                    "corpora": ", ".join(corpus.name for corpus in bank.corpora),
-                }
-            ]
-        ),
         "Averages over corpora, splits and targets: mean absolute error in bits": means.reset_index(),
-        "Peak of E(l): mean absolute error in bits of models left out": rows[rows["target"] == PEAK].drop(
-            columns="target"
-        ),
-        "E half way up": rows[rows["target"] != PEAK].drop(columns="target"),
+        "Peak of E(l): mean absolute error in bits of models left out": rows[peak].drop(columns="target"),
+        "E half way up": rows[~peak].drop(columns="target"),
     }
 
 
-def _of_corpus(folder: Path | None, corpus: str, estimator: str) -> pd.DataFrame:
+def _next_tokens(bank: Bank, corpus: str, estimator: str) -> pd.DataFrame:
+    return reference_table(bank, corpus, shown=SHOWN, estimator=estimator)
+
+
+def _of_corpus(folder: Path | None, references: References, corpus: str, estimator: str) -> pd.DataFrame:
     bank = load_bank() if folder is None else load_bank(folder)
-    table = reference_table(bank, corpus, shown=SHOWN, estimator=estimator)
+    table = references(bank, corpus, estimator)
     largest = table[SIZE] >= table.groupby("family")[SIZE].transform("max") - SAME_SIZE
     rows = []
     for name in (PEAK, target(0.5)):
@@ -87,7 +109,8 @@ def _without(table: pd.DataFrame, name: str, left: NDArray[np.bool_]) -> pd.Data
     X = checked.X.assign(run=checked.runs, family=checked.families, **{REFERENCE_SIZE: sizes[SIZE]})
     place = pd.Index(checked.models).get_indexer(away["model"])
     kept = np.setdiff1d(np.arange(len(X)), place)
-    for candidate in (*NAMED, *BASELINES):
+    named = [name for name in NAMED if name in offered(X.columns, size=False, reference_size=True)]
+    for candidate in (*named, *BASELINES):
         inputs = sizes if candidate == "log_parameters" else X
         fitted = _regressor(candidate).fit(inputs.iloc[kept], checked.y[kept], checked.weights[kept])
         found[candidate] = fitted.predict(inputs.iloc[place])
@@ -109,7 +132,8 @@ def _errors(found: pd.DataFrame) -> dict[str, float]:
     given = lower.notna() & upper.notna()
     held = ((lower <= found["truth"]) & (found["truth"] <= upper))[given]
     known = found["estimate"].notna()
-    errors = found[["estimate", *NAMED, *BASELINES]].astype(float).sub(found["truth"], axis=0).abs()
+    methods = [name for name in ("estimate", *NAMED, *BASELINES) if name in found]
+    errors = found[methods].astype(float).sub(found["truth"], axis=0).abs()
     weighed = errors[known].mul(share[known] / share[known].sum(), axis=0).sum()
     return {
         "models": len(found),

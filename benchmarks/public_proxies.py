@@ -1,20 +1,18 @@
 """Proxies on data that other people published, beside simple baselines; deterministic; fills docs/public-proxies.md.
 
-    python benchmarks/public_proxies.py --data DIR [--checkpoints DIR] [--cache DIR] [--out FILE] [--parts ...]
+    python benchmarks/public_proxies.py --data DIR [--cache DIR] [--out FILE] [--parts ...]
 
-`DIR` of `--data` holds `obsscaling/` (the CSV files of github.com/ryoungj/ObsScaling, eval_results/), `alpaca_outputs/`
-(AlpacaEval's published answers, see docs/public-proxies.md) and `books/` (texts to train on). `--checkpoints` holds the
-stages of the bundled models' training; where there are none they are trained first, about half an hour of one core.
-Features and measurements are kept in `--cache` under names that change with the settings: a first run reads 130 models'
-answers (about ten minutes), and what is chosen by leaving families out takes a quarter of an hour each time. Each part
-is written into the page as it finishes and leaves the other parts as they are.
+`DIR` of `--data` holds `obsscaling/` (the CSV files of github.com/ryoungj/ObsScaling, eval_results/) and
+`alpaca_outputs/` (AlpacaEval's published answers, see docs/public-proxies.md); the parts `emergence` and `answers` need
+no data but a bank. Features of answers are kept in `--cache` under names that change with the settings: a first run
+reads 130 models' answers (about ten minutes), and what is chosen by leaving families out takes a quarter of an hour
+each time. Each part is written into the page as it finishes and leaves the other parts as they are.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -32,7 +30,6 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "public-proxies.md"
 CACHE = Path.home() / ".cache" / "emergence-proxy" / "public-proxies"
 MARK = "<!-- results of benchmarks/public_proxies.py -->"
-STAGED = [f"{family}-{size}" for family in ("gpt2", "gemma") for size in ("30k", "90k", "280k")]
 TITLES = {
     "observational": "Observational Scaling Laws",
     "alpaca": "Win rate from answers alone",
@@ -44,22 +41,15 @@ TITLES = {
 def main() -> None:
     """Run the parts asked for and put their tables into the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with obsscaling/, alpaca_outputs/ and books/")
-    parser.add_argument("--checkpoints", type=Path, help="stages of training; default: inside the cache")
-    parser.add_argument("--cache", type=Path, default=CACHE, help="features and measurements; default: %(default)s")
+    parser.add_argument("--data", type=Path, required=True, help="folder with obsscaling/ and alpaca_outputs/")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="features of answers; default: %(default)s")
     parser.add_argument("--readers", nargs="*", default=["gpt2-2m"], help="bundled models that read the answers")
     parser.add_argument("--alpaca-eval", type=Path, help="checkout of AlpacaEval, for its models that --data lacks")
-    parser.add_argument("--corpora", nargs="+", default=["animal", "python-docs"], help="of the part answers")
-    parser.add_argument("--bank", type=Path, help="of the part emergence; default: the one that ships")
+    parser.add_argument("--bank", type=Path, help="of the parts emergence and answers; default: the one that ships")
     parser.add_argument("--parts", nargs="+", choices=list(TITLES), default=list(TITLES))
     parser.add_argument("--out", type=Path, default=PAGE, help="page whose results are replaced; default: %(default)s")
     given = parser.parse_args()
     given.cache.mkdir(parents=True, exist_ok=True)
-
-    def answers() -> dict[str, pd.DataFrame]:
-        checkpoints = given.checkpoints or given.cache / "checkpoints"
-        train_stages(given.data / "books", checkpoints)
-        return public_answers.evaluate(checkpoints, given.corpora, given.cache)
 
     parts: dict[str, Callable[[], dict[str, pd.DataFrame]]] = {
         "observational": lambda: public_observational.evaluate(given.data / "obsscaling"),
@@ -67,7 +57,7 @@ def main() -> None:
             given.data / "alpaca_outputs", given.readers, given.cache, given.alpaca_eval
         ),
         "emergence": lambda: public_emergence.evaluate(given.bank),
-        "answers": answers,
+        "answers": lambda: public_answers.evaluate(given.bank),
     }
     for name in given.parts:
         started = time.process_time()
@@ -75,17 +65,6 @@ def main() -> None:
         page = given.out.read_text(encoding="utf-8") if given.out.is_file() else ""
         given.out.write_text(replaced(page, name, text), encoding="utf-8")
         sys.stderr.write(f"{TITLES[name]}: {time.process_time() - started:.0f} s of CPU time, into {given.out}\n")
-
-
-def train_stages(books: Path, checkpoints: Path) -> None:
-    """Train the models whose stages are not all there; what is there is taken as it is."""
-    missing = [name for name in STAGED if not all((checkpoints / f"{name}@{share}").is_dir() for share in (12, 25, 50))]
-    if missing:
-        checkpoints.mkdir(parents=True, exist_ok=True)
-        script = Path(__file__).with_name("train_reference_models.py")
-        finals = checkpoints.with_name(f"{checkpoints.name}-finals")
-        arguments = ["--text", str(books), "--out", str(finals), "--keep-checkpoints", str(checkpoints)]
-        subprocess.run([sys.executable, str(script), *arguments, "--only", *missing], check=True)
 
 
 def replaced(page: str, name: str, text: str) -> str:
