@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
 import pandas as pd
 
 from estimators.base import InputError, Progress
@@ -30,9 +29,11 @@ from proxy.measurement.api import LEAST_WINDOWS as LEAST_READ
 from proxy.measurement.api import Closed, affordable, all_calls, bill, measure_closed, readings
 from proxy.measurement.output import OUTPUT_LAYER, Contexts, OnWindows, corpus_contexts
 from proxy.regression.domain import WITHHELD
-from proxy.regression.folds import rows_needed
+from proxy.regression.folds import rows_needed, unit_left_out
+from proxy.regression.intervals import Intervals
 from proxy.regression.proxy import Proxy, fit_proxy
 from proxy.regression.references import PREFIXES
+from proxy.regression.regressor import ProxyRegressor
 from proxy.schemas import EMERGENCE
 
 LEVEL = 0.9
@@ -461,42 +462,41 @@ def _last_block(references: pd.DataFrame, features: pd.DataFrame, level: float) 
     """The last block as measured: the reading of the output, shifted by what lies between the two on references.
 
     The block is read by its own calibrated head, the output by what an API shows of it. The interval is that of
-    jackknife+ for a constant: the quantile of the left-out deviations, a run one of them. As of what is estimated, it
+    jackknife+ for a constant, with families left out where there are enough, else runs. As of what is estimated, it
     is widened by the novelty, here how far the reading lies from the references' mean as a multiple of the farthest
     reference, and withheld beyond three; the value, which is measured, is given all the same.
     """
     name = target(1.0)
-    gap = (references[name] - references[OUTPUT_E]).astype(float)
-    by_run = gap.groupby(references["run"]).mean()
-    shift = float(by_run.mean())
-    n = len(by_run)
-    left_out = ((by_run - (by_run.sum() - by_run) / (n - 1)).abs()).sort_values().to_numpy()
-    rank = int(np.ceil(round((n + 1) * level, 9)))
-    value = float(features[OUTPUT_E].iloc[0]) + shift
     readings_of = references[OUTPUT_E].astype(float)
-    novelty = (
-        abs(float(features[OUTPUT_E].iloc[0]) - readings_of.mean()) / (readings_of - readings_of.mean()).abs().max()
-    )
-    half = left_out[rank - 1] * max(1.0, novelty) if rank <= n and novelty <= WITHHELD else float("nan")
+    truth = references[name].astype(float)
+    groups = references[unit_left_out(references["family"].nunique(), level, "run")].to_numpy(dtype=str)
+    weights = (1 / references.groupby("run")["run"].transform("size")).to_numpy(dtype=float)
+
+    def around_mean(y: pd.Series) -> Intervals:
+        return Intervals.fit(ProxyRegressor("mean"), readings_of.to_frame(), y.to_numpy(), weights, groups)
+
+    gap = around_mean(truth - readings_of)
+    shift, low, high = (float(found.item()) for found in gap.predict(readings_of.to_frame().head(1), [level]))
+    reading = float(features[OUTPUT_E].iloc[0])
+    novelty = abs(reading - readings_of.mean()) / (readings_of - readings_of.mean()).abs().max()
+    factor = max(1.0, novelty) if novelty <= WITHHELD else float("nan")
     out = (
         ""
         if novelty <= 1
         else f"; {novelty:.1f} times as far out as any reference: interval "
         + ("widened by that factor" if novelty <= WITHHELD else "withheld")
     )
-    targets = references[name].astype(float).groupby(references["run"]).mean()
-    mean_error = float(((targets - (targets.sum() - targets) / (n - 1)).abs()).mean())
     return {
         "how": "measured",
-        "estimate": value,
-        "lower": value - half,
-        "upper": value + half,
+        "estimate": reading + shift,
+        "lower": reading + shift - factor * (shift - low),
+        "upper": reading + shift + factor * (high - shift),
         "level": level,
         "in_domain": bool(novelty <= 1),
         "novelty": float(novelty),
         "candidate": "",
-        "proxy_error": float(left_out.mean()),
-        "mean_error": mean_error,
+        "proxy_error": float(gap.errors.mean()),
+        "mean_error": float(around_mean(truth).errors.mean()),
         "size_error": float("nan"),
         "remarks": f"measured at the output, shifted by {shift:+.2f} as on references{out}",
     }

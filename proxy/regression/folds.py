@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
+FAMILIES_NEEDED = 9  # for intervals of a new family
 MOST_FOLDS = 10  # up to so many groups are left out one at a time, more of them in so many parts of like size
 
 
@@ -29,3 +30,12 @@ def rows_needed(level: float) -> int:
     [1, 4, 9, 19]
     """
     return math.ceil(round(level / (1 - level), 9))
+
+
+def unit_left_out(families: int, level: float, alone: str) -> str:
+    """Return what is left out together: the ``family`` where there are enough for `level`, else `alone`.
+
+    >>> unit_left_out(10, 0.9, "run"), unit_left_out(8, 0.9, "run"), unit_left_out(10, 0.95, "run")
+    ('family', 'run', 'run')
+    """
+    return "family" if families >= max(FAMILIES_NEEDED, rows_needed(level)) else alone

@@ -14,7 +14,7 @@ from estimators.contracts.cells import counted
 from proxy.features.provenance import ASKED, COLUMN, differences, read_provenance
 from proxy.regression.candidates import CANDIDATES, OUTPUT
 from proxy.regression.domain import MISSING, WITHHELD, Domain, contributions, estimate_models
-from proxy.regression.folds import rows_needed
+from proxy.regression.folds import FAMILIES_NEEDED, rows_needed, unit_left_out
 from proxy.regression.intervals import LEVELS, Intervals, require_rows
 from proxy.regression.links import Bounds, Link, inferred_bounds
 from proxy.regression.record import ProxyRecord
@@ -32,7 +32,6 @@ from proxy.regression.regressor import ProxyRegressor
 from proxy.regression.save import save_proxy
 from proxy.regression.validation import coverage_by_level, score_candidates, validate
 
-FAMILIES_NEEDED = 9
 REFERENCE_SIZE = "log_parameters"  # of references, beside their features
 
 
@@ -323,13 +322,12 @@ def fit_proxy(
     families = len(np.unique(table.families))
     alone = "run" if "run" in table.frame.columns else "model"  # what is left out where families are few
     require_rows(len(np.unique(table.runs)), level, f"{alone}s")
-    needed = max(FAMILIES_NEEDED, rows_needed(level))
-    unit = "family" if table.families_known and families >= needed else alone
+    unit = unit_left_out(families, level, alone) if table.families_known else alone
     if unit != "family" and table.families_known:
         remarks.append(
             f"{counted(families, 'family', 'families')}: {alone}s were left out one at a time, so errors "
-            f"and intervals speak of further models of these families; for a new family at least {needed} families are "
-            f"needed at {level:.0%}"
+            f"and intervals speak of further models of these families; for a new family at least "
+            f"{max(FAMILIES_NEEDED, rows_needed(level))} families are needed at {level:.0%}"
         )
     left_out = table.families if unit == "family" else table.runs
     X = table.X.assign(family=table.families, model=left_out)
