@@ -110,8 +110,11 @@ def collect(folders: dict[str, Path], real: dict[str, Path], corpora: list[str],
         for name, place in (folders | real).items():
             saved = tables / f"{name}.{Path(corpus).name}.parquet"
             if not saved.is_file():
-                family = None if name in real else name.split("-")[0]
-                save(name, with_prefix(load_model(str(place))), family, corpus, saved)
+                model = load_model(str(place))
+                if name in real:
+                    save(name, with_prefix(model), None, corpus, saved)
+                else:  # trained on sequences that begin anywhere in a text: no token in front is needed
+                    save(name, model, name.split("-")[0], corpus, saved)
                 sys.stderr.write(f"measured {name} on {Path(corpus).name}\n")
             found.append(saved)
     return found
