@@ -39,7 +39,7 @@ def estimate(
     ] = None,
     bank: Annotated[
         Path | None,
-        typer.Option(help="Folder of a reference bank; default: the bundled models.", rich_help_panel=BANK),
+        typer.Option(help="Folder of a reference bank; default: the one that ships.", rich_help_panel=BANK),
     ] = None,
     corpus: Annotated[
         str | None, typer.Option(help="Corpus of the bank; default: its first.", rich_help_panel=BANK)
