@@ -106,7 +106,7 @@ def _without(table: pd.DataFrame, name: str, left: NDArray[np.bool_]) -> pd.Data
     checked = read_references(table, target=name, groups="family", mode="outputs")
     sizes = checked.log_parameters
     assert sizes is not None  # noqa: S101  # the bank knows them
-    X = checked.X.assign(run=checked.runs, family=checked.families, **{REFERENCE_SIZE: sizes[SIZE]})
+    X = checked.X.assign(family=checked.families, **{REFERENCE_SIZE: sizes[SIZE]})
     place = pd.Index(checked.models).get_indexer(away["model"])
     kept = np.setdiff1d(np.arange(len(X)), place)
     named = [name for name in NAMED if name in offered(X.columns, size=False, reference_size=True)]
