@@ -194,7 +194,10 @@ class Proxy(ProxyRecord):
             elif (known or given) and of_answers(self.features):
                 said.append(f"how {_whose(known)} answers were made is not recorded")
             if reads_output and way and asked and row[ASKED] != way[0]:
-                refused = [*refused, f"what it says next was asked for otherwise ({row[ASKED]}; theirs: {way[0]})"]
+                refused = [
+                    *refused,
+                    f"what it says next was asked for otherwise ({row[ASKED]}; theirs: {way[0]}): ask it as they were",
+                ]
             elif reads_output and bool(way) != asked:
                 said.append(f"how {_whose(way)} next tokens were asked for is not recorded")
             found.append((refused, said))
