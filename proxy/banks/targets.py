@@ -14,6 +14,7 @@ from proxy.banks.bank import Bank
 from proxy.features.continuations import FEATURES, fit_items, place, reading_of, reference_features
 from proxy.features.joining import check_apart
 from proxy.features.output import NOISE, output_features
+from proxy.features.provenance import ASKED, how_asked
 from proxy.measurement.output import OUTPUT_LAYER
 from proxy.regression.references import SIZE
 from proxy.schemas import REFERENCES
@@ -65,7 +66,7 @@ def reference_table(
         placed = reference_features(windows, bank.run_of)
         check_apart("Features of single windows", features.columns, placed.columns.drop("model"))
         features = features.merge(placed, on="model", how="left")
-    return with_targets(bank, corpus, features, estimator)
+    return with_targets(bank, corpus, _said(bank, features, corpus, shown, chat=chat), estimator)
 
 
 def with_targets(bank: Bank, corpus: str, features: pd.DataFrame, estimator: str = ESTIMATOR) -> pd.DataFrame:
@@ -151,12 +152,17 @@ def model_features(
         shown: tokens shown.
         chat: whether it was asked as a chat.
     """
-    features = output_features(rows, shown=shown)
+    features = _said(bank, output_features(rows, shown=shown), corpus, shown, chat=chat)
     reading = reading_of(shown)
     items = fit_items(bank.windows(corpus, reading, chat=chat), bank.run_of)
     if windows is None or items is None:
         return features
     return features.assign(**place(items, _read_by(windows, corpus, reading, chat=chat)))
+
+
+def _said(bank: Bank, features: pd.DataFrame, corpus: str, shown: int, *, chat: bool) -> pd.DataFrame:
+    """Put to features how they were asked for, so that a proxy of them refuses models that were asked otherwise."""
+    return features.assign(**{ASKED: how_asked(corpus, tokens=bank.corpus(corpus).tokens, shown=shown, chat=chat)})
 
 
 def _read_by(windows: pd.DataFrame, corpus: str, reading: str, *, chat: bool) -> pd.DataFrame:

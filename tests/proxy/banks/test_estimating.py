@@ -20,8 +20,10 @@ from proxy.banks.estimating import bills, estimate_emergence, measured_alone, to
 from proxy.banks.report import card, write_estimate
 from proxy.banks.targets import PEAK, reference_table, target, without_model
 from proxy.banks.ways import Way, fitting_way, lacking
+from proxy.features.provenance import ASKED, how_asked
 from proxy.measurement.api import Closed
 from proxy.measurement.output import OUTPUT_LAYER
+from proxy.regression.proxy import fit_proxy
 
 Table = Callable[..., pd.DataFrame]
 FIXED = "output_line"  # choosing among all candidates takes a minute, and is tested where they are
@@ -102,6 +104,16 @@ def test_far_outside_it_says_which_references_are_needed(bank: Bank, table: Tabl
     assert np.isnan(found.peak["estimate"])
     assert any("references are needed with" in remark for remark in found.remarks)
     assert found.measured["ie_bits"].notna().all()
+
+
+def test_a_proxy_of_a_banks_table_knows_how_its_references_were_asked(bank: Bank) -> None:
+    references = reference_table(bank, "python-docs", shown=20)
+    tokens = bank.corpus("python-docs").tokens
+    assert set(references[ASKED]) == {f"python-docs, windows of {tokens} tokens, as text, 20 tokens shown"}
+    proxy = fit_proxy(references, target=PEAK, candidate="best_feature")
+    assert not any("not recorded" in remark for remark in proxy.remarks)
+    with pytest.raises(InputError, match="asked for otherwise"):
+        proxy.predict(references.head(1).assign(**{ASKED: how_asked("python-docs", tokens=4, shown=20, chat=False)}))
 
 
 def test_checkpoints_weigh_as_one_run(bank: Bank) -> None:
