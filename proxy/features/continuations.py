@@ -68,7 +68,11 @@ def fit_items(table: pd.DataFrame, runs: Mapping[str, str]) -> Items | None:
     Returns:
         None where fewer than three runs share 100 windows.
     """
-    right = _matrix(table, "right")
+    return _fitted(_matrix(table, "right"), _matrix(table, "cost_bits"), runs)
+
+
+def _fitted(right: pd.DataFrame, costs: pd.DataFrame, runs: Mapping[str, str]) -> Items | None:
+    """Fit items on the references (n, J) that are the rows of both."""
     if right.empty or len({runs[model] for model in right.index}) < LEAST_RUNS:
         return None
     right = right.dropna(axis="columns")  # windows that all references read
@@ -79,7 +83,7 @@ def fit_items(table: pd.DataFrame, runs: Mapping[str, str]) -> Items | None:
     difficulty, ability = _rasch(right.to_numpy(), weights)
     keys = right.columns.to_numpy(dtype=str)
     cost, loadings = np.empty(0), np.empty((len(keys), 0))
-    costs = _matrix(table, "cost_bits").reindex(index=right.index, columns=right.columns)
+    costs = costs.reindex(index=right.index, columns=right.columns)
     if costs.notna().to_numpy().all():
         values = costs.to_numpy()
         cost = np.average(values, axis=0, weights=weights)  # (J,)
@@ -132,11 +136,13 @@ def reference_features(table: pd.DataFrame, runs: Mapping[str, str]) -> pd.DataF
         ``model`` and what `place` tells; components are turned to those of all references (orthogonal Procrustes), for
         without one run they come in another order or with another sign.
     """
-    whole = fit_items(table, runs)
+    right, costs = _matrix(table, "right"), _matrix(table, "cost_bits")
+    whole = _fitted(right, costs, runs)
     rows: list[dict[str, object]] = []
     for run in dict.fromkeys(runs[model] for model in table["model"].unique()):
         inside = table["model"].map(runs) == run
-        items = fit_items(table[~inside], runs)
+        others = [model for model in right.index if runs[model] != run]
+        items = _fitted(right.loc[others], costs.reindex(index=others), runs)
         if whole is not None and items is not None:
             items = _turned(items, whole)
         for model, own in table[inside].groupby("model"):
@@ -149,7 +155,8 @@ def reference_features(table: pd.DataFrame, runs: Mapping[str, str]) -> pd.DataF
 def _matrix(table: pd.DataFrame, column: str) -> pd.DataFrame:
     """(n, J) values by model and window."""
     wide = table.astype({column: "Float64"}).pivot_table(index="model", columns="window", values=column, dropna=False)
-    return wide.astype("float64")
+    values = wide.to_numpy(dtype=np.float64, na_value=np.nan)  # in one piece: a column each would be slow to slice
+    return pd.DataFrame(values, index=wide.index, columns=wide.columns)
 
 
 def _rasch(right: Array, weights: Array) -> tuple[Array, Array]:
