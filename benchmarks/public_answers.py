@@ -18,12 +18,12 @@ from proxy.banks.bank import Bank, load_bank
 from proxy.regression.scale import leave_largest_out, profiles
 
 
-def evaluate(folder: Path | None = None) -> dict[str, pd.DataFrame]:
+def evaluate(folder: Path) -> dict[str, pd.DataFrame]:
     """Return tables by title."""
-    bank = load_bank() if folder is None else load_bank(folder)
+    bank = load_bank(folder)
     return {
-        "Data": described(folder),
-        **compared(folder, _answers),
+        "Data": described(bank),
+        **compared(bank, _answers),
         "Profiles E(l) of the largest models in scale mode (RMSE in bits over relative depth)": _scale(bank),
     }
 

@@ -33,14 +33,14 @@ References = Callable[[Bank, str, str], pd.DataFrame]  # of a bank, on a corpus,
 BASELINES = {"mean": "mean", "log_parameters": "log parameters", "best_feature": "best feature"}
 
 
-def evaluate(folder: Path | None = None) -> dict[str, pd.DataFrame]:
+def evaluate(folder: Path) -> dict[str, pd.DataFrame]:
     """Return tables by title."""
-    return {"Data": described(folder), **compared(folder, _next_tokens)}
+    bank = load_bank(folder)
+    return {"Data": described(bank), **compared(bank, _next_tokens)}
 
 
-def described(folder: Path | None) -> pd.DataFrame:
+def described(bank: Bank) -> pd.DataFrame:
     """One row about a bank."""
-    bank = load_bank() if folder is None else load_bank(folder)
     return pd.DataFrame(
         [
             {
@@ -53,15 +53,16 @@ def described(folder: Path | None) -> pd.DataFrame:
     )
 
 
-def compared(folder: Path | None, references: References) -> dict[str, pd.DataFrame]:
+def compared(bank: Bank, references: References) -> dict[str, pd.DataFrame]:
     """Leave out the references of a bank on each of its corpora, for each observer of the blocks.
 
     Args:
-        folder: of the bank; None: the one that ships.
+        bank: whose.
         references: features and targets of a bank, on a corpus and by an observer.
     """
-    bank = load_bank() if folder is None else load_bank(folder)
-    parts = [(folder, references, corpus.name, by) for corpus in bank.corpora for by in bank.estimators(corpus.name)]
+    parts = [
+        (bank.folder, references, corpus.name, by) for corpus in bank.corpora for by in bank.estimators(corpus.name)
+    ]
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         rows = pd.concat(pool.map(_of_corpus, *zip(*parts, strict=True)), ignore_index=True)
     named = [name for name in NAMED if name in rows]
@@ -78,9 +79,8 @@ def _next_tokens(bank: Bank, corpus: str, estimator: str) -> pd.DataFrame:
     return reference_table(bank, corpus, shown=SHOWN, estimator=estimator)
 
 
-def _of_corpus(folder: Path | None, references: References, corpus: str, estimator: str) -> pd.DataFrame:
-    bank = load_bank() if folder is None else load_bank(folder)
-    table = references(bank, corpus, estimator)
+def _of_corpus(folder: Path, references: References, corpus: str, estimator: str) -> pd.DataFrame:
+    table = references(load_bank(folder), corpus, estimator)
     largest = table[SIZE] >= table.groupby("family")[SIZE].transform("max") - SAME_SIZE
     rows = []
     for name in (PEAK, target(0.5)):

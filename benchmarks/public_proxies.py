@@ -25,6 +25,7 @@ import public_emergence
 import public_observational
 
 from estimators.contracts.cells import markdown
+from proxy.banks.bank import SHIPPED
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "public-proxies.md"
@@ -45,7 +46,9 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=CACHE, help="features of answers; default: %(default)s")
     parser.add_argument("--readers", nargs="*", default=["gpt2-2m"], help="bundled models that read the answers")
     parser.add_argument("--alpaca-eval", type=Path, help="checkout of AlpacaEval, for its models that --data lacks")
-    parser.add_argument("--bank", type=Path, help="of the parts emergence and answers; default: the one that ships")
+    parser.add_argument(
+        "--bank", type=Path, default=SHIPPED, help="of the parts emergence and answers; default: the one that ships"
+    )
     parser.add_argument("--parts", nargs="+", choices=list(TITLES), default=list(TITLES))
     parser.add_argument("--out", type=Path, default=PAGE, help="page whose results are replaced; default: %(default)s")
     given = parser.parse_args()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import pandas as pd
 
 from estimators.base import InputError, Progress
@@ -28,7 +29,7 @@ from proxy.features.output import NOISE, SAMPLES, needed_readings, shown_in
 from proxy.measurement.api import LEAST_WINDOWS as LEAST_READ
 from proxy.measurement.api import Closed, affordable, all_calls, bill, measure_closed, readings
 from proxy.measurement.output import OUTPUT_LAYER, Contexts, OnWindows, corpus_contexts
-from proxy.regression.domain import WITHHELD
+from proxy.regression.domain import WITHHELD, widen
 from proxy.regression.folds import rows_needed, unit_left_out
 from proxy.regression.intervals import Intervals
 from proxy.regression.proxy import Proxy, fit_proxy
@@ -476,10 +477,12 @@ def _last_block(references: pd.DataFrame, features: pd.DataFrame, level: float) 
         return Intervals.fit(ProxyRegressor("mean"), readings_of.to_frame(), y.to_numpy(), weights, groups)
 
     gap = around_mean(truth - readings_of)
-    shift, low, high = (float(found.item()) for found in gap.predict(readings_of.to_frame().head(1), [level]))
+    shift, low, high = gap.predict(readings_of.to_frame().head(1), [level])  # (1,), (1, 1), (1, 1)
     reading = float(features[OUTPUT_E].iloc[0])
     novelty = abs(reading - readings_of.mean()) / (readings_of - readings_of.mean()).abs().max()
-    factor = max(1.0, novelty) if novelty <= WITHHELD else float("nan")
+    lower, upper = widen(
+        gap.regressor.link_, reading + shift, reading + low[:, 0], reading + high[:, 0], np.array([novelty])
+    )
     out = (
         ""
         if novelty <= 1
@@ -488,9 +491,9 @@ def _last_block(references: pd.DataFrame, features: pd.DataFrame, level: float) 
     )
     return {
         "how": "measured",
-        "estimate": reading + shift,
-        "lower": reading + shift - factor * (shift - low),
-        "upper": reading + shift + factor * (high - shift),
+        "estimate": reading + shift.item(),
+        "lower": lower.item(),
+        "upper": upper.item(),
         "level": level,
         "in_domain": bool(novelty <= 1),
         "novelty": float(novelty),
@@ -498,7 +501,7 @@ def _last_block(references: pd.DataFrame, features: pd.DataFrame, level: float) 
         "proxy_error": float(gap.errors.mean()),
         "mean_error": float(around_mean(truth).errors.mean()),
         "size_error": float("nan"),
-        "remarks": f"measured at the output, shifted by {shift:+.2f} as on references{out}",
+        "remarks": f"measured at the output, shifted by {shift.item():+.2f} as on references{out}",
     }
 
 

@@ -72,7 +72,7 @@ def fit_items(table: pd.DataFrame, runs: Mapping[str, str]) -> Items | None:
 
 
 def _fitted(right: pd.DataFrame, costs: pd.DataFrame, runs: Mapping[str, str]) -> Items | None:
-    """Fit items on the references (n, J) that are the rows of both."""
+    """Fit items on the references that are the rows of `right` (n, J), with their `costs`, which may hold others."""
     if right.empty or len({runs[model] for model in right.index}) < LEAST_RUNS:
         return None
     right = right.dropna(axis="columns")  # windows that all references read
@@ -142,7 +142,7 @@ def reference_features(table: pd.DataFrame, runs: Mapping[str, str]) -> pd.DataF
     for run in dict.fromkeys(runs[model] for model in table["model"].unique()):
         inside = table["model"].map(runs) == run
         others = [model for model in right.index if runs[model] != run]
-        items = _fitted(right.loc[others], costs.reindex(index=others), runs)
+        items = _fitted(right.loc[others], costs, runs)
         if whole is not None and items is not None:
             items = _turned(items, whole)
         for model, own in table[inside].groupby("model"):

@@ -32,10 +32,15 @@ def rows_needed(level: float) -> int:
     return math.ceil(round(level / (1 - level), 9))
 
 
+def families_needed(level: float) -> int:
+    """Return the fewest families from which intervals at `level` hold for a new one."""
+    return max(FAMILIES_NEEDED, rows_needed(level))
+
+
 def unit_left_out(families: int, level: float, alone: str) -> str:
     """Return what is left out together: the ``family`` where there are enough for `level`, else `alone`.
 
     >>> unit_left_out(10, 0.9, "run"), unit_left_out(8, 0.9, "run"), unit_left_out(10, 0.95, "run")
     ('family', 'run', 'run')
     """
-    return "family" if families >= max(FAMILIES_NEEDED, rows_needed(level)) else alone
+    return "family" if families >= families_needed(level) else alone

@@ -14,7 +14,7 @@ from estimators.contracts.cells import counted
 from proxy.features.provenance import ASKED, COLUMN, differences, read_provenance
 from proxy.regression.candidates import CANDIDATES, OUTPUT
 from proxy.regression.domain import MISSING, WITHHELD, Domain, contributions, estimate_models
-from proxy.regression.folds import FAMILIES_NEEDED, rows_needed, unit_left_out
+from proxy.regression.folds import FAMILIES_NEEDED, families_needed, unit_left_out
 from proxy.regression.intervals import LEVELS, Intervals, require_rows
 from proxy.regression.links import Bounds, Link, inferred_bounds
 from proxy.regression.record import ProxyRecord
@@ -328,9 +328,9 @@ def fit_proxy(
     unit = unit_left_out(families, level, alone) if table.families_known else alone
     if unit != "family" and table.families_known:
         remarks.append(
-            f"{counted(families, 'family', 'families')}: {alone}s were left out one at a time, so errors "
-            f"and intervals speak of further models of these families; for a new family at least "
-            f"{max(FAMILIES_NEEDED, rows_needed(level))} families are needed at {level:.0%}"
+            f"{counted(families, 'family', 'families')}: {alone}s were left out one at a time, so errors and intervals "
+            f"speak of further models of these families; for a new family at least {families_needed(level)} families "
+            f"are needed at {level:.0%}"
         )
     left_out = table.families if unit == "family" else table.runs
     X = table.X.assign(family=table.families, model=left_out)

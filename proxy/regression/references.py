@@ -219,9 +219,10 @@ def check_provenance(frame: pd.DataFrame) -> list[str]:
         refused, _ = differences(known, read_provenance(str(text)))
         if refused:
             raise InputError(f"References were not asked and read in the same way: {models.iloc[0]} has {refused[0]}.")
-    for reader in sorted({name for one in known for name in one.readers}):
-        recorded = frame.loc[frame[COLUMN].notna(), ["model", COLUMN]].astype(str)
-        without = [model for model, text in recorded.to_numpy() if reader not in read_provenance(text).readers]
+    recorded = frame.loc[frame[COLUMN].notna(), ["model", COLUMN]].astype(str).to_numpy()
+    readers = [(model, read_provenance(text).readers) for model, text in recorded]
+    for reader in sorted({name for _, own in readers for name in own}):
+        without = [model for model, own in readers if reader not in own]
         said += [f"{reader} did not read the answers of {listed(without)}"] if without else []
     unknown = frame["model"][frame[COLUMN].isna()].tolist()
     return [*said, f"how the answers of {listed(unknown)} were made is not recorded"] if unknown else said
